@@ -1,0 +1,1 @@
+"""One file an experiment: its whole configuration and the table it makes."""

@@ -1,0 +1,1 @@
+"""Other people's checkpoint formats, both ways."""

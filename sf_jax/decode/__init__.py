@@ -1,0 +1,1 @@
+"""Constrained decoding: grammar, slot program, generation. Channels reach it as data."""

@@ -1,0 +1,68 @@
+"""Shapes and constants of a Qwen3-VL model, as in the `config.json` of its checkpoints."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The vision tower. Names follow `vision_config` of Hugging Face's `config.json`."""
+
+    depth: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    out_hidden_size: int  # width of the text model that reads the features
+    num_position_embeddings: int  # a square: the side of the learned position grid, squared
+    deepstack_visual_indexes: tuple[int, ...]  # after these blocks a merger feeds a text layer
+    patch_size: int = 16
+    temporal_patch_size: int = 2  # a still picture is repeated this often
+    spatial_merge_size: int = 2  # patches a side that become one text token
+    in_channels: int = 3
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def patch_width(self) -> int:
+        """Numbers in one flattened patch."""
+        return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+    @property
+    def position_side(self) -> int:
+        return round(self.num_position_embeddings**0.5)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The language model. Names follow `text_config` of Hugging Face's `config.json`."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    mrope_section: tuple[int, int, int]  # rotary frequencies for time, height, width
+    rope_theta: float = 5_000_000.0
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        if sum(self.mrope_section) != self.head_dim // 2:
+            raise ValueError(
+                f"mrope_section {self.mrope_section} must sum to head_dim / 2 = {self.head_dim // 2}"
+            )
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole model; hashable, so that it can be a static argument of `jax.jit`."""
+
+    vision: VisionConfig
+    text: TextConfig
+    image_token_id: int
+    vision_start_token_id: int
+    vision_end_token_id: int
+    product_dtype: str = "float32"  # of both operands of matrix products; sums stay float32

@@ -1,0 +1,54 @@
+"""Matrix products with low-precision operands and float32 sums, in both directions."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def linear(
+    x: Float[Array, "*rows I"],
+    weight: Float[Array, "I O"],
+    bias: Float[Array, " O"] | None = None,
+    product_dtype: str = "float32",
+) -> Float[Array, "*rows O"]:
+    """`x @ weight + bias`, operands rounded to `product_dtype`, result in the type of x.
+
+    The leading axes are flattened first: one large two-dimensional product is what every backend
+    runs best.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    if product_dtype == "float32" and x.dtype == jnp.float32:
+        out = jnp.matmul(rows, weight.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
+    else:
+        out = _low_precision_product(rows, weight, product_dtype)
+    out = out.reshape(*x.shape[:-1], weight.shape[-1]).astype(x.dtype)
+    return out if bias is None else out + bias.astype(x.dtype)
+
+
+def _product(a: Array, b: Array, dtype: str, contract: tuple[int, int]) -> Array:
+    dimensions = (((contract[0],), (contract[1],)), ((), ()))
+    return jax.lax.dot_general(
+        a.astype(dtype), b.astype(dtype), dimensions, preferred_element_type=jnp.float32
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _low_precision_product(x: Array, weight: Array, dtype: str) -> Array:
+    return _product(x, weight, dtype, (1, 0))
+
+
+def _forward(x: Array, weight: Array, dtype: str) -> tuple[Array, tuple[Array, Array]]:
+    return _product(x, weight, dtype, (1, 0)), (x, weight)
+
+
+def _backward(dtype: str, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    # The derivative rule of dot_general would multiply a float32 gradient with a rounded operand,
+    # which no backend does fast; here the gradient is rounded too.
+    x, weight = saved
+    dx = _product(gradient, weight, dtype, (1, 1)).astype(x.dtype)
+    return dx, _product(x, gradient, dtype, (0, 0)).astype(weight.dtype)
+
+
+_low_precision_product.defvjp(_forward, _backward)

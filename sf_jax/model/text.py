@@ -1,0 +1,195 @@
+"""The language model: Qwen3 layers with interleaved M-RoPE, a key/value cache and DeepStack input.
+
+Source: the Qwen3-VL release (`Qwen3VLTextModel` in transformers) for every formula here.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from sf_jax.kernels import attention
+from sf_jax.model.config import TextConfig
+from sf_jax.model.linear import linear
+from sf_jax.model.norms import rms_norm
+from sf_jax.model.vision import rotate_half
+from sf_jax.model.weights import TextLayer, TextWeights
+
+
+@struct.dataclass
+class Cache:
+    """Keys and values of the tokens seen so far.
+
+    Attributes:
+      k, v: [L, B, S, K, H], or tuples of L arrays [B, S, K, H] beside unstacked layers.
+      length: int32 [B], tokens held; a chunk is written at this offset.
+      segments: int32 [B, S], 1 where a slot holds a real token, 0 for padding and free slots.
+    """
+
+    k: Any
+    v: Any
+    length: Any
+    segments: Any
+
+
+def empty_cache(config: TextConfig, batch: int, size: int, dtype: Any, stacked: bool) -> Cache:
+    """A cache of `size` slots for `batch` rows."""
+    shape = (batch, size, config.num_key_value_heads, config.head_dim)
+    layers = config.num_hidden_layers
+    if stacked:
+        k, v = jnp.zeros((layers, *shape), dtype), jnp.zeros((layers, *shape), dtype)
+    else:
+        k, v = (tuple(jnp.zeros(shape, dtype) for _ in range(layers)) for _ in range(2))
+    return Cache(k, v, jnp.zeros(batch, jnp.int32), jnp.zeros((batch, size), jnp.int32))
+
+
+def _rope(positions: Int[Array, "3 B T"], config: TextConfig) -> tuple[Array, Array]:
+    """Cosine and sine [B, T, 1, H]: frequency i turns with time, height or width in turn."""
+    half = config.head_dim // 2
+    axis = np.zeros(half, np.int32)
+    for offset in (1, 2):
+        axis[offset : 3 * config.mrope_section[offset] : 3] = offset
+    frequencies = config.rope_theta ** (-np.arange(half, dtype=np.float32) / half)
+    chosen = jnp.moveaxis(positions, 0, -1)[..., axis].astype(jnp.float32)
+    angles = chosen * frequencies
+    angles = jnp.concatenate([angles, angles], -1)[:, :, None]
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def _append(store: Array, new: Array, length: Int[Array, " B"]) -> Array:
+    """Writes a chunk [B, T, K, H] at each row's offset."""
+    put = jax.vmap(lambda s, n, at: jax.lax.dynamic_update_slice(s, n, (at, 0, 0)))
+    return put(store, new.astype(store.dtype), length)
+
+
+def _layer(
+    x_BTD: Array,
+    layer: TextLayer,
+    kv: tuple[Array, Array] | None,
+    context: "_Context",
+) -> tuple[Array, tuple[Array, Array] | None]:
+    config, dtype = context.config, context.dtype
+    cos, sin = context.rope
+    heads = (*x_BTD.shape[:2], -1, config.head_dim)
+    normed = rms_norm(x_BTD, layer.input_norm, config.rms_norm_eps)
+    q = linear(normed, layer.q.weight, None, dtype).reshape(heads)
+    k = linear(normed, layer.k.weight, None, dtype).reshape(heads)
+    v = linear(normed, layer.v.weight, None, dtype).reshape(heads)
+    q = rms_norm(q, layer.q_norm, config.rms_norm_eps)
+    k = rms_norm(k, layer.k_norm, config.rms_norm_eps)
+    q = (q * cos + rotate_half(q) * sin).astype(x_BTD.dtype)
+    k = (k * cos + rotate_half(k) * sin).astype(x_BTD.dtype)
+    offset: Any = 0
+    if kv is not None:
+        kv = k, v = _append(kv[0], k, context.length), _append(kv[1], v, context.length)
+        offset = context.length
+    mixed = attention(
+        q, k, v, causal=True, q_offset=offset,
+        q_segments=context.q_segments, kv_segments=context.kv_segments,
+    )  # fmt: skip
+    x_BTD = x_BTD + linear(rearrange(mixed, "b t n h -> b t (n h)"), layer.o.weight, None, dtype)
+    normed = rms_norm(x_BTD, layer.post_norm, config.rms_norm_eps)
+    gate = jax.nn.silu(linear(normed, layer.gate.weight, None, dtype))
+    up = linear(normed, layer.up.weight, None, dtype)
+    return x_BTD + linear(gate * up, layer.down.weight, None, dtype), kv
+
+
+@struct.dataclass
+class _Context:
+    """What every layer of one pass shares."""
+
+    rope: Any
+    length: Any
+    q_segments: Any
+    kv_segments: Any
+    config: TextConfig = struct.field(pytree_node=False)
+    dtype: str = struct.field(pytree_node=False)
+
+
+def _scan_layers(x, layers, cache, deepstack, context):  # type: ignore[no-untyped-def]
+    """Scans the layers: first those that receive a DeepStack level, then the rest."""
+    levels = deepstack.shape[0]
+    kv = None if cache is None else (cache.k, cache.v)
+
+    def step(x, inputs):  # type: ignore[no-untyped-def]
+        layer, kv, level = inputs
+        x, kv = _layer(x, layer, kv, context)
+        return (x if level is None else x + level), kv
+
+    first = jax.tree.map(lambda a: a[:levels], (layers, kv))
+    rest = jax.tree.map(lambda a: a[levels:], (layers, kv))
+    x, kv_first = jax.lax.scan(step, x, (*first, deepstack))
+    x, kv_rest = jax.lax.scan(step, x, (*rest, None))
+    return x, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), kv_first, kv_rest)
+
+
+def _loop_layers(x, layers, cache, deepstack, context):  # type: ignore[no-untyped-def]
+    """The same over a tuple of layers."""
+    k, v = [], []
+    for i, layer in enumerate(layers):
+        kv = None if cache is None else (cache.k[i], cache.v[i])
+        x, kv = _layer(x, layer, kv, context)
+        if i < deepstack.shape[0]:
+            x = x + deepstack[i]
+        if kv is not None:
+            k.append(kv[0])
+            v.append(kv[1])
+    return x, None if cache is None else (tuple(k), tuple(v))
+
+
+def forward(
+    weights: TextWeights,
+    embeddings: Float[Array, "B T D"],
+    positions: Int[Array, "3 B T"],
+    config: TextConfig,
+    *,
+    segments: Int[Array, "B T"],
+    cache: Cache | None = None,
+    deepstack: Float[Array, "levels B T D"] | None = None,
+    dtype: str = "float32",
+) -> tuple[Float[Array, "B T D"], Cache | None]:
+    """One pass over a chunk of T tokens; returns final normalised states and the grown cache.
+
+    Args:
+      segments: which example of its row each token belongs to; 0 marks padding, seen by nobody.
+        With a cache rows hold one example each, so real tokens carry segment 1.
+      cache: tokens before the chunk; the chunk is written behind them.
+      deepstack: features added to the output of the first layers, zero away from picture tokens.
+    """
+    if deepstack is None:
+        deepstack = jnp.zeros((0, *embeddings.shape), embeddings.dtype)
+    length, kv_segments = None, segments
+    if cache is not None:
+        length = cache.length
+        put = jax.vmap(lambda s, n, at: jax.lax.dynamic_update_slice(s, n, (at,)))
+        kv_segments = put(cache.segments, segments, length)
+    context = _Context(
+        _rope(positions, config), length, segments, kv_segments, config=config, dtype=dtype
+    )
+    run = _loop_layers if isinstance(weights.layers, tuple) else _scan_layers
+    with jax.named_scope("text"):
+        x, kv = run(embeddings, weights.layers, cache, deepstack, context)
+    x = rms_norm(x, weights.norm, config.rms_norm_eps)
+    if cache is None:
+        return x, None
+    grown = Cache(kv[0], kv[1], length + embeddings.shape[1], kv_segments)
+    return x, grown
+
+
+def logits(
+    weights: TextWeights,
+    states: Float[Array, "*rows D"],
+    ids: Int[Array, " A"] | None = None,
+    dtype: str = "float32",
+) -> Float[Array, "*rows A"]:
+    """Output scores in float32, over the whole vocabulary or only the token ids asked for."""
+    if weights.head is None:
+        table = weights.embed if ids is None else weights.embed[ids]
+        head = table.T
+    else:
+        head = weights.head if ids is None else weights.head[:, ids]
+    return linear(states.astype(jnp.float32), head, None, dtype)

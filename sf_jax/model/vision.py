@@ -1,0 +1,198 @@
+"""The vision tower: patches in, text-width features out, plus one feature set a DeepStack level.
+
+Pictures of a batch are rows of patches padded to one count; a segment id a patch (0 for padding)
+keeps pictures, and padding, from seeing each other. Positions and interpolation weights are data,
+so a new picture size needs no new compilation as long as its patch count fits.
+Source: the Qwen3-VL release (`Qwen3VLVisionModel` in transformers) for every formula here.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from sf_jax.kernels import attention
+from sf_jax.model.config import VisionConfig
+from sf_jax.model.linear import linear
+from sf_jax.model.norms import layer_norm
+from sf_jax.model.weights import Merger, VisionBlock, VisionWeights
+
+ROPE_THETA = 10_000.0
+
+
+@struct.dataclass
+class Patches:
+    """Patches of a batch of pictures, in merge-block order (the four patches of a token adjoin).
+
+    Attributes:
+      pixels: float32 [B, P, patch_width], normalised to mean 0.5, deviation 0.5.
+      segments: int32 [B, P], 0 for padding, else the picture's number within its row.
+      rows, columns: int32 [B, P], place of the patch in its picture's grid.
+      position_ids: int32 [B, P, 4], the four learned positions that surround the patch.
+      position_weights: float32 [B, P, 4], their bilinear weights.
+    """
+
+    pixels: Any
+    segments: Any
+    rows: Any
+    columns: Any
+    position_ids: Any
+    position_weights: Any
+
+
+def grid_positions(height: int, width: int, config: VisionConfig) -> dict[str, np.ndarray]:
+    """Positions of a picture of height × width patches, as fields of `Patches` (no batch axis)."""
+    merge, side = config.spatial_merge_size, config.position_side
+    if height % merge or width % merge:
+        raise ValueError(f"a grid of {height} x {width} patches is not a multiple of {merge}")
+
+    def blocks(grid: np.ndarray) -> np.ndarray:
+        return rearrange(grid, "(h a) (w b) -> (h w a b)", a=merge, b=merge)
+
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    y, x = (np.linspace(0, side - 1, n, dtype=np.float32) for n in (height, width))
+    y, x = np.meshgrid(y, x, indexing="ij")
+    y0, x0 = y.astype(np.int32), x.astype(np.int32)
+    y1, x1 = np.minimum(y0 + 1, side - 1), np.minimum(x0 + 1, side - 1)
+    dy, dx = y - y0, x - x0
+    ids = [y0 * side + x0, y0 * side + x1, y1 * side + x0, y1 * side + x1]
+    weights = [(1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx]
+    return {
+        "rows": blocks(rows).astype(np.int32),
+        "columns": blocks(columns).astype(np.int32),
+        "position_ids": np.stack([blocks(a) for a in ids], -1).astype(np.int32),
+        "position_weights": np.stack([blocks(a) for a in weights], -1).astype(np.float32),
+    }
+
+
+def patchify(image: np.ndarray, config: VisionConfig) -> np.ndarray:
+    """uint8 [H, W, 3] → float32 [P, patch_width] in merge-block order, values in [-1, 1].
+
+    H and W must be multiples of patch_size × spatial_merge_size; within a patch the order is
+    channel, time, row, column.
+    """
+    normalised = image.astype(np.float32) / 127.5 - 1.0
+    patches = rearrange(
+        normalised, "(h a p) (w b q) c -> (h w a b) c p q",
+        a=config.spatial_merge_size, b=config.spatial_merge_size,
+        p=config.patch_size, q=config.patch_size,
+    )  # fmt: skip
+    twice = np.repeat(patches[:, :, None], config.temporal_patch_size, axis=2)
+    return twice.reshape(len(patches), -1)
+
+
+def collate(images: list[np.ndarray], config: VisionConfig, patch_count: int) -> Patches:
+    """One picture a row, padded to `patch_count` patches. Pictures are uint8 [H, W, 3]."""
+    fields: dict[str, list[np.ndarray]] = {}
+    for image in images:
+        side = config.patch_size
+        height, width = image.shape[0] // side, image.shape[1] // side
+        if height * width > patch_count:
+            raise ValueError(f"a picture of {height * width} patches exceeds {patch_count}")
+        row = grid_positions(height, width, config)
+        row["pixels"] = patchify(image, config)
+        row["segments"] = np.ones(height * width, np.int32)
+        for name, values in row.items():
+            padding = [(0, patch_count - len(values))] + [(0, 0)] * (values.ndim - 1)
+            fields.setdefault(name, []).append(np.pad(values, padding))
+    return Patches(**{name: np.stack(rows) for name, rows in fields.items()})
+
+
+def _rope(patches: Patches, head_dim: int) -> tuple[Array, Array]:
+    """Cosine and sine [B, P, 1, head_dim]: first half of the frequencies rows, second columns."""
+    quarter = head_dim // 4
+    frequencies = ROPE_THETA ** (-jnp.arange(quarter, dtype=jnp.float32) / quarter)
+    rows = patches.rows[..., None] * frequencies
+    columns = patches.columns[..., None] * frequencies
+    angles = jnp.concatenate([rows, columns, rows, columns], -1)[:, :, None]
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate_half(x: Array) -> Array:
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([-second, first], -1)
+
+
+def _block(
+    x_BPD: Array, block: VisionBlock, rope: tuple, segments: Array, heads: int, dtype: str
+) -> Array:
+    cos, sin = rope
+    qkv = linear(layer_norm(x_BPD, block.norm1), block.qkv.weight, block.qkv.bias, dtype)
+    q, k, v = rearrange(qkv, "b p (three n h) -> three b p n h", three=3, n=heads)
+    q = (q * cos + rotate_half(q) * sin).astype(x_BPD.dtype)
+    k = (k * cos + rotate_half(k) * sin).astype(x_BPD.dtype)
+    mixed = attention(q, k, v, causal=False, q_segments=segments, kv_segments=segments)
+    mixed = rearrange(mixed, "b p n h -> b p (n h)")
+    x_BPD = x_BPD + linear(mixed, block.proj.weight, block.proj.bias, dtype)
+    hidden = linear(layer_norm(x_BPD, block.norm2), block.fc1.weight, block.fc1.bias, dtype)
+    hidden = jax.nn.gelu(hidden, approximate=True)
+    return x_BPD + linear(hidden, block.fc2.weight, block.fc2.bias, dtype)
+
+
+def _merge(x_BPD: Array, merger: Merger, merge: int, norm_first: bool, dtype: str) -> Array:
+    """Joins merge² patches to one token [B, M, text width]; the GELU here is the exact one."""
+    if norm_first:
+        x_BPD = layer_norm(x_BPD, merger.norm)
+    x = rearrange(x_BPD, "b (m s) d -> b m (s d)", s=merge * merge)
+    if not norm_first:
+        x = layer_norm(x, merger.norm)
+    hidden = jax.nn.gelu(linear(x, merger.fc1.weight, merger.fc1.bias, dtype), approximate=False)
+    return linear(hidden, merger.fc2.weight, merger.fc2.bias, dtype)
+
+
+def embed_patches(
+    weights: VisionWeights, patches: Patches, config: VisionConfig, dtype: str
+) -> Float[Array, "B P D"]:
+    """Patch embedding plus the learned positions, interpolated to the picture's grid."""
+    x = linear(patches.pixels, weights.patch_embed.weight, weights.patch_embed.bias, dtype)
+    positions = jnp.einsum(
+        "bpkd,bpk->bpd", weights.pos_embed[patches.position_ids], patches.position_weights
+    )
+    return x.astype(weights.pos_embed.dtype) + positions.astype(weights.pos_embed.dtype)
+
+
+def hidden_states(
+    weights: VisionWeights, patches: Patches, config: VisionConfig, dtype: str = "float32"
+) -> Float[Array, "L B P D"]:
+    """The output of every block."""
+    with jax.named_scope("vision"):
+        rope = _rope(patches, config.head_dim)
+        step = partial(
+            _block, rope=rope, segments=patches.segments, heads=config.num_heads, dtype=dtype
+        )
+
+        def scanned(x: Array, block: VisionBlock) -> tuple[Array, Array]:
+            x = step(x, block)
+            return x, x
+
+        x = embed_patches(weights, patches, config, dtype)
+        return jax.lax.scan(scanned, x, weights.blocks)[1]
+
+
+def forward(
+    weights: VisionWeights, patches: Patches, config: VisionConfig, dtype: str = "float32"
+) -> tuple[Float[Array, "B M D"], Float[Array, "levels B M D"]]:
+    """Features for the text model and, for each DeepStack level, features for one text layer.
+
+    M is P divided by spatial_merge_size²; D is `out_hidden_size`.
+    """
+    states = hidden_states(weights, patches, config, dtype)
+    merge = config.spatial_merge_size
+    features = _merge(states[-1], weights.merger, merge, norm_first=True, dtype=dtype)
+    if weights.deepstack is None:
+        return features, jnp.zeros((0, *features.shape), features.dtype)
+    tapped = states[jnp.array(config.deepstack_visual_indexes)]
+    deepstack = jax.vmap(partial(_merge, merge=merge, norm_first=False, dtype=dtype))(
+        tapped, weights.deepstack
+    )
+    return features, deepstack
+
+
+def merged_segments(segments: Int[Array, "B P"], config: VisionConfig) -> Int[Array, "B M"]:
+    """Segment ids of the merged tokens."""
+    return segments[:, :: config.spatial_merge_size**2]

@@ -1,0 +1,244 @@
+"""Every weight of the model, declared once.
+
+A `Weight` says shape, logical axes, initialiser and the tensor's name in Hugging Face checkpoints.
+`declare` builds the tree of them; from that tree come initial values (`initialise`), abstract shapes
+(`abstract`), the parameter count and the checkpoint map. Linear weights are stored [in, out];
+layers are stacked on a leading axis "layer" so that they can be scanned.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from sf_jax.model.config import Config, TextConfig, VisionConfig
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Declaration of one array.
+
+    Attributes:
+      shape: with the leading layer axis where stacked.
+      axes: a logical name for each axis, for sharding rules.
+      name: the tensor's name in a Hugging Face checkpoint; "{}" stands for the layer number.
+      init: "normal" (deviation `scale`), "zeros" or "ones".
+      transposed: the checkpoint stores [out, in].
+      source_shape: the checkpoint's shape where it is more than a transposition.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    name: str
+    init: str = "normal"
+    scale: float = 0.02
+    transposed: bool = False
+    source_shape: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        assert len(self.shape) == len(self.axes), self
+
+
+@struct.dataclass
+class Norm:
+    scale: Any
+    bias: Any = None
+
+
+@struct.dataclass
+class Linear:
+    weight: Any
+    bias: Any = None
+
+
+@struct.dataclass
+class VisionBlock:
+    norm1: Norm
+    qkv: Linear
+    proj: Linear
+    norm2: Norm
+    fc1: Linear
+    fc2: Linear
+
+
+@struct.dataclass
+class Merger:
+    norm: Norm
+    fc1: Linear
+    fc2: Linear
+
+
+@struct.dataclass
+class VisionWeights:
+    patch_embed: Linear
+    pos_embed: Any
+    blocks: VisionBlock  # stacked [L, ...]
+    merger: Merger
+    deepstack: Merger | None  # stacked, one for each DeepStack level
+
+
+@struct.dataclass
+class TextLayer:
+    input_norm: Norm
+    q: Linear
+    k: Linear
+    v: Linear
+    q_norm: Norm
+    k_norm: Norm
+    o: Linear
+    post_norm: Norm
+    gate: Linear
+    up: Linear
+    down: Linear
+
+
+@struct.dataclass
+class TextWeights:
+    embed: Any
+    layers: Any  # a TextLayer stacked [L, ...], or a tuple of TextLayers (see `unstack_layers`)
+    norm: Norm
+    head: Any = None  # [D, V]; None where tied to the embedding
+
+
+@struct.dataclass
+class Weights:
+    vision: VisionWeights
+    text: TextWeights
+
+
+class _Declarer:
+    """Prefix and optional stacking shared by the declarations of one part."""
+
+    def __init__(self, prefix: str, layers: int | None = None):
+        self.prefix, self.layers = prefix, layers
+
+    def weight(self, name: str, shape: tuple, axes: tuple, **options: Any) -> Weight:
+        if self.layers is not None:
+            shape, axes = (self.layers, *shape), ("layer", *axes)
+        return Weight(shape, axes, f"{self.prefix}.{name}", **options)
+
+    def linear(self, name: str, axes: tuple, shape: tuple[int, int], bias: bool = True) -> Linear:
+        scale = min(0.02, 0.6 * shape[0] ** -0.5) if shape[0] > 900 else shape[0] ** -0.5 * 0.6
+        weight = self.weight(f"{name}.weight", shape, axes, scale=scale, transposed=True)
+        if not bias:
+            return Linear(weight)
+        return Linear(weight, self.weight(f"{name}.bias", shape[1:], axes[1:], init="zeros"))
+
+    def norm(self, name: str, width: int, axis: str, bias: bool = False) -> Norm:
+        scale = self.weight(f"{name}.weight", (width,), (axis,), init="ones")
+        if not bias:
+            return Norm(scale)
+        return Norm(scale, self.weight(f"{name}.bias", (width,), (axis,), init="zeros"))
+
+
+def _merger(declarer: _Declarer, c: VisionConfig, norm_width: int) -> Merger:
+    width = c.hidden_size * c.spatial_merge_size**2
+    return Merger(
+        norm=declarer.norm("norm", norm_width, "vision", bias=True),
+        fc1=declarer.linear("linear_fc1", ("merged", "merged_hidden"), (width, width)),
+        fc2=declarer.linear("linear_fc2", ("merged_hidden", "embed"), (width, c.out_hidden_size)),
+    )
+
+
+def _vision(c: VisionConfig, prefix: str) -> VisionWeights:
+    d, f = c.hidden_size, c.intermediate_size
+    top, block = _Declarer(prefix), _Declarer(f"{prefix}.blocks.{{}}", c.depth)
+    levels = len(c.deepstack_visual_indexes)
+    deepstack = _Declarer(f"{prefix}.deepstack_merger_list.{{}}", levels)
+    kernel = (d, c.in_channels, c.temporal_patch_size, c.patch_size, c.patch_size)
+    patch = top.weight(
+        "patch_embed.proj.weight", (c.patch_width, d), ("patch", "vision"),
+        scale=c.patch_width**-0.5, transposed=True, source_shape=kernel,
+    )  # fmt: skip
+    return VisionWeights(
+        patch_embed=Linear(
+            patch, top.weight("patch_embed.proj.bias", (d,), ("vision",), init="zeros")
+        ),
+        pos_embed=top.weight(
+            "pos_embed.weight", (c.num_position_embeddings, d), ("position", "vision")
+        ),
+        blocks=VisionBlock(
+            norm1=block.norm("norm1", d, "vision", bias=True),
+            qkv=block.linear("attn.qkv", ("vision", "vision_heads"), (d, 3 * d)),
+            proj=block.linear("attn.proj", ("vision_heads", "vision"), (d, d)),
+            norm2=block.norm("norm2", d, "vision", bias=True),
+            fc1=block.linear("mlp.linear_fc1", ("vision", "vision_mlp"), (d, f)),
+            fc2=block.linear("mlp.linear_fc2", ("vision_mlp", "vision"), (f, d)),
+        ),
+        merger=_merger(_Declarer(f"{prefix}.merger"), c, d),
+        deepstack=_merger(deepstack, c, d * c.spatial_merge_size**2) if levels else None,
+    )
+
+
+def _text(c: TextConfig, prefix: str) -> TextWeights:
+    d, f, h = c.hidden_size, c.intermediate_size, c.head_dim
+    n, k = c.num_attention_heads * h, c.num_key_value_heads * h
+    top, layer = _Declarer(prefix), _Declarer(f"{prefix}.layers.{{}}", c.num_hidden_layers)
+    head = None
+    if not c.tie_word_embeddings:
+        head = Weight((d, c.vocab_size), ("embed", "vocab"), "lm_head.weight", transposed=True)
+    return TextWeights(
+        embed=top.weight("embed_tokens.weight", (c.vocab_size, d), ("vocab", "embed")),
+        layers=TextLayer(
+            input_norm=layer.norm("input_layernorm", d, "embed"),
+            q=layer.linear("self_attn.q_proj", ("embed", "heads"), (d, n), bias=False),
+            k=layer.linear("self_attn.k_proj", ("embed", "kv_heads"), (d, k), bias=False),
+            v=layer.linear("self_attn.v_proj", ("embed", "kv_heads"), (d, k), bias=False),
+            q_norm=layer.norm("self_attn.q_norm", h, "head"),
+            k_norm=layer.norm("self_attn.k_norm", h, "head"),
+            o=layer.linear("self_attn.o_proj", ("heads", "embed"), (n, d), bias=False),
+            post_norm=layer.norm("post_attention_layernorm", d, "embed"),
+            gate=layer.linear("mlp.gate_proj", ("embed", "mlp"), (d, f), bias=False),
+            up=layer.linear("mlp.up_proj", ("embed", "mlp"), (d, f), bias=False),
+            down=layer.linear("mlp.down_proj", ("mlp", "embed"), (f, d), bias=False),
+        ),
+        norm=top.norm("norm", d, "embed"),
+        head=head,
+    )
+
+
+def declare(config: Config) -> Weights:
+    """The tree of `Weight` declarations for a configuration."""
+    return Weights(
+        vision=_vision(config.vision, "model.visual"),
+        text=_text(config.text, "model.language_model"),
+    )
+
+
+def _map(function: Callable[[Weight], Any], config: Config) -> Weights:
+    return jax.tree.map(function, declare(config), is_leaf=lambda leaf: isinstance(leaf, Weight))
+
+
+def abstract(config: Config, dtype: Any = jnp.float32) -> Weights:
+    """The tree as `jax.ShapeDtypeStruct`s: shapes at any size, no memory."""
+    return _map(lambda weight: jax.ShapeDtypeStruct(weight.shape, dtype), config)
+
+
+def initialise(config: Config, seed: int, dtype: Any = jnp.float32) -> Weights:
+    """Fresh weights, drawn on the host; the same seed gives the same weights anywhere."""
+    generator = np.random.default_rng(seed)
+
+    def draw(weight: Weight) -> jax.Array:
+        if weight.init == "zeros":
+            return jnp.zeros(weight.shape, dtype)
+        if weight.init == "ones":
+            return jnp.ones(weight.shape, dtype)
+        return jnp.asarray(generator.normal(0.0, weight.scale, weight.shape), dtype)
+
+    return _map(draw, config)
+
+
+def unstack_layers(weights: Weights) -> Weights:
+    """Turns the stacked text layers into a tuple of layers.
+
+    A scan copies each layer's weights out of the stack at every pass; for passes of a few tokens
+    on a CPU that costs more than the pass, so decoding there loops over a tuple instead.
+    """
+    layers = weights.text.layers
+    count = jax.tree.leaves(layers)[0].shape[0]
+    unstacked = tuple(jax.tree.map(lambda x, i=i: x[i], layers) for i in range(count))
+    return weights.replace(text=weights.text.replace(layers=unstacked))

@@ -1,0 +1,1 @@
+"""Supervised training: objective, step, checkpoints, loop. Data reaches it as an iterator."""
