@@ -109,9 +109,9 @@ UDP_ORDER: tuple[str, ...] = tuple(_SWAPPED.get(name, name) for name in NAMES)
 
 
 def _key(name: str) -> str:
-    name = name.rsplit(".", 1)[-1]  # "blendShape1.jawOpen", as exported from Maya
-    name = re.sub(r"_L$", "Left", name)
-    name = re.sub(r"_R$", "Right", name)
+    name = name.strip().rsplit(".", 1)[-1]  # "blendShape1.jawOpen", as exported from Maya
+    name = re.sub(r"_L$", "Left", name, flags=re.IGNORECASE)
+    name = re.sub(r"_R$", "Right", name, flags=re.IGNORECASE)
     return re.sub(r"[\s_-]", "", name).lower()
 
 
@@ -136,3 +136,35 @@ def lookup(name: str) -> Channel:
 def mirror(coefficients: np.ndarray) -> np.ndarray:
     """Coefficients of the mirrored face: `[..., 61]` in canonical order, in and out."""
     return coefficients[..., MIRROR] * MIRROR_SIGN
+
+
+EYE_PITCH = [INDEX["LeftEyePitch"], INDEX["RightEyePitch"]]
+
+
+def eye_pitch_downward(coefficients: np.ndarray, positive: str) -> np.ndarray:
+    """Brings `[..., 61]` from a source to this table's sign, a positive eye pitch looking down.
+
+    Sources differ: Live Link takes and SemanticFace count down as positive, KeyframeFace's released
+    example counts up. `positive` says which the source has, "down" or "up"; "up" negates the two
+    eye pitches. No other channel is known to differ, and head pitch is left as it is.
+
+    Raises:
+      ValueError: `positive` is neither.
+    """
+    if positive not in ("down", "up"):
+        raise ValueError(f"eye pitch is positive 'down' or 'up', not {positive!r}")
+    if positive == "down":
+        return coefficients
+    converted = np.array(coefficients)
+    converted[..., EYE_PITCH] *= -1
+    return converted + 0.0  # no negative zeros
+
+
+def eye_pitch_disagrees(coefficients: np.ndarray) -> bool:
+    """Whether in `[..., 61]` the eye pitches run against EyeLookDown and EyeLookUp on the whole."""
+    rows = np.asarray(coefficients, np.float64).reshape(-1, len(NAMES))
+    agreement = 0.0
+    for side in ("Left", "Right"):
+        down = rows[:, INDEX[f"EyeLookDown{side}"]] - rows[:, INDEX[f"EyeLookUp{side}"]]
+        agreement += float(np.sum(down * rows[:, INDEX[f"{side}EyePitch"]]))
+    return agreement < -0.01 * len(rows)  # below this it is rounding, not a convention

@@ -1,0 +1,407 @@
+"""Live Link Face CSV: takes read by column name, with their real frame rate, and written back.
+
+A file holds a timecode, a count that is always 61 and the 61 channels. It holds no frame rate and
+no source. The rate is inferred from the timecode: at what number its frame field wraps, and how far
+it steps from row to row. The two differ in practice: a phone may label two frames at a time at 60
+and drop some, so that the take runs at 29.98.
+
+29.97 non-drop timecode looks exactly like 30; say `fps=29.97` to tell them apart. Drop-frame labels
+(`;`) are read as 29.97 or 59.94 by themselves.
+
+Where rows come from pictures or video frames, the writer keeps them in one further, last column
+named `Source`. Without sources the file has the plain 63 columns and no more.
+"""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from sf_jax.face import timecode
+from sf_jax.face.channels import (
+    ANGLES,
+    BLENDSHAPES,
+    CHANNELS,
+    HIGH,
+    LOW,
+    NAMES,
+    UnknownChannel,
+    eye_pitch_disagrees,
+    eye_pitch_downward,
+    lookup,
+)
+from sf_jax.face.timecode import Timecode, TimecodeError
+
+# Trackers overshoot: real takes hold 1.003. Values up to these limits are clamped into the range of
+# their channel and reported; values beyond are another unit or a broken file, and are refused.
+BLENDSHAPE_LIMITS = (-0.05, 1.2)
+ANGLE_LIMITS = (-np.pi, np.pi)
+
+
+class LiveLinkError(ValueError):
+    """A file or a table that is no Live Link Face take; says where and what was expected."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """A recorded or written performance of N frames.
+
+    Attributes:
+      timecodes: N labels as the file spells them.
+      seconds: float64 [N], from the first frame.
+      coefficients: float64 [N, 61] in canonical order, each within its channel's range.
+      fps: frames a second, as given, or else as measured from the first frame to the last.
+      timecode_rate: the rate at which the timecode counts, often a multiple of `fps`.
+      source: the file read.
+      sources: N pictures or frames the rows come from, or None where the file names none.
+      notes: what was inferred, clamped or odd, one sentence each.
+    """
+
+    timecodes: list[str]
+    seconds: np.ndarray
+    coefficients: np.ndarray
+    fps: float
+    timecode_rate: Fraction
+    source: Path
+    sources: list[str] | None
+    notes: list[str]
+
+
+def read(
+    path: str | Path,
+    fps: float | Fraction | None = None,
+    drop_frame: bool = False,
+    eye_pitch: str = "down",
+) -> Take:
+    """Reads a take.
+
+    Args:
+      path: the CSV file.
+      fps: the rate of its frames, where it is known better than the timecode tells.
+      drop_frame: read the timecode as drop-frame although it is written with `:`.
+      eye_pitch: which way of looking the file counts as positive eye pitch: "down", as Live Link
+        Face and SemanticFace do, or "up", as KeyframeFace's example does; converted to "down".
+
+    Raises:
+      LiveLinkError: a channel is missing, or a value is no number, NaN or far out of range, or the
+        timecode cannot be read; names file, line and column.
+      OSError: the file cannot be opened.
+    """
+    path = Path(path)
+    header, lines, rows = _rows(path)
+    columns, notes = _columns(path, header)
+    values = np.array(
+        [_values(path, line, row, columns) for line, row in zip(lines, rows, strict=True)]
+    )
+    coefficients, clamped = _clamp(path, lines, values)
+    coefficients = eye_pitch_downward(coefficients, eye_pitch)
+    if eye_pitch_disagrees(coefficients):
+        notes.append("eye pitch runs against EyeLookDown and EyeLookUp: is it of the other sign?")
+    texts = [row[columns["Timecode"]].strip() for row in rows]
+    seconds, rate, counting, timing = _timing(path, lines, texts, fps, drop_frame)
+    sources = [row[columns["Source"]] for row in rows] if "Source" in columns else None
+    notes += clamped + timing
+    return Take(texts, seconds, coefficients, float(rate), counting, path, sources, notes)
+
+
+def _rows(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
+    """The header, and the rows with their line numbers; empty lines at the end are no rows."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            numbered = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise LiveLinkError(f"{path}: not a CSV text file: {error}") from error
+    while numbered and not any(field.strip() for field in numbered[-1][1]):
+        numbered.pop()
+    if len(numbered) < 2:
+        raise LiveLinkError(f"{path}: holds no frames; expected a header line and one line a frame")
+    header = [name.strip() for name in numbered[0][1]]
+    for line, row in numbered[1:]:
+        if len(row) != len(header):
+            raise LiveLinkError(
+                f"{path}, line {line}: {len(row)} fields, but the header has {len(header)} columns"
+            )
+    return header, [line for line, _ in numbered[1:]], [row for _, row in numbered[1:]]
+
+
+_OTHERS = {"timecode": "Timecode", "blendshapecount": "BlendShapeCount", "source": "Source"}
+
+
+def _columns(path: Path, header: list[str]) -> tuple[dict[str, int], list[str]]:
+    """Position of every column by its canonical name, and a note for each that is not read."""
+    columns: dict[str, int] = {}
+    notes = []
+    for position, spelling in enumerate(header):
+        try:
+            name = _OTHERS.get(spelling.lower()) or lookup(spelling).name
+        except UnknownChannel:
+            notes.append(f"column {position + 1}, {spelling!r}, is not known and was not read")
+            continue
+        if name in columns:
+            raise LiveLinkError(f"{path}, line 1: the header names {name} twice")
+        columns[name] = position
+    missing = [name for name in ("Timecode", *NAMES) if name not in columns]
+    if missing:
+        raise LiveLinkError(f"{path}, line 1: the header lacks {', '.join(missing)}")
+    return columns, notes
+
+
+def _values(path: Path, line: int, row: list[str], columns: dict[str, int]) -> list[float]:
+    """The 61 values of a row in canonical order, finite and within the limits."""
+    if "BlendShapeCount" in columns and row[columns["BlendShapeCount"]].strip() != "61":
+        found = row[columns["BlendShapeCount"]]
+        raise LiveLinkError(f"{path}, line {line}, BlendShapeCount: found {found!r}, expected 61")
+    values = []
+    for channel in CHANNELS:
+        text = row[columns[channel.name]]
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        low, high = BLENDSHAPE_LIMITS if channel.unit == "coefficient" else ANGLE_LIMITS
+        if not low <= value <= high:  # false for NaN too
+            raise LiveLinkError(
+                f"{path}, line {line}, {channel.name}: found {text!r}, expected a number between "
+                f"{channel.low:g} and {channel.high:g} (refused outside {low:.2f} to {high:.2f})"
+            )
+        values.append(value)
+    return values
+
+
+def _clamp(path: Path, lines: list[int], values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Values within their channels' ranges, and a note for coefficients and for angles clamped."""
+    clamped = np.clip(values, LOW, HIGH)
+    notes = []
+    for kind, part in (("coefficients", BLENDSHAPES), ("angles", ANGLES)):
+        excess = np.abs(values - clamped)[:, part]
+        if not excess.any():
+            continue
+        row, column = np.unravel_index(excess.argmax(), excess.shape)
+        worst = part.start + column
+        notes.append(
+            f"{np.count_nonzero(excess)} of {excess.size} {kind} clamped into "
+            f"[{LOW[worst]:g}, {HIGH[worst]:g}], the farthest {NAMES[worst]} "
+            f"{values[row, worst]:.4f} on line {lines[row]}"
+        )
+    return clamped + 0.0, notes  # -0.0 becomes 0.0
+
+
+def _timing(
+    path: Path, lines: list[int], texts: list[str], fps: float | Fraction | None, drop_frame: bool
+) -> tuple[np.ndarray, Fraction, Fraction, list[str]]:
+    """Seconds from the first frame, frame rate, timecode rate, notes."""
+    labels = []
+    drop_frame = drop_frame or any(";" in text for text in texts)
+    for line, text in zip(lines, texts, strict=True):
+        try:
+            labels.append(Timecode.parse(text, drop_frame))
+        except TimecodeError as error:
+            raise LiveLinkError(f"{path}, line {line}, Timecode: {error}") from error
+    seen = _label_seconds(labels)
+    if fps is not None:
+        return _given_timing(labels, timecode.exact_rate(fps), seen)
+    nominal = seen or next(n for n in (30, 60, 120, 240, 1000) if n > max(x.frames for x in labels))
+    counting = Fraction(nominal * 1000, 1001) if drop_frame else Fraction(nominal)
+    try:
+        frames = _unwrapped(labels, counting)
+    except TimecodeError as error:
+        raise LiveLinkError(f"{path}, Timecode: {error}") from error
+    back = next((i for i in range(1, len(frames)) if frames[i] < frames[i - 1]), None)
+    if back is not None:
+        raise LiveLinkError(
+            f"{path}, line {lines[back]}, Timecode: {texts[back]} comes before the line above, "
+            f"{texts[back - 1]}; give the frame rate (fps) to space the lines evenly instead"
+        )
+    rate = _measured_rate(path, frames, counting)
+    how = "counts" if seen else "is too short to show its rate and is taken to count"
+    note = (
+        f"timecode {how} {nominal} frames a second; the take runs at {float(rate):.4g} "
+        "frames a second (give fps if that is wrong)"
+    )
+    return _seconds(frames, counting), rate, counting, [note, *_gap_notes(frames)]
+
+
+def _label_seconds(labels: list[Timecode]) -> int | None:
+    """How many labels a second of timecode holds, seen where the seconds field steps by one.
+
+    There the frame field jumps from F to F' and would have reached F + step, so the second holds
+    F + step - F' labels. None where no second is filled, so that nothing can be seen.
+    """
+    clock = np.array([(x.hours * 60 + x.minutes) * 60 + x.seconds for x in labels])
+    field = np.array([float(x.frames + x.subframe) for x in labels])
+    clock_step, field_step = np.diff(clock), np.diff(field)
+    within, across = clock_step == 0, clock_step == 1
+    if not within.any() or not across.any():
+        return None
+    step = np.median(field_step[within])
+    held = round(float(np.median(step - field_step[across])))
+    return held if held > field.astype(int).max() else None
+
+
+def _unwrapped(labels: list[Timecode], counting: Fraction) -> list[Fraction]:
+    """Frame numbers from the first label, running on over midnight."""
+    drop_frame = labels[0].drop_frame
+    day = timecode.frames_per_day(counting, drop_frame)
+    numbers = [label.frame(counting) for label in labels]
+    frames = [Fraction(0)]
+    for earlier, later in pairwise(numbers):
+        step = later - earlier
+        frames.append(frames[-1] + (step + day if step < -day / 2 else step))
+    return frames
+
+
+def _seconds(frames: list[Fraction], counting: Fraction) -> np.ndarray:
+    return np.array([float(frame / counting) for frame in frames])
+
+
+def _measured_rate(path: Path, frames: list[Fraction], counting: Fraction) -> Fraction:
+    """Frames a second over the whole take, exact where the steps are whole labels."""
+    if len(frames) == 1:
+        return counting
+    if frames[-1] == 0:
+        raise LiveLinkError(f"{path}: every line has the same timecode; give the frame rate (fps)")
+    step = frames[-1] / (len(frames) - 1)
+    whole = round(step)
+    if whole and abs(frames[-1] - whole * (len(frames) - 1)) <= Fraction(2, 1000):
+        return counting / whole  # the sub-frames differ only by how they were rounded
+    return counting / step
+
+
+def _gap_notes(frames: list[Fraction]) -> list[str]:
+    steps = np.diff(np.array([float(frame) for frame in frames]))
+    gaps = int(np.sum(steps > 1.5 * np.median(steps))) if len(steps) > 1 else 0
+    repeats = int(np.sum(steps == 0))
+    notes = [f"frames are missing in {gaps} places"] if gaps else []
+    if repeats:
+        notes.append(f"{repeats} lines repeat the timecode of the line above")
+    return notes
+
+
+def _given_timing(
+    labels: list[Timecode], fps: Fraction, seen: int | None
+) -> tuple[np.ndarray, Fraction, Fraction, list[str]]:
+    """As `_timing`, at a given frame rate.
+
+    The labels keep telling the time, gaps included, where they step by some whole number k of
+    frames at k times the rate; otherwise the frames are spaced evenly.
+    """
+    top = max(label.frames for label in labels)
+    for step in range(1, 241):
+        counting = fps * step
+        nominal = timecode.frames_per_label_second(counting)
+        if nominal <= top or (nominal != seen if seen else counting not in timecode.STANDARD_RATES):
+            continue
+        try:
+            frames = _unwrapped(labels, counting)
+        except TimecodeError:
+            continue
+        steps = np.diff(np.array([float(frame) for frame in frames]))
+        if not len(steps) or (steps.min() > 0 and round(float(np.median(steps))) == step):
+            note = f"frame rate {float(fps):.4g} as given; timecode counts {nominal} to its second"
+            return _seconds(frames, counting), fps, counting, [note, *_gap_notes(frames)]
+    seconds = np.arange(len(labels)) / float(fps)
+    note = f"frame rate {float(fps):.4g} as given; the timecode does not fit: lines spaced evenly"
+    return seconds, fps, timecode.counting_rate(fps), [note]
+
+
+def write(
+    path: str | Path,
+    coefficients: np.ndarray,
+    *,
+    fps: float | Fraction | None = None,
+    seconds: Sequence[float] | np.ndarray | None = None,
+    timecodes: Sequence[str] | None = None,
+    start: str = "00:00:00:00.000",
+    drop_frame: bool = False,
+    decimals: int = 10,
+    sources: Sequence[str] | None = None,
+) -> None:
+    """Writes a take under a temporary name, then renames it, so that no half file is ever seen.
+
+    Args:
+      path: the CSV file.
+      coefficients: [N, 61] in canonical order, each within its channel's range.
+      fps: the frame rate; says how timecode counts (29.98 and 15 count at 30).
+      seconds: [N] times from the first frame; without them the frames are `1 / fps` apart.
+      timecodes: N labels to write as they are, instead of `fps`.
+      start: the label of time zero.
+      drop_frame: write drop-frame timecode, at 29.97 and 59.94 only.
+      decimals: of the values; Live Link Face writes ten.
+      sources: N pictures or frames, for a last column `Source`.
+
+    Raises:
+      LiveLinkError: shapes or counts differ, or a value is NaN or out of range; names the frame.
+      TimecodeError: a label is none, or the rate does not go with `drop_frame`.
+    """
+    rows = _checked(path, coefficients)
+    if (fps is None) == (timecodes is None):
+        raise LiveLinkError(f"{path}: give either fps or timecodes")
+    if timecodes is None:
+        timecodes = labels(len(rows), fps, seconds, start, drop_frame)
+    for what, given in (("timecodes", timecodes), ("sources", sources)):
+        if given is not None and len(given) != len(rows):
+            raise LiveLinkError(f"{path}: {len(given)} {what} for {len(rows)} frames")
+    for label in timecodes:
+        Timecode.parse(label)
+    with _replacing(Path(path)) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        extra = [] if sources is None else ["Source"]
+        writer.writerow(["Timecode", "BlendShapeCount", *NAMES, *extra])
+        for i, row in enumerate(rows):
+            extra = [] if sources is None else [sources[i]]
+            # "z" writes -0.00 as 0.00
+            writer.writerow([timecodes[i], "61", *(f"{x:z.{decimals}f}" for x in row), *extra])
+
+
+def labels(
+    count: int,
+    fps: float | Fraction,
+    seconds: Sequence[float] | np.ndarray | None = None,
+    start: str = "00:00:00:00.000",
+    drop_frame: bool = False,
+) -> list[str]:
+    """Timecodes of `count` frames from `start`, to three decimals of a frame; see `write`."""
+    rate = timecode.exact_rate(fps)
+    counting = timecode.counting_rate(rate)
+    first = Timecode.parse(start, drop_frame).frame(counting)
+    if seconds is None:
+        offsets = [i * counting / rate for i in range(count)]
+    elif len(seconds) != count:
+        raise LiveLinkError(f"{len(seconds)} times for {count} frames")
+    else:
+        offsets = [Fraction(float(second)) * counting for second in seconds]
+    return [str(Timecode.at_frame(first + offset, counting, drop_frame)) for offset in offsets]
+
+
+def _checked(path: str | Path, coefficients: np.ndarray) -> list[list[float]]:
+    values = np.asarray(coefficients, np.float64)
+    if values.ndim != 2 or values.shape[1] != len(NAMES) or not len(values):
+        raise LiveLinkError(f"{path}: coefficients of shape {values.shape}, expected [N, 61]")
+    outside = ~((values >= LOW) & (values <= HIGH))
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise LiveLinkError(
+            f"{path}: frame {row}, {NAMES[column]} is {values[row, column]:g}, expected "
+            f"{LOW[column]:g} to {HIGH[column]:g}"
+        )
+    return values.tolist()
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """A new file that takes the place of `path` once it is written whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
