@@ -1,0 +1,349 @@
+"""What a model says, read strictly: free text and 61 numbers, or an error that names the channel.
+
+Three layouts are understood, with channel names in any convention of the table and in any order:
+
+- "flat": the rationale as plain text or markdown, then `{"EyeBlinkLeft": 0.0, …}`;
+- "nested": `{"analysis": …, "arkit": {"EyeBlinkLeft": 0.0, …}}`;
+- "keyframe": `{"Keyframe_one": {"EyeBlinkLeft": 0.0, …}}`.
+
+A channel that is missing, unknown, given twice, out of range or no number is an error, and so is a
+text that breaks off within its JSON. Nothing is ever filled in.
+
+KeyframeFace's released example counts looking *up* as positive eye pitch, all else here counts
+down: read such answers with `eye_pitch="up"`, which converts them.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sf_jax.face.channels import (
+    CHANNELS,
+    NAMES,
+    UnknownChannel,
+    eye_pitch_disagrees,
+    eye_pitch_downward,
+    lookup,
+)
+
+
+class AnswerError(ValueError):
+    """An answer that does not hold every channel exactly once and in range."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A complete answer.
+
+    Attributes:
+      coefficients: float32 [61] in canonical order, or [52] where only those were asked for.
+      rationale: what was said in words, "" where nothing was.
+      layout: "flat", "nested" or "keyframe".
+      keyframe: the name of the keyframe, as in "Keyframe_one"; else None.
+      notes: what is odd yet no error, one sentence each.
+    """
+
+    coefficients: np.ndarray
+    rationale: str
+    layout: str
+    keyframe: str | None
+    notes: list[str]
+
+
+class _Pairs(list):
+    """The members of a JSON object in order, names given twice included."""
+
+
+def parse(
+    answer: str | Mapping[str, Any], *, channels: int = 61, eye_pitch: str = "down"
+) -> Answer:
+    """Reads one answer.
+
+    Args:
+      answer: the text of a model, or the JSON object already decoded.
+      channels: 61, or 52 for answers that hold the blendshapes without the nine angles.
+      eye_pitch: which way of looking the model counts as positive eye pitch, "down" or "up".
+
+    Raises:
+      AnswerError: names the channel at fault, what was found and what was expected.
+    """
+    if channels not in (52, 61):
+        raise ValueError(f"an answer holds 61 or 52 channels, not {channels}")
+    if isinstance(answer, str):
+        before, found, after = _only_object(answer)
+    else:
+        before, found, after = "", _pairs(answer), ""
+        if not isinstance(found, _Pairs):
+            raise AnswerError(f"the answer is {_start(str(answer))}, expected text or an object")
+    layout, keyframe, members, analysis = _layout(found)
+    coefficients = _coefficients(members, channels)
+    notes = ["text after the JSON was not read"] if after else []
+    if channels == 61:
+        coefficients = eye_pitch_downward(coefficients, eye_pitch)
+        if eye_pitch_disagrees(coefficients):
+            notes.append("eye pitch runs against EyeLookDown and EyeLookUp: of the other sign?")
+    rationale = "\n".join(part for part in (before, _text(analysis)) if part)
+    return Answer(coefficients, rationale, layout, keyframe, notes)
+
+
+def _only_object(text: str) -> tuple[str, _Pairs, str]:
+    """The text before the one JSON object that holds channels, the object, the text after it."""
+    decoder = json.JSONDecoder(object_pairs_hook=_Pairs)
+    found = []
+    at = text.find("{")
+    while at >= 0:
+        end = at + 1
+        if text[at + 1 :].lstrip()[:1] in ('"', "}", ""):  # else a brace of the prose
+            pairs, end = _decode(decoder, text, at)
+            if _holds_channels(pairs):
+                found.append((at, pairs, end))
+        at = text.find("{", end)
+    if len(found) != 1:
+        count = "no JSON object" if not found else f"{len(found)} JSON objects"
+        raise AnswerError(f"the answer holds {count} with channels, expected one: {_start(text)}")
+    at, pairs, end = found[0]
+    return _unfenced(text[:at]), pairs, _unfenced(text[end:])
+
+
+def _decode(decoder: json.JSONDecoder, text: str, at: int) -> tuple[_Pairs, int]:
+    try:
+        return decoder.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        near = text[max(at, error.pos - 40) : error.pos]
+        raise AnswerError(
+            f"the JSON of the answer breaks off or is malformed after {near!r}: {error.msg}"
+        ) from error
+    except (ValueError, RecursionError) as error:  # numbers and nesting beyond Python's limits
+        raise AnswerError(f"the JSON of the answer cannot be read: {error}") from error
+
+
+def _unfenced(text: str) -> str:
+    """Prose without the markdown fence that models put around JSON."""
+    return text.strip().removesuffix("```json").removesuffix("```").removeprefix("```").strip()
+
+
+def _start(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "…")
+
+
+def _pairs(value: Any) -> Any:
+    """Decoded JSON in the form in which text is decoded here."""
+    if isinstance(value, Mapping):
+        return _Pairs((str(name), _pairs(member)) for name, member in value.items())
+    return value
+
+
+def _is_keyframe(name: str) -> bool:
+    return name.lower().startswith("keyframe")
+
+
+def _is_channel(name: str) -> bool:
+    try:
+        lookup(name)
+    except UnknownChannel:
+        return False
+    return True
+
+
+def _holds_channels(pairs: _Pairs) -> bool:
+    names = [name for name, _ in pairs]
+    return any(x.lower() == "arkit" or _is_keyframe(x) or _is_channel(x) for x in names)
+
+
+def _layout(pairs: _Pairs) -> tuple[str, str | None, _Pairs, Any]:
+    """Layout, name of the keyframe, the members that hold channels, the analysis."""
+    names = [name for name, _ in pairs]
+    keyframes = [name for name in names if _is_keyframe(name)]
+    if keyframes:
+        if len(names) > 1:
+            raise AnswerError(f"expected one keyframe and nothing else, found {', '.join(names)}")
+        return "keyframe", names[0], _members(*pairs[0]), None
+    if "arkit" not in [name.lower() for name in names]:
+        return "flat", None, pairs, None
+    parts = {name.lower(): value for name, value in pairs}
+    if len(parts) < len(pairs) or not parts.keys() <= {"analysis", "arkit"}:
+        raise AnswerError(f'expected "analysis" and "arkit" once, found {", ".join(names)}')
+    return "nested", None, _members("arkit", parts["arkit"]), parts.get("analysis")
+
+
+def _members(name: str, value: Any) -> _Pairs:
+    if not isinstance(value, _Pairs):
+        raise AnswerError(f"{name!r} holds {_start(json.dumps(value))}, expected the channels")
+    return value
+
+
+def _coefficients(members: _Pairs, channels: int) -> np.ndarray:
+    values: dict[str, float] = {}
+    for spelling, value in members:
+        try:
+            channel = lookup(spelling)
+        except UnknownChannel as error:
+            raise AnswerError(f"the answer holds an unknown channel: {error}") from error
+        if channel.index >= channels:
+            raise AnswerError(f"{channel.name} is given, but only the {channels} were asked for")
+        if channel.name in values:
+            raise AnswerError(f"{channel.name} is given twice")
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise AnswerError(f"{channel.name} is {_start(str(value))}, expected a number")
+        if not channel.low <= value <= channel.high:  # NaN is in no range
+            raise AnswerError(
+                f"{channel.name} is {_start(str(value))}, expected {channel.low:g} to "
+                f"{channel.high:g}"
+            )
+        values[channel.name] = float(value)
+    missing = [name for name in NAMES[:channels] if name not in values]
+    if missing:
+        named = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        raise AnswerError(f"{len(missing)} of {channels} channels are missing: {named}")
+    array = np.array([values[name] for name in NAMES[:channels]], np.float32)
+    return array + np.float32(0)  # models write -0.0
+
+
+def _text(analysis: Any) -> str:
+    """The analysis of a nested answer as lines of text, `field: words`."""
+    if isinstance(analysis, _Pairs):
+        return "\n".join(f"{name}: {_text(value)}" for name, value in analysis)
+    if isinstance(analysis, list):
+        return "; ".join(_text(value) for value in analysis)
+    return "" if analysis is None else str(analysis)
+
+
+def to_json(
+    coefficients: np.ndarray,
+    layout: str = "flat",
+    decimals: int = 3,
+    *,
+    analysis: str | Mapping[str, Any] | None = None,
+    keyframe: str = "Keyframe_one",
+) -> str:
+    """Writes [61] or [52] coefficients as one line of JSON that `parse` reads.
+
+    Args:
+      coefficients: in canonical order, each within its channel's range.
+      layout: "flat", "nested" or "keyframe".
+      decimals: of every value; SemanticFace writes one and asks for three.
+      analysis: the words of the nested layout.
+      keyframe: the name in the keyframe layout.
+
+    Raises:
+      AnswerError: the shape is another, or a value is NaN or out of range; names the channel.
+    """
+    values = np.asarray(coefficients, np.float64)
+    if values.shape not in ((61,), (52,)):
+        raise AnswerError(f"coefficients of shape {values.shape}, expected [61] or [52]")
+    members = []
+    for channel, value in zip(CHANNELS, values.tolist(), strict=False):
+        if not channel.low <= value <= channel.high:
+            raise AnswerError(
+                f"{channel.name} is {value:g}, expected {channel.low:g} to {channel.high:g}"
+            )
+        members.append(f'"{channel.name}": {value:z.{decimals}f}')  # "z": no negative zero
+    flat = "{" + ", ".join(members) + "}"
+    if layout == "flat":
+        return flat
+    if layout == "nested":
+        words = json.dumps("" if analysis is None else analysis, ensure_ascii=False)
+        return f'{{"analysis": {words}, "arkit": {flat}}}'
+    if layout == "keyframe":
+        return f"{{{json.dumps(keyframe)}: {flat}}}"
+    raise ValueError(f"the layout is 'flat', 'nested' or 'keyframe', not {layout!r}")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of an MS-SWIFT file, a request, a training example or a result.
+
+    Attributes:
+      number: of the line in its file, from 1.
+      messages: each with "role" and "content", without the assistant's answer.
+      images: paths as written.
+      response: the text answered, by the model or as the example to learn; None for a request.
+    """
+
+    number: int
+    messages: list[dict[str, Any]]
+    images: list[str]
+    response: str | None
+
+
+def read_lines(path: str | Path) -> Iterator[Line]:
+    """Reads MS-SWIFT JSONL line by line; empty lines are skipped.
+
+    Raises:
+      AnswerError: a line is no such record; names file and line.
+      OSError: the file cannot be opened.
+    """
+    with Path(path).open(encoding="utf-8-sig") as file:
+        try:
+            for number, text in enumerate(file, 1):
+                if text.strip():
+                    yield _line(f"{path}, line {number}", number, text)
+        except UnicodeDecodeError as error:
+            raise AnswerError(f"{path}: not a text file in UTF-8: {error}") from error
+
+
+def _line(where: str, number: int, text: str) -> Line:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AnswerError(f"{where}: not JSON: {error}") from error
+    if not isinstance(record, dict) or not record.keys() & {"messages", "response"}:
+        raise AnswerError(f'{where}: expected an object with "messages" or "response"')
+    messages = record.get("messages") or []
+    if not isinstance(messages, list) or not all(isinstance(x, dict) for x in messages):
+        raise AnswerError(f'{where}: "messages" is no list of objects')
+    response = record.get("response")
+    if messages and messages[-1].get("role") == "assistant":
+        *messages, last = messages
+        response = last.get("content") if response is None else response
+    if response is not None and not isinstance(response, str):
+        raise AnswerError(f'{where}: "response" is {_start(str(response))}, expected text')
+    return Line(number, messages, _images(where, record.get("images") or []), response)
+
+
+def _images(where: str, images: Any) -> list[str]:
+    """Paths, given as such or as `{"bytes": null, "path": …}`."""
+    images = images if isinstance(images, list) else [images]
+    paths = [image.get("path") if isinstance(image, dict) else image for image in images]
+    if not all(isinstance(path, str) for path in paths):
+        raise AnswerError(f'{where}: "images" holds {_start(str(images))}, expected paths')
+    return paths
+
+
+@dataclass(frozen=True)
+class Result:
+    """A line and its answer, or the error that says why there is none."""
+
+    line: Line
+    answer: Answer | None
+    error: AnswerError | None
+
+
+def read_results(
+    path: str | Path, *, channels: int = 61, eye_pitch: str = "down", strict: bool = True
+) -> list[Result]:
+    """Reads the answers of an MS-SWIFT result or training file, one result a line and in order.
+
+    With `strict=False` a line whose answer is at fault stays in the list with its error, so that no
+    later line takes its place.
+
+    Raises:
+      AnswerError: a line is no record, or an answer is at fault; names file, line and channel.
+    """
+    results = []
+    for line in read_lines(path):
+        try:
+            if line.response is None:
+                raise AnswerError("no response and no assistant's message: a request?")
+            answer = parse(line.response, channels=channels, eye_pitch=eye_pitch)
+            results.append(Result(line, answer, None))
+        except AnswerError as fault:
+            error = AnswerError(f"{path}, line {line.number}: {fault}")
+            if strict:
+                raise error from fault
+            results.append(Result(line, None, error))
+    return results
