@@ -1,0 +1,247 @@
+"""How far predicted coefficients lie from labels, beside the predictors that look at no picture.
+
+Labels are sparse: most values are zero, so predicting zeros everywhere beats the mean in absolute
+error. No single number tells; `table` prints correlation, absolute error, absolute error on active
+channels and the head's error together, for several predictors side by side.
+
+Predictions and labels are `[N, 61]` in canonical order. All sums are in float64.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sf_jax.face.channels import BLENDSHAPES, CHANNELS, INDEX, NAMES
+
+ACTIVE = 0.2  # a blendshape is active where its label is above this
+CONSTANT = 1e-6  # a channel that varies by less than this does not vary
+REGIONS: tuple[str, ...] = tuple(dict.fromkeys(channel.region for channel in CHANNELS))
+_HEAD = [INDEX["HeadYaw"], INDEX["HeadPitch"], INDEX["HeadRoll"]]
+
+
+class MetricsError(ValueError):
+    """Predictions and labels that cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The measures of one predictor on N faces.
+
+    Attributes:
+      count: N.
+      correlation: [61] Pearson's r per channel over the N faces; 0 where a side is constant.
+      constant_labels, constant_predictions: names of the channels that do not vary, whose r
+        counts as 0.
+      absolute_error: [61] mean |prediction - label| per channel.
+      active_error: [61] the same over the faces where the label is above 0.2; NaN where there are
+        none, and for the nine angles.
+      active_count: [61] how many such faces there are.
+      head_degrees: mean |prediction - label| of head yaw, pitch and roll, in degrees.
+      head_geodesic_degrees: mean angle of the rotation between predicted and true head.
+    """
+
+    count: int
+    correlation: np.ndarray
+    constant_labels: tuple[str, ...]
+    constant_predictions: tuple[str, ...]
+    absolute_error: np.ndarray
+    active_error: np.ndarray
+    active_count: np.ndarray
+    head_degrees: float
+    head_geodesic_degrees: float
+
+    def summary(self) -> dict[str, float]:
+        """The measures over all channels that `table` prints."""
+        return {
+            "r_52": float(self.correlation[BLENDSHAPES].mean()),
+            "r_61": float(self.correlation.mean()),
+            "mae_52": float(self.absolute_error[BLENDSHAPES].mean()),
+            "active_mae": self._active(range(52)),
+            "head_degrees": self.head_degrees,
+            "head_geodesic_degrees": self.head_geodesic_degrees,
+        }
+
+    def by_region(self) -> dict[str, dict[str, float]]:
+        """Per region the mean r, the mean absolute error and the active error of its channels."""
+        regions = {}
+        for region in REGIONS:
+            members = [channel.index for channel in CHANNELS if channel.region == region]
+            regions[region] = {
+                "r": float(self.correlation[members].mean()),
+                "mae": float(self.absolute_error[members].mean()),
+                "active_mae": self._active(members),
+            }
+        return regions
+
+    def by_channel(self) -> dict[str, dict[str, float]]:
+        """The same for each of the 61 channels by name."""
+        return {
+            name: {
+                "r": float(self.correlation[i]),
+                "mae": float(self.absolute_error[i]),
+                "active_mae": float(self.active_error[i]),
+            }
+            for i, name in enumerate(NAMES)
+        }
+
+    def _active(self, members: Sequence[int]) -> float:
+        """Over all active values of some channels, each value counting the same."""
+        members = list(members)
+        count = self.active_count[members].sum()
+        total = np.nansum(self.active_error[members] * self.active_count[members])
+        return float(total / count) if count else float("nan")
+
+
+def evaluate(predictions: np.ndarray, labels: np.ndarray) -> Scores:
+    """Compares `[N, 61]` predictions with labels.
+
+    Raises:
+      MetricsError: the shapes are not the same [N, 61], or a value is not finite.
+    """
+    predicted, true = _checked("predictions", predictions), _checked("labels", labels)
+    if predicted.shape != true.shape:
+        raise MetricsError(f"{len(predicted)} predictions for {len(true)} labels")
+    error = np.abs(predicted - true)
+    active = true > ACTIVE
+    active[:, BLENDSHAPES.stop :] = False
+    count = active.sum(axis=0)
+    active_sum = np.where(active, error, 0.0).sum(axis=0)
+    return Scores(
+        count=len(true),
+        correlation=correlation(predicted, true),
+        constant_labels=_constant_names(true),
+        constant_predictions=_constant_names(predicted),
+        absolute_error=error.mean(axis=0),
+        active_error=np.where(count > 0, active_sum / np.maximum(count, 1), np.nan),
+        active_count=count,
+        head_degrees=float(np.degrees(error[:, _HEAD].mean())),
+        head_geodesic_degrees=float(np.degrees(_head_angle(predicted, true).mean())),
+    )
+
+
+def _checked(what: str, values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or values.shape[1] != len(NAMES) or not len(values):
+        raise MetricsError(f"{what} of shape {values.shape}, expected [N, 61]")
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise MetricsError(f"{what}: {NAMES[column]} of face {row} is {values[row, column]}")
+    return values
+
+
+def _constant(values: np.ndarray) -> np.ndarray:
+    return np.ptp(values, axis=0) < CONSTANT
+
+
+def _constant_names(values: np.ndarray) -> tuple[str, ...]:
+    return tuple(NAMES[i] for i in np.flatnonzero(_constant(values)))
+
+
+def correlation(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Pearson's r of each column of two `[N, C]` arrays; 0 where either column is constant."""
+    x = np.asarray(predictions, np.float64)
+    y = np.asarray(labels, np.float64)
+    varies = ~(_constant(x) | _constant(y))
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    scale = np.sqrt((x * x).sum(axis=0) * (y * y).sum(axis=0))
+    r = (x * y).sum(axis=0) / np.where(varies, scale, 1.0)
+    return np.where(varies, np.clip(r, -1.0, 1.0), 0.0)
+
+
+def head_rotation(angles: np.ndarray) -> np.ndarray:
+    """Rotation matrices `[N, 3, 3]` of `[N, 3]` yaw, pitch and roll in radians.
+
+    Roll is applied first, about z, then pitch about x, then yaw about y.
+    """
+    (sy, sp, sr), (cy, cp, cr) = np.sin(angles).T, np.cos(angles).T
+    rows = [
+        [cy * cr + sy * sp * sr, sy * sp * cr - cy * sr, sy * cp],
+        [cp * sr, cp * cr, -sp],
+        [cy * sp * sr - sy * cr, sy * sr + cy * sp * cr, cy * cp],
+    ]
+    return np.moveaxis(np.array(rows), -1, 0)
+
+
+def _head_angle(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """The angle [N], in radians, of the rotation from the true to the predicted head."""
+    difference = head_rotation(predicted[:, _HEAD]) - head_rotation(true[:, _HEAD])
+    # |A - B| = 2 sqrt(2) sin(angle / 2), which unlike the arc cosine is exact near zero.
+    chord = np.sqrt((difference**2).sum(axis=(1, 2))) / np.sqrt(8.0)
+    return 2.0 * np.arcsin(np.minimum(chord, 1.0))
+
+
+def baselines(training_labels: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """What one may predict for `count` faces without looking: zeros, the mean, the median.
+
+    Mean and median are per channel over the training labels `[M, 61]`; each baseline is
+    `[count, 61]`.
+    """
+    labels = _checked("training labels", training_labels)
+    constants = {
+        "zeros": np.zeros(len(NAMES)),
+        "mean": labels.mean(axis=0),
+        "median": np.median(labels, axis=0),
+    }
+    return {name: np.tile(values, (count, 1)) for name, values in constants.items()}
+
+
+_HEADINGS = {
+    "r_52": "r (52)", "r_61": "r (61)", "mae_52": "MAE (52)", "active_mae": "active MAE",
+    "head_degrees": "head °", "head_geodesic_degrees": "head geodesic °",
+}  # fmt: skip
+
+
+def table(scores: Mapping[str, Scores]) -> str:
+    """One line a predictor: correlation, errors and head error over all channels.
+
+    Lines below it name the channels whose labels do not vary and so count as r = 0.
+    """
+    rows = [["", *_HEADINGS.values()]]
+    for name, score in scores.items():
+        rows.append([name, *(_number(key, x) for key, x in score.summary().items())])
+    lines = [_aligned(rows)]
+    for names in dict.fromkeys(score.constant_labels for score in scores.values()):
+        if names:
+            lines.append(f"constant in the labels, counted as r = 0: {', '.join(names)}")
+    for name, score in scores.items():
+        still = [x for x in score.constant_predictions if x not in score.constant_labels]
+        if len(still) == len(NAMES) - len(score.constant_labels):
+            still = ["every channel"]
+        if still:
+            lines.append(f"constant in {name}, counted as r = 0: {', '.join(still)}")
+    return "\n".join(lines)
+
+
+def region_table(scores: Mapping[str, Scores], measure: str = "r") -> str:
+    """One line a region, one column a predictor; `measure` is "r", "mae" or "active_mae"."""
+    return _columns({name: score.by_region() for name, score in scores.items()}, measure)
+
+
+def channel_table(scores: Mapping[str, Scores], measure: str = "r") -> str:
+    """One line a channel, one column a predictor; `measure` is "r", "mae" or "active_mae"."""
+    return _columns({name: score.by_channel() for name, score in scores.items()}, measure)
+
+
+def _columns(parts: Mapping[str, dict[str, dict[str, float]]], measure: str) -> str:
+    lines = next(iter(parts.values()), {})
+    rows = [[measure, *parts]]
+    rows += [
+        [line, *(_number(measure, p[line][measure]) for p in parts.values())] for line in lines
+    ]
+    return _aligned(rows)
+
+
+def _number(measure: str, value: float) -> str:
+    if np.isnan(value):
+        return "–"
+    return f"{value:.2f}" if "degrees" in measure else f"{value:.3f}"
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)
