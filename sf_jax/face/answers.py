@@ -14,6 +14,7 @@ down: read such answers with `eye_pitch="up"`, which converts them.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,18 +91,19 @@ def parse(
     return Answer(coefficients, rationale, layout, keyframe, notes)
 
 
+_OPENING = re.compile(r'\{(?=\s*")')  # other braces are the prose's
+
+
 def _only_object(text: str) -> tuple[str, _Pairs, str]:
     """The text before the one JSON object that holds channels, the object, the text after it."""
     decoder = json.JSONDecoder(object_pairs_hook=_Pairs)
     found = []
-    at = text.find("{")
-    while at >= 0:
-        end = at + 1
-        if text[at + 1 :].lstrip()[:1] in ('"', "}", ""):  # else a brace of the prose
-            pairs, end = _decode(decoder, text, at)
-            if _holds_channels(pairs):
-                found.append((at, pairs, end))
-        at = text.find("{", end)
+    opening = _OPENING.search(text)
+    while opening:
+        pairs, end = _decode(decoder, text, opening.start())
+        if _holds_channels(pairs):
+            found.append((opening.start(), pairs, end))
+        opening = _OPENING.search(text, end)
     if len(found) != 1:
         count = "no JSON object" if not found else f"{len(found)} JSON objects"
         raise AnswerError(f"the answer holds {count} with channels, expected one: {_start(text)}")

@@ -263,16 +263,12 @@ def _seconds(frames: list[Fraction], counting: Fraction) -> np.ndarray:
 
 
 def _measured_rate(path: Path, frames: list[Fraction], counting: Fraction) -> Fraction:
-    """Frames a second over the whole take, exact where the steps are whole labels."""
+    """Frames a second from the first frame to the last."""
     if len(frames) == 1:
         return counting
     if frames[-1] == 0:
         raise LiveLinkError(f"{path}: every line has the same timecode; give the frame rate (fps)")
-    step = frames[-1] / (len(frames) - 1)
-    whole = round(step)
-    if whole and abs(frames[-1] - whole * (len(frames) - 1)) <= Fraction(2, 1000):
-        return counting / whole  # the sub-frames differ only by how they were rounded
-    return counting / step
+    return counting * (len(frames) - 1) / frames[-1]
 
 
 def _gap_notes(frames: list[Fraction]) -> list[str]:
