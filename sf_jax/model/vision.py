@@ -174,14 +174,10 @@ def hidden_states(
         return jax.lax.scan(scanned, x, weights.blocks)[1]
 
 
-def forward(
-    weights: VisionWeights, patches: Patches, config: VisionConfig, dtype: str = "float32"
+def tokens(
+    weights: VisionWeights, states: Float[Array, "L B P D"], config: VisionConfig, dtype: str
 ) -> tuple[Float[Array, "B M D"], Float[Array, "levels B M D"]]:
-    """Features for the text model and, for each DeepStack level, features for one text layer.
-
-    M is P divided by spatial_merge_size²; D is `out_hidden_size`.
-    """
-    states = hidden_states(weights, patches, config, dtype)
+    """Block outputs → features for the text model, and for each DeepStack level for one layer."""
     merge = config.spatial_merge_size
     features = _merge(states[-1], weights.merger, merge, norm_first=True, dtype=dtype)
     if weights.deepstack is None:
@@ -191,6 +187,16 @@ def forward(
         tapped, weights.deepstack
     )
     return features, deepstack
+
+
+def forward(
+    weights: VisionWeights, patches: Patches, config: VisionConfig, dtype: str = "float32"
+) -> tuple[Float[Array, "B M D"], Float[Array, "levels B M D"]]:
+    """Features for the text model and, for each DeepStack level, features for one text layer.
+
+    M is P divided by spatial_merge_size²; D is `out_hidden_size`.
+    """
+    return tokens(weights, hidden_states(weights, patches, config, dtype), config, dtype)
 
 
 def merged_segments(segments: Int[Array, "B P"], config: VisionConfig) -> Int[Array, "B M"]:

@@ -1,0 +1,102 @@
+"""The built-in model's tokenizer: SentencePiece with symbols that are never split.
+
+Control tokens, answer keys and answer values are user-defined symbols, so that a key with its
+punctuation, and a value, are one token each. The tokenizer does not know what they mean: they reach
+it as data.
+"""
+
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece as spm
+
+IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
+IMAGE = "<|image_pad|>"
+CONTROL = (IM_START, IM_END, VISION_START, VISION_END, IMAGE)
+LINE, BLANK_LINE = "\n", "\n\n"
+
+
+class TokenizerError(ValueError):
+    """A tokenizer file that cannot be read, or a symbol that it lacks."""
+
+
+class Tokenizer:
+    """Text ↔ token ids. Id 0 is padding and is never produced from text."""
+
+    def __init__(self, model: bytes):
+        self.model = model
+        self._processor = spm.SentencePieceProcessor(model_proto=model)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Tokenizer":
+        """Reads a `tokenizer.model` file.
+
+        Raises:
+          TokenizerError: the file is missing or is no SentencePiece model.
+        """
+        try:
+            return cls(Path(path).read_bytes())
+        except (OSError, RuntimeError) as error:
+            raise TokenizerError(f"{path}: not a readable SentencePiece model: {error}") from error
+
+    def save(self, path: str | os.PathLike) -> None:
+        partial = Path(f"{path}.partial")
+        partial.write_bytes(self.model)
+        os.replace(partial, path)
+
+    def __len__(self) -> int:
+        return self._processor.get_piece_size()
+
+    def encode(self, text: str) -> list[int]:
+        return self._processor.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._processor.decode([int(i) for i in ids])
+
+    def symbol(self, text: str) -> int:
+        """The id of a symbol that stands for exactly `text`.
+
+        Raises:
+          TokenizerError: the text takes several tokens.
+        """
+        ids = self.encode(text)
+        if len(ids) != 1:
+            raise TokenizerError(f"{text!r} takes {len(ids)} tokens, expected one symbol")
+        return ids[0]
+
+
+def train(texts: Iterable[str], symbols: Sequence[str], vocab_size: int) -> Tokenizer:
+    """Trains a tokenizer on `texts`; `symbols` become single tokens beside the control tokens.
+
+    Pieces may span spaces: descriptions are formulaic, and a phrase a token makes them short.
+    """
+    out = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=out,
+        model_type="bpe",
+        vocab_size=vocab_size,
+        hard_vocab_limit=False,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        split_by_whitespace=False,
+        split_digits=True,
+        byte_fallback=True,
+        character_coverage=1.0,
+        max_sentencepiece_length=24,
+        pad_id=0,
+        unk_id=1,
+        bos_id=-1,
+        eos_id=-1,
+        # SentencePiece matches symbols after it has written spaces as U+2581.
+        user_defined_symbols=[
+            symbol.replace(" ", "\u2581") for symbol in (*CONTROL, BLANK_LINE, LINE, *symbols)
+        ],
+        minloglevel=2,
+        num_threads=1,
+    )
+    return Tokenizer(out.getvalue())

@@ -1,0 +1,55 @@
+"""The optimiser: Muon for matrices, AdamW for everything else, warm-up and cosine decay."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+from optax.contrib import MuonDimensionNumbers, muon
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Attributes:
+    learning_rate: peak; Muon's updates are scaled to Adam's size, so one rate serves both.
+    steps: length of the schedule; warmup_steps: linear rise from 0 at its start.
+    final_fraction: the rate at the end, as a fraction of the peak.
+    clip: global gradient norm.
+    """
+
+    learning_rate: float
+    steps: int
+    warmup_steps: int = 100
+    final_fraction: float = 0.02
+    weight_decay: float = 0.01
+    clip: float = 1.0
+
+
+def schedule(config: OptimizerConfig) -> optax.Schedule:
+    return optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, config.warmup_steps, config.steps,
+        config.learning_rate * config.final_fraction,
+    )  # fmt: skip
+
+
+def _matrix_axes(path: tuple, leaf: Any) -> MuonDimensionNumbers | None:
+    """Muon takes linear weights, stacked on a layer axis or not; tables and vectors go to Adam."""
+    is_linear = jax.tree_util.keystr(path).endswith(".weight") and leaf.ndim in (2, 3)
+    return MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1) if is_linear else None
+
+
+def build(config: OptimizerConfig) -> optax.GradientTransformation:
+    rate = schedule(config)
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        muon(
+            rate,
+            weight_decay=config.weight_decay,
+            adam_b2=0.98,
+            adam_weight_decay=config.weight_decay,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=lambda tree: jax.tree_util.tree_map_with_path(
+                _matrix_axes, tree
+            ),
+        ),
+    )
