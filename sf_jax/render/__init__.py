@@ -1,0 +1,1 @@
+"""Coefficients to pictures: rigs, rasteriser, random scenes and preview sheets."""

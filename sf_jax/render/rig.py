@@ -1,0 +1,145 @@
+"""What a rig is, and how 61 coefficients move it.
+
+A rig is a mesh in centimetres with one displacement field a blendshape and one an identity
+direction. Axes are those of the channel table: +x the subject's left, +y up, +z out of the face.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sf_jax.face.channels import BLENDSHAPES, INDEX
+
+MATERIALS = ("skin", "lips", "brow", "lash", "sclera", "iris", "pupil", "teeth", "gum", "tongue",
+             "mouth", "hair", "cloth")  # fmt: skip
+PAINTS = ("lips", "brow", "blush", "lid", "beard")
+LOOK_RADIANS = 0.6  # how far the eyeball turns at a look coefficient of 1, as on ARKit's face
+
+
+class RigShapeError(ValueError):
+    """Coefficients or identity whose length is not the rig's."""
+
+
+@dataclass(frozen=True)
+class Eye:
+    """One eyeball.
+
+    Attributes:
+      vertices: the eyeball's vertices in the rig.
+      centre: [3], what it turns about in the neutral face, cm.
+    """
+
+    vertices: slice
+    centre: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A head that 52 blendshapes and 9 angles move.
+
+    Attributes:
+      name: for messages and file names.
+      neutral: float32 [V, 3], cm.
+      blendshapes: float32 [52, V, 3], cm at coefficient 1, in canonical order. EyeLook* hold the
+        lids' motion only; `pose` turns the eyeballs.
+      identity: float32 [I, V, 3], cm per standard deviation.
+      triangles: int32 [T, 3], counter-clockwise seen from outside.
+      material: uint8 [V], positions in MATERIALS.
+      paint: float32 [V, len(PAINTS)], soft masks in [0, 1].
+      eyes: left, right.
+      head_weight: float32 [V], 1 turns with the head, 0 stays with the shoulders.
+      head_pivot: [3], what the head turns about, cm.
+      landmarks: int32 [J], vertices at the jaw line, brows, nose, eyelids, lips and irises.
+      mirror: int32 [V], the vertex opposite each one; empty where a rig is not symmetric.
+    """
+
+    name: str
+    neutral: np.ndarray
+    blendshapes: np.ndarray
+    identity: np.ndarray
+    triangles: np.ndarray
+    material: np.ndarray
+    paint: np.ndarray
+    eyes: tuple[Eye, Eye]
+    head_weight: np.ndarray
+    head_pivot: np.ndarray
+    landmarks: np.ndarray
+    mirror: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """Rotation matrix [3, 3]: roll about z first, then pitch about x, then yaw about y (radians)."""
+    cos_y, sin_y = np.cos(yaw), np.sin(yaw)
+    cos_p, sin_p = np.cos(pitch), np.sin(pitch)
+    cos_r, sin_r = np.cos(roll), np.sin(roll)
+    about_y = np.array([[cos_y, 0, sin_y], [0, 1, 0], [-sin_y, 0, cos_y]], np.float32)
+    about_x = np.array([[1, 0, 0], [0, cos_p, -sin_p], [0, sin_p, cos_p]], np.float32)
+    about_z = np.array([[cos_r, -sin_r, 0], [sin_r, cos_r, 0], [0, 0, 1]], np.float32)
+    return about_y @ about_x @ about_z
+
+
+def eye_angles(coefficients: np.ndarray) -> np.ndarray:
+    """Yaw, pitch, roll of the left and the right eyeball, [2, 3] radians.
+
+    Half from the angle channels and half from the look coefficients, so that a consistent pair of
+    both gives its full angle and either alone still shows.
+    """
+
+    def value(name: str) -> float:
+        return float(coefficients[INDEX[name]])
+
+    angles = np.empty((2, 3), np.float32)
+    for row, side, outward in ((0, "Left", 1), (1, "Right", -1)):
+        yaw = outward * (value(f"EyeLookOut{side}") - value(f"EyeLookIn{side}"))
+        pitch = value(f"EyeLookDown{side}") - value(f"EyeLookUp{side}")
+        angles[row] = [
+            0.5 * value(f"{side}EyeYaw") + 0.5 * LOOK_RADIANS * yaw,
+            0.5 * value(f"{side}EyePitch") + 0.5 * LOOK_RADIANS * pitch,
+            value(f"{side}EyeRoll"),
+        ]
+    return angles
+
+
+def _weighted_sum(weights: np.ndarray, fields: np.ndarray) -> np.ndarray:
+    """Sum of fields [N, V, 3] by weights [N], skipping the zeros: most coefficients are 0."""
+    used = np.flatnonzero(weights)
+    flat = fields.reshape(len(fields), -1)
+    total = np.zeros(flat.shape[1], np.float32)
+    for i in used:
+        total += weights[i] * flat[i]
+    return total.reshape(fields.shape[1:])
+
+
+def _turn_eyes(rig: Rig, vertices: np.ndarray, shift: np.ndarray, angles: np.ndarray) -> None:
+    for eye, (yaw, pitch, roll) in zip(rig.eyes, angles, strict=True):
+        centre = eye.centre + shift[eye.vertices].mean(axis=0)
+        turn = rotation(yaw, pitch, roll)
+        vertices[eye.vertices] = (vertices[eye.vertices] - centre) @ turn.T + centre
+
+
+def pose(rig: Rig, coefficients: np.ndarray, identity: np.ndarray | None = None) -> np.ndarray:
+    """Vertices of the rig making a face, float32 [V, 3] in world cm.
+
+    Args:
+      coefficients: [61] in canonical order.
+      identity: [I] standard deviations; None for the rig's own face.
+
+    Raises:
+      RigShapeError: either has another length.
+    """
+    coefficients = np.asarray(coefficients, np.float32)
+    if coefficients.shape != (len(INDEX),):
+        raise RigShapeError(f"{rig.name}: coefficients are {coefficients.shape}, expected (61,)")
+    shift = np.zeros_like(rig.neutral)
+    if identity is not None:
+        identity = np.asarray(identity, np.float32)
+        if identity.shape != (len(rig.identity),):
+            expected = (len(rig.identity),)
+            raise RigShapeError(f"{rig.name}: identity is {identity.shape}, expected {expected}")
+        shift = _weighted_sum(identity, rig.identity)
+    vertices = rig.neutral + shift + _weighted_sum(coefficients[BLENDSHAPES], rig.blendshapes)
+    _turn_eyes(rig, vertices, shift, eye_angles(coefficients))
+    yaw, pitch, roll = (coefficients[INDEX[f"Head{axis}"]] for axis in ("Yaw", "Pitch", "Roll"))
+    from_pivot = vertices - rig.head_pivot.astype(np.float32)
+    turned = from_pivot @ (rotation(yaw, pitch, roll) - np.eye(3, dtype=np.float32)).T
+    return vertices + rig.head_weight[:, None] * turned
