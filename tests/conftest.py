@@ -1,0 +1,45 @@
+"""Shared shapes: a tiny Qwen3-VL with odd sizes, and textured, non-square pictures."""
+
+import numpy as np
+import pytest
+
+from sf_jax.model import weights as weights_module
+from sf_jax.model.config import Config, TextConfig, VisionConfig
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    vision = VisionConfig(
+        depth=4, hidden_size=64, intermediate_size=96, num_heads=4, out_hidden_size=48,
+        num_position_embeddings=49, deepstack_visual_indexes=(1, 2),
+    )  # fmt: skip
+    text = TextConfig(
+        vocab_size=200, hidden_size=48, intermediate_size=96, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, mrope_section=(4, 2, 2),
+    )  # fmt: skip
+    return Config(vision, text, 7, 8, 9)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_config: Config) -> weights_module.Weights:
+    """Large weights with perturbed norms and biases, so that a wrong formula shows."""
+    import jax
+
+    generator = np.random.default_rng(1)
+
+    def perturb(x: jax.Array) -> jax.Array:
+        constant = float(x.std()) < 1e-6
+        noise = generator.normal(0.0, 0.3 if constant else 0.05, x.shape).astype(np.float32)
+        return (x if constant else x * 1.5) + noise
+
+    return jax.tree.map(perturb, weights_module.initialise(tiny_config, 0))
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[np.ndarray]:
+    generator = np.random.default_rng(2)
+    return [
+        generator.integers(0, 256, (64, 96, 3)).astype(np.uint8),
+        generator.integers(0, 256, (96, 64, 3)).astype(np.uint8),
+        generator.integers(0, 256, (32, 64, 3)).astype(np.uint8),
+    ]

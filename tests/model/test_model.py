@@ -1,0 +1,135 @@
+"""The model's mechanisms, checked without a reference implementation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sf_jax.model import text, vision, vlm
+from sf_jax.model.resize import smart_size
+from sf_jax.model.weights import abstract, initialise, unstack_layers
+
+
+def rows(config, grids, tail):
+    """One picture and some text a row, with M-RoPE positions."""
+    ids, positions, places = [], [], []
+    for height, width in grids:
+        count = height * width
+        row = np.array([1, 2, 8] + [7] * count + [9] + tail)
+        ids.append(row)
+        positions.append(vlm.mrope_positions(row, [(height, width)], config))
+        places.append([3 + i for i in range(count)] + [99] * (8 - count))
+    return np.array(ids), np.stack(positions, 1), np.array(places)
+
+
+@pytest.fixture(scope="module")
+def example(tiny_config, tiny_weights, pictures):
+    ids, positions, places = rows(tiny_config, [(2, 3), (3, 2)], [11, 12, 13, 14])
+    patches = vision.collate(pictures[:2], tiny_config.vision, 32)
+    return ids, positions, places, patches
+
+
+def run(config, weights, example):
+    ids, positions, places, patches = example
+    states = vlm.forward(
+        weights, ids, positions, np.ones_like(ids), patches, places, config
+    )
+    return text.logits(weights.text, states)
+
+
+def test_text_is_causal(tiny_config, tiny_weights, example) -> None:
+    ids, positions, places, patches = example
+    changed = ids.copy()
+    changed[:, -1] = 42
+    before = run(tiny_config, tiny_weights, example)
+    after = run(tiny_config, tiny_weights, (changed, positions, places, patches))
+    np.testing.assert_allclose(before[:, :-1], after[:, :-1], atol=1e-6)
+    assert np.abs(np.asarray(before[:, -1] - after[:, -1])).max() > 1e-3
+
+
+def test_pictures_of_a_batch_and_padding_do_not_mix(tiny_config, tiny_weights, pictures) -> None:
+    together = vision.collate(pictures, tiny_config.vision, 40)
+    features, levels = vision.forward(tiny_weights.vision, together, tiny_config.vision)
+    for i, picture in enumerate(pictures):
+        count = picture.shape[0] * picture.shape[1] // 16**2
+        alone = vision.collate([picture], tiny_config.vision, count)
+        single, single_levels = vision.forward(tiny_weights.vision, alone, tiny_config.vision)
+        np.testing.assert_allclose(features[i, : count // 4], single[0], atol=2e-5)
+        np.testing.assert_allclose(levels[:, i, : count // 4], single_levels[:, 0], atol=2e-5)
+
+
+def test_a_cache_changes_nothing_stacked_or_not(tiny_config, tiny_weights, example) -> None:
+    ids, positions, places, patches = example
+    whole = vlm.forward(
+        tiny_weights, ids, positions, np.ones_like(ids), patches, places, tiny_config
+    )
+    features, levels = vision.forward(tiny_weights.vision, patches, tiny_config.vision)
+    for weights in (tiny_weights, unstack_layers(tiny_weights)):
+        stacked = not isinstance(weights.text.layers, tuple)
+        embedded, placed = vlm.embed(
+            weights, jnp.array(ids), features, levels, jnp.array(places), tiny_config
+        )
+        cache = text.empty_cache(tiny_config.text, 2, 24, jnp.float32, stacked)
+        parts = []
+        for chunk in (slice(0, 11), slice(11, ids.shape[1])):
+            states, cache = text.forward(
+                weights.text, embedded[:, chunk], positions[:, :, chunk], tiny_config.text,
+                segments=jnp.ones((2, embedded[:, chunk].shape[1]), jnp.int32),
+                cache=cache, deepstack=placed[:, :, chunk],
+            )  # fmt: skip
+            parts.append(states)
+        np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, atol=2e-5)
+
+
+@pytest.mark.parametrize("mutant", ["deepstack", "rows and columns", "position grid", "merger"])
+def test_every_mechanism_of_vision_matters(tiny_config, tiny_weights, example, mutant) -> None:
+    """Taking a mechanism out changes the answer by far more than rounding."""
+    ids, positions, places, patches = example
+    weights = tiny_weights
+    if mutant == "deepstack":
+        zeroed = jax.tree.map(jnp.zeros_like, weights.vision.deepstack)
+        weights = weights.replace(vision=weights.vision.replace(deepstack=zeroed))
+    elif mutant == "rows and columns":
+        patches = patches.replace(rows=patches.columns, columns=patches.rows)
+    elif mutant == "position grid":
+        patches = patches.replace(position_ids=patches.position_ids[:, ::-1])
+    else:
+        positions = np.stack([positions[0], positions[2], positions[1]])
+    normal = run(tiny_config, tiny_weights, example)
+    changed = run(tiny_config, weights, (ids, positions, places, patches))
+    assert np.abs(np.asarray(normal - changed)).max() > 1e-3
+
+
+def test_mrope_positions_of_a_worked_example(tiny_config) -> None:
+    ids = np.array([1, 8, 7, 7, 7, 7, 7, 7, 9, 11])
+    positions = vlm.mrope_positions(ids, [(2, 3)], tiny_config)
+    assert positions[0].tolist() == [0, 1, 2, 2, 2, 2, 2, 2, 5, 6]
+    assert positions[1].tolist() == [0, 1, 2, 2, 2, 3, 3, 3, 5, 6]
+    assert positions[2].tolist() == [0, 1, 2, 3, 4, 2, 3, 4, 5, 6]
+    with pytest.raises(ValueError, match="fewer image tokens"):
+        vlm.mrope_positions(ids, [(3, 3)], tiny_config)
+    with pytest.raises(ValueError, match="no image tokens"):
+        vlm.mrope_positions(ids, [(2, 3), (1, 1)], tiny_config)
+
+
+def test_declaration_agrees_with_initial_values(tiny_config) -> None:
+    shapes = jax.tree.map(lambda x: x.shape, abstract(tiny_config))
+    assert shapes == jax.tree.map(lambda x: x.shape, initialise(tiny_config, 0))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8000, 6000), (96, 96), (10, 4000), (4000, 3), (65, 130)])
+def test_smart_size_stays_within_bounds(size) -> None:
+    rows, columns = smart_size(*size, 32, 4608, 9216)
+    assert rows % 32 == columns % 32 == 0
+    assert 0 < rows * columns <= 9216
+
+
+def test_patchify_order(tiny_config) -> None:
+    """The four patches of a merged token adjoin, and each patch is channel, time, row, column."""
+    image = np.zeros((32, 64, 3), np.uint8)
+    image[16:, 32:48, 1] = 255  # lower left patch of the second token, green
+    patches = vision.patchify(image, tiny_config.vision)
+    bright = (patches > 0).any(-1)
+    assert bright.tolist() == [False] * 6 + [True, False]
+    by_channel = patches[6].reshape(3, 2, 16, 16)
+    assert (by_channel[1] == 1).all() and (by_channel[[0, 2]] == -1).all()
