@@ -21,7 +21,7 @@ def _paint(head: Part) -> np.ndarray:
     lips = (1 - smoothstep(0.85, 1.15, head.lip_step)) * head.skin
     line = parts.brow_line(np.linspace(0, 1, 25))
     to_brow = np.hypot(x[:, None] - line[:, 0], y[:, None] - line[:, 1]).min(axis=1)
-    brow = np.exp(-0.5 * (to_brow / 0.32) ** 2) * front
+    brow = np.exp(-0.5 * (to_brow / 0.26) ** 2) * front
     blush = np.exp(-0.5 * (((x - 4.0) / 1.3) ** 2 + ((y + 0.8) / 1.1) ** 2)) * front
     upper = (head.lid_side > 0) & (head.lid_step < 8)
     lid = np.where(upper, 1 - smoothstep(0.25, 0.8, head.lid_step), 0.0)
@@ -35,7 +35,7 @@ def _paint(head: Part) -> np.ndarray:
 
 
 def _landmarks(skin: Skin, head: Part, where: dict[str, slice]) -> np.ndarray:
-    """70 vertices: jaw 17, brows 10, nose 9, lids 12, lips 20, pupils 2; subject's right first."""
+    """68 vertices: jaw 17, brows 10, nose 9, lids 12, lips 18, pupils 2; subject's right first."""
 
     def nearest(targets: np.ndarray) -> list[int]:
         away = np.linalg.norm(skin.points[None] - np.asarray(targets)[:, None], axis=-1)

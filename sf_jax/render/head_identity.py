@@ -3,7 +3,7 @@
 import numpy as np
 
 from sf_jax.render.head_parts import Part, hairline
-from sf_jax.render.head_surface import EYE, MOUTH_Y, smoothstep
+from sf_jax.render.head_surface import EYE, EYE_HALF_WIDTH, MOUTH_Y, smoothstep
 
 RIGID = ("eye",)
 
@@ -34,19 +34,19 @@ def _directions(p: Places) -> list[np.ndarray]:
     below_eyes, above_eyes = smoothstep(3.0, -8.0, p.y) * h, smoothstep(3.0, 12.0, p.y) * h
     jaw = smoothstep(-1.5, -6.5, p.y) * smoothstep(-4.0, 2.0, p.z) * h
     return [
-        np.stack([0.055 * p.x * h, zero, zero], 1),  # width of the head
+        np.stack([0.045 * p.x * h, zero, zero], 1),  # width of the head
         np.stack([zero, 0.05 * (p.y - 2.4) * h * (p.y < 14), zero], 1),  # length of the head
         np.stack([zero, zero, -0.04 * (p.z - 8.0) * h], 1),  # depth
-        np.stack([zero, -0.55 * below_eyes, zero], 1),  # length of the lower face
-        np.stack([0.075 * p.x * jaw, zero, zero], 1),  # width of the jaw
-        np.stack([zero, -0.5 * smoothstep(-5.2, -8.5, p.y) * h, zero], 1),  # length of the chin
-        move(blob((0, -7.4, 8.3), (1.8, 1.2, 2.0)), z=0.55),  # chin forward
-        move(blob((1.6, -7.6, 7.8), (1.3, 1.0, 2.0)), out=0.4),  # width of the chin
-        move(blob((4.4, -2.8, 6.4), (1.5, 1.8, 2.2)), out=0.45, z=0.35),  # cheek fullness
+        np.stack([zero, -0.4 * below_eyes, zero], 1),  # length of the lower face
+        np.stack([0.05 * p.x * jaw, zero, zero], 1),  # width of the jaw
+        np.stack([zero, -0.3 * smoothstep(-4.8, -8.8, p.y) * h, zero], 1),  # length of the chin
+        move(blob((0, -7.4, 8.3), (1.8, 1.2, 2.0)), z=0.35),  # chin forward
+        move(blob((1.6, -7.6, 7.8), (1.3, 1.0, 2.0)), out=0.25),  # width of the chin
+        move(blob((4.4, -2.8, 6.4), (1.5, 1.8, 2.2)), out=0.3, z=0.25),  # cheek fullness
         move(blob((4.4, 0.3, 7.2), (1.5, 1.0, 2.0)), out=0.35, z=0.3),  # cheekbones
         move(blob((0, -0.9, 10.6), (1.2, 1.5, 2.0)), z=0.5),  # nose stands out
         move(blob((0.9, -1.3, 9.8), (0.9, 0.9, 1.6)), out=0.32),  # width of the nose
-        move(blob((0, -1.4, 10.0), (1.5, 1.1, 2.2)), y=-0.4),  # length of the nose
+        move(blob((0, -1.4, 10.0), (1.5, 1.1, 2.2)), y=-0.3),  # length of the nose
         move(blob((0, 1.6, 9.4), (0.7, 1.2, 1.6)), z=0.4),  # bridge
         move(blob((0, -0.8, 11.2), (0.8, 0.7, 1.2)), y=0.35, z=0.1),  # tip turned up
         move(blob((0.6, 1.2, 9.2), (0.6, 1.4, 1.4)), out=0.18),  # width of the bridge
@@ -56,15 +56,15 @@ def _directions(p: Places) -> list[np.ndarray]:
         move(blob((2.6, 4.2, 8.4), (2.0, 0.8, 1.8)), z=0.3),  # brow ridge
         move(blob((4.6, 4.4, 7.2), (1.2, 1.0, 2.4)), y=0.3),  # brows slanted
         move(blob((2.2, MOUTH_Y, 8.4), (1.1, 1.0, 2.0)), out=0.3),  # width of the mouth
-        move(blob((0, MOUTH_Y, 9.0), (2.4, 1.3, 3.0)), y=0.35),  # mouth high
+        move(blob((0, MOUTH_Y, 9.0), (2.4, 1.3, 3.0)), y=0.25),  # mouth high
         move(blob((0, MOUTH_Y + 0.1, 9.2), (2.0, 1.2, 2.4)), z=0.3),  # mouth stands out
         move(blob((0, 7.5, 7.5), (4.0, 2.2, 3.0)), z=0.4),  # forehead bulges
         np.stack([zero, 0.8 * above_eyes, zero], 1),  # height of the skull
         move(blob((7.6, 0.9, -1.0), (1.6, 2.6, 2.0)), out=0.4),  # ears stand out
-        np.stack([0.35 * jaw, zero, zero], 1),  # jaw to one side
-        np.stack([0.3 * blob((0, -0.6, 10.0), (1.3, 1.6, 2.4)), zero, zero], 1),  # nose to one side
-        np.stack([zero, 0.12 * p.side * blob((2.9, 3.2, 8.0), (2.2, 1.7, 2.4)), zero], 1),  # eyes
-        np.stack([zero, 0.15 * p.side * blob((2.3, MOUTH_Y, 8.4), (1.4, 1.2, 2.0)), zero], 1),
+        np.stack([0.2 * jaw, zero, zero], 1),  # jaw to one side
+        np.stack([0.15 * blob((0, -0.6, 10.0), (1.3, 1.6, 2.4)), zero, zero], 1),  # nose to one side
+        np.stack([zero, 0.08 * p.side * blob((2.9, 3.2, 8.0), (2.2, 1.7, 2.4)), zero], 1),  # eyes
+        np.stack([zero, 0.1 * p.side * blob((2.3, MOUTH_Y, 8.4), (1.4, 1.2, 2.0)), zero], 1),
     ]
 
 
@@ -76,12 +76,12 @@ def _local(head: Part, where: dict[str, slice]) -> list[np.ndarray]:
     made = []
     taper = np.clip(1 - (np.abs(p[:, 0]) / 2.6) ** 3, 0, 1) * (head.lip_step < 8)
     border = np.exp(-(((head.lip_step - 1.0) / 0.6) ** 2)) * taper * (head.skin > 0.9)
-    red = np.exp(-(((head.lip_step - 0.6) / 0.5) ** 2)) * taper * (head.skin > 0.9)
+    red = np.exp(-(((head.lip_step - 0.7) / 0.4) ** 2)) * np.clip(head.lip_step * 3, 0, 1) * taper * (head.skin > 0.9)
     for upper in (1, -1):
         mine = head.lip_side == upper
         made.append(np.stack([zero, 0.2 * upper * border * mine, 0.18 * red * mine], 1))
     lid = (1 - np.clip(head.lid_step, 0, 1)) * (head.lid_step < 8)
-    from_eye = (np.abs(p[:, 0]) - EYE[0]) / 1.42
+    from_eye = (np.abs(p[:, 0]) - EYE[0]) / EYE_HALF_WIDTH
     open_ = np.clip(1 - from_eye**2, 0, 1) * lid * head.lid_side
     made.append(np.stack([zero, 0.09 * open_, -0.03 * np.abs(open_)], 1))  # eyes wide or narrow
     made.append(np.stack([zero, 0.10 * np.clip(from_eye, -1.2, 1.2) * lid, zero], 1))  # slant

@@ -183,15 +183,15 @@ def mouth_pocket(skin: Skin) -> Part:
     side = skin.lip_side[skin.slit]
     open_ = np.sqrt(np.maximum(1 - (loop[:, 0] / MOUTH_HALF_WIDTH) ** 2, 0.0))
     rings = ((0.0, 0.0, 1.0), (0.2, 0.16, 0.99), (0.55, 0.5, 0.98), (1.0, 1.25, 1.0),
-             (3.0, 1.35, 0.9), (4.5, 0.5, 0.3))  # fmt: skip
-    rows = [loop * [wide, 1, 1] + np.stack([0 * open_, side * height * open_, 0 * open_ - depth], 1)
+             (3.0, 1.35, 0.9), (4.5, 0.5, 0.3), (4.6, 0.0, 0.0))  # fmt: skip
+    rows = [loop * np.array([wide, 1, 1]) + np.stack([0 * open_, side * height * open_, 0 * open_ - depth], 1)
             for depth, height, wide in rings]  # fmt: skip
     points = np.concatenate(rows)
     columns = len(loop)
     triangles = _grid(len(rings), columns, True)
     axis = points[triangles].mean(axis=1) * [1, 0, 0] + [0, surface.MOUTH_Y, 6.5]
     triangles = _facing(points, triangles, axis - points[triangles].mean(axis=1))
-    names = np.repeat([MATERIAL[m] for m in ("lips", "lips", "mouth", "mouth", "mouth", "mouth")],
+    names = np.repeat([MATERIAL[m] for m in ("lips", "lips", *["mouth"] * 5)],
                       columns)  # fmt: skip
     depth = np.repeat([ring[0] for ring in rings], columns)
     return part("pocket", points, triangles, _ring_mirror(len(rings), columns), names,
@@ -248,7 +248,7 @@ def nostrils(skin: Skin) -> Part:
 
 def ears() -> Part:
     """Ears: a dome with a raised helix and a hollow concha, closed behind."""
-    columns = 26
+    columns = 20
     rings = ((0.02, -0.12), (0.22, -0.15), (0.42, 0.0), (0.55, 0.18), (0.68, 0.1), (0.82, 0.18),
              (0.92, 0.34), (1.0, 0.26), (0.97, 0.05), (0.7, -0.25), (0.45, -0.9))  # fmt: skip
     turn = np.arange(columns) / columns * 2 * np.pi
@@ -273,8 +273,8 @@ def ears() -> Part:
 
 def hairline(points: np.ndarray) -> np.ndarray:
     """How far above the hairline each point [n, 3] of the scalp is, cm."""
-    z = [-9.5, -6.0, -2.2, 0.3, 1.8, 2.6, 3.6, 5.4, 6.6, 8.6]
-    y = [-4.6, -3.6, -1.5, 3.2, 2.2, 0.6, 4.2, 6.9, 7.9, 8.5]
+    z = [-9.5, -6.0, -3.0, -2.0, 0.8, 1.7, 2.4, 3.4, 5.4, 6.6, 8.6]
+    y = [-4.6, -3.6, -1.2, 3.9, 4.0, 2.6, 1.2, 4.2, 6.9, 7.9, 8.5]
     return points[:, 1] - np.interp(points[:, 2], z, y)
 
 
@@ -295,7 +295,7 @@ def hair(skin: Skin) -> Part:
 
 def neck() -> list[Part]:
     """Neck and shoulders."""
-    columns = 40
+    columns = 28
     turn = np.arange(columns) / columns * 2 * np.pi + np.pi / 2
     rows = [(-1.0, 4.6, 4.6, -1.6), (-6.0, 4.9, 4.7, -1.8), (-10.0, 5.1, 4.8, -2.2),
             (-12.5, 6.0, 5.2, -2.6), (-15.0, 9.5, 6.0, -2.9)]  # fmt: skip

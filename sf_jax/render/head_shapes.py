@@ -12,7 +12,7 @@ import numpy as np
 from sf_jax.face.channels import BLENDSHAPES, CHANNELS, NAMES
 from sf_jax.render import head_surface as surface
 from sf_jax.render.head_parts import Part
-from sf_jax.render.head_surface import EYE, LID_RADIUS, MOUTH_HALF_WIDTH, MOUTH_Y, smoothstep
+from sf_jax.render.head_surface import EYE, EYE_HALF_WIDTH, LID_RADIUS, MOUTH_HALF_WIDTH, MOUTH_Y, smoothstep
 
 HINGE = np.array([0.0, 0.2, 0.2])
 JAW_RADIANS = 0.36
@@ -27,6 +27,7 @@ class Anatomy:
       left: 1 on the left, 0 on the right, soft across 1.6 cm at the middle.
       outside: how far a vertex goes with the skin.
       upper_lip, lower_lip: 1 on the lip's red, soft around it.
+      off_lid: less than 1 on the lids, which follow brows only in part.
       jaw: how far a vertex turns with the jaw.
     """
 
@@ -42,6 +43,7 @@ class Anatomy:
         self.upper_lip = near_lip * np.where(part.lip_side >= 0, corners, 0.0)
         self.lower_lip = near_lip * np.where(part.lip_side <= 0, corners, 0.0)
         self.across_mouth = np.clip(np.abs(self.x) / MOUTH_HALF_WIDTH, 0.0, 1.0)
+        self.off_lid = 0.2 + 0.8 * smoothstep(0.15, 0.9, part.lid_step)
         self.jaw = self._jaw_weight()
 
     def _jaw_weight(self) -> np.ndarray:
@@ -86,7 +88,7 @@ def _lid(a: Anatomy, upper: float, lower: float, sideways: float = 0.0) -> np.nd
     share = (1.0 - np.clip(a.part.lid_step[lid], 0, 1)) ** 1.3
     opening = surface.lid_line(x, True) - surface.lid_line(x, False)
     travel = np.where(a.part.lid_side[lid] > 0, -upper, lower) * opening * share
-    shift = sideways * share * np.clip(1 - ((x - EYE[0]) / 1.42) ** 2, 0, 1)
+    shift = sideways * share * np.clip(1 - ((x - EYE[0]) / EYE_HALF_WIDTH) ** 2, 0, 1)
 
     def height(px: np.ndarray, py: np.ndarray) -> np.ndarray:
         radius = (px - EYE[0]) ** 2 + (py - EYE[1]) ** 2
@@ -106,7 +108,7 @@ def _eye_blink(a: Anatomy) -> np.ndarray:
 def _eye_squint(a: Anatomy) -> np.ndarray:
     below = a.blob((3.4, 0.9, 8.0), (1.3, 0.7, 2.0)) * (a.part.lid_side <= 0)
     outer = a.blob((4.9, 2.3, 7.0), (0.6, 0.7, 1.5)) * (a.part.lid_step > 0.2)
-    return _lid(a, 0.12, 0.42) + _along(below, 0.05, 0.35, 0.22) + _along(outer, -0.25, 0.05, 0.1)
+    return _lid(a, 0.10, 0.36) + _along(below, 0.05, 0.35, 0.22) + _along(outer, -0.25, 0.05, 0.1)
 
 
 def _eye_wide(a: Anatomy) -> np.ndarray:
@@ -134,16 +136,18 @@ def _eye_look_out(a: Anatomy) -> np.ndarray:
 
 def _jaw_open(a: Anatomy) -> np.ndarray:
     hollow = a.blob((5.0, -3.6, 5.5), (1.2, 1.8, 1.6)) + a.blob((-5.0, -3.6, 5.5), (1.2, 1.8, 1.6))
-    inward = -np.sign(a.x)[:, None] * _along(hollow, x=0.3)
-    return a.jaw[:, None] * a.jaw_turn() + inward
+    inward = -np.tanh(a.x)[:, None] * _along(hollow, x=0.3)
+    corners = np.exp(-0.5 * ((a.y - MOUTH_Y) / 1.6) ** 2) * np.exp(-0.5 * (a.x / 3.0) ** 4)
+    narrower = -0.14 * a.x * corners * smoothstep(5.0, 7.0, a.z) * a.outside
+    return a.jaw[:, None] * a.jaw_turn() + inward + _along(narrower, x=1.0)
 
 
 def _jaw_forward(a: Anatomy) -> np.ndarray:
-    return _along(a.jaw, y=-0.12, z=1.3)
+    return _along(a.jaw, y=0.0, z=1.15)
 
 
 def _jaw_left(a: Anatomy) -> np.ndarray:
-    return _along(a.jaw, x=1.4, y=-0.1)
+    return _along(a.jaw * smoothstep(-3.0, 8.5, a.z), x=1.25, y=-0.05)
 
 
 def _mouth_close(a: Anatomy) -> np.ndarray:
@@ -215,9 +219,9 @@ def _mouth_frown(a: Anatomy) -> np.ndarray:
 
 
 def _mouth_dimple(a: Anatomy) -> np.ndarray:
-    pit = a.blob((3.15, MOUTH_Y + 0.05, 7.7), (0.5, 0.55, 1.2)) * a.left
-    rim = a.blob((4.0, MOUTH_Y + 0.1, 7.2), (0.45, 1.0, 1.4)) * a.left
-    return _corner(a, 0.5, 0.18, -0.55, 0.7) + _along(pit, 0.0, 0.0, -0.5) + _along(rim, 0.3, 0, 0.4)
+    pit = a.blob((3.15, MOUTH_Y + 0.05, 7.7), (0.6, 0.7, 1.2)) * a.left
+    rim = a.blob((4.4, MOUTH_Y + 0.1, 7.0), (0.7, 1.2, 1.6)) * a.left
+    return _corner(a, 0.4, 0.12, -0.6, 0.8) + _along(pit, 0, 0, -0.35) + _along(rim, 0.4, 0, 0.5)
 
 
 def _mouth_stretch(a: Anatomy) -> np.ndarray:
@@ -234,7 +238,7 @@ def _mouth_roll_lower(a: Anatomy) -> np.ndarray:
     skin = a.blob((0, MOUTH_Y - 1.2, 9.0), (1.8, 0.5, 2.0)) * (a.part.lip_side <= 0)
     red = a.lower_lip * middle
     outward = np.clip(a.part.lip_step, 0, 1)  # the border is drawn to the slit
-    return _along(red, z=-0.55) + _along(red * outward, y=0.6) + _along(skin, y=0.2, z=-0.1)
+    return _along(red, y=0.12, z=-0.5) + _along(red * outward, y=0.5) + _along(skin, y=0.2, z=-0.1)
 
 
 def _mouth_roll_upper(a: Anatomy) -> np.ndarray:
@@ -242,7 +246,7 @@ def _mouth_roll_upper(a: Anatomy) -> np.ndarray:
     skin = a.blob((0, MOUTH_Y + 1.1, 9.0), (1.8, 0.5, 2.0)) * (a.part.lip_side >= 0)
     red = a.upper_lip * middle
     outward = np.clip(a.part.lip_step, 0, 1)
-    return _along(red, z=-0.5) + _along(red * outward, y=-0.5) + _along(skin, y=-0.2, z=-0.1)
+    return _along(red, y=-0.14, z=-0.42) + _along(red * outward, y=-0.4) + _along(skin, y=-0.2, z=-0.1)
 
 
 def _mouth_shrug_lower(a: Anatomy) -> np.ndarray:
@@ -266,11 +270,11 @@ def _mouth_shrug_upper(a: Anatomy) -> np.ndarray:
 def _mouth_press(a: Anatomy) -> np.ndarray:
     side = smoothstep(-0.4, 1.2, a.x)
     outward = np.clip(a.part.lip_step, 0, 1)
-    bulge = a.blob((2.6, MOUTH_Y - 1.1, 8.0), (0.8, 0.45, 1.4)) * a.left
-    bulge = bulge + a.blob((2.5, MOUTH_Y + 0.95, 8.2), (0.8, 0.4, 1.4)) * a.left
+    bulge = a.blob((2.4, MOUTH_Y - 1.3, 8.0), (1.0, 0.6, 1.6)) * a.left
+    bulge = bulge + a.blob((2.4, MOUTH_Y + 1.15, 8.2), (1.0, 0.6, 1.6)) * a.left
     return (
         _along(a.upper_lip * outward * side, y=-0.32) + _along(a.lower_lip * outward * side, y=0.42)
-        + _along(_lips(a) * side, z=-0.3) + _along(bulge, 0.1, 0.0, 0.4)
+        + _along(_lips(a) * side, z=-0.3) + _along(bulge, 0.1, 0.0, 0.3)
     )  # fmt: skip
 
 
@@ -295,27 +299,24 @@ def _mouth_upper_up(a: Anatomy) -> np.ndarray:
 def _brow_down(a: Anatomy) -> np.ndarray:
     inner = a.blob((1.7, 4.2, 8.6), (1.1, 0.85, 2.0)) * a.left
     whole = a.blob((3.1, 4.6, 8.2), (1.6, 0.85, 2.2)) * a.left
-    upper_lid = (a.part.lid_side <= 0) | (a.part.lid_step > 0.5)
     move = _along(inner, -0.28, -0.5, 0.15) + _along(whole, -0.1, -0.45, 0.1)
-    return move * np.where(upper_lid, 1.0, 0.25)[:, None]
+    return move * a.off_lid[:, None]
 
 
 def _brow_inner_up(a: Anatomy) -> np.ndarray:
     inner = a.blob((1.5, 4.5, 8.6), (1.05, 1.0, 2.2)) + a.blob((-1.5, 4.5, 8.6), (1.05, 1.0, 2.2))
-    free = (a.part.lid_side <= 0) | (a.part.lid_step > 0.5)
-    return _along(inner * np.where(free, 1.0, 0.3), y=1.05, z=-0.05)
+    return _along(inner * a.off_lid, y=1.05, z=-0.05)
 
 
 def _brow_outer_up(a: Anatomy) -> np.ndarray:
-    outer = a.blob((4.2, 4.8, 7.4), (1.15, 1.0, 2.4)) * a.left
-    free = (a.part.lid_side <= 0) | (a.part.lid_step > 0.5)
-    return _along(outer * np.where(free, 1.0, 0.3), 0.05, 1.05, -0.15)
+    outer = a.blob((4.2, 4.8, 7.4), (1.35, 1.1, 2.4)) * a.left
+    return _along(outer * a.off_lid, 0.05, 1.05, -0.15)
 
 
 def _cheek_puff(a: Anatomy) -> np.ndarray:
     left = a.blob((4.4, -3.9, 6.6), (1.35, 1.6, 2.0)) + 0.4 * a.blob((2.6, -2.8, 8.2), (0.8, 0.7, 1))
     right = a.part.mirror
-    puff = (left + left[right]) * (1 - np.clip(_lips(a), 0, 1))
+    puff = (left + left[right]) * (1 - 0.9 * a.blob((0, MOUTH_Y, 9.2), (1.9, 0.9, 3)))
     outward = (a.points - [0, -3.5, 2.0]) * [1, 0.35, 1]
     outward = outward / np.maximum(np.linalg.norm(outward, axis=1), 1e-9)[:, None]
     return 1.35 * puff[:, None] * outward
@@ -325,17 +326,17 @@ def _cheek_squint(a: Anatomy) -> np.ndarray:
     cheek = a.blob((3.7, 0.0, 8.0), (1.4, 0.9, 1.8)) * a.left
     free = np.where(a.part.lid_side < 0, smoothstep(0.0, 0.9, a.part.lid_step), 1.0)
     below = free * np.where((a.part.lid_side > 0) & (a.part.lid_step < 8), 0.0, 1.0)
-    return _along(cheek * below, 0.1, 0.6, 0.6) + _lid(a, 0.0, 0.15)
+    return _along(cheek * below, 0.2, 0.75, 0.9) + _lid(a, 0.0, 0.2)
 
 
 def _nose_sneer(a: Anatomy) -> np.ndarray:
     wing = a.blob((1.15, -1.4, 9.4), (0.65, 0.7, 1.4)) * a.left
     fold = a.blob((1.6, -0.3, 8.8), (0.6, 0.9, 1.4)) * a.left
     bridge = a.blob((0.7, 2.0, 9.0), (0.5, 0.6, 1.2)) * a.left
-    lip = _half_lip(a, a.upper_lip) * np.exp(-(((a.x - 1.2) / 0.8) ** 2))
+    lip = _half_lip(a, a.upper_lip) * np.clip(a.part.lip_step, 0, 1) * np.exp(-(((a.x - 1.2) / 0.8) ** 2))
     return (
         _along(wing, 0.15, 0.62, 0.1) + _along(fold, 0.05, 0.3, 0.3)
-        + _along(bridge, 0.0, 0.15, 0.3) + _along(lip, 0.0, 0.22, 0.1)
+        + _along(bridge, 0.0, 0.15, 0.3) + _along(lip, 0.0, 0.3, 0.1)
     )  # fmt: skip
 
 
@@ -343,7 +344,7 @@ def _tongue_out(a: Anatomy) -> np.ndarray:
     tongue = (a.part.jaw > 0) & (np.abs(a.x) < 1.7) & (a.part.material == _TONGUE)
     forward = smoothstep(3.0, 7.2, a.z) * tongue
     droop = forward * smoothstep(5.5, 7.4, a.z)
-    lift = _along(forward, y=0.62, z=3.5) + _along(droop, y=-0.75)
+    lift = _along(forward, y=0.75, z=4.6) + _along(droop, y=-1.0)
     middle = np.exp(-0.5 * (a.x / 1.3) ** 4)
     part = _along(a.lower_lip * middle, y=-0.5, z=0.15) + _along(a.upper_lip * middle, y=0.22)
     return lift + part

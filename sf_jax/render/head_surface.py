@@ -12,9 +12,10 @@ import numpy as np
 from scipy.spatial import Delaunay, cKDTree
 
 CENTRE = np.array([0.0, 0.6, 0.0])  # rays from here meet the skin once
-EYE = np.array([3.15, 2.4, 7.15])  # centre of the left eyeball
-EYE_RADIUS = 1.25
-LID_RADIUS = 1.42  # leaves room for the straight path of a closing lid
+EYE = np.array([3.15, 2.4, 7.05])  # centre of the left eyeball
+EYE_RADIUS = 1.32
+EYE_HALF_WIDTH = 1.36
+LID_RADIUS = 1.5  # leaves room for the straight path of a closing lid
 MOUTH_Y = -4.5
 MOUTH_HALF_WIDTH = 2.45
 LID_STEPS = np.array([0.0, 0.12, 0.3, 0.55, 0.8, 1.0])  # margin to the rim of the eye socket
@@ -61,7 +62,7 @@ def solid(points: np.ndarray) -> np.ndarray:
     d = _union(d, _ellipsoid(p, (0, -4.3, 5.5), (3.5, 2.7, 3.8)), 1.0)  # the teeth's bulge
     d = _union(d, _ellipsoid(p, (2.3, 4.3, 7.0), (2.5, 0.8, 1.3)), 1.5)  # brow ridge
     d = _carve(d, _ellipsoid(p, (3.15, 2.45, 9.9), (1.8, 1.2, 1.9)), 0.9)  # eye socket
-    d = _union(d, _capsule(p, (0, 3.2, 8.3), (0, -0.6, 10.5), (0.55, 0.72)), 0.8)  # nose
+    d = _union(d, _capsule(p, (0, 3.2, 8.3), (0, -0.6, 10.5), (0.6, 0.8)), 1.2)  # nose
     d = _union(d, _ellipsoid(p, (0, -0.9, 10.5), (0.95, 0.85, 1.0)), 0.5)  # tip
     d = _union(d, _ellipsoid(p, (1.0, -1.35, 9.4), (0.75, 0.62, 0.95)), 0.4)  # wing
     return _union(d, np.linalg.norm(p - EYE, axis=-1) - LID_RADIUS, 0.3)  # lids over the eyeball
@@ -103,10 +104,10 @@ def _from_chart(chart: np.ndarray) -> np.ndarray:
 
 def lid_line(x: np.ndarray, upper: bool) -> np.ndarray:
     """Height of the left eye's open lid margin at x (cm)."""
-    t = np.clip((x - EYE[0]) / 1.42, -1.0, 1.0)
+    t = np.clip((x - EYE[0]) / EYE_HALF_WIDTH, -1.0, 1.0)
     tilt = EYE[1] - 0.02 + 0.1 * t
     if upper:
-        return tilt + 0.58 * (1.0 - np.abs(t + 0.08 * (1 - t * t)) ** 2.3) ** 0.85
+        return tilt + 0.53 * (1.0 - np.abs(t + 0.08 * (1 - t * t)) ** 2.3) ** 0.85
     return tilt - 0.40 * (1.0 - np.abs(t - 0.12 * (1 - t * t)) ** 2.2) ** 0.9
 
 
@@ -120,7 +121,7 @@ def lip_heights(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def mouth_line(x: np.ndarray) -> np.ndarray:
     """Height of the closed mouth's slit at x (cm): a slight wave, corners level."""
     t = np.abs(x) / MOUTH_HALF_WIDTH
-    return MOUTH_Y - 0.08 * np.exp(-((t / 0.25) ** 2)) + 0.05 * np.exp(-(((t - 0.45) / 0.25) ** 2))
+    return MOUTH_Y + 0.1 * t**3 - 0.08 * np.exp(-((t / 0.25) ** 2)) + 0.05 * np.exp(-(((t - 0.45) / 0.25) ** 2))
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _eye_rings() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x, y [R*N] of the rings about the left eye, with side and step; angle 0 is the inner corner."""
     count = 28
     turn = np.arange(count) / count * 2 * np.pi
-    x0 = EYE[0] - 1.42 * np.cos(turn)
+    x0 = EYE[0] - EYE_HALF_WIDTH * np.cos(turn)
     side = np.where(np.sin(turn) >= -1e-9, 1.0, -1.0)
     y0 = np.where(side > 0, lid_line(x0, True), lid_line(x0, False))
     x1 = EYE[0] + 0.1 - 2.3 * np.cos(turn)
@@ -187,7 +188,8 @@ def _mouth_rings() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _lip_relief(points: np.ndarray, step: np.ndarray, side: np.ndarray) -> np.ndarray:
     """How far the lips stand out (cm): two rolls meeting in a groove at the slit."""
     fade = np.clip(1.0 - (np.abs(points[:, 0]) / (MOUTH_HALF_WIDTH * 1.05)) ** 2.5, 0.0, 1.0)
-    roll = np.sin(np.pi * np.clip(step * 0.85 + 0.1, 0, 1)) ** 0.8 * np.where(side < 0, 0.42, 0.34)
+    height = 0.34 + 0.1 * np.clip(step * 3, 0, 1) * (side < 0)  # alike where the lips meet
+    roll = height * np.sin(np.pi * np.clip(step * 0.85 + 0.1, 0, 1)) ** 0.8
     under = -0.3 * np.exp(-(((step - 1.5) / 0.35) ** 2)) * (side < 0)  # hollow above the chin
     return fade * (roll * (step < 1.2) + under) - 0.12 * np.exp(-((step / 0.12) ** 2))
 
@@ -211,11 +213,11 @@ def _filler(taken: np.ndarray) -> np.ndarray:
     def near_nose(chart: np.ndarray) -> np.ndarray:
         return (chart[:, 0] < 0.25) & (chart[:, 1] > -0.36) & (chart[:, 1] < 0.3)
 
-    fine, middle, coarse = lattice(0.03, 0.6), lattice(0.058, 1.35), lattice(0.115, 2.95)
+    fine, middle, coarse = lattice(0.034, 0.6), lattice(0.065, 1.2), lattice(0.14, 2.95)
     edge = np.linspace(-np.pi / 2, np.pi / 2, 41)[:, None]
     rim = np.pi * np.concatenate([np.cos(edge), np.sin(edge)], axis=1) * (1 - 1e-6)
     rim[[0, -1], 0] = 0.0
-    layers = ((rim, 0.0), (fine[near_nose(fine)], 0.025), (middle, 0.045), (coarse, 0.085))
+    layers = ((rim, 0.0), (fine[near_nose(fine)], 0.027), (middle, 0.05), (coarse, 0.105))
     kept = taken
     added = []
     for chart, clearance in layers:
