@@ -75,8 +75,9 @@ def _local(head: Part, where: dict[str, slice]) -> list[np.ndarray]:
     zero = np.zeros(len(p))
     made = []
     taper = np.clip(1 - (np.abs(p[:, 0]) / 2.6) ** 3, 0, 1) * (head.lip_step < 8)
+    taper = taper * np.clip(head.lip_step * 3, 0, 1)  # the slit stays shut
     border = np.exp(-(((head.lip_step - 1.0) / 0.6) ** 2)) * taper * (head.skin > 0.9)
-    red = np.exp(-(((head.lip_step - 0.7) / 0.4) ** 2)) * np.clip(head.lip_step * 3, 0, 1) * taper * (head.skin > 0.9)
+    red = np.exp(-(((head.lip_step - 0.7) / 0.4) ** 2)) * taper * (head.skin > 0.9)
     for upper in (1, -1):
         mine = head.lip_side == upper
         made.append(np.stack([zero, 0.2 * upper * border * mine, 0.18 * red * mine], 1))
@@ -119,7 +120,7 @@ def build_identity(head: Part, where: dict[str, slice]) -> np.ndarray:
     field, at_eyes, at_mouth = fields[:, :-3], fields[:, -3:-1], fields[:, -1]
     in_eye = np.zeros(len(points))
     in_eye[where["eye"]] = 1
-    in_eye = np.maximum(in_eye, (1 - smoothstep(0.1, 1.0, head.lid_step)) * (head.lid_step < 8))
+    in_eye = np.maximum(in_eye, (1 - smoothstep(0.3, 1.0, head.lid_step)) * (head.lid_step < 8))
     own = np.where((points[:, 0] > 0)[None, :, None], at_eyes[:, :1], at_eyes[:, 1:])
     field = field + in_eye[:, None] * (own - field)
     in_mouth = np.zeros(len(points))

@@ -160,7 +160,7 @@ def lashes(skin: Skin) -> Part:
 
 def brow_line(along: np.ndarray) -> np.ndarray:
     """x, y of the left brow's middle line; 0 the inner end, 1 the outer."""
-    return np.stack([1.25 + 3.7 * along, 4.2 + 0.62 * along + 0.45 * np.sin(np.pi * along)
+    return np.stack([1.25 + 3.7 * along, 4.36 + 0.5 * along + 0.34 * np.sin(np.pi * along)
                      - 0.75 * along**3], axis=-1)  # fmt: skip
 
 
@@ -189,8 +189,9 @@ def mouth_pocket(skin: Skin) -> Part:
     points = np.concatenate(rows)
     columns = len(loop)
     triangles = _grid(len(rings), columns, True)
-    axis = points[triangles].mean(axis=1) * [1, 0, 0] + [0, surface.MOUTH_Y, 6.5]
-    triangles = _facing(points, triangles, axis - points[triangles].mean(axis=1))
+    normals = np.cross(*(points[triangles[:, i]] - points[triangles[:, 0]] for i in (1, 2)))
+    if (normals * (points[triangles].mean(axis=1) - [0, surface.MOUTH_Y, 6.5])).sum() > 0:
+        triangles = triangles[:, ::-1]  # seen from inside
     names = np.repeat([MATERIAL[m] for m in ("lips", "lips", *["mouth"] * 5)],
                       columns)  # fmt: skip
     depth = np.repeat([ring[0] for ring in rings], columns)
@@ -249,7 +250,7 @@ def nostrils(skin: Skin) -> Part:
 def ears() -> Part:
     """Ears: a dome with a raised helix and a hollow concha, closed behind."""
     columns = 20
-    rings = ((0.02, -0.12), (0.22, -0.15), (0.42, 0.0), (0.55, 0.18), (0.68, 0.1), (0.82, 0.18),
+    rings = ((0.0, -0.12), (0.22, -0.15), (0.42, 0.0), (0.55, 0.18), (0.68, 0.1), (0.82, 0.18),
              (0.92, 0.34), (1.0, 0.26), (0.97, 0.05), (0.7, -0.25), (0.45, -0.9))  # fmt: skip
     turn = np.arange(columns) / columns * 2 * np.pi
     up, back = np.array([0.05, 0.98, -0.17]), np.array([0.45, -0.1, -0.88])
@@ -299,7 +300,7 @@ def neck() -> list[Part]:
     turn = np.arange(columns) / columns * 2 * np.pi + np.pi / 2
     rows = [(-1.0, 4.6, 4.6, -1.6), (-6.0, 4.9, 4.7, -1.8), (-10.0, 5.1, 4.8, -2.2),
             (-12.5, 6.0, 5.2, -2.6), (-15.0, 9.5, 6.0, -2.9)]  # fmt: skip
-    cloth = [(-12.6, 6.3, 5.5, -2.6), (-13.2, 7.6, 6.3, -2.7), (-14.4, 12.0, 7.2, -2.9),
+    cloth = [(-12.5, 5.7, 4.9, -2.6), (-13.2, 7.6, 6.3, -2.7), (-14.4, 12.0, 7.2, -2.9),
              (-16.2, 16.8, 7.6, -3.0), (-19.0, 19.0, 8.4, -3.0), (-30.0, 19.5, 9.5, -3.0)]  # fmt: skip
     return [_tube("neck", rows, turn, "skin"), _tube("shoulders", cloth, turn, "cloth")]
 

@@ -153,7 +153,7 @@ def _jaw_left(a: Anatomy) -> np.ndarray:
 def _mouth_close(a: Anatomy) -> np.ndarray:
     """Brings the lips together over an open jaw: undoes the parting that JawOpen makes."""
     line = np.where(a.part.lip_step < 0.1, 0.0, a.y - MOUTH_Y)
-    near = np.exp(-0.5 * (line / 1.15) ** 2) * np.exp(-0.5 * (a.x / 2.6) ** 4)
+    near = np.exp(-0.5 * (line / 1.15) ** 2) * np.exp(-0.5 * (a.x / 3.1) ** 6)
     near = near * smoothstep(5.5, 7.5, a.z) * a.outside * (a.part.lip_step < 8)
     return (0.6 - a.jaw)[:, None] * a.jaw_turn() * near[:, None]
 
@@ -199,7 +199,7 @@ def _mouth_left(a: Anatomy) -> np.ndarray:
 
 def _corner(a: Anatomy, x: float, y: float, z: float, reach: float = 1.0) -> np.ndarray:
     """The left corner of the mouth pulled, with lips and cheek following."""
-    lips_follow = _lips(a) * smoothstep(0.0, 2.45, a.x) ** 1.3
+    lips_follow = _lips(a) * np.clip(a.x / MOUTH_HALF_WIDTH, 0, 1) ** 1.7
     around = a.blob(CORNER, (1.15 * reach, 1.15 * reach, 2.2)) * a.left
     return _along(np.maximum(lips_follow, around), x, y, z)
 
@@ -269,7 +269,7 @@ def _mouth_shrug_upper(a: Anatomy) -> np.ndarray:
 
 def _mouth_press(a: Anatomy) -> np.ndarray:
     side = smoothstep(-0.4, 1.2, a.x)
-    outward = np.clip(a.part.lip_step, 0, 1)
+    outward = np.clip(a.part.lip_step, 0, 1) * (1 - a.across_mouth**4)
     bulge = a.blob((2.4, MOUTH_Y - 1.3, 8.0), (1.0, 0.6, 1.6)) * a.left
     bulge = bulge + a.blob((2.4, MOUTH_Y + 1.15, 8.2), (1.0, 0.6, 1.6)) * a.left
     return (
@@ -330,7 +330,7 @@ def _cheek_squint(a: Anatomy) -> np.ndarray:
 
 
 def _nose_sneer(a: Anatomy) -> np.ndarray:
-    wing = a.blob((1.15, -1.4, 9.4), (0.65, 0.7, 1.4)) * a.left
+    wing = a.blob((1.15, -1.5, 9.4), (0.75, 0.85, 1.4)) * a.left
     fold = a.blob((1.6, -0.3, 8.8), (0.6, 0.9, 1.4)) * a.left
     bridge = a.blob((0.7, 2.0, 9.0), (0.5, 0.6, 1.2)) * a.left
     lip = _half_lip(a, a.upper_lip) * np.clip(a.part.lip_step, 0, 1) * np.exp(-(((a.x - 1.2) / 0.8) ** 2))

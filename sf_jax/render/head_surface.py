@@ -260,17 +260,32 @@ def _half() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return points, triangles, tags, chart
 
 
+def _smoothed(points: np.ndarray, triangles: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Points [N, 3] moved half-way to their neighbours' mean, thrice, where `free` [N] is 1."""
+    start, end = np.concatenate([triangles, triangles[:, [1, 2, 0]]]).T[:2]
+    start, end = np.append(start, end), np.append(end, start)
+    degree = np.bincount(start, minlength=len(points))[:, None]
+    for _ in range(3):
+        mean = np.zeros_like(points)
+        np.add.at(mean, start, points[end])
+        points = points + 0.5 * free[:, None] * (mean / degree - points)
+    return points
+
+
 def build_skin() -> Skin:
     """The skin of the neutral head, both halves."""
     points, triangles, tags, chart = _half()
     middle = np.abs(chart[:, 0]) < 1e-6
     points[middle, 0] = 0.0
+    free = smoothstep(0.9, 2.0, tags[:, 1]) * smoothstep(0.4, 1.0, tags[:, 3])
+    free = free * (np.linalg.norm(chart, axis=1) < 2.8)
     count = len(points)
     twin = np.where(middle, np.arange(count), count + np.cumsum(~middle) - 1)
     mirror = np.concatenate([twin, np.flatnonzero(~middle)])
     both = np.concatenate([points, points[~middle] * [-1, 1, 1]])
     tags = np.concatenate([tags, tags[~middle]])
     triangles = np.concatenate([triangles, twin[triangles][:, ::-1]])
+    both = _smoothed(both, triangles, np.concatenate([free, free[~middle]]))
     eye_count = 28
     mouth_start = eye_count * len(LID_STEPS)
     left = np.arange(mouth_start, mouth_start + 27)
