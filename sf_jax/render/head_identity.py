@@ -5,8 +5,6 @@ import numpy as np
 from sf_jax.render.head_parts import Part, hairline
 from sf_jax.render.head_surface import EYE, EYE_HALF_WIDTH, MOUTH_Y, smoothstep
 
-RIGID = ("eye",)
-
 
 class Places:
     """Positions at which the directions are evaluated, with the masks they share."""
@@ -22,7 +20,7 @@ class Places:
         scaled = (np.abs(self.points) * [1, 0, 0] + self.points * [0, 1, 1] - centre) / radii
         return np.exp(-0.5 * (scaled**2).sum(axis=1)) * self.head
 
-    def move(self, mask: np.ndarray, out: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
+    def move(self, mask: np.ndarray, out: float = 0, y: float = 0, z: float = 0) -> np.ndarray:
         """`mask` [V] times a direction whose sideways part points away from the middle."""
         return np.stack([mask * out * self.side, mask * y, mask * z], axis=1)
 
@@ -50,8 +48,8 @@ def _directions(p: Places) -> list[np.ndarray]:
         move(blob((0, 1.6, 9.4), (0.7, 1.2, 1.6)), z=0.4),  # bridge
         move(blob((0, -0.8, 11.2), (0.8, 0.7, 1.2)), y=0.35, z=0.1),  # tip turned up
         move(blob((0.6, 1.2, 9.2), (0.6, 1.4, 1.4)), out=0.18),  # width of the bridge
-        move(blob(tuple(EYE + [0, 0, 1]), (1.8, 1.6, 2.5)), out=0.22),  # eyes apart
-        move(blob(tuple(EYE + [0, 0, 1]), (1.9, 1.6, 2.5)), y=0.25),  # eyes high
+        move(blob((3.15, 2.4, 8.0), (1.8, 1.6, 2.5)), out=0.22),  # eyes apart
+        move(blob((3.15, 2.4, 8.0), (1.9, 1.6, 2.5)), y=0.25),  # eyes high
         move(blob((3.0, 4.5, 8.0), (2.0, 0.9, 2.4)), y=0.35),  # brows high
         move(blob((2.6, 4.2, 8.4), (2.0, 0.8, 1.8)), z=0.3),  # brow ridge
         move(blob((4.6, 4.4, 7.2), (1.2, 1.0, 2.4)), y=0.3),  # brows slanted
@@ -62,7 +60,7 @@ def _directions(p: Places) -> list[np.ndarray]:
         np.stack([zero, 0.8 * above_eyes, zero], 1),  # height of the skull
         move(blob((7.6, 0.9, -1.0), (1.6, 2.6, 2.0)), out=0.4),  # ears stand out
         np.stack([0.2 * jaw, zero, zero], 1),  # jaw to one side
-        np.stack([0.15 * blob((0, -0.6, 10.0), (1.3, 1.6, 2.4)), zero, zero], 1),  # nose to one side
+        np.stack([0.15 * blob((0, -0.6, 10.0), (1.3, 1.6, 2.4)), zero, zero], 1),  # nose aside
         np.stack([zero, 0.08 * p.side * blob((2.9, 3.2, 8.0), (2.2, 1.7, 2.4)), zero], 1),  # eyes
         np.stack([zero, 0.1 * p.side * blob((2.3, MOUTH_Y, 8.4), (1.4, 1.2, 2.0)), zero], 1),
     ]
@@ -94,7 +92,7 @@ def _local(head: Part, where: dict[str, slice]) -> list[np.ndarray]:
     made.append(np.stack([zero, 0.09 * thick, 0.03 * brow], 1))  # thickness of the brows
     ear = np.zeros(len(p))
     ear[where["ear"]] = 1
-    made.append(np.stack([0.06 * side * ear, 0.12 * (p[:, 1] - 1.5) * ear, zero], 1))  # size of ears
+    made.append(np.stack([0.06 * side * ear, 0.12 * (p[:, 1] - 1.5) * ear, zero], 1))  # ears
     hair = np.zeros(len(p))
     hair[where["hair"]] = smoothstep(0.3, 5.0, hairline(p[where["hair"]]))
     ray = (p - [0, 2, 0]) / np.linalg.norm(p - [0, 2, 0], axis=1)[:, None]

@@ -70,7 +70,7 @@ def join(parts: list[Part]) -> tuple[Part, dict[str, slice]]:
 
 
 def _grid(rows: int, columns: int, closed: bool) -> np.ndarray:
-    """Triangles of a rows x columns grid of vertices; `closed` joins the last column to the first."""
+    """Triangles of a rows x columns grid of vertices; `closed` joins the last to the first."""
     i, j = np.meshgrid(np.arange(rows - 1), np.arange(columns - (not closed)), indexing="ij")
     right = (j + 1) % columns
     a, b = i * columns + j, i * columns + right
@@ -141,8 +141,9 @@ def lid_rims(skin: Skin) -> Part:
     ray = margin - EYE
     inner = EYE + ray / np.linalg.norm(ray, axis=1)[:, None] * (EYE_RADIUS - 0.02)
     points = np.concatenate([margin, inner])
-    triangles = _away_from(points, _grid(2, len(margin), True), margin.mean(axis=0) + [0, 0, 9.0])
-    triangles = _facing(points, triangles, EYE * [1, 1, 0] + [0, 0, 40] - points[triangles].mean(1))
+    triangles = _away_from(points, _grid(2, len(margin), True), EYE)
+    before = EYE * np.array([1, 1, 0]) + np.array([0, 0, 40.0])
+    triangles = _facing(points, triangles, before - points[triangles].mean(axis=1))
     side = np.tile(skin.lid_side[skin.margins[0]], 2)
     return twins("rim", points, triangles, "skin", skin=1.0, lid_side=side, lid_step=0.0)
 
@@ -153,7 +154,9 @@ def lashes(skin: Skin) -> Part:
     root = skin.points[upper]
     along = np.linspace(0, 1, len(root))[:, None]
     out = np.array([0.0, 0.10, 0.22]) + along * [0.16, 0.05, 0.0]
-    points = np.concatenate([root + [0, -0.03, 0.03], root + [0, 0.06, 0.05], root + out])
+    points = np.concatenate(
+        [root + np.array(step) for step in ((0, -0.03, 0.03), (0, 0.06, 0.05), out)]
+    )
     triangles = _facing(points, _grid(3, len(root), False), np.array([0, 0.3, 1.0]))
     return twins("lash", points, triangles, "lash", skin=1.0, lid_side=1.0, lid_step=0.0)
 
@@ -171,7 +174,8 @@ def brows() -> Part:
     half = 0.30 * (1 - along**3) + 0.06
     rows = []
     for across, lift in ((-1.0, -0.05), (-0.55, 0.12), (0.0, 0.16), (0.55, 0.12), (1.0, -0.05)):
-        rows.append(surface.from_front(line[:, 0], line[:, 1] + across * half) + [0, 0, lift])
+        on_skin = surface.from_front(line[:, 0], line[:, 1] + across * half)
+        rows.append(on_skin + np.array([0, 0, lift]))
     points = np.concatenate(rows)
     triangles = _facing(points, _grid(5, len(along), False), np.array([0, 0, 1.0]))
     return twins("brow", points, triangles, "brow", skin=1.0)
@@ -183,8 +187,9 @@ def mouth_pocket(skin: Skin) -> Part:
     side = skin.lip_side[skin.slit]
     open_ = np.sqrt(np.maximum(1 - (loop[:, 0] / MOUTH_HALF_WIDTH) ** 2, 0.0))
     rings = ((0.0, 0.0, 1.0), (0.2, 0.16, 0.99), (0.55, 0.5, 0.98), (1.0, 1.25, 1.0),
-             (3.0, 1.35, 0.9), (4.5, 0.5, 0.3), (4.6, 0.0, 0.0))  # fmt: skip
-    rows = [loop * np.array([wide, 1, 1]) + np.stack([0 * open_, side * height * open_, 0 * open_ - depth], 1)
+             (2.8, 1.35, 0.9), (4.0, 0.5, 0.3), (4.1, 0.0, 0.0))  # fmt: skip
+    x, y, z = loop.T
+    rows = [np.stack([x * wide, y + side * height * open_, z - depth], axis=1)
             for depth, height, wide in rings]  # fmt: skip
     points = np.concatenate(rows)
     columns = len(loop)
@@ -226,10 +231,10 @@ def tongue() -> Part:
     rows, columns = 9, 16
     polar = np.linspace(0.02, np.pi * 0.8, rows)[:, None]
     turn = np.arange(columns) / columns * 2 * np.pi + np.pi / 2
-    points = np.stack([1.55 * np.sin(polar) * np.cos(turn),
-                       surface.MOUTH_Y - 0.85 + 0.42 * np.sin(polar) * np.sin(turn),
-                       np.broadcast_to(4.9 + 2.55 * np.cos(polar), (rows, columns))], -1)  # fmt: skip
-    points = points.reshape(-1, 3)
+    x = 1.55 * np.sin(polar) * np.cos(turn)
+    y = surface.MOUTH_Y - 0.85 + 0.42 * np.sin(polar) * np.sin(turn)
+    z = np.broadcast_to(4.9 + 2.55 * np.cos(polar), x.shape)
+    points = np.stack([x, y, z], axis=-1).reshape(-1, 3)
     middle = np.array([0, surface.MOUTH_Y - 0.85, 4.5])
     triangles = _away_from(points, _grid(rows, columns, True), middle)
     return part("tongue", points, triangles, _ring_mirror(rows, columns), "tongue", jaw=1.0)
@@ -242,7 +247,7 @@ def nostrils(skin: Skin) -> Part:
     scale = np.array([0.0, 1.0])[:, None]
     x = 0.62 + 0.1 * np.sin(turn) + scale * 0.3 * np.cos(turn)
     y = -1.88 + scale * 0.15 * np.sin(turn)
-    points = surface.from_front(x.ravel(), y.ravel()) + [0, -0.05, 0.06]
+    points = surface.from_front(x.ravel(), y.ravel()) + np.array([0, -0.05, 0.06])
     triangles = _facing(points, _grid(2, columns, True), np.array([0, -0.3, 1.0]))
     return twins("nostril", points, triangles, "mouth", skin=1.0)
 
@@ -264,7 +269,7 @@ def ears() -> Part:
     for radius, lift in rings:
         u, v = radius * width * narrowing * np.cos(turn), radius * height * np.sin(turn)
         rows.append(u[:, None] * back + v[:, None] * up + lift * out)
-    points = np.concatenate(rows) + [7.15, 0.9, -0.6]
+    points = np.concatenate(rows) + np.array([7.15, 0.9, -0.6])
     triangles = _grid(len(rings), columns, True)
     triangles = _facing(points, triangles, out)
     behind = triangles.min(axis=1) >= 7 * columns
@@ -298,10 +303,11 @@ def neck() -> list[Part]:
     """Neck and shoulders."""
     columns = 28
     turn = np.arange(columns) / columns * 2 * np.pi + np.pi / 2
-    rows = [(-1.0, 4.6, 4.6, -1.6), (-6.0, 4.9, 4.7, -1.8), (-10.0, 5.1, 4.8, -2.2),
-            (-12.5, 6.0, 5.2, -2.6), (-15.0, 9.5, 6.0, -2.9)]  # fmt: skip
+    # height, half width, half depth, middle in z
+    rows = [(-1.0, 4.6, 3.0, -1.6), (-6.0, 4.9, 3.6, -1.8), (-9.0, 5.0, 4.7, -2.1),
+            (-10.5, 5.1, 4.8, -2.2), (-12.5, 6.0, 5.2, -2.6), (-15.0, 9.5, 6.0, -2.9)]  # fmt: skip
     cloth = [(-12.5, 5.7, 4.9, -2.6), (-13.2, 7.6, 6.3, -2.7), (-14.4, 12.0, 7.2, -2.9),
-             (-16.2, 16.8, 7.6, -3.0), (-19.0, 19.0, 8.4, -3.0), (-30.0, 19.5, 9.5, -3.0)]  # fmt: skip
+             (-16.2, 16.8, 7.6, -3.0), (-19.0, 19.0, 8.4, -3.0), (-30, 19.5, 9.5, -3)]  # fmt: skip
     return [_tube("neck", rows, turn, "skin"), _tube("shoulders", cloth, turn, "cloth")]
 
 

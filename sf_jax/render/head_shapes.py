@@ -11,8 +11,8 @@ import numpy as np
 
 from sf_jax.face.channels import BLENDSHAPES, CHANNELS, NAMES
 from sf_jax.render import head_surface as surface
-from sf_jax.render.head_parts import Part
-from sf_jax.render.head_surface import EYE, EYE_HALF_WIDTH, LID_RADIUS, MOUTH_HALF_WIDTH, MOUTH_Y, smoothstep
+from sf_jax.render.head_parts import MATERIAL, Part
+from sf_jax.render.head_surface import EYE, LID_RADIUS, MOUTH_HALF_WIDTH, MOUTH_Y, smoothstep
 
 HINGE = np.array([0.0, 0.2, 0.2])
 JAW_RADIANS = 0.36
@@ -37,7 +37,7 @@ class Anatomy:
         self.x, self.y, self.z = part.points.T
         self.left = smoothstep(-0.8, 0.8, self.x)
         self.outside = part.skin
-        near_lip = np.exp(-np.maximum(part.lip_step - 0.9, 0.0) ** 2 / 0.25)
+        near_lip = np.exp(-(np.maximum(part.lip_step - 0.9, 0.0) ** 2) / 0.25)
         near_lip = near_lip * (part.lip_step < 8) * part.skin
         corners = np.where(part.lip_side == 0, 0.5, 1.0)
         self.upper_lip = near_lip * np.where(part.lip_side >= 0, corners, 0.0)
@@ -84,11 +84,11 @@ def _lid(a: Anatomy, upper: float, lower: float, sideways: float = 0.0) -> np.nd
     on the sphere of the lid, further rings less.
     """
     lid = (a.part.lid_step < 8) & (a.x > 0)
-    x, y, z = a.x[lid], a.y[lid], a.z[lid]
+    x, y = a.x[lid], a.y[lid]
     share = (1.0 - np.clip(a.part.lid_step[lid], 0, 1)) ** 1.3
     opening = surface.lid_line(x, True) - surface.lid_line(x, False)
     travel = np.where(a.part.lid_side[lid] > 0, -upper, lower) * opening * share
-    shift = sideways * share * np.clip(1 - ((x - EYE[0]) / EYE_HALF_WIDTH) ** 2, 0, 1)
+    shift = sideways * share * np.clip(1 - ((x - EYE[0]) / surface.EYE_HALF_WIDTH) ** 2, 0, 1)
 
     def height(px: np.ndarray, py: np.ndarray) -> np.ndarray:
         radius = (px - EYE[0]) ** 2 + (py - EYE[1]) ** 2
@@ -187,8 +187,11 @@ def _mouth_pucker(a: Anatomy) -> np.ndarray:
     around = a.blob((0, MOUTH_Y, 9.0), (1.9, 1.2, 2.5))
     thicker = _along(a.upper_lip * middle * (a.part.lip_step > 0.2), y=0.14)
     thinner = _along(a.lower_lip * middle * (a.part.lip_step > 0.2), y=-0.16)
-    return _rounding(a, 0.48) + _along(_lips(a) * middle, z=0.95) + _along(around, z=0.35) + (
-        thicker + thinner
+    return (
+        _rounding(a, 0.48)
+        + _along(_lips(a) * middle, z=0.95)
+        + _along(around, z=0.35)
+        + (thicker + thinner)
     )
 
 
@@ -246,7 +249,8 @@ def _mouth_roll_upper(a: Anatomy) -> np.ndarray:
     skin = a.blob((0, MOUTH_Y + 1.1, 9.0), (1.8, 0.5, 2.0)) * (a.part.lip_side >= 0)
     red = a.upper_lip * middle
     outward = np.clip(a.part.lip_step, 0, 1)
-    return _along(red, y=-0.14, z=-0.42) + _along(red * outward, y=-0.4) + _along(skin, y=-0.2, z=-0.1)
+    drawn = _along(red, y=-0.14, z=-0.42) + _along(red * outward, y=-0.4)
+    return drawn + _along(skin, y=-0.2, z=-0.1)
 
 
 def _mouth_shrug_lower(a: Anatomy) -> np.ndarray:
@@ -314,7 +318,8 @@ def _brow_outer_up(a: Anatomy) -> np.ndarray:
 
 
 def _cheek_puff(a: Anatomy) -> np.ndarray:
-    left = a.blob((4.4, -3.9, 6.6), (1.35, 1.6, 2.0)) + 0.4 * a.blob((2.6, -2.8, 8.2), (0.8, 0.7, 1))
+    left = a.blob((4.4, -3.9, 6.6), (1.35, 1.6, 2.0))
+    left = left + 0.4 * a.blob((2.6, -2.8, 8.2), (0.8, 0.7, 1.0))
     right = a.part.mirror
     puff = (left + left[right]) * (1 - 0.9 * a.blob((0, MOUTH_Y, 9.2), (1.9, 0.9, 3)))
     outward = (a.points - [0, -3.5, 2.0]) * [1, 0.35, 1]
@@ -333,7 +338,8 @@ def _nose_sneer(a: Anatomy) -> np.ndarray:
     wing = a.blob((1.15, -1.5, 9.4), (0.75, 0.85, 1.4)) * a.left
     fold = a.blob((1.6, -0.3, 8.8), (0.6, 0.9, 1.4)) * a.left
     bridge = a.blob((0.7, 2.0, 9.0), (0.5, 0.6, 1.2)) * a.left
-    lip = _half_lip(a, a.upper_lip) * np.clip(a.part.lip_step, 0, 1) * np.exp(-(((a.x - 1.2) / 0.8) ** 2))
+    lip = _half_lip(a, a.upper_lip) * np.exp(-(((a.x - 1.2) / 0.8) ** 2))
+    lip = lip * np.clip(a.part.lip_step, 0, 1)
     return (
         _along(wing, 0.15, 0.62, 0.1) + _along(fold, 0.05, 0.3, 0.3)
         + _along(bridge, 0.0, 0.15, 0.3) + _along(lip, 0.0, 0.3, 0.1)
@@ -341,7 +347,7 @@ def _nose_sneer(a: Anatomy) -> np.ndarray:
 
 
 def _tongue_out(a: Anatomy) -> np.ndarray:
-    tongue = (a.part.jaw > 0) & (np.abs(a.x) < 1.7) & (a.part.material == _TONGUE)
+    tongue = (a.part.jaw > 0) & (np.abs(a.x) < 1.7) & (a.part.material == MATERIAL["tongue"])
     forward = smoothstep(3.0, 7.2, a.z) * tongue
     droop = forward * smoothstep(5.5, 7.4, a.z)
     lift = _along(forward, y=0.75, z=4.6) + _along(droop, y=-1.0)
@@ -350,7 +356,6 @@ def _tongue_out(a: Anatomy) -> np.ndarray:
     return lift + part
 
 
-_TONGUE = 9
 _LEFT: dict[str, Callable[[Anatomy], np.ndarray]] = {
     "EyeBlinkLeft": _eye_blink, "EyeLookDownLeft": _eye_look_down, "EyeLookInLeft": _eye_look_in,
     "EyeLookOutLeft": _eye_look_out, "EyeLookUpLeft": _eye_look_up, "EyeSquintLeft": _eye_squint,

@@ -119,9 +119,10 @@ def lip_heights(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mouth_line(x: np.ndarray) -> np.ndarray:
-    """Height of the closed mouth's slit at x (cm): a slight wave, corners level."""
+    """Height of the closed mouth's slit at x (cm): a slight wave, corners a little up."""
     t = np.abs(x) / MOUTH_HALF_WIDTH
-    return MOUTH_Y + 0.1 * t**3 - 0.08 * np.exp(-((t / 0.25) ** 2)) + 0.05 * np.exp(-(((t - 0.45) / 0.25) ** 2))
+    dip, swell = np.exp(-((t / 0.25) ** 2)), np.exp(-(((t - 0.45) / 0.25) ** 2))
+    return MOUTH_Y + 0.1 * t**3 - 0.08 * dip + 0.05 * swell
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Skin:
       points: float64 [V, 3].
       triangles: int [T, 3], counter-clockwise from outside.
       mirror: int [V].
-      lip_side: [V] 1 on and above the upper lip's slit row, -1 below, 0 at the corners and elsewhere.
+      lip_side: [V] 1 from the upper lip's slit row up, -1 below, 0 at corners and elsewhere.
       lip_step: [V] 0 at the slit, 1 at the lips' border, rising outward; 9 away from the mouth.
       lid_side: [V] 1 upper lid, -1 lower, 0 elsewhere (either eye).
       lid_step: [V] 0 at the margin, 1 at the socket's rim; 9 elsewhere.
@@ -153,7 +154,7 @@ class Skin:
 
 
 def _eye_rings() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x, y [R*N] of the rings about the left eye, with side and step; angle 0 is the inner corner."""
+    """x, y [R*N] of the rings about the left eye from its inner corner, with side and step."""
     count = 28
     turn = np.arange(count) / count * 2 * np.pi
     x0 = EYE[0] - EYE_HALF_WIDTH * np.cos(turn)
@@ -221,11 +222,10 @@ def _filler(taken: np.ndarray) -> np.ndarray:
     kept = taken
     added = []
     for chart, clearance in layers:
-        chart = chart[~_in_openings(_from_chart(chart))]
-        if clearance:
-            chart = chart[cKDTree(kept).query(chart)[0] > clearance]
-        kept = np.concatenate([kept, chart])
-        added.append(chart)
+        new = chart[~_in_openings(_from_chart(chart))]
+        new = new[cKDTree(kept).query(new)[0] > clearance]
+        kept = np.concatenate([kept, new])
+        added.append(new)
     return np.concatenate(added)
 
 

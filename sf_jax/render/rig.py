@@ -68,7 +68,7 @@ class Rig:
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Rotation matrix [3, 3]: roll about z first, then pitch about x, then yaw about y (radians)."""
+    """Rotation matrix [3, 3]: first roll about z, then pitch about x, then yaw about y; radians."""
     cos_y, sin_y = np.cos(yaw), np.sin(yaw)
     cos_p, sin_p = np.cos(pitch), np.sin(pitch)
     cos_r, sin_r = np.cos(roll), np.sin(roll)
