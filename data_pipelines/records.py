@@ -1,0 +1,76 @@
+"""Face records: what one holds, how it is written to ArrayRecord files and read back."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from flax import serialization
+
+
+class RecordError(ValueError):
+    """A record or file that cannot be read; the message names file, record and field."""
+
+
+FIELDS = ("image", "coefficients", "rationale")
+
+
+def encode(record: dict[str, Any]) -> bytes:
+    """Packs a record. `image` uint8 [H, W, 3] is stored as PNG; other fields as they are."""
+    image = cv2.cvtColor(record["image"], cv2.COLOR_RGB2BGR)
+    stored = cv2.imencode(".png", image)[1].tobytes()
+    return serialization.msgpack_serialize({**record, "image": stored})
+
+
+def decode(data: bytes, where: str = "record") -> dict[str, Any]:
+    """Unpacks a record.
+
+    Raises:
+      RecordError: it is damaged or lacks a field.
+    """
+    try:
+        record = serialization.msgpack_restore(data)
+    except Exception as error:  # msgpack raises many kinds
+        raise RecordError(f"{where}: not a face record: {error}") from error
+    if not isinstance(record, dict) or any(name not in record for name in FIELDS):
+        missing = [name for name in FIELDS if not isinstance(record, dict) or name not in record]
+        raise RecordError(f"{where}: field {missing[0]!r} is missing")
+    image = cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise RecordError(f"{where}: field 'image' is not a readable picture")
+    if np.shape(record["coefficients"]) != (61,) or not np.isfinite(record["coefficients"]).all():
+        raise RecordError(f"{where}: field 'coefficients' is not 61 finite numbers")
+    return {**record, "image": cv2.cvtColor(image, cv2.COLOR_BGR2RGB)}
+
+
+def write(path: str | os.PathLike, records: Iterable[dict[str, Any]]) -> int:
+    """Writes a file of records, whole or not at all; returns their number."""
+    partial = Path(f"{path}.partial")
+    writer = ArrayRecordWriter(str(partial), "group_size:1")
+    count = 0
+    for record in records:
+        writer.write(encode(record))
+        count += 1
+    writer.close()
+    os.replace(partial, path)
+    return count
+
+
+def files(directory: str | os.PathLike) -> list[str]:
+    """The record files of a directory in order.
+
+    Raises:
+      RecordError: there are none, or one is unreadable.
+    """
+    paths = sorted(str(path) for path in Path(directory).glob("*.array_record"))
+    if not paths:
+        raise RecordError(f"{directory}: holds no *.array_record file")
+    for path in paths:
+        try:
+            ArrayRecordReader(path).close()
+        except Exception as error:  # the reader's errors have no common class
+            raise RecordError(f"{path}: truncated or not an ArrayRecord file") from error
+    return paths

@@ -1,0 +1,157 @@
+"""Everything about a picture that is not the face's action, drawn from one seed."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Camera, light, colours, background, style and what happens to the picture afterwards.
+
+    Attributes:
+      identity: float32 [I], standard deviations; None for the rig's own face.
+      focal: focal length in shorter sides; face_share: face height (brows to chin) over that side.
+      centre: where the middle of the face lies, in picture sides from the middle (x right, y down).
+      camera_yaw, camera_pitch: radians the camera circles the head.
+      light: [3] direction towards the key light; ambient, key, fill, shine: strengths.
+      colours: material name → linear-ish RGB in [0, 1]; make-up strengths by paint name.
+      background: float32 [4, 4, 3] colours spread over the picture; clutter: rectangles
+        (x0, y0, x1, y1, r, g, b) in picture sides.
+      toon: flat light steps and dark outlines instead of smooth shading.
+      gain, bias, tint: contrast, brightness, white balance [3].
+      blur: standard deviation in pixels at 96 px; noise: deviation in [0, 1]; jpeg: quality.
+      noise_seed: of the noise.
+    """
+
+    identity: np.ndarray | None = None
+    focal: float = 2.5
+    face_share: float = 0.6
+    centre: tuple[float, float] = (0.0, 0.0)
+    camera_yaw: float = 0.0
+    camera_pitch: float = 0.0
+    light: tuple[float, float, float] = (0.3, 0.5, 0.8)
+    ambient: float = 0.45
+    key: float = 0.6
+    fill: float = 0.15
+    shine: float = 0.1
+    colours: dict = field(default_factory=lambda: dict(NATURAL))
+    paint: dict = field(default_factory=lambda: {"lips": 1.0, "brow": 1.0, "lid": 0.2})
+    background: np.ndarray = field(default_factory=lambda: np.full((4, 4, 3), 0.72, np.float32))
+    clutter: tuple = ()
+    toon: bool = False
+    gain: float = 1.0
+    bias: float = 0.0
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    blur: float = 0.0
+    noise: float = 0.0
+    jpeg: int | None = None
+    noise_seed: int = 0
+
+
+NATURAL: dict[str, tuple[float, float, float]] = {
+    "skin": (0.86, 0.66, 0.55), "lips": (0.75, 0.40, 0.38), "brow": (0.25, 0.17, 0.12),
+    "lash": (0.10, 0.08, 0.08), "sclera": (0.95, 0.95, 0.94), "iris": (0.33, 0.45, 0.55),
+    "pupil": (0.03, 0.03, 0.03), "teeth": (0.95, 0.93, 0.88), "gum": (0.72, 0.38, 0.38),
+    "tongue": (0.78, 0.42, 0.42), "mouth": (0.22, 0.07, 0.07), "hair": (0.22, 0.15, 0.10),
+    "cloth": (0.30, 0.35, 0.50),
+}  # fmt: skip
+_SKIN = np.array([[0.98, 0.83, 0.74], [0.90, 0.70, 0.58], [0.78, 0.57, 0.43], [0.58, 0.38, 0.26],
+                  [0.36, 0.22, 0.15]])  # fmt: skip
+_HAIR = np.array([[0.10, 0.08, 0.07], [0.28, 0.18, 0.11], [0.55, 0.38, 0.20], [0.80, 0.68, 0.45],
+                  [0.62, 0.62, 0.62], [0.50, 0.20, 0.10]])  # fmt: skip
+_IRIS = np.array([[0.25, 0.15, 0.08], [0.35, 0.48, 0.62], [0.35, 0.45, 0.28], [0.42, 0.30, 0.15]])
+
+
+def _between(table: np.ndarray, g: np.random.Generator) -> np.ndarray:
+    """A colour between two neighbours of a table."""
+    at = g.uniform(0, len(table) - 1)
+    low = int(at)
+    high = min(low + 1, len(table) - 1)
+    return table[low] + (at - low) * (table[high] - table[low])
+
+
+def _colours(g: np.random.Generator, toon: bool) -> dict[str, tuple[float, ...]]:
+    """A person's colours."""
+
+    def jitter(colour: np.ndarray, size: float = 0.05) -> tuple[float, ...]:
+        return tuple(np.clip(np.asarray(colour) + g.normal(0, size, 3), 0.02, 1.0).tolist())
+
+    skin = _between(_SKIN, g)
+    hair = _HAIR[g.integers(len(_HAIR))]
+    if toon and g.random() < 0.3:
+        skin = g.uniform(0.35, 1.0, 3)
+    if g.random() < (0.5 if toon else 0.1):
+        hair = g.uniform(0.1, 0.95, 3)
+    lips = skin * np.array([0.92, 0.62, 0.64])
+    if g.random() < 0.3:
+        lips = 0.5 * lips + 0.5 * g.uniform([0.4, 0.05, 0.1], [0.9, 0.4, 0.5])
+    out = {name: jitter(np.array(colour), 0.03) for name, colour in NATURAL.items()}
+    out |= {
+        "skin": jitter(skin, 0.02), "lips": jitter(lips, 0.03), "hair": jitter(hair),
+        "brow": jitter(hair * g.uniform(0.4, 0.9), 0.03), "iris": jitter(_IRIS[g.integers(4)]),
+        "cloth": tuple(g.uniform(0.05, 0.95, 3).tolist()),
+    }  # fmt: skip
+    return out
+
+
+def _background(g: np.random.Generator) -> np.ndarray:
+    """Sixteen colours around one, from plain to wild, from grey to full of colour."""
+    spread = g.uniform(0, 0.4) if g.random() < 0.7 else 0.0
+    colours = g.uniform(0, 1, 3) + g.normal(0, spread, (4, 4, 3))
+    grey = colours.mean(-1, keepdims=True)
+    mixed = grey + g.uniform(0, 1) * (colours - grey)
+    return np.clip(mixed, 0, 1).astype(np.float32)
+
+
+def _clutter(g: np.random.Generator) -> tuple:
+    boxes = []
+    for _ in range(int(g.integers(0, 7)) if g.random() < 0.6 else 0):
+        x, y = g.uniform(-0.2, 1, 2)
+        w, h = g.uniform(0.05, 0.6, 2)
+        boxes.append((x, y, x + w, y + h, *g.uniform(0, 1, 3)))
+    return tuple(boxes)
+
+
+def random_scene(seed: int, identity_seed: int | None = None, identities: int = 0) -> Scene:
+    """A scene from one seed; the person (shape and colours) from `identity_seed` if given.
+
+    Args:
+      identities: identity directions of the rig.
+    """
+    person = np.random.default_rng([1, seed if identity_seed is None else identity_seed])
+    g = np.random.default_rng([2, seed])
+    toon = bool(g.random() < 0.3)
+    size = g.uniform(0, 1)
+    yaw, pitch = g.uniform(-1.2, 1.2), g.uniform(-0.4, 1.0)
+    light = (np.sin(yaw), np.sin(pitch), np.cos(yaw) * np.cos(pitch))
+    ambient = g.uniform(0.25, 0.7)
+    return Scene(
+        identity=np.clip(person.normal(0, 0.8, identities), -2, 2).astype(np.float32),
+        focal=float(np.exp(g.uniform(np.log(1.3), np.log(6.0)))),
+        face_share=float(g.uniform(0.5, 0.78)),
+        centre=tuple(g.uniform(-0.08, 0.08, 2).tolist()),
+        camera_yaw=float(g.uniform(-0.05, 0.05)), camera_pitch=float(g.uniform(-0.05, 0.05)),
+        light=tuple(map(float, light)), ambient=float(ambient),
+        key=float(g.uniform(0.3, 0.9)), fill=float(g.uniform(0, 0.3)),
+        shine=float(g.uniform(0, 0.3)),
+        colours=_colours(person, toon),
+        paint={
+            "lips": float(person.uniform(0.3, 1.0)), "brow": float(person.uniform(0.5, 1.0)),
+            "blush": float(person.uniform(0, 0.5)), "lid": float(person.uniform(0, 0.6)),
+            "beard": float(person.uniform(0.2, 0.9)) if person.random() < 0.2 else 0.0,
+        },
+        background=_background(g),
+        clutter=_clutter(g), toon=toon,
+        gain=float(g.uniform(0.75, 1.25)), bias=float(g.uniform(-0.1, 0.1)),
+        tint=tuple(g.uniform(0.9, 1.1, 3).tolist()),
+        blur=float(g.uniform(0.3, 1.2)) if size < 0.4 else 0.0,
+        noise=float(g.uniform(0, 0.04)) if g.random() < 0.5 else 0.0,
+        jpeg=int(g.integers(35, 96)) if g.random() < 0.7 else None,
+        noise_seed=int(g.integers(1 << 31)),
+    )  # fmt: skip
+
+
+def plain_scene(identity: np.ndarray | None = None) -> Scene:
+    """Frontal, evenly lit, before a grey background: for previews."""
+    return replace(Scene(), identity=identity)
