@@ -1,0 +1,78 @@
+"""Grain loaders over face records: deterministic, resumable, split over processes."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grain.python as grain
+import numpy as np
+
+from data_pipelines import records
+from sf_jax.face.channels import mirror
+
+
+class _Decode(grain.RandomMapTransform):
+    """Bytes → record, mirrored by chance."""
+
+    def __init__(self, mirror_share: float, landmark_mirror: np.ndarray | None):
+        self.mirror_share, self.landmark_mirror = mirror_share, landmark_mirror
+
+    def random_map(self, element: bytes, rng: np.random.Generator) -> dict[str, Any]:
+        record = records.decode(element)
+        if rng.random() < self.mirror_share:
+            record = mirrored(record, self.landmark_mirror)
+        return record
+
+
+def mirrored(record: dict[str, Any], landmark_mirror: np.ndarray | None) -> dict[str, Any]:
+    """The record of the mirrored picture. The words are dropped: they name the other side.
+
+    `landmark_mirror` int [J] is the landmark opposite each one; needed where there are landmarks.
+    """
+    out = {**record, "image": record["image"][:, ::-1], "rationale": ""}
+    out["coefficients"] = mirror(record["coefficients"])
+    if "parts" in record:
+        out["parts"] = record["parts"][:, ::-1]
+    if "landmarks" in record and landmark_mirror is not None:
+        flipped = record["landmarks"] * np.array([-1, 1], np.float32) + np.array([1, 0], np.float32)
+        out["landmarks"] = flipped[landmark_mirror]
+    return out
+
+
+def faces(
+    directory: str | os.PathLike,
+    batch_size: int,
+    collate: Callable[[Sequence[dict[str, Any]]], Any],
+    *,
+    seed: int = 0,
+    shuffle: bool = True,
+    epochs: int | None = None,
+    mirror_share: float = 0.0,
+    landmark_mirror: np.ndarray | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+) -> grain.DatasetIterator:
+    """An iterator over batches with `get_state` and `set_state`.
+
+    Args:
+      batch_size: of the whole job; each process gets its share, and the shares of a step make the
+        same global batch for any number of processes.
+      collate: a list of records → a batch.
+      epochs: passes over the data; None for ever.
+
+    Raises:
+      RecordError: no record files, or a damaged one.
+      ValueError: `batch_size` is no multiple of `process_count`.
+    """
+    if batch_size % process_count:
+        raise ValueError(f"batch_size {batch_size} is no multiple of {process_count} processes")
+    source = grain.ArrayRecordDataSource(records.files(directory))
+    data = grain.MapDataset.source(source).seed(seed)
+    if shuffle:
+        data = data.shuffle()
+    data = data.repeat(epochs).random_map(_Decode(mirror_share, landmark_mirror))
+    # Process p takes records p, p + n, …: a step's shares together are consecutive records.
+    data = data[process_index::process_count]
+    data = data.batch(batch_size // process_count, drop_remainder=True, batch_fn=collate)
+    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)))

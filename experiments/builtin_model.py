@@ -1,0 +1,216 @@
+"""The built-in model, from nothing: render, warm the tower up, train, evaluate, export.
+
+    sf-jax train builtin_model --out runs/builtin
+
+Stages, each resumed where it stopped:
+  render    100,000 faces of 20,000 made-up people
+  warm-up   the vision tower alone, on coefficients, landmarks and part labels (train/warmup.py)
+  language  the whole model on words and numbers (train/objective.py)
+  export    sf_jax/builtin: safetensors, tokenizer, processor settings
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from scipy.optimize import linear_sum_assignment
+
+from data_pipelines import loader, synthetic
+from data_pipelines.sampler import sample
+from data_pipelines.sequences import SequenceConfig, Sequences, vocabulary_texts
+from sf_jax import estimator
+from sf_jax.decode import tokenizer as tokenizers
+from sf_jax.decode.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
+from sf_jax.face import channels
+from sf_jax.model import vision
+from sf_jax.model.config import Config, TextConfig, VisionConfig
+from sf_jax.model.weights import Weights, initialise
+from sf_jax.render.head import builtin
+from sf_jax.render.rig import MATERIALS
+from sf_jax.train import checkpoint, loop, objective, optimizer, step, warmup
+
+PATCH_COUNT = 36  # 96 x 96 pixels, or 64 x 128
+MAX_PIXELS = PATCH_COUNT * 16**2
+CLASSES = len(MATERIALS) + 1  # and background
+
+VISION = VisionConfig(
+    depth=6, hidden_size=192, intermediate_size=576, num_heads=3, out_hidden_size=256,
+    num_position_embeddings=144, deepstack_visual_indexes=(1, 3),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a run."""
+
+    pictures: int = 100_000
+    vocab_size: int = 1600
+    warmup_batch: int = 128
+    warmup: optimizer.OptimizerConfig = optimizer.OptimizerConfig(2e-3, 2600, 150)
+    language_batch: int = 32
+    language: optimizer.OptimizerConfig = optimizer.OptimizerConfig(1.5e-3, 1300, 60)
+    sequences: SequenceConfig = field(default_factory=SequenceConfig)
+    product_dtype: str = "bfloat16"
+    seed: int = 0
+
+
+def make_tokenizer(recipe: Recipe, directory: Path) -> Tokenizer:
+    """Trained on descriptions of sampled faces; kept in the run's directory."""
+    path = directory / "tokenizer.model"
+    if not path.exists():
+        faces = np.stack([sample(50_000_000 + i) for i in range(8000)])
+        symbols = estimator.SCHEMA.symbols()
+        tokenizers.train(vocabulary_texts(faces), symbols, recipe.vocab_size).save(path)
+    return Tokenizer.load(path)
+
+
+def make_config(tokenizer: Tokenizer, product_dtype: str = "float32") -> Config:
+    text = TextConfig(
+        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=768, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=64, mrope_section=(12, 10, 10),
+        rope_theta=10_000.0,
+    )  # fmt: skip
+    ids = [tokenizer.symbol(symbol) for symbol in (IMAGE, VISION_START, VISION_END)]
+    return Config(VISION, text, *ids, product_dtype=product_dtype)
+
+
+def landmark_mirror() -> np.ndarray:
+    """The landmark opposite each landmark of the built-in head."""
+    rig = builtin()
+    places = rig.neutral[rig.landmarks]
+    opposite = places * np.array([-1, 1, 1], np.float32)
+    distances = np.linalg.norm(opposite[:, None] - places[None], axis=-1)
+    return linear_sum_assignment(distances + distances.T)[1]
+
+
+def warmup_batch(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Records → a batch of `train.warmup`."""
+    parts = np.stack([record["parts"] for record in records])
+    parts = np.where(parts == synthetic.BACKGROUND, CLASSES - 1, parts).astype(np.int32)
+    blocks = rearrange(parts, "n (h a c) (w b d) -> n (h w a b) (c d)", a=2, b=2, c=4, d=4)
+    return {
+        "patches": vision.collate([record["image"] for record in records], VISION, PATCH_COUNT),
+        "coefficients": np.stack([record["coefficients"] for record in records]),
+        "landmarks": np.stack([record["landmarks"] for record in records]).astype(np.float32),
+        "parts": blocks,
+        "dense": np.array([record["dense"] for record in records], np.float32),
+    }
+
+
+def initial_warmup(config: Config, seed: int) -> warmup.WarmupWeights:
+    """Fresh tower and read-out; rare actions start at about their frequency."""
+    landmarks = len(builtin().landmarks)
+    bias = np.full((len(channels.NAMES) + landmarks, 2), 0.5)
+    bias[channels.BLENDSHAPES] = -2.0
+    bias[channels.ANGLES] = 0.0
+    readout = warmup.initialise_readout(config.vision, len(bias), 16 * CLASSES, bias, seed)
+    return warmup.WarmupWeights(initialise(config, seed).vision, readout)
+
+
+def warm_up(recipe: Recipe, config: Config, data: Path, out: Path) -> warmup.WarmupWeights:
+    mesh, rule = step.data_mesh(), optimizer.build(recipe.warmup)
+    state = step.create(initial_warmup(config, recipe.seed), rule, mesh)
+    low = jnp.asarray(channels.LOW)
+    loss = partial(
+        warmup.loss, low=low, config=config.vision, classes=CLASSES, dtype=recipe.product_dtype
+    )
+    batches = loader.faces(
+        data, recipe.warmup_batch, warmup_batch, seed=recipe.seed,
+        mirror_share=0.5, landmark_mirror=landmark_mirror(),
+    )  # fmt: skip
+    return loop.run(
+        state, step.build_step(loss, rule, mesh), batches, mesh, steps=recipe.warmup.steps,
+        directory=out / "warmup", images=lambda batch: len(batch["dense"]), label="warm-up",
+    ).weights  # fmt: skip
+
+
+class LanguageBatches:
+    """Records → language batches. The generator of a batch is seeded by its coefficients, so that a
+    resumed run corrupts the same values."""
+
+    def __init__(self, sequences: Sequences, seed: int):
+        self.sequences, self.seed = sequences, seed
+
+    def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        coefficients = np.stack([record["coefficients"] for record in records])
+        checksum = int(np.abs(coefficients).sum(dtype=np.float64) * 1e6)
+        generator = np.random.default_rng([self.seed, checksum])
+        return self.sequences.batch([record["image"] for record in records], coefficients, generator)
+
+
+def train_language(
+    recipe: Recipe, tokenizer: Tokenizer, tower: Any, data: Path, out: Path
+) -> Weights:
+    config = make_config(tokenizer, recipe.product_dtype)
+    mesh, rule = step.data_mesh(), optimizer.build(recipe.language)
+    weights = initialise(config, recipe.seed + 1).replace(vision=tower)
+    state = step.create(weights, rule, mesh)
+    sequences = Sequences(config, tokenizer, estimator.SCHEMA, recipe.sequences, PATCH_COUNT)
+    batches = loader.faces(
+        data, recipe.language_batch, LanguageBatches(sequences, recipe.seed),
+        seed=recipe.seed + 1, mirror_share=0.5, landmark_mirror=landmark_mirror(),
+    )  # fmt: skip
+    return loop.run(
+        state, step.build_step(partial(objective.supervised_loss, config=config), rule, mesh),
+        batches, mesh, steps=recipe.language.steps, directory=out / "language",
+        images=lambda batch: len(batch["targets"]),
+        count_tokens=lambda batch: int(np.sum(batch["rows"].segments)), label="language",
+    ).weights  # fmt: skip
+
+
+def last_weights(template: Any, rule: Any, directory: Path) -> Any:
+    """The weights of the newest checkpoint of a stage."""
+    state = step.create(template, rule, step.data_mesh())
+    return checkpoint.Checkpoints(directory / "checkpoints").restore(state)[0].weights
+
+
+def run(recipe: Recipe, out: Path, stages: Sequence[str], export: Path) -> None:
+    data = out / "data"
+    out.mkdir(parents=True, exist_ok=True)
+    if "render" in stages:
+        synthetic.render(data / "train", recipe.pictures)
+    tokenizer = make_tokenizer(recipe, out)
+    config = make_config(tokenizer)
+    if "warm-up" in stages:
+        warm_up(recipe, config, data / "train", out)
+    if "language" in stages:
+        tower = last_weights(
+            initial_warmup(config, 0), optimizer.build(recipe.warmup), out / "warmup"
+        )
+        train_language(recipe, tokenizer, tower.vision, data / "train", out)
+    if "export" in stages:
+        rule = optimizer.build(recipe.language)
+        weights = last_weights(initialise(config, 0), rule, out / "language")
+        estimator.save(export, config, jax.device_get(weights), tokenizer, MAX_PIXELS)
+
+
+def main(argv: list[str] | None = None) -> None:
+    everything = ("render", "warm-up", "language", "export")
+    parser = argparse.ArgumentParser(prog="sf-jax train builtin_model", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/builtin"))
+    parser.add_argument("--stages", nargs="+", choices=everything, default=everything)
+    parser.add_argument("--export", type=Path, default=estimator.BUILTIN)
+    parser.add_argument("--pictures", type=int, help="rendered faces")
+    parser.add_argument("--warmup-steps", type=int)
+    parser.add_argument("--language-steps", type=int)
+    options = parser.parse_args(argv)
+    recipe = Recipe()
+    if options.pictures:
+        recipe = dataclasses.replace(recipe, pictures=options.pictures)
+    for stage, steps in (("warmup", options.warmup_steps), ("language", options.language_steps)):
+        if steps:
+            changed = dataclasses.replace(getattr(recipe, stage), steps=steps)
+            recipe = dataclasses.replace(recipe, **{stage: changed})
+    run(recipe, options.out, options.stages, options.export)
+
+
+if __name__ == "__main__":
+    main()
