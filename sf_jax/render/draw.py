@@ -88,13 +88,19 @@ def _backdrop(scene: Scene, height: int, width: int) -> np.ndarray:
 
 
 def _toon_outline(depth: np.ndarray, material: np.ndarray) -> np.ndarray:
-    """Where neighbours differ much in inverse depth, or in material away from the skin."""
+    """Where a neighbour is much farther away, or of another material.
+
+    A line lies on the nearer side, or on that of the higher material, never on one fixed side: the
+    background would hide half of the silhouette, and a mirrored face would be drawn differently.
+    """
     edge = np.zeros(depth.shape, bool)
+    step = 0.04 * depth.max()  # inverse depths
     for axis in (0, 1):
-        step = np.abs(np.diff(depth, axis=axis)) > 0.04 * depth.max()
-        change = np.diff(material.astype(np.int16), axis=axis) != 0
-        mark = step | change
-        edge[tuple(slice(1, None) if a == axis else slice(None) for a in (0, 1))] |= mark
+        ahead = tuple(slice(1, None) if a == axis else slice(None) for a in (0, 1))
+        behind = tuple(slice(None, -1) if a == axis else slice(None) for a in (0, 1))
+        for here, there in ((ahead, behind), (behind, ahead)):
+            edge[here] |= depth[here] - depth[there] > step
+            edge[here] |= (material[here] > material[there]) & (depth[here] > 0)
     return edge
 
 

@@ -7,7 +7,7 @@ NEAR = 1.0  # cm in front of the camera; nearer triangles are not drawn
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _fill(points, depths, attributes, triangles, depth, index, out):  # type: ignore[no-untyped-def]
+def _fill(points, depths, attributes, triangles, depth, index, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     height, width = depth.shape
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -38,13 +38,11 @@ def _fill(points, depths, attributes, triangles, depth, index, out):  # type: ig
                 depth[y, x] = inverse
                 index[y, x] = t
                 for k in range(attributes.shape[1]):
-                    mixed = (
-                        wa * attributes[a, k] + wb * attributes[b, k] + wc * attributes[c, k]
-                    )
+                    mixed = wa * attributes[a, k] + wb * attributes[b, k] + wc * attributes[c, k]
                     out[y, x, k] = mixed
 
 
-def rasterise(
+def rasterise(  # noqa: PLR0917
     points: np.ndarray,
     depths: np.ndarray,
     attributes: np.ndarray,
