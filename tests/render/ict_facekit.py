@@ -43,12 +43,11 @@ def _ict_name(name: str) -> str:
 
 
 def _blendshapes(names: list[str], deltas: np.ndarray) -> np.ndarray:
-    """float32 [52, V, 3]; the eyeballs' part is zero, as `pose` turns them."""
+    """float32 [52, V, 3]; the file's EyeLook shapes move the lids alone, as a Rig's must."""
     out = np.zeros((52, *deltas.shape[1:]), np.float32)
     for i, name in enumerate(NAMES[:52]):
         for part in BY_PARTS.get(name, (_ict_name(name),)):
             out[i] += deltas[names.index(part)]
-    out[:, LEFT_EYE.start : RIGHT_EYE.stop] = 0
     return out
 
 

@@ -92,6 +92,9 @@ def test_backs_and_triangles_behind_the_camera_are_not_drawn():
     backs = np.ascontiguousarray(TWO[:, ::-1])
     assert (rasterise(SQUARE, depths, SQUARE, backs, 10, 10)[1] < 0).all()
     assert (rasterise(SQUARE, -depths, SQUARE, TWO, 10, 10)[1] < 0).all()
+    assert (
+        rasterise(SQUARE, depths * np.float32([0.1, 1, 1, 1]), SQUARE, TWO, 10, 10)[1] < 0
+    ).all()
 
 
 def test_triangles_larger_than_the_picture_are_clipped():
@@ -119,12 +122,12 @@ def equal(a: Scene, b: Scene) -> bool:
 
 
 def test_same_seed_same_bytes_other_seed_other_picture():
-    pictures = [
-        draw(RIG, some_face(1), random_scene(seed, None, len(RIG.identity)), *SIZE).image
-        for seed in (5, 5, 6)
-    ]
-    assert pictures[0].tobytes() == pictures[1].tobytes() != pictures[2].tobytes()
-    assert equal(random_scene(5, 3, 20), random_scene(5, 3, 20))
+    def pictures() -> list[bytes]:
+        scenes = [random_scene(seed, None, len(RIG.identity)) for seed in range(12)]
+        assert all(any(getattr(s, name) for s in scenes) for name in ("noise", "blur", "jpeg"))
+        return [draw(RIG, some_face(1), scene, *SIZE).image.tobytes() for scene in scenes]
+
+    assert pictures() == pictures() and len(set(pictures())) == 12
 
 
 def test_identity_seed_fixes_the_person_and_seed_the_rest():
