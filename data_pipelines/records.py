@@ -1,7 +1,7 @@
 """Face records: what one holds, how it is written to ArrayRecord files and read back."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,21 @@ def write(path: str | os.PathLike, records: Iterable[dict[str, Any]]) -> int:
     writer.close()
     os.replace(partial, path)
     return count
+
+
+def read(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    """The records of one file, in order.
+
+    Raises:
+      RecordError: the file or a record is damaged; the message names file and record.
+    """
+    try:
+        reader = ArrayRecordReader(str(path))
+    except Exception as error:  # the reader's errors have no common class
+        raise RecordError(f"{path}: truncated or not an ArrayRecord file") from error
+    for i in range(reader.num_records()):
+        yield decode(reader.read([i])[0], f"{path}, record {i}")
+    reader.close()
 
 
 def files(directory: str | os.PathLike) -> list[str]:

@@ -28,7 +28,7 @@ class SequenceConfig:
     words_weight: loss weight of a word token, beside 1 for a value.
     """
 
-    length: int = 256
+    length: int = 232
     words: float = 0.7
     foreign_words: float = 0.3
     foreign_values: float = 0.15
@@ -54,6 +54,7 @@ class Sequences:
         self.config, self.tokenizer, self.schema = config, tokenizer, schema
         self.options, self.patch_count = options, patch_count
         self.program: SlotProgram = compile_program(schema, tokenizer)
+        self.answer_length = int(self.program.forced_real.sum()) + len(schema.names)
 
     def _slots(self, numbers: np.ndarray) -> list[int]:
         """Allowed-token index of each slot's value."""
@@ -81,14 +82,17 @@ class Sequences:
         `foreign` are the numbers of some other face.
         """
         options = self.options
-        with_words = generator.random() < options.words
-        prompt = prompt_ids(self.tokenizer, grid[0] * grid[1], with_words)
         words: list[int] = []
         weight = options.words_weight
-        if with_words:
+        if generator.random() < options.words:
             borrowed = generator.random() < options.foreign_words
             description = describe(foreign if borrowed else numbers, int(generator.integers(1 << 30)))
             words, weight = self.tokenizer.encode(description.text), 0.0 if borrowed else weight
+        prompt = prompt_ids(self.tokenizer, grid[0] * grid[1], bool(words))
+        # The few descriptions that would not fit the row are left out, words and all.
+        if len(prompt) + len(words) + 1 + self.answer_length > options.length:
+            words = []
+            prompt = prompt_ids(self.tokenizer, grid[0] * grid[1], False)
         decimals = self.schema.decimals
         target = self._slots(round_randomly(numbers, decimals, generator))
         other = self._slots(round_randomly(foreign, decimals, generator))

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from safetensors.numpy import load_file, save_file
 from scipy.optimize import linear_sum_assignment
 
 from data_pipelines import loader, synthetic
@@ -32,7 +33,7 @@ from sf_jax.decode.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
 from sf_jax.face import channels
 from sf_jax.model import vision
 from sf_jax.model.config import Config, TextConfig, VisionConfig
-from sf_jax.model.weights import Weights, initialise
+from sf_jax.model.weights import initialise
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import MATERIALS
 from sf_jax.train import checkpoint, loop, objective, optimizer, step, warmup
@@ -57,6 +58,7 @@ class Recipe:
     warmup: optimizer.OptimizerConfig = optimizer.OptimizerConfig(2e-3, 2600, 150)
     language_batch: int = 32
     language: optimizer.OptimizerConfig = optimizer.OptimizerConfig(1.5e-3, 1300, 60)
+    dense_share: float = 0.5  # of the warm-up's loss, which goes on in the language stage
     sequences: SequenceConfig = field(default_factory=SequenceConfig)
     product_dtype: str = "bfloat16"
     seed: int = 0
@@ -140,30 +142,52 @@ class LanguageBatches:
         self.sequences, self.seed = sequences, seed
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        coefficients = np.stack([record["coefficients"] for record in records])
+        dense = warmup_batch(records)
+        coefficients = dense["coefficients"]
         checksum = int(np.abs(coefficients).sum(dtype=np.float64) * 1e6)
         generator = np.random.default_rng([self.seed, checksum])
-        return self.sequences.batch([record["image"] for record in records], coefficients, generator)
+        images = [record["image"] for record in records]
+        return {**dense, **self.sequences.batch(images, coefficients, generator)}
 
 
 def train_language(
-    recipe: Recipe, tokenizer: Tokenizer, tower: Any, data: Path, out: Path
-) -> Weights:
+    recipe: Recipe, tokenizer: Tokenizer, warm: warmup.WarmupWeights, data: Path, out: Path
+) -> objective.JointWeights:
     config = make_config(tokenizer, recipe.product_dtype)
     mesh, rule = step.data_mesh(), optimizer.build(recipe.language)
-    weights = initialise(config, recipe.seed + 1).replace(vision=tower)
-    state = step.create(weights, rule, mesh)
+    model = initialise(config, recipe.seed + 1).replace(vision=warm.vision)
+    state = step.create(objective.JointWeights(model, warm.readout), rule, mesh)
     sequences = Sequences(config, tokenizer, estimator.SCHEMA, recipe.sequences, PATCH_COUNT)
     batches = loader.faces(
         data, recipe.language_batch, LanguageBatches(sequences, recipe.seed),
         seed=recipe.seed + 1, mirror_share=0.5, landmark_mirror=landmark_mirror(),
     )  # fmt: skip
+    loss = partial(
+        objective.joint_loss, low=jnp.asarray(channels.LOW), config=config, classes=CLASSES,
+        share=recipe.dense_share,
+    )  # fmt: skip
     return loop.run(
-        state, step.build_step(partial(objective.supervised_loss, config=config), rule, mesh),
-        batches, mesh, steps=recipe.language.steps, directory=out / "language",
-        images=lambda batch: len(batch["targets"]),
+        state, step.build_step(loss, rule, mesh), batches, mesh, steps=recipe.language.steps,
+        directory=out / "language", images=lambda batch: len(batch["targets"]),
         count_tokens=lambda batch: int(np.sum(batch["rows"].segments)), label="language",
     ).weights  # fmt: skip
+
+
+def save_readout(path: Path, readout: warmup.Readout) -> None:
+    """The direct-regression baseline of `sf-jax evaluate`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(readout)
+    tensors = {jax.tree_util.keystr(name): np.asarray(leaf) for name, leaf in leaves}
+    partial_path = path.with_suffix(".partial")
+    save_file(tensors, partial_path)
+    partial_path.replace(path)
+
+
+def load_readout(path: Path, config: Config) -> warmup.Readout:
+    template = initial_warmup(config, 0).readout
+    tensors = load_file(path)
+    return jax.tree_util.tree_map_with_path(
+        lambda name, _: jnp.asarray(tensors[jax.tree_util.keystr(name)]), template
+    )
 
 
 def last_weights(template: Any, rule: Any, directory: Path) -> Any:
@@ -182,14 +206,15 @@ def run(recipe: Recipe, out: Path, stages: Sequence[str], export: Path) -> None:
     if "warm-up" in stages:
         warm_up(recipe, config, data / "train", out)
     if "language" in stages:
-        tower = last_weights(
+        warm = last_weights(
             initial_warmup(config, 0), optimizer.build(recipe.warmup), out / "warmup"
         )
-        train_language(recipe, tokenizer, tower.vision, data / "train", out)
+        train_language(recipe, tokenizer, warm, data / "train", out)
     if "export" in stages:
-        rule = optimizer.build(recipe.language)
-        weights = last_weights(initialise(config, 0), rule, out / "language")
-        estimator.save(export, config, jax.device_get(weights), tokenizer, MAX_PIXELS)
+        template = objective.JointWeights(initialise(config, 0), initial_warmup(config, 0).readout)
+        weights = last_weights(template, optimizer.build(recipe.language), out / "language")
+        estimator.save(export, config, jax.device_get(weights.model), tokenizer, MAX_PIXELS)
+        save_readout(export / "readout.safetensors", weights.readout)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -98,14 +98,14 @@ class Model:
         """Reads one face in each picture; sizes may differ."""
         if not images:
             return []
-        prompt, patches = self._inputs([read_image(image) for image in images], words)
+        prompt, patches = self.inputs([read_image(image) for image in images], words)
         generated = generate(
             self.weights, prompt, patches, self.program, jax.random.key(seed),
             self.config, MAX_WORDS, temperature, words,
         )  # fmt: skip
         return list(self._actions(jax.device_get(generated)))
 
-    def _inputs(self, images: list[np.ndarray], words: bool) -> tuple[Rows, vision.Patches]:
+    def inputs(self, images: list[np.ndarray], words: bool) -> tuple[Rows, vision.Patches]:
         """Fits pictures to the patch grid and builds left-padded prompts of one fixed length."""
         config = self.config.vision
         factor = config.patch_size * config.spatial_merge_size

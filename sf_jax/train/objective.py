@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Float
 
 from sf_jax.decode.prompt import Rows
 from sf_jax.model import text, vision, vlm
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
+from sf_jax.train import warmup
 
 
 def language_loss(
@@ -42,3 +44,30 @@ def supervised_loss(
         weights.vision, batch["patches"], config.vision, config.product_dtype
     )
     return language_loss(weights, batch["rows"], batch["targets"], features, deepstack, config)
+
+
+@struct.dataclass
+class JointWeights:
+    """The model and the warm-up's read-out, which goes on being trained beside it."""
+
+    model: Weights
+    readout: warmup.Readout
+
+
+def joint_loss(
+    weights: JointWeights, batch: dict, low: Array, config: Config, classes: int, share: float
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """The supervised loss plus `share` of the warm-up's loss on the same tower pass.
+
+    The dense targets keep the tower from forgetting what the words and numbers ask for rarely.
+    """
+    dtype, tower = config.product_dtype, weights.model.vision
+    states = vision.hidden_states(tower, batch["patches"], config.vision, dtype)
+    tokens = vision.tokens(tower, states, config.vision, dtype)
+    language, metrics = language_loss(
+        weights.model, batch["rows"], batch["targets"], *tokens, config
+    )
+    dense, parts = warmup.readout_loss(
+        weights.readout, states[-1], tokens, batch, low, config.vision, classes, dtype
+    )
+    return language + share * dense, {**metrics, "bounded": parts["bounded"]}

@@ -123,9 +123,24 @@ def loss(
     [B, P, cells], class ids; dense [B], whether `parts` holds.
     """
     states = vision.hidden_states(weights.vision, batch["patches"], config, dtype)
-    features, deepstack = vision.tokens(weights.vision, states, config, dtype)
+    tokens = vision.tokens(weights.vision, states, config, dtype)
+    return readout_loss(weights.readout, states[-1], tokens, batch, low, config, classes, dtype)
+
+
+def readout_loss(
+    readout: Readout,
+    last_state: Float[Array, "B P D"],
+    tokens: tuple[Array, Array],
+    batch: dict,
+    low: Array,
+    config: VisionConfig,
+    classes: int,
+    dtype: str,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """The loss from the tower's last state and its tokens (`vision.tokens`)."""
+    features, deepstack = tokens
     segments = vision.merged_segments(batch["patches"].segments, config)
-    raw = read(weights.readout, features, deepstack, segments, dtype)
+    raw = read(readout, features, deepstack, segments, dtype)
     channels = low.shape[0]
     target, scores = batch["coefficients"], raw[:, :channels, 0]
     entropy = jnp.maximum(scores, 0) - scores * target + jnp.log1p(jnp.exp(-jnp.abs(scores)))
@@ -134,14 +149,14 @@ def loss(
     signed = jnp.where(low < 0, squares, 0.0).sum(-1).mean() / jnp.maximum((low < 0).sum(), 1)
     distance = (raw[:, channels:] - batch["landmarks"]) / 0.05
     places = (jnp.sqrt(1 + jnp.square(distance)) - 1).mean()
-    parts = _part_loss(weights.readout.parts, states[-1], batch, classes, dtype)
+    parts = _part_loss(readout.parts, last_state, batch, classes, dtype)
     total = 4 * bounded + 20 * signed + 0.3 * places + 0.3 * parts
     return total, {
         "loss": total, "bounded": bounded, "signed": signed, "places": places, "parts": parts,
     }  # fmt: skip
 
 
-def _part_loss(head: Linear, states: Array, batch: dict, classes: int, dtype: str) -> Array:
+def _part_loss(head: Linear, states: Float[Array, "B P D"], batch: dict, classes: int, dtype: str) -> Array:
     """Cross-entropy of what each sub-cell of each patch shows."""
     scores = linear(_normalised(states), head.weight, head.bias, dtype)
     scores = scores.reshape(*scores.shape[:2], -1, classes)
