@@ -75,4 +75,6 @@ def faces(
     # Process p takes records p, p + n, …: a step's shares together are consecutive records.
     data = data[process_index::process_count]
     data = data.batch(batch_size // process_count, drop_remainder=True, batch_fn=collate)
-    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)))
+    return iter(
+        data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8))
+    )

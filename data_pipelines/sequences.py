@@ -35,7 +35,9 @@ class SequenceConfig:
     words_weight: float = 0.3
 
 
-def round_randomly(numbers: np.ndarray, decimals: int, generator: np.random.Generator) -> np.ndarray:
+def round_randomly(
+    numbers: np.ndarray, decimals: int, generator: np.random.Generator
+) -> np.ndarray:
     """Rounds up or down by chance so that the expected value is the number itself.
 
     A distribution learnt from such labels has the unrounded number as its mean.
@@ -86,7 +88,9 @@ class Sequences:
         weight = options.words_weight
         if generator.random() < options.words:
             borrowed = generator.random() < options.foreign_words
-            description = describe(foreign if borrowed else numbers, int(generator.integers(1 << 30)))
+            description = describe(
+                foreign if borrowed else numbers, int(generator.integers(1 << 30))
+            )
             words, weight = self.tokenizer.encode(description.text), 0.0 if borrowed else weight
         prompt = prompt_ids(self.tokenizer, grid[0] * grid[1], bool(words))
         # The few descriptions that would not fit the row are left out, words and all.

@@ -117,9 +117,7 @@ class Model:
         prompts = [prompt_ids(self.tokenizer, h * w, words) for h, w in grids]
         longest = len(prompt_ids(self.tokenizer, merged, words))
         empty: list[list[int]] = [[] for _ in prompts]
-        prompt = rows(
-            prompts, empty, empty, grids, self.config, longest, merged, left=True
-        )
+        prompt = rows(prompts, empty, empty, grids, self.config, longest, merged, left=True)
         return prompt, vision.collate(fitted, config, patch_count)
 
     def _actions(self, generated: Generated) -> Iterator[FaceAction]:

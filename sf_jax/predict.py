@@ -109,7 +109,9 @@ def report(action: FaceAction, numbers: np.ndarray, name: str) -> str:
     for i in np.argsort(-np.abs(numbers))[:12]:
         if abs(numbers[i]) >= 0.05:
             bar = "#" * round(20 * abs(float(numbers[i])))
-            rows.append(f"{channels.NAMES[i]:<20} {numbers[i]:5.2f}  ±{action.spread[i]:.2f}  {bar}")
+            rows.append(
+                f"{channels.NAMES[i]:<20} {numbers[i]:5.2f}  ±{action.spread[i]:.2f}  {bar}"
+            )
     return "\n".join(rows)
 
 

@@ -75,8 +75,18 @@ _CANONICAL = (
     + "HeadYaw HeadPitch HeadRoll LeftEyeYaw LeftEyePitch LeftEyeRoll".split()
     + "RightEyeYaw RightEyePitch RightEyeRoll".split()
 )
-_REGIONS = {"Eye": "eyes", "Jaw": "jaw", "Mouth": "mouth", "Brow": "brows", "Cheek": "cheeks",
-            "Nose": "nose", "Tongue": "tongue", "Head": "head", "Left": "gaze", "Right": "gaze"}
+_REGIONS = {
+    "Eye": "eyes",
+    "Jaw": "jaw",
+    "Mouth": "mouth",
+    "Brow": "brows",
+    "Cheek": "cheeks",
+    "Nose": "nose",
+    "Tongue": "tongue",
+    "Head": "head",
+    "Left": "gaze",
+    "Right": "gaze",
+}
 
 
 def _row(index: int, name: str) -> Channel:

@@ -167,7 +167,9 @@ def _expression(coefficients: np.ndarray, levels: dict[str, int]) -> str:
     names = list(dict.fromkeys(EXPRESSIONS[stem] for stem in ranked))
     if not names:
         return NEUTRAL
-    second = [stem for stem in ranked if level(strength[stem]) >= 2 and EXPRESSIONS[stem] != names[0]]
+    second = [
+        stem for stem in ranked if level(strength[stem]) >= 2 and EXPRESSIONS[stem] != names[0]
+    ]
     return names[0] + (f" with {EXPRESSIONS[second[0]]}" if second else "")
 
 

@@ -115,8 +115,8 @@ def _develop(picture: np.ndarray, scene: Scene, height: int, width: int) -> np.n
         picture = picture + noise
     image = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     if scene.jpeg is not None:
-        encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg])[1]
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg])[1]
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
     return image
 
 

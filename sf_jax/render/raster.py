@@ -7,7 +7,7 @@ NEAR = 1.0  # cm in front of the camera; nearer triangles are not drawn
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _fill(points, depths, attributes, triangles, depth, index, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def _fill(points, depths, attributes, triangles, depth, index, out):  # type: ignore[no-untyped-def]
     height, width = depth.shape
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -42,7 +42,7 @@ def _fill(points, depths, attributes, triangles, depth, index, out):  # type: ig
                     out[y, x, k] = mixed
 
 
-def rasterise(  # noqa: PLR0917
+def rasterise(
     points: np.ndarray,
     depths: np.ndarray,
     attributes: np.ndarray,

@@ -19,9 +19,7 @@ class TrainState:
     optimizer_state: Any
 
 
-def create(
-    weights: Any, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
+def create(weights: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """A fresh state, whole on every device of the mesh."""
     state = TrainState(jnp.int32(0), weights, optimizer.init(weights))
     return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
@@ -29,9 +27,7 @@ def create(
 
 def data_mesh() -> Mesh:
     """All devices along one axis "data"."""
-    return jax.make_mesh(
-        (jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-    )
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def build_step(
@@ -50,9 +46,7 @@ def build_step(
         (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights, batch)
         norm = optax.global_norm(gradient)
         finite = jnp.isfinite(norm)
-        updates, optimizer_state = optimizer.update(
-            gradient, state.optimizer_state, state.weights
-        )
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.weights)
         weights = optax.apply_updates(state.weights, updates)
         kept = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),

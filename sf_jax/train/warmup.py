@@ -156,7 +156,9 @@ def readout_loss(
     }  # fmt: skip
 
 
-def _part_loss(head: Linear, states: Float[Array, "B P D"], batch: dict, classes: int, dtype: str) -> Array:
+def _part_loss(
+    head: Linear, states: Float[Array, "B P D"], batch: dict, classes: int, dtype: str
+) -> Array:
     """Cross-entropy of what each sub-cell of each patch shows."""
     scores = linear(_normalised(states), head.weight, head.bias, dtype)
     scores = scores.reshape(*scores.shape[:2], -1, classes)

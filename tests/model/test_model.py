@@ -31,9 +31,7 @@ def example(tiny_config, tiny_weights, pictures):
 
 def run(config, weights, example):
     ids, positions, places, patches = example
-    states = vlm.forward(
-        weights, ids, positions, np.ones_like(ids), patches, places, config
-    )
+    states = vlm.forward(weights, ids, positions, np.ones_like(ids), patches, places, config)
     return text.logits(weights.text, states)
 
 

@@ -1,0 +1,1 @@
+"""Data for training: rendered faces, other people's data, the dataset builder and the loader."""

@@ -1,0 +1,71 @@
+"""MS-SWIFT training JSONL (messages with the answer, images) → face records."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data_pipelines import records
+from data_pipelines.records import RecordError
+from sf_jax.face import answers
+from sf_jax.images import ImageError, read_image
+
+
+def line_record(line: answers.Line, path: Path, eye_pitch: str) -> dict[str, Any]:
+    """One training line as a record; its picture is looked for relative to the file.
+
+    Raises:
+      RecordError: no answer, not one picture, or either cannot be read; names file and line.
+    """
+    where = f"{path}, line {line.number}"
+    if line.response is None:
+        raise RecordError(f"{where}: no answer; training lines end with an assistant message")
+    if len(line.images) != 1:
+        raise RecordError(f"{where}: {len(line.images)} pictures, expected 1")
+    try:
+        answer = answers.parse(line.response, eye_pitch=eye_pitch)
+        image = read_image(path.parent / line.images[0])
+    except (answers.AnswerError, ImageError) as error:
+        raise RecordError(f"{where}: {error}") from error
+    return {
+        "image": image,
+        "coefficients": answer.coefficients,
+        "rationale": answer.rationale,
+        "source": f"{path.name}:{line.number}",
+    }
+
+
+def convert(
+    path: Path, skip_bad: bool = False, eye_pitch: str = "down"
+) -> Iterator[dict[str, Any]]:
+    """Records of a file, in order. With `skip_bad` each bad line is printed and left out."""
+    for line in tqdm(answers.read_lines(path), desc="import", unit="line"):
+        try:
+            yield line_record(line, path, eye_pitch)
+        except RecordError as error:
+            if not skip_bad:
+                raise
+            tqdm.write(f"left out: {error}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="sf-jax data import-swift", description=__doc__)
+    parser.add_argument("file", type=Path, help="JSONL with messages and images")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the record file")
+    parser.add_argument("--skip-bad", action="store_true", help="list bad lines and go on")
+    parser.add_argument(
+        "--eye-pitch", choices=("down", "up"), default="down",
+        help="what a positive eye pitch means in the file (KeyframeFace: up)",
+    )  # fmt: skip
+    options = parser.parse_args(argv)
+    options.out.mkdir(parents=True, exist_ok=True)
+    target = options.out / f"{options.file.stem}.array_record"
+    lines = convert(options.file, options.skip_bad, options.eye_pitch)
+    count = records.write(target, lines)
+    if count == 0:
+        os.unlink(target)
+        raise RecordError(f"{options.file}: no line could be used")
+    print(f"{count} records in {target}")
