@@ -28,7 +28,7 @@ BUILTIN = Path(__file__).parent / "builtin"
 SCHEMA = Schema(
     channels.NAMES, tuple(map(float, channels.LOW)), tuple(map(float, channels.HIGH)), decimals=1
 )
-MAX_WORDS = 160  # tokens; a description is rarely half as long
+MAX_WORDS = 120  # tokens; twice a usual description
 
 
 @dataclass(frozen=True)
