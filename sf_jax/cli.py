@@ -2,12 +2,42 @@
 
 import argparse
 import importlib
+import math
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:  # jax takes seconds to import, which `sf-jax --help` need not wait for
+    from sf_jax.estimator import Model
 
 DEMO_SEED = 1_000_003  # a made-up person whom training never met
+
+
+class UsageError(ValueError):
+    """Arguments that do not make a command."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports bad arguments in one line, as every other error of `sf-jax`."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _number(low: float, above: bool, what: str) -> Any:
+    """An argparse type: a finite float from `low` on, or above it."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (value > low if above else value >= low) or math.isinf(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return parse
 
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +50,13 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
         help="slot means (finer) or the values spoken (one decimal); default mean")  # fmt: skip
     add("--smooth", action="store_true", help="one-euro filter over the frames of a video")
     add("--neutral", type=Path, metavar="IMAGE", help="this person at rest, to be subtracted")
-    add("--fps", type=float, help="frame rate, instead of the video's own (pictures: 30)")
+    add("--fps", type=_number(0, True, "a positive number"),
+        help="frame rate, instead of the video's own (pictures: 30)")  # fmt: skip
     add("--drop-frame", action="store_true", help="drop-frame timecode at 29.97 and 59.94")
     add("--no-words", dest="words", action="store_false", help="numbers only, about twice as fast")
     add("--no-preview", dest="previews", action="store_false", help="write no preview sheets")
-    add("--temperature", type=float, default=0.0, help="0 takes the likeliest answer (default)")
+    add("--temperature", type=_number(0, False, "0 or more"), default=0.0,
+        help="0 takes the likeliest answer (default)")  # fmt: skip
     add("--seed", type=int, default=0, help="of sampling at a temperature above 0")
 
 
@@ -37,19 +69,34 @@ def _compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def _predict(options: argparse.Namespace) -> int:
+def load_model(directory: Path | None) -> "Model":
+    """The model of a directory, by default the built-in one, compiled once a machine."""
     _compilation_cache()
     from sf_jax import estimator
+
+    return estimator.load(directory)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    missing = [f"{path}: no such file or folder" for path in options.paths if not path.exists()]
+    if len(missing) == len(options.paths):  # said before the model is loaded
+        return _failed(missing)
     from sf_jax.predict import PredictOptions, predict_files
 
     chosen = vars(options)
     names = PredictOptions.__dataclass_fields__
-    model = estimator.load(options.model)
-    failures = predict_files(
-        model, options.paths, PredictOptions(**{name: chosen[name] for name in names})
+    model = load_model(options.model)
+    return _failed(
+        predict_files(
+            model, options.paths, PredictOptions(**{name: chosen[name] for name in names})
+        )
     )
+
+
+def _failed(failures: list[str]) -> int:
+    """Prints failures, a line each, and gives the exit code."""
     for failure in failures:
-        print(f"sf-jax: error: {failure}", file=sys.stderr)
+        print(f"sf-jax: error: {_one_line(failure)}", file=sys.stderr)
     return 2 if failures else 0
 
 
@@ -69,46 +116,56 @@ def _demo(options: argparse.Namespace) -> int:
     return main(["predict", str(options.out / "face.png"), "--out", str(options.out)])
 
 
-def _experiment(name: str, arguments: list[str]) -> int:
-    """Runs `experiments/NAME.py`."""
+def _experiments() -> list[str]:
     folder = Path(str(importlib.import_module("experiments").__file__)).parent
-    known = sorted(path.stem for path in folder.glob("[a-z]*.py"))
-    if name not in known:
-        raise ValueError(f"no experiment {name!r}; there are {', '.join(known)}")
-    importlib.import_module(f"experiments.{name}").main(arguments)
-    return 0
+    return sorted(path.stem for path in folder.glob("[a-z]*.py"))
+
+
+def _train(arguments: list[str]) -> None:
+    """Runs `experiments/NAME.py`, or lists the names."""
+    known = ", ".join(_experiments())
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: sf-jax train EXPERIMENT …\n\nexperiments: {known}")
+    elif arguments[0] not in _experiments():
+        raise UsageError(f"no experiment {arguments[0]!r}; there are {known}")
+    else:
+        importlib.import_module(f"experiments.{arguments[0]}").main(arguments[1:])
+
+
+def _evaluate(arguments: list[str]) -> None:
+    importlib.import_module("experiments.evaluate").main(arguments)
+
+
+def _data(arguments: list[str]) -> None:
+    importlib.import_module("data_pipelines.__main__").main(arguments)
+
+
+# Commands whose arguments are read by the module that they start, imported only then.
+HANDED_ON = {
+    "train": (_train, "run an experiment: sf-jax train builtin_model"),
+    "evaluate": (_evaluate, "measure a model on rendered faces, beside all baselines"),
+    "data": (_data, "render faces, import other people's data, build the dataset"),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sf-jax", description="Facial action estimation.")
+    parser = _Parser(prog="sf-jax", description="Facial action estimation.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     predict = commands.add_parser("predict", help="pictures and videos → words and coefficients")
     _predict_arguments(predict)
     demo = commands.add_parser("demo", help="render a made-up face and read it")
     demo.add_argument("--out", type=Path, default=Path("demo"))
     demo.add_argument("--seed", type=int, default=DEMO_SEED)
-    for name, text in (
-        ("train", "run an experiment: sf-jax train builtin_model"),
-        ("evaluate", "measure a model on rendered faces, beside all baselines"),
-        ("data", "render faces, import other people's data, build the dataset"),
-    ):
+    for name, (_, text) in HANDED_ON.items():
         commands.add_parser(name, help=text, add_help=False)
     return parser
 
 
 def _dispatch(argv: list[str]) -> int:
-    parser = build_parser()
-    command = argv[0] if argv else None
-    if command in ("train", "evaluate", "data"):
-        rest = argv[1:]
-        if command == "train":
-            if not rest or rest[0].startswith("-"):
-                raise ValueError("train needs the name of an experiment, such as builtin_model")
-            return _experiment(rest[0], rest[1:])
-        if command == "evaluate":
-            return _experiment("evaluate", rest)
-        importlib.import_module("data_pipelines.__main__").main(rest)
+    if argv and argv[0] in HANDED_ON:
+        HANDED_ON[argv[0]][0](argv[1:])
         return 0
+    parser = build_parser()
     options = parser.parse_args(argv)
     if options.command is None:
         parser.print_help()
@@ -121,15 +178,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _dispatch(sys.argv[1:] if argv is None else argv)
     except (ValueError, OSError) as error:
-        print(f"sf-jax: error: {_one_line(error)}", file=sys.stderr)
-        return 2
+        return _failed([str(error)])
     except KeyboardInterrupt:
         print("sf-jax: stopped", file=sys.stderr)
         return 130
 
 
-def _one_line(error: Any) -> str:
-    return " ".join(str(error).split())
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

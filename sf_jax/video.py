@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 EXTENSIONS = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"}
+MAX_FPS = 1000.0
 
 
 class VideoError(ValueError):
@@ -17,41 +18,70 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True)
 class Video:
-    """An opened video: its path, frame rate and number of frames as the file states it (or 0)."""
+    """An opened video.
+
+    Attributes:
+      path: the file.
+      fps: frames a second, as the file states or as given.
+      count: number of frames as the file states it, which need not be true; 0 where it does not.
+    """
 
     path: str
     fps: float
     count: int
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Frames in order as uint8 [H, W, 3] RGB, one in memory at a time."""
-        capture = cv2.VideoCapture(self.path)
+        """Frames in order as uint8 [H, W, 3] RGB, upright, one in memory at a time."""
+        for _, frame in self.timed_frames():
+            yield frame
+
+    def timed_frames(self) -> Iterator[tuple[float, np.ndarray]]:
+        """As `frames`, each with its seconds from the first at the even rate `fps`."""
+        capture = _capture(self.path)
         try:
+            number = 0
             while True:
                 found, frame = capture.read()
                 if not found:
                     return
-                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+                yield number / self.fps, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+                number += 1
         finally:
             capture.release()
+
+
+def _capture(path: str) -> cv2.VideoCapture:
+    """Opens a file without the lines that decoder and OpenCV print about a damaged one."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when a file is opened
+    before = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(path)
+    finally:
+        cv2.utils.logging.setLogLevel(before)
 
 
 def open_video(path: str | os.PathLike, fps: float | None = None) -> Video:
     """Opens a video; `fps` overrides the file's rate.
 
     Raises:
-      VideoError: missing, unreadable, without a frame, or without a rate where none is given.
+      VideoError: missing, unreadable, without a frame, or without a usable rate.
     """
     name = os.fspath(path)
     if not Path(name).is_file():
-        raise VideoError(f"{name}: no such file")
-    capture = cv2.VideoCapture(name)
+        raise VideoError(f"{name}: {'not a file' if Path(name).exists() else 'no such file'}")
+    capture = _capture(name)
     try:
         if not capture.isOpened() or not capture.read()[0]:
             raise VideoError(f"{name}: damaged, or not a video that can be decoded")
-        rate = fps or capture.get(cv2.CAP_PROP_FPS)
-        if not rate or not np.isfinite(rate):
-            raise VideoError(f"{name}: states no frame rate; give one with --fps")
-        return Video(name, float(rate), max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))))
+        rate = capture.get(cv2.CAP_PROP_FPS) if fps is None else fps
+        if not 0 < rate <= MAX_FPS:  # false for NaN too
+            whose = "states" if fps is None else "was given"
+            raise VideoError(
+                f"{name}: {whose} a frame rate of {rate:g}, expected 0 to {MAX_FPS:g}; "
+                "give one with --fps"
+            )
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)  # negative or vast where unknown
+        return Video(name, float(rate), int(count) if 0 < count < 1e9 else 0)
     finally:
         capture.release()
