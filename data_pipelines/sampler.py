@@ -1,4 +1,4 @@
-"""Plausible coefficients: prototype expressions, mouth shapes of speech, gaze, blinks, asymmetry."""
+"""Plausible faces: prototype expressions, mouth shapes of speech, gaze, blinks, asymmetry."""
 
 import numpy as np
 

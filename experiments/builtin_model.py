@@ -80,8 +80,14 @@ def make_config(tokenizer: Tokenizer, product_dtype: str = "float32") -> Config:
         num_attention_heads=4, num_key_value_heads=2, head_dim=64, mrope_section=(12, 10, 10),
         rope_theta=10_000.0,
     )  # fmt: skip
-    ids = [tokenizer.symbol(symbol) for symbol in (IMAGE, VISION_START, VISION_END)]
-    return Config(VISION, text, *ids, product_dtype=product_dtype)
+    return Config(
+        VISION,
+        text,
+        image_token_id=tokenizer.symbol(IMAGE),
+        vision_start_token_id=tokenizer.symbol(VISION_START),
+        vision_end_token_id=tokenizer.symbol(VISION_END),
+        product_dtype=product_dtype,
+    )
 
 
 def landmark_mirror() -> np.ndarray:
@@ -155,7 +161,7 @@ def train_language(
 ) -> objective.JointWeights:
     config = make_config(tokenizer, recipe.product_dtype)
     mesh, rule = step.data_mesh(), optimizer.build(recipe.language)
-    model = initialise(config, recipe.seed + 1).replace(vision=warm.vision)
+    model = dataclasses.replace(initialise(config, recipe.seed + 1), vision=warm.vision)
     state = step.create(objective.JointWeights(model, warm.readout), rule, mesh)
     sequences = Sequences(config, tokenizer, estimator.SCHEMA, recipe.sequences, PATCH_COUNT)
     batches = loader.faces(

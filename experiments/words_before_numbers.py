@@ -3,8 +3,8 @@
     sf-jax train words_before_numbers --out runs/builtin
 
 Both arms start from the warmed-up tower of the run in --out (made there if it is missing) with the
-same fresh language model, and see the same pictures in the same order. Writes the table and the plot
-to experiments/results/.
+same fresh language model, and see the same pictures in the same order. Writes the table and the
+plot to experiments/results/.
 """
 
 import argparse

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -84,7 +85,7 @@ class Reader:
     def read(
         self, picture: np.ndarray, cropper: Cropper
     ) -> tuple[np.ndarray, FaceAction, np.ndarray, bool]:
-        """The picture as the model saw it, the action, the numbers, and whether a face was found."""
+        """The picture as the model saw it, the action, the numbers, whether a face was found."""
         picture, found = self._cropped(picture, cropper)
         action = self._predict(picture)
         numbers = self._numbers(action)
@@ -94,8 +95,8 @@ class Reader:
 
 
 def remove_neutral(numbers: np.ndarray, neutral: np.ndarray) -> np.ndarray:
-    """Numbers [61] relative to a person's neutral face: (v - n) / (1 - n) for blendshapes, limited to
-    [0, 1], so that full action stays 1; v - n for angles, limited to their range."""
+    """Numbers [61] relative to a person's neutral face: (v - n) / (1 - n) for blendshapes, limited
+    to [0, 1], so that full action stays 1; v - n for angles, limited to their range."""
     out = np.array(numbers, np.float32)
     rest = np.clip(neutral[channels.BLENDSHAPES], 0, 0.95)
     out[channels.BLENDSHAPES] = (out[channels.BLENDSHAPES] - rest) / (1 - rest)
@@ -134,7 +135,8 @@ def predict_pictures(reader: Reader, files: list[Path]) -> list[str]:
 
     Returns what failed, a line a file.
     """
-    options, failures = reader.options, []
+    options = reader.options
+    failures: list[str] = []
     rows, sources = [], []
     for file, seen, action, numbers in _pictures(reader, files, failures):
         write_json(options.out / f"{file.stem}.json", as_json(action, str(file), numbers))
@@ -165,7 +167,7 @@ def predict_video(reader: Reader, file: Path) -> None:
     opened = video.open_video(file, options.fps)
     smooth = OneEuro(opened.fps) if options.smooth else None
     cropper, rows, found = Cropper(every=SEARCH_EVERY), [], 0
-    sheet = None
+    sheet: tuple[np.ndarray, Any] | None = None
     for number, frame in enumerate(tqdm(opened.frames(), total=opened.count, unit="frame")):
         seen, action, numbers, ok = reader.read(frame, cropper)
         rows.append(numbers if smooth is None else smooth(numbers))

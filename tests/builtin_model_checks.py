@@ -1,6 +1,6 @@
 """What the shipped model must hold, as functions that tests and people can run.
 
-    python -m tests.builtin_model_checks     # prints every figure; about five minutes
+`python -m tests.builtin_model_checks` prints every figure, in about five minutes.
 """
 
 from pathlib import Path

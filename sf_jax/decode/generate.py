@@ -5,6 +5,7 @@ nobody sees) until the longest row has ended too; then every row fills the slots
 tokens are fed as chunks together with the value before them and are never generated.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -42,7 +43,7 @@ class Generated:
 class _State:
     """Loop state: cache, next position of each row [B], last final state [B, D], random key."""
 
-    cache: text.Cache
+    cache: Any
     position: Any
     last: Any
     key: Any
@@ -81,10 +82,10 @@ def _prefill(
     )
     stacked = not isinstance(weights.text.layers, tuple)
     batch = rows.input_ids.shape[0]
-    cache = text.empty_cache(config.text, batch, capacity, embeddings.dtype, stacked)
+    empty = text.empty_cache(config.text, batch, capacity, embeddings.dtype, stacked)
     states, cache = text.forward(
         weights.text, embeddings, rows.positions, config.text,
-        segments=rows.segments, cache=cache, deepstack=levels, dtype=dtype,
+        segments=rows.segments, cache=empty, deepstack=levels, dtype=dtype,
     )  # fmt: skip
     return _State(cache, rows.positions.max((0, 2)) + 1, states[:, -1], key)
 
@@ -114,7 +115,7 @@ def _say_words(
         fed = _feed(weights, state, token[:, None], (~done)[:, None].astype(jnp.int32), config)
         last = jnp.where(done[:, None], state.last, fed.last)
         words = jax.lax.dynamic_update_slice(words, token[:, None], (0, step))
-        return fed.replace(last=last), words, step + 1, done, length + ~done
+        return replace(fed, last=last), words, step + 1, done, length + ~done
 
     words = jnp.zeros((batch, max_words), jnp.int32)
     nobody = jnp.zeros(batch, bool)
@@ -143,6 +144,8 @@ def _fill_slots(
         return carry, (choice, jax.nn.softmax(scores, -1))
 
     slots = (program.forced, program.forced_real, program.allowed, program.allowed_real)
+    choices: Array
+    probabilities: Array
     _, (choices, probabilities) = jax.lax.scan(fill, (state, first, first_real), slots)
     return choices.swapaxes(0, 1), probabilities.swapaxes(0, 1)
 

@@ -1,8 +1,8 @@
 """The grammar of an answer as data: what text is fixed, and which values may stand in each slot.
 
-A `Schema` describes the text: words, a blank line, then a flat JSON object of named numbers. Compiled
-with a tokenizer it becomes a `SlotProgram`: for each slot the forced tokens before it and the few
-token ids allowed in it. A model driven by it cannot leave the grammar.
+A `Schema` describes the text: words, a blank line, then a flat JSON object of named numbers.
+Compiled with a tokenizer it becomes a `SlotProgram`: for each slot the forced tokens before it and
+the few token ids allowed in it. A model driven by it cannot leave the grammar.
 """
 
 from dataclasses import dataclass

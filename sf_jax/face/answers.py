@@ -310,7 +310,7 @@ def _line(where: str, number: int, text: str) -> Line:
 def _images(where: str, images: Any) -> list[str]:
     """Paths, given as such or as `{"bytes": null, "path": …}`."""
     images = images if isinstance(images, list) else [images]
-    paths = [image.get("path") if isinstance(image, dict) else image for image in images]
+    paths: list[Any] = [image.get("path") if isinstance(image, dict) else image for image in images]
     if not all(isinstance(path, str) for path in paths):
         raise AnswerError(f'{where}: "images" holds {_start(str(images))}, expected paths')
     return paths

@@ -94,9 +94,10 @@ def _row(index: int, name: str) -> Channel:
     side = "both"
     if name not in _UNSIDED:
         side = "left" if "Left" in name else "right" if "Right" in name else "both"
+    stem = re.findall("[A-Z][a-z]+", name)[0]
     mirror = re.sub("Left|Right", lambda m: "Right" if m.group() == "Left" else "Left", name)
     return Channel(
-        index=index, name=name, region=_REGIONS[re.match("[A-Z][a-z]+", name).group()], side=side,
+        index=index, name=name, region=_REGIONS[stem], side=side,
         low=-1.0 if angle else 0.0, high=1.0, unit="radian" if angle else "coefficient",
         mirror=mirror, mirror_sign=-1 if name.endswith(("Yaw", "Roll")) else 1,
     )  # fmt: skip

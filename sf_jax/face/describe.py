@@ -1,9 +1,9 @@
 """Stage I: coefficients → words in four fields, and the words back to channels and levels.
 
 Levels: a blendshape is mentioned from 0.15 on: slight up to 0.3, moderate up to 0.6, strong above.
-Head angles count from 0.1 rad on: slight up to 0.25, moderate up to 0.45, strong above; the angles of
-the eyes are spoken of through the EyeLook channels only. The rules for naming an emotion are the
-table `phrases.EMOTIONS`; asymmetry is named where the two sides differ by 0.15 or more.
+Head angles count from 0.1 rad on: slight up to 0.25, moderate up to 0.45, strong above; the angles
+of the eyes are spoken of through the EyeLook channels only. The rules for naming an emotion are
+the table `phrases.EMOTIONS`; asymmetry is named where the two sides differ by 0.15 or more.
 Source of the four fields: the released SemanticFace answers; wording and rules are this project's.
 """
 

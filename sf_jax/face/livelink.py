@@ -341,6 +341,7 @@ def write(
     if (fps is None) == (timecodes is None):
         raise LiveLinkError(f"{path}: give either fps or timecodes")
     if timecodes is None:
+        assert fps is not None  # one of the two is given
         timecodes = labels(len(rows), fps, seconds, start, drop_frame)
     for what, given in (("timecodes", timecodes), ("sources", sources)):
         if given is not None and len(given) != len(rows):

@@ -10,6 +10,7 @@ jitter of 0.02 at 30 frames a second moves at well below 1.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,9 @@ class OneEuro:
 
     def reset(self) -> None:
         """Forgets the frames seen: the next one passes through as it is."""
-        self._raw = self._smooth = self._speed = None
+        self._raw: Any = None
+        self._smooth: Any = None
+        self._speed: Any = None
         self._seconds: float | None = None
 
     def __call__(self, frame: np.ndarray, seconds: float | None = None) -> np.ndarray:
@@ -82,6 +85,7 @@ class OneEuro:
             raise ValueError("give the time of every frame or of none")
         if seconds is None:
             return 1.0 / self.fps
+        assert self._seconds is not None  # as the first check has it
         step = float(seconds) - self._seconds
         if not step >= 0:
             raise ValueError(f"time runs backwards, from {self._seconds:g} s to {seconds:g} s")

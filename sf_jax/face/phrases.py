@@ -29,17 +29,32 @@ ACTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "MouthPucker": (("", "lips", "puckered"), ("", "lips", "pursed")),
     "MouthRight": (("", "mouth", "drawn right"), ("", "mouth", "shifted right")),
     "MouthLeft": (("", "mouth", "drawn left"), ("", "mouth", "shifted left")),
-    "MouthSmile": (("mouth corner", "mouth corners", "raised"), ("lip corner", "lip corners", "pulled up")),
-    "MouthFrown": (("mouth corner", "mouth corners", "lowered"), ("lip corner", "lip corners", "pulled down")),
+    "MouthSmile": (
+        ("mouth corner", "mouth corners", "raised"),
+        ("lip corner", "lip corners", "pulled up"),
+    ),
+    "MouthFrown": (
+        ("mouth corner", "mouth corners", "lowered"),
+        ("lip corner", "lip corners", "pulled down"),
+    ),
     "MouthDimple": (("mouth corner", "mouth corners", "tucked in"), ("cheek", "cheeks", "dimpled")),
-    "MouthStretch": (("mouth corner", "mouth corners", "stretched"), ("lip corner", "lip corners", "drawn back")),
+    "MouthStretch": (
+        ("mouth corner", "mouth corners", "stretched"),
+        ("lip corner", "lip corners", "drawn back"),
+    ),
     "MouthRollLower": (("", "lower lip", "rolled in"), ("", "lower lip", "sucked in")),
     "MouthRollUpper": (("", "upper lip", "rolled in"), ("", "upper lip", "sucked in")),
     "MouthShrugLower": (("", "lower lip", "pushed up"), ("", "chin", "bunched up")),
     "MouthShrugUpper": (("", "upper lip", "pushed up"), ("", "upper lip", "bunched up")),
     "MouthPress": (("lip side", "lips", "pressed"), ("lip side", "lips", "tightened")),
-    "MouthLowerDown": (("lower lip side", "lower lip sides", "pulled down"), ("lower lip side", "lower lip sides", "lowered")),
-    "MouthUpperUp": (("upper lip side", "upper lip sides", "raised"), ("upper lip side", "upper lip sides", "pulled up")),
+    "MouthLowerDown": (
+        ("lower lip side", "lower lip sides", "pulled down"),
+        ("lower lip side", "lower lip sides", "lowered"),
+    ),
+    "MouthUpperUp": (
+        ("upper lip side", "upper lip sides", "raised"),
+        ("upper lip side", "upper lip sides", "pulled up"),
+    ),
     "TongueOut": (("", "tongue", "out"), ("", "tongue", "shown")),
     "JawForward": (("", "jaw", "thrust forward"), ("", "jaw", "pushed forward")),
     "JawRight": (("", "jaw", "shifted right"), ("", "jaw", "moved right")),
@@ -84,7 +99,7 @@ NEUTRAL = "neutral face"
 
 @dataclass(frozen=True)
 class Need:
-    """A stem at a least level: on both sides, on either, or on one side only (the other below 1)."""
+    """A stem at a least level: on both sides, on either, or on one only (the other below 1)."""
 
     stem: str
     level: int
@@ -119,8 +134,14 @@ EMOTIONS: tuple[EmotionRule, ...] = (
     ),
     EmotionRule(
         "surprise", ("surprise", "astonishment"),
-        ((Need("BrowInnerUp", 2), Need("BrowOuterUp", 2)), (Need("EyeWide", 2), Need("JawOpen", 2))),
-        (_any("MouthSmile", 2), _any("MouthFrown", 2), _any("MouthStretch", 2), _any("BrowDown", 1)),
+        (
+            (Need("BrowInnerUp", 2), Need("BrowOuterUp", 2)),
+            (Need("EyeWide", 2), Need("JawOpen", 2)),
+        ),
+        (
+            _any("MouthSmile", 2), _any("MouthFrown", 2),
+            _any("MouthStretch", 2), _any("BrowDown", 1),
+        ),
     ),
     EmotionRule(
         "disgust", ("disgust", "revulsion"),

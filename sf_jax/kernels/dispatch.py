@@ -41,7 +41,7 @@ def attention(
     Raises:
       ValueError: unknown implementation, or shapes that do not fit.
     """
-    heads, width = q_BTNH.shape[2:]
+    batch, length, heads, width = q_BTNH.shape
     if k_BSKH.shape != v_BSKH.shape or k_BSKH.shape[3] != width or heads % k_BSKH.shape[2]:
         raise ValueError(
             f"q {q_BTNH.shape}, k {k_BSKH.shape} and v {v_BSKH.shape} do not fit: "
@@ -51,7 +51,7 @@ def attention(
     if name not in _IMPLEMENTATIONS:
         raise ValueError(f"implementation {name!r} is none of {sorted(_IMPLEMENTATIONS)}")
     allowed = reference.mask(
-        q_BTNH.shape[:2], k_BSKH.shape[1], causal, q_segments, kv_segments, q_offset, kv_length
+        (batch, length), k_BSKH.shape[1], causal, q_segments, kv_segments, q_offset, kv_length
     )
     out, lse = _IMPLEMENTATIONS[name](
         q_BTNH, k_BSKH, v_BSKH, allowed, width**-0.5 if scale is None else scale

@@ -52,7 +52,7 @@ class TextConfig:
     def __post_init__(self) -> None:
         if sum(self.mrope_section) != self.head_dim // 2:
             raise ValueError(
-                f"mrope_section {self.mrope_section} must sum to head_dim / 2 = {self.head_dim // 2}"
+                f"mrope_section {self.mrope_section} must sum to head_dim / 2, {self.head_dim // 2}"
             )
 
 

@@ -40,6 +40,8 @@ def empty_cache(config: TextConfig, batch: int, size: int, dtype: Any, stacked: 
     """A cache of `size` slots for `batch` rows."""
     shape = (batch, size, config.num_key_value_heads, config.head_dim)
     layers = config.num_hidden_layers
+    k: Any
+    v: Any
     if stacked:
         k, v = jnp.zeros((layers, *shape), dtype), jnp.zeros((layers, *shape), dtype)
     else:
@@ -162,7 +164,8 @@ def forward(
     """
     if deepstack is None:
         deepstack = jnp.zeros((0, *embeddings.shape), embeddings.dtype)
-    length, kv_segments = None, segments
+    length: Any = None
+    kv_segments = segments
     if cache is not None:
         length = cache.length
         put = jax.vmap(lambda s, n, at: jax.lax.dynamic_update_slice(s, n, (at,)))

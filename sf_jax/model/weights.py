@@ -1,13 +1,13 @@
 """Every weight of the model, declared once.
 
 A `Weight` says shape, logical axes, initialiser and the tensor's name in Hugging Face checkpoints.
-`declare` builds the tree of them; from that tree come initial values (`initialise`), abstract shapes
-(`abstract`), the parameter count and the checkpoint map. Linear weights are stored [in, out];
-layers are stacked on a leading axis "layer" so that they can be scanned.
+`declare` builds the tree of them; from that tree come initial values (`initialise`), abstract
+shapes (`abstract`), the parameter count and the checkpoint map. Linear weights are stored [in,
+out]; layers are stacked on a leading axis "layer" so that they can be scanned.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -241,4 +241,4 @@ def unstack_layers(weights: Weights) -> Weights:
     layers = weights.text.layers
     count = jax.tree.leaves(layers)[0].shape[0]
     unstacked = tuple(jax.tree.map(lambda x, i=i: x[i], layers) for i in range(count))
-    return weights.replace(text=weights.text.replace(layers=unstacked))
+    return replace(weights, text=replace(weights.text, layers=unstacked))

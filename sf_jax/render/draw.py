@@ -1,6 +1,7 @@
 """Coefficients and a scene → a picture, a map of materials and landmark places."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -116,7 +117,8 @@ def _develop(picture: np.ndarray, scene: Scene, height: int, width: int) -> np.n
     image = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     if scene.jpeg is not None:
         encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg])[1]
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
+        decoded: Any = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        image = decoded[..., ::-1]
     return image
 
 

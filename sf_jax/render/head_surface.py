@@ -291,4 +291,8 @@ def build_skin() -> Skin:
     left = np.arange(mouth_start, mouth_start + 27)
     slit = np.concatenate([left, twin[left[1:-1]][::-1]])
     margin = np.arange(eye_count)
-    return Skin(both, triangles, mirror, *tags.T, slit=slit, margins=(margin, twin[margin]))
+    lip_side, lip_step, lid_side, lid_step = tags.T
+    return Skin(
+        both, triangles, mirror, lip_side, lip_step, lid_side, lid_step,
+        slit=slit, margins=(margin, twin[margin]),
+    )  # fmt: skip

@@ -124,7 +124,7 @@ def random_scene(seed: int, identity_seed: int | None = None, identities: int = 
     toon = bool(g.random() < 0.3)
     size = g.uniform(0, 1)
     yaw, pitch = g.uniform(-1.2, 1.2), g.uniform(-0.4, 1.0)
-    light = (np.sin(yaw), np.sin(pitch), np.cos(yaw) * np.cos(pitch))
+    light = (float(np.sin(yaw)), float(np.sin(pitch)), float(np.cos(yaw) * np.cos(pitch)))
     ambient = g.uniform(0.25, 0.7)
     return Scene(
         identity=np.clip(person.normal(0, 0.8, identities), -2, 2).astype(np.float32),
@@ -132,7 +132,7 @@ def random_scene(seed: int, identity_seed: int | None = None, identities: int = 
         face_share=float(g.uniform(0.5, 0.78)),
         centre=tuple(g.uniform(-0.08, 0.08, 2).tolist()),
         camera_yaw=float(g.uniform(-0.05, 0.05)), camera_pitch=float(g.uniform(-0.05, 0.05)),
-        light=tuple(map(float, light)), ambient=float(ambient),
+        light=light, ambient=float(ambient),
         key=float(g.uniform(0.3, 0.9)), fill=float(g.uniform(0, 0.3)),
         shine=float(g.uniform(0, 0.3)),
         colours=_colours(person, toon),

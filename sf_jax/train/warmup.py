@@ -1,9 +1,9 @@
 """Vision warm-up: the tower learns from dense targets before a language model reads it.
 
 A language model gives a fresh tower little to learn from. Here the tower is trained by direct
-regression of named numbers and of landmark places, both read off the *merged tokens* by queries that
-share one projection (so that what they read is stored the way attention can find it, not by place),
-and by labelling what each patch shows. The read-out is thrown away afterwards.
+regression of named numbers and of landmark places, both read off the *merged tokens* by queries
+that share one projection (so that what they read is stored the way attention can find it, not by
+place), and by labelling what each patch shows. The read-out is thrown away afterwards.
 """
 
 from typing import Any
