@@ -53,15 +53,12 @@ def crop_square(image: np.ndarray, box: Box) -> np.ndarray:
     row, column, height, width = box
     half = max(1, round(max(height, width) * MARGIN / 2))
     middle = row + height // 2 - round(RAISE * height), column + width // 2
-    inside, beyond = [], []
-    for centre, length in zip(middle, image.shape[:2], strict=True):
-        # Where the box lies outside altogether, one row or column of the picture remains.
-        low = min(max(0, centre - half), length - 1)
-        high = max(min(length, centre + half), low + 1)
-        inside.append(slice(low, high))
-        before = min(max(0, low - (centre - half)), 2 * half - (high - low))
-        beyond += [before, 2 * half - (high - low) - before]
-    return cv2.copyMakeBorder(image[tuple(inside)], *beyond, cv2.BORDER_REPLICATE)
+    # Positions beyond the picture are those of its nearest edge.
+    rows, columns = (
+        np.clip(np.arange(centre - half, centre + half), 0, length - 1)
+        for centre, length in zip(middle, image.shape[:2], strict=True)
+    )
+    return image[rows[:, None], columns]
 
 
 class Cropper:
