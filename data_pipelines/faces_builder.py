@@ -20,6 +20,9 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    # Where TFDS looks for checksums of downloads, of which there are none; its own search needs a
+    # package (importlib_resources) that it does not install.
+    code_path = None
 
     def __init__(
         self, *, train: int = 10_000, evaluation: int = 1000, seed: int = 0, **options: Any
@@ -52,9 +55,16 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
 
 
 def build(directory: Path, train: int, evaluation: int, seed: int = 0) -> SyntheticFaces:
-    """Writes the dataset as ArrayRecord; read it with `.as_data_source()`."""
+    """Writes the dataset as ArrayRecord; read it with `.as_data_source()`.
+
+    Raises:
+      ValueError: the directory holds the dataset with other numbers of faces.
+    """
     builder = SyntheticFaces(data_dir=directory, train=train, evaluation=evaluation, seed=seed)
     builder.download_and_prepare(file_format="array_record")
+    found = {split: builder.info.splits[split].num_examples for split in builder.counts}
+    if found != builder.counts:  # TFDS keeps what is there
+        raise ValueError(f"{directory}: holds {found} faces, expected {builder.counts}; remove it")
     return builder
 
 

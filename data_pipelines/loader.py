@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import grain.python as grain
 import numpy as np
@@ -11,14 +11,36 @@ from data_pipelines import records
 from sf_jax.face.channels import mirror
 
 
-class _Decode(grain.RandomMapTransform):
-    """Bytes → record, mirrored by chance."""
+class _Source:
+    """The records of several files in order; an error names the file and the record in it."""
+
+    def __init__(self, paths: list[str]):
+        self.paths = paths
+        self.ends = np.cumsum([records.count(path) for path in paths])
+        self.source = grain.ArrayRecordDataSource(paths)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        index = int(index)
+        file = int(np.searchsorted(self.ends, index, side="right"))
+        before = int(self.ends[file - 1]) if file else 0
+        where = f"{self.paths[file]}, record {index - before}"
+        try:
+            data = self.source[index]
+        except Exception as error:  # the reader's errors have no common class
+            raise records.RecordError(f"{where}: damaged") from error
+        return records.decode(data, where)
+
+
+class _Mirror(grain.RandomMapTransform):
+    """Mirrors records by chance."""
 
     def __init__(self, mirror_share: float, landmark_mirror: np.ndarray | None):
         self.mirror_share, self.landmark_mirror = mirror_share, landmark_mirror
 
-    def random_map(self, element: bytes, rng: np.random.Generator) -> dict[str, Any]:
-        record = records.decode(element)
+    def random_map(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         if rng.random() < self.mirror_share:
             record = mirrored(record, self.landmark_mirror)
         return record
@@ -28,12 +50,17 @@ def mirrored(record: dict[str, Any], landmark_mirror: np.ndarray | None) -> dict
     """The record of the mirrored picture. The words are dropped: they name the other side.
 
     `landmark_mirror` int [J] is the landmark opposite each one; needed where there are landmarks.
+
+    Raises:
+      ValueError: there are landmarks and no `landmark_mirror`.
     """
+    if "landmarks" in record and landmark_mirror is None:
+        raise ValueError("mirroring records with landmarks needs landmark_mirror")
     out = {**record, "image": record["image"][:, ::-1], "rationale": ""}
     out["coefficients"] = mirror(record["coefficients"])
     if "parts" in record:
         out["parts"] = record["parts"][:, ::-1]
-    if "landmarks" in record and landmark_mirror is not None:
+    if "landmarks" in record:
         flipped = record["landmarks"] * np.array([-1, 1], np.float32) + np.array([1, 0], np.float32)
         out["landmarks"] = flipped[landmark_mirror]
     return out
@@ -67,11 +94,11 @@ def faces(
     """
     if batch_size % process_count:
         raise ValueError(f"batch_size {batch_size} is no multiple of {process_count} processes")
-    source = grain.ArrayRecordDataSource(records.files(directory))
+    source = _Source(records.files(directory))
     data = grain.MapDataset.source(source).seed(seed)
     if shuffle:
         data = data.shuffle()
-    data = data.repeat(epochs).random_map(_Decode(mirror_share, landmark_mirror))
+    data = data.repeat(epochs).random_map(_Mirror(mirror_share, landmark_mirror))
     # Process p takes records p, p + n, …: a step's shares together are consecutive records.
     data = data[process_index::process_count]
     data = data.batch(batch_size // process_count, drop_remainder=True, batch_fn=collate)

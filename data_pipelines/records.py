@@ -38,12 +38,25 @@ def decode(data: bytes, where: str = "record") -> dict[str, Any]:
     if not isinstance(record, dict) or any(name not in record for name in FIELDS):
         missing = [name for name in FIELDS if not isinstance(record, dict) or name not in record]
         raise RecordError(f"{where}: field {missing[0]!r} is missing")
-    image = cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR)
+    return {**record, "image": _picture(record["image"], where),
+            "coefficients": _numbers(record["coefficients"], where)}  # fmt: skip
+
+
+def _picture(stored: Any, where: str) -> np.ndarray:
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR)
+    except (TypeError, ValueError, cv2.error):  # no bytes, or none in them
+        image = None
     if image is None:
         raise RecordError(f"{where}: field 'image' is not a readable picture")
-    if np.shape(record["coefficients"]) != (61,) or not np.isfinite(record["coefficients"]).all():
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _numbers(stored: Any, where: str) -> np.ndarray:
+    numeric = isinstance(stored, np.ndarray) and np.issubdtype(stored.dtype, np.number)
+    if not numeric or stored.shape != (61,) or not np.isfinite(stored).all():
         raise RecordError(f"{where}: field 'coefficients' is not 61 finite numbers")
-    return {**record, "image": cv2.cvtColor(image, cv2.COLOR_BGR2RGB)}
+    return stored
 
 
 def write(path: str | os.PathLike, records: Iterable[dict[str, Any]]) -> int:
@@ -51,11 +64,17 @@ def write(path: str | os.PathLike, records: Iterable[dict[str, Any]]) -> int:
     partial = Path(f"{path}.partial")
     writer = ArrayRecordWriter(str(partial), "group_size:1")
     count = 0
-    for record in records:
-        writer.write(encode(record))
-        count += 1
-    writer.close()
-    os.replace(partial, path)
+    try:
+        try:
+            for record in records:
+                writer.write(encode(record))
+                count += 1
+        finally:
+            writer.close()
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     return count
 
 
@@ -65,13 +84,31 @@ def read(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
     Raises:
       RecordError: the file or a record is damaged; the message names file and record.
     """
-    try:
-        reader = ArrayRecordReader(str(path))
-    except Exception as error:  # the reader's errors have no common class
-        raise RecordError(f"{path}: truncated or not an ArrayRecord file") from error
+    reader = _open(path)
     for i in range(reader.num_records()):
-        yield decode(reader.read([i])[0], f"{path}, record {i}")
-    reader.close()
+        where = f"{path}, record {i}"
+        try:
+            data = reader.read([i])[0]
+        except Exception as error:  # the reader's errors have no common class
+            raise RecordError(f"{where}: damaged") from error
+        yield decode(data, where)
+
+
+def count(path: str | os.PathLike) -> int:
+    """The number of records in a file.
+
+    Raises:
+      RecordError: the file is truncated or none of records.
+    """
+    return _open(path).num_records()
+
+
+def _open(path: str | os.PathLike) -> Any:
+    """A reader of a sound file; closed when it is dropped."""
+    reader = ArrayRecordReader(str(path))
+    if not reader.ok():  # opening never raises, and a broken file would pass for an empty one
+        raise RecordError(f"{path}: missing, truncated or not an ArrayRecord file")
+    return reader
 
 
 def files(directory: str | os.PathLike) -> list[str]:
@@ -84,8 +121,5 @@ def files(directory: str | os.PathLike) -> list[str]:
     if not paths:
         raise RecordError(f"{directory}: holds no *.array_record file")
     for path in paths:
-        try:
-            ArrayRecordReader(path).close()
-        except Exception as error:  # the reader's errors have no common class
-            raise RecordError(f"{path}: truncated or not an ArrayRecord file") from error
+        _open(path)
     return paths

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sf_jax.decode.prompt import Rows, prompt_ids, rows
+from sf_jax.decode.prompt import NUMBERS_ONLY, WITH_WORDS, Rows, prompt_ids, rows
 from sf_jax.decode.schema import Schema, SlotProgram, compile_program
 from sf_jax.decode.tokenizer import IM_END, Tokenizer
 from sf_jax.face.describe import describe
@@ -137,6 +137,4 @@ def vocabulary_texts(coefficients: np.ndarray) -> list[str]:
 
 
 def _prompt_texts() -> list[str]:
-    from sf_jax.decode.prompt import NUMBERS_ONLY, WITH_WORDS
-
     return [WITH_WORDS, NUMBERS_ONLY, "user", "assistant", IM_END]

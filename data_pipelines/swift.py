@@ -1,7 +1,7 @@
 """MS-SWIFT training JSONL (messages with the answer, images) → face records."""
 
 import argparse
-import os
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,38 @@ def line_record(line: answers.Line, path: Path, eye_pitch: str) -> dict[str, Any
 def convert(
     path: Path, skip_bad: bool = False, eye_pitch: str = "down"
 ) -> Iterator[dict[str, Any]]:
-    """Records of a file, in order. With `skip_bad` each bad line is printed and left out."""
-    for line in tqdm(answers.read_lines(path), desc="import", unit="line"):
-        try:
-            yield line_record(line, path, eye_pitch)
-        except RecordError as error:
-            if not skip_bad:
-                raise
-            tqdm.write(f"left out: {error}")
+    """Records of a file, in order. With `skip_bad` each bad line is printed and left out.
+
+    Raises:
+      RecordError: a line is bad and not to be skipped, or none is left.
+    """
+    count = 0
+    with path.open("rb") as file:
+        for number, text in enumerate(tqdm(file, desc="import", unit="line"), 1):
+            text = text.removeprefix(codecs.BOM_UTF8).strip()
+            if not text:
+                continue
+            try:
+                record = line_record(_line(path, number, text), path, eye_pitch)
+            except RecordError as error:
+                if not skip_bad:
+                    raise
+                tqdm.write(f"left out: {error}")
+            else:
+                count += 1
+                yield record
+    if count == 0:
+        raise RecordError(f"{path}: no line could be used")
+
+
+def _line(path: Path, number: int, text: bytes) -> answers.Line:
+    where = f"{path}, line {number}"
+    try:
+        return answers.read_line(where, number, text.decode())
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{where}: not UTF-8: {error}") from error
+    except answers.AnswerError as error:
+        raise RecordError(str(error)) from error
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -65,7 +89,4 @@ def main(argv: list[str] | None = None) -> None:
     target = options.out / f"{options.file.stem}.array_record"
     lines = convert(options.file, options.skip_bad, options.eye_pitch)
     count = records.write(target, lines)
-    if count == 0:
-        os.unlink(target)
-        raise RecordError(f"{options.file}: no line could be used")
     print(f"{count} records in {target}")

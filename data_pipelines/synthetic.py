@@ -1,6 +1,8 @@
 """Rendered faces: pictures with exact coefficients, deterministic from a seed."""
 
 import argparse
+import contextlib
+import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,14 @@ def face_record(index: int, seed: int, split: str, rig: Rig | None = None) -> di
     """Record `index` of a split. People of the evaluation split are in no training picture.
 
     One in eight pictures is not square.
+
+    Raises:
+      ValueError: there is no such split, or `index` would reach into the other split.
     """
+    if split not in ("train", "evaluation"):
+        raise ValueError(f"the split is 'train' or 'evaluation', not {split!r}")
+    if not 0 <= index < EVALUATION_OFFSET:
+        raise ValueError(f"record {index} of split {split}: expected 0 to {EVALUATION_OFFSET - 1}")
     rig = rig or builtin()
     number = seed * 10_000_000 + index + (EVALUATION_OFFSET if split == "evaluation" else 0)
     g = np.random.default_rng([3, number])
@@ -59,22 +68,25 @@ def face_record(index: int, seed: int, split: str, rig: Rig | None = None) -> di
 def _write_shard(job: tuple[str, int, int, int, str]) -> int:
     path, start, stop, seed, split = job
     if Path(path).exists():
-        return stop - start
+        with contextlib.suppress(records.RecordError):
+            if records.count(path) >= stop - start:
+                return stop - start
     return records.write(path, (face_record(i, seed, split) for i in range(start, stop)))
 
 
 def render(
     out: str | Path, count: int, *, split: str = "train", seed: int = 0, workers: int = 2
 ) -> None:
-    """Renders `count` faces into files of 2,000; files already there are kept, so it resumes."""
+    """Renders `count` faces into files of 2,000; whole files are kept, so it resumes."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     jobs = [
         (str(out / f"{split}-{i // SHARD:05d}.array_record"), i, min(i + SHARD, count), seed, split)
         for i in range(0, count, SHARD)
     ]
+    # A fork would copy the locks of JAX's threads as they happen to be.
     with (
-        ProcessPoolExecutor(workers) as pool,
+        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
         tqdm(total=count, desc=f"render {split}", unit="face") as bar,
     ):
         for written in pool.map(_write_shard, jobs):

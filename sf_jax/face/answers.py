@@ -283,12 +283,17 @@ def read_lines(path: str | Path) -> Iterator[Line]:
         try:
             for number, text in enumerate(file, 1):
                 if text.strip():
-                    yield _line(f"{path}, line {number}", number, text)
+                    yield read_line(f"{path}, line {number}", number, text)
         except UnicodeDecodeError as error:
             raise AnswerError(f"{path}: not a text file in UTF-8: {error}") from error
 
 
-def _line(where: str, number: int, text: str) -> Line:
+def read_line(where: str, number: int, text: str) -> Line:
+    """Reads one line of MS-SWIFT JSONL; `where` names it in errors.
+
+    Raises:
+      AnswerError: it is no such record.
+    """
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:

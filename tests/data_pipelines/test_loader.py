@@ -1,0 +1,152 @@
+"""Batches: the same every time, resumable, the same for any number of processes, mirrored whole."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_pipelines import loader, records
+from data_pipelines.records import RecordError
+from sf_jax.face.channels import INDEX, mirror
+
+OPPOSITE = np.array([1, 0, 2])
+
+
+def record(number: int) -> dict[str, Any]:
+    g = np.random.default_rng([8, number])
+    return {
+        "image": g.integers(0, 256, (16, 24, 3)).astype(np.uint8),
+        "coefficients": g.random(61).astype(np.float32),
+        "rationale": f"face {number}",
+        "landmarks": g.random((3, 2)).astype(np.float32),
+        "parts": g.integers(0, 9, (4, 4)).astype(np.uint8),
+        "identity": number,
+    }
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """23 records in three files."""
+    path = tmp_path_factory.mktemp("records")
+    numbers = iter(range(23))
+    for i, count in enumerate((9, 4, 10)):
+        rows = [record(n) for n in itertools.islice(numbers, count)]
+        records.write(path / f"train-{i}.array_record", rows)
+    return path
+
+
+def collate(rows: Any) -> dict[str, np.ndarray]:
+    return {name: np.stack([row[name] for row in rows]) for name in ("identity", "image")}
+
+
+def take(batches: Any, count: int) -> list[dict[str, np.ndarray]]:
+    return list(itertools.islice(batches, count))
+
+
+def assert_same(found: list[dict[str, np.ndarray]], expected: list[dict[str, np.ndarray]]) -> None:
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        for name in b:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def build(directory: Path, size: int = 4, **options: Any) -> Any:
+    return loader.faces(directory, size, collate, landmark_mirror=OPPOSITE, **options)
+
+
+def test_a_seed_gives_the_same_batches(directory: Path) -> None:
+    options = {"mirror_share": 0.5, "seed": 3}
+    first = take(build(directory, **options), 12)
+    assert_same(take(build(directory, threads=1, **options), 12), first)
+    other = take(build(directory, mirror_share=0.5, seed=4), 12)
+    assert any((a["identity"] != b["identity"]).any() for a, b in zip(first, other, strict=True))
+
+
+def test_an_epoch_holds_every_record_once(directory: Path) -> None:
+    batches = list(build(directory, 1, epochs=1))
+    assert sorted(int(batch["identity"][0]) for batch in batches) == list(range(23))
+    plain = [int(batch["identity"][0]) for batch in build(directory, 1, epochs=1, shuffle=False)]
+    assert plain == list(range(23))
+
+
+def test_each_epoch_is_shuffled_and_mirrored_anew(directory: Path) -> None:
+    batches = take(build(directory, 1, mirror_share=0.5), 46)
+    order = [int(batch["identity"][0]) for batch in batches]
+    assert sorted(order[:23]) == sorted(order[23:]) == list(range(23))
+    assert order[:23] != order[23:]
+    flipped = np.zeros((2, 23), bool)
+    for i, batch in enumerate(batches):
+        n = int(batch["identity"][0])
+        flipped[i // 23, n] = (batch["image"][0] != record(n)["image"]).any()
+    assert 6 < flipped[0].sum() < 18 and (flipped[0] != flipped[1]).any()
+
+
+@pytest.mark.parametrize("seen", [0, 1, 7])
+def test_resuming_continues_exactly(directory: Path, seen: int) -> None:
+    options = {"mirror_share": 0.5, "seed": 1}
+    whole = take(build(directory, **options), 14)
+    stopped = build(directory, **options)
+    take(stopped, seen)
+    state = stopped.get_state()
+    take(stopped, 3)  # work after the checkpoint is lost
+    resumed = build(directory, **options)
+    resumed.set_state(state)
+    assert_same(take(resumed, 14 - seen), whole[seen:])
+
+
+def test_shares_of_two_processes_make_the_batch_of_one(directory: Path) -> None:
+    options = {"mirror_share": 0.5, "seed": 2}
+    whole = take(build(directory, 8, **options), 9)
+    shares = [
+        take(build(directory, 8, process_index=p, process_count=2, **options), 9) for p in (0, 1)
+    ]
+    for batch, left, right in zip(whole, *shares, strict=True):
+        for name, expected in batch.items():
+            both = np.stack([left[name], right[name]], 1).reshape(expected.shape)
+            np.testing.assert_array_equal(both, expected)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(directory: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size 9 is no multiple of 2 processes"):
+        build(directory, 9, process_count=2)
+
+
+def test_mirroring_flips_picture_landmarks_and_coefficients() -> None:
+    plain = record(5)
+    out = loader.mirrored(plain, OPPOSITE)
+    np.testing.assert_array_equal(out["image"][:, 0], plain["image"][:, -1])
+    np.testing.assert_array_equal(out["parts"], plain["parts"][:, ::-1])
+    x, y = plain["landmarks"].T
+    np.testing.assert_allclose(out["landmarks"][0], [1 - x[1], y[1]], atol=1e-6)
+    np.testing.assert_allclose(out["landmarks"][2], [1 - x[2], y[2]], atol=1e-6)
+    left, right = INDEX["MouthSmileLeft"], INDEX["MouthSmileRight"]
+    assert out["coefficients"][left] == plain["coefficients"][right]
+    np.testing.assert_array_equal(out["coefficients"], mirror(plain["coefficients"]))
+    assert out["rationale"] == "" and plain["rationale"] == "face 5"
+
+    again = loader.mirrored(out, OPPOSITE)
+    for name in ("image", "parts", "coefficients"):
+        np.testing.assert_array_equal(again[name], plain[name])
+    np.testing.assert_allclose(again["landmarks"], plain["landmarks"], atol=1e-6)
+
+
+def test_landmarks_are_not_mirrored_without_their_opposites() -> None:
+    with pytest.raises(ValueError, match="landmark_mirror"):
+        loader.mirrored(record(0), None)
+    bare = {k: v for k, v in record(0).items() if k not in ("landmarks", "parts")}
+    np.testing.assert_array_equal(loader.mirrored(bare, None)["image"], bare["image"][:, ::-1])
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    records.write(tmp_path / "a.array_record", [record(0)])
+    wrong = {**record(1), "coefficients": np.zeros(52, np.float32)}
+    records.write(tmp_path / "b.array_record", [record(2), wrong])
+    with pytest.raises(RecordError, match=r"b\.array_record, record 1: field 'coefficients'"):
+        list(build(tmp_path, 1, epochs=1))
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="holds no"):
+        build(tmp_path)

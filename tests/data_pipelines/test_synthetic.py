@@ -1,0 +1,120 @@
+"""Rendered records: the same every time, people kept apart, rendering resumed."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_pipelines import records, synthetic
+from data_pipelines.sampler import sample
+from sf_jax.face.describe import describe
+from sf_jax.render.draw import BACKGROUND
+
+
+def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("split", ["train", "evaluation"])
+def test_a_record_is_the_same_every_time(split: str) -> None:
+    one = synthetic.face_record(4, 1, split)
+    assert_equal(synthetic.face_record(4, 1, split), one)
+    for other in (synthetic.face_record(5, 1, split), synthetic.face_record(4, 2, split)):
+        assert (other["coefficients"] != one["coefficients"]).any()
+
+
+def test_fields_belong_together() -> None:
+    found = [synthetic.face_record(i, 0, "train") for i in range(40)]
+    for record in found:
+        height, width = record["image"].shape[:2]
+        assert (height, width) in ((96, 96), (64, 128), (128, 64))
+        assert record["dense"] == (height == width)
+        assert record["parts"].shape == (24, 24) and record["parts"].dtype == np.uint8
+        assert (record["parts"] != BACKGROUND).any() == record["dense"]
+        assert np.median(np.abs(record["landmarks"] - 0.5)) < 0.4  # shares of the sides
+        np.testing.assert_array_equal(record["coefficients"], sample(record["seed"]))
+        words = describe(record["coefficients"], record["seed"]).text
+        assert record["rationale"] == words
+    assert 0 < sum(not record["dense"] for record in found) < 15
+
+
+def test_people_of_the_splits_are_disjoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Undrawn(Exception):
+        pass
+
+    people: dict[str, set[int]] = {"train": set(), "evaluation": set()}
+    seeds: dict[str, set[int]] = {"train": set(), "evaluation": set()}
+
+    def note(number: int, person: int, identities: int) -> None:
+        people[split].add(person)
+        seeds[split].add(number)
+        raise Undrawn
+
+    monkeypatch.setattr(synthetic, "random_scene", note)
+    for split in people:
+        for seed in (0, 1):
+            for index in (*range(1500), synthetic.EVALUATION_OFFSET - 1):
+                with pytest.raises(Undrawn):
+                    synthetic.face_record(index, seed, split)
+    assert not people["train"] & people["evaluation"]
+    assert not seeds["train"] & seeds["evaluation"]
+    assert all(len(numbers) == 3002 for numbers in seeds.values())
+
+
+def test_a_record_outside_its_split_is_refused() -> None:
+    for index in (-1, synthetic.EVALUATION_OFFSET):
+        with pytest.raises(ValueError, match=f"record {index} of split train"):
+            synthetic.face_record(index, 0, "train")
+    with pytest.raises(ValueError, match="'train' or 'evaluation', not 'test'"):
+        synthetic.face_record(0, 0, "test")
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "SHARD", 2)
+    monkeypatch.setattr(
+        synthetic, "ProcessPoolExecutor", lambda workers, _: ThreadPoolExecutor(workers)
+    )
+
+
+def contents(folder: Path) -> list[dict[str, Any]]:
+    return [record for path in records.files(folder) for record in records.read(path)]
+
+
+def test_rendering_resumes(tmp_path: Path, small_shards: None) -> None:
+    synthetic.render(tmp_path, 5, seed=3)
+    paths = [Path(path) for path in records.files(tmp_path)]
+    assert [path.name for path in paths] == [f"train-0000{i}.array_record" for i in range(3)]
+    times = [path.stat().st_mtime_ns for path in paths]
+    first = contents(tmp_path)
+    for i, record in enumerate(first):
+        assert_equal(record, synthetic.face_record(i, 3, "train"))
+
+    paths[1].unlink()
+    synthetic.render(tmp_path, 5, seed=3)
+    again = contents(tmp_path)
+    assert len(again) == 5
+    for a, b in zip(first, again, strict=True):
+        assert_equal(a, b)
+    assert [paths[i].stat().st_mtime_ns for i in (0, 2)] == [times[0], times[2]]
+
+
+def test_a_short_or_damaged_file_is_rendered_again(tmp_path: Path, small_shards: None) -> None:
+    synthetic.render(tmp_path, 3)
+    (tmp_path / "train-00000.array_record").write_bytes(b"cut off")
+    synthetic.render(tmp_path, 4)
+    seeds = [record["seed"] for record in contents(tmp_path)]
+    assert seeds == [0, 1, 2, 3]
+
+
+def test_main_renders_in_processes(tmp_path: Path) -> None:
+    synthetic.main(["--out", str(tmp_path), "--count", "2", "--split", "evaluation",
+                    "--workers", "1"])  # fmt: skip
+    (path,) = records.files(tmp_path)
+    assert Path(path).name == "evaluation-00000.array_record"
+    for i, record in enumerate(records.read(path)):
+        assert_equal(record, synthetic.face_record(i, 0, "evaluation"))
