@@ -42,7 +42,7 @@ def read_noted(
 
     Grey, 16-bit, palette, CMYK and transparent pictures are converted: 16 bits are scaled, not cut,
     and transparent pixels lie on grey. EXIF rotation is applied. Of an animation the first frame is
-    read. A file of more than `WORKING_SIDE` on both sides is shrunk by a whole factor.
+    read. A picture of more than `WORKING_SIDE` on both sides is shrunk by a whole factor.
 
     Raises:
       ImageError: missing, empty, truncated, corrupt, too large, or an array of another form.

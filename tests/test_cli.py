@@ -339,3 +339,7 @@ def test_a_whole_or_no_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.json"):
         write_json(tmp_path / "a.json", as_json(action, "é.png", action.coefficients))
     assert names(tmp_path) == ["a.json"] and (tmp_path / "a.json").read_text() == before
+    (tmp_path / "taken.json").mkdir()
+    with pytest.raises(OSError):
+        write_json(tmp_path / "taken.json", {})
+    assert names(tmp_path) == ["a.json", "taken.json"]

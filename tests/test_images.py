@@ -255,6 +255,22 @@ def test_pil_pictures_are_read_and_left_as_they_were(colour: np.ndarray) -> None
     np.testing.assert_array_equal(read, np.array(opened.convert("RGB")))
 
 
+def test_a_vast_pil_picture_keeps_its_size() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (4200, 4200), 90).save(buffer, "jpeg")
+    opened = Image.open(buffer)
+    assert max(read_image(opened).shape) < 4200 and opened.size == (4200, 4200)
+
+
+def test_of_an_open_animation_the_frame_shown_is_read(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (9, 9), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    with Image.open(tmp_path / "a.gif") as opened:
+        opened.seek(1)
+        assert read_image(opened)[4, 4].tolist() == [0, 0, 255]
+        assert opened.tell() == 1
+
+
 def test_a_truncated_pil_picture_is_an_image_error(colour: np.ndarray) -> None:
     with pytest.raises(ImageError, match="damaged or truncated"):
         read_image(Image.open(io.BytesIO(encoded(colour, "jpeg")[:-800])))

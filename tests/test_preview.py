@@ -67,7 +67,7 @@ def test_all_channels_at_once_and_any_words(tmp_path: Path) -> None:
     everything = action_of()
     everything.coefficients[:] = np.linspace(-1, 1, 61)
     everything.rationale = SimpleNamespace(
-        expression="$x^ {", movements="word " * 900, emotion="", symmetry=r"\alpha"
+        expression="$x^ {$", movements="word " * 900, emotion="", symmetry=r"\alpha"
     )
     drawn(tmp_path, np.zeros((9, 9, 3), np.uint8), everything)
 
