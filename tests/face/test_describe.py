@@ -1,0 +1,156 @@
+"""Words and numbers can be checked against each other."""
+
+import numpy as np
+import pytest
+
+from sf_jax.face.channels import BLENDSHAPES, HIGH, INDEX, LOW, NAMES, mirror
+from sf_jax.face.describe import (
+    Description,
+    DescriptionError,
+    channels_of,
+    check,
+    describe,
+    head_level,
+    level,
+    read,
+)
+from sf_jax.face.phrases import ACTIONS, EMOTIONS
+
+EDGES = (0.0, 0.149, 0.15, 0.3, 0.301, 0.6, 0.601, 1.0)
+
+
+def faces(count: int) -> np.ndarray:
+    """Sparse, dense and borderline faces."""
+    g = np.random.default_rng(0)
+    values = np.where(g.random((count, 61)) < g.uniform(0.05, 0.9, (count, 1)), 1, 0)
+    values = values * g.beta(1.2, 1.5, (count, 61))
+    borderline = g.random((count, 61)) < 0.1
+    values = np.where(borderline, g.choice(EDGES, (count, 61)), values)
+    values[:, 52:] = g.uniform(-1, 1, (count, 9)) * (g.random((count, 9)) < 0.6)
+    same = g.random(count) < 0.4  # both sides alike, so that clauses merge
+    values[same] = (values[same] + mirror(values[same])) / 2
+    return np.clip(values, LOW, HIGH)
+
+
+@pytest.fixture(scope="module")
+def many() -> np.ndarray:
+    return faces(5000)
+
+
+def test_reader_recovers_every_channel_at_its_level(many) -> None:
+    for seed, face in enumerate(many):
+        found = read(describe(face, seed).text).levels
+        expected = {name: level(face[INDEX[name]]) for name in NAMES[BLENDSHAPES]}
+        heads = ("HeadYaw", "HeadPitch", "HeadRoll")
+        expected |= {name: head_level(face[INDEX[name]]) for name in heads}
+        assert found == {name: n for name, n in expected.items() if n}
+        assert all(name in found for name in NAMES[BLENDSHAPES] if face[INDEX[name]] > 0.3)
+        assert check(describe(face, seed).text, face) == []
+
+
+def supported(name: str, face: np.ndarray) -> bool:
+    """The rule table read again, on numbers instead of levels."""
+    least = {1: 0.15, 2: 0.3 + 1e-9, 3: 0.6 + 1e-9}
+
+    def holds(need) -> bool:
+        values = [face[INDEX[channel]] for channel in channels_of(need.stem)]
+        if need.sides == "one":
+            return max(values) >= least[need.level] and min(values) < 0.15
+        return (max if need.sides == "either" else min)(values) >= least[need.level]
+
+    rule = next(rule for rule in EMOTIONS if rule.name == name)
+    needed = all(any(holds(need) for need in group) for group in rule.groups)
+    return needed and not any(holds(need) for need in rule.forbidden)
+
+
+def test_no_emotion_without_its_movements(many) -> None:
+    named = set()
+    for seed, face in enumerate(many):
+        emotion = read(describe(face, seed).text).emotion
+        if emotion is None:
+            assert not any(supported(rule.name, face) for rule in EMOTIONS)
+        else:
+            assert supported(emotion, face)
+            named.add(emotion)
+    assert len(named) >= 4  # the sample does reach the rules
+
+
+@pytest.mark.parametrize(
+    ("actions", "emotion"),
+    [
+        ({"MouthSmile": 0.8, "CheekSquint": 0.4}, "happiness"),
+        ({"MouthSmile": 0.5}, None),
+        ({"BrowInnerUp": 0.7, "MouthFrown": 0.5}, "sadness"),
+        ({"MouthLowerDown": 0.9}, None),  # a bared lower lip alone is no sadness
+        ({"BrowDown": 0.7, "NoseSneer": 0.4}, "anger"),
+        ({"BrowOuterUp": 0.7, "JawOpen": 0.5}, "surprise"),
+        ({"BrowInnerUp": 0.7, "EyeWide": 0.5, "MouthStretch": 0.5}, "fear"),
+        ({"NoseSneer": 0.7, "MouthUpperUp": 0.5}, "disgust"),
+        ({"MouthSmileLeft": 0.5}, "contempt"),
+        ({}, None),
+    ],
+)
+def test_emotions_by_example(actions, emotion) -> None:
+    face = np.zeros(61)
+    for stem, value in actions.items():
+        for name in channels_of(stem) if stem not in INDEX else (stem,):
+            face[INDEX[name]] = value
+    assert read(describe(face).text).emotion == emotion
+
+
+def test_mirrored_face_swaps_sides(many) -> None:
+    for seed, face in enumerate(many[:300]):
+        here, there = read(describe(face, seed).text), read(describe(mirror(face), seed).text)
+        swapped = np.zeros(61)
+        for name, number in here.levels.items():
+            swapped[INDEX[name]] = number
+        expected = mirror(swapped)
+        found = np.zeros(61)
+        for name, number in there.levels.items():
+            found[INDEX[name]] = number
+        np.testing.assert_array_equal(found, expected)
+        other = {"left": "right", "right": "left"}
+        assert there.asymmetric == {stem: other[side] for stem, side in here.asymmetric.items()}
+
+
+def test_wording_varies_with_the_seed_and_only_with_it() -> None:
+    face = faces(30)[7]
+    texts = {describe(face, seed).text for seed in range(30)}
+    assert len(texts) > 5
+    assert describe(face, 3) == describe(face, 3)
+
+
+def test_every_action_is_readable_alone() -> None:
+    for stem in ACTIONS:
+        for name in channels_of(stem):
+            face = np.zeros(61)
+            face[INDEX[name]] = 0.5
+            assert read(describe(face).text).levels == {name: 2}
+
+
+def test_unknown_words_are_named() -> None:
+    text = describe(np.zeros(61)).text
+    assert read(text).levels == {}
+    with pytest.raises(DescriptionError, match="ears clearly wiggled"):
+        read(text.replace("at rest", "Ears: both ears clearly wiggled"))
+    with pytest.raises(DescriptionError, match="emotion 'ennui'"):
+        read(text.replace("not clearly observable", "ennui"))
+
+
+def test_contradictions_are_found() -> None:
+    face = np.zeros(61)
+    face[INDEX["JawOpen"]] = 0.9
+    text = describe(face).text
+    face[INDEX["JawOpen"]] = 0.2
+    face[INDEX["CheekPuff"]] = 0.7
+    found = "\n".join(check(text, face))
+    assert "JawOpen: the words say level 3, the number says 1" in found
+    assert "CheekPuff: the number says level 3, the words do not mention it" in found
+
+
+def test_parse_keeps_what_a_model_wrote() -> None:
+    parsed = Description.parse("1. **Expression**: a smile.\n3. Emotion: joy. Perhaps.")
+    assert (parsed.expression, parsed.emotion) == ("a smile", "joy. Perhaps")
+    assert parsed.movements == parsed.symmetry == ""
+    whole = describe(faces(3)[2])
+    assert Description.parse(whole.text) == whole
