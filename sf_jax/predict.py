@@ -116,21 +116,39 @@ def report(action: FaceAction, numbers: np.ndarray, name: str) -> str:
     return "\n".join(rows)
 
 
+def result_names(files: list[Path]) -> list[str]:
+    """A name for the results of each file: its stem, or where several share one its whole name, and
+    where they share that too, with a number."""
+    stems = [file.stem.lower() for file in files]  # some file systems ignore case
+    taken: set[str] = set()
+    result = []
+    for file, stem in zip(files, stems, strict=True):
+        first = file.stem if stems.count(stem) == 1 else file.name
+        name, number = first, 2
+        while name.lower() in taken:
+            name, number = f"{first}-{number}", number + 1
+        taken.add(name.lower())
+        result.append(name)
+    return result
+
+
 def _pictures(reader: Reader, files: list[Path], failures: list[str]) -> Iterator[tuple]:
     """(file, seen picture, action, numbers) of each readable file; the rest goes to `failures`."""
     for file in tqdm(files, unit="picture", disable=len(files) < 2):
         try:
-            picture = images.read_image(file)
+            picture, notes = images.read_noted(file)
         except images.ImageError as error:
             failures.append(str(error))
             continue
         seen, action, numbers, found = reader.read(picture, Cropper())
+        for note in notes:
+            tqdm.write(note)
         if not found:
             tqdm.write(f"{file}: no face found, the whole picture was read")
         yield file, seen, action, numbers
 
 
-def predict_pictures(reader: Reader, files: list[Path]) -> list[str]:
+def predict_pictures(reader: Reader, files: list[Path], names: dict[Path, str]) -> list[str]:
     """JSON, preview and one Live Link CSV (one row a picture, named in its last column).
 
     Returns what failed, a line a file.
@@ -139,15 +157,15 @@ def predict_pictures(reader: Reader, files: list[Path]) -> list[str]:
     failures: list[str] = []
     rows, sources = [], []
     for file, seen, action, numbers in _pictures(reader, files, failures):
-        write_json(options.out / f"{file.stem}.json", as_json(action, str(file), numbers))
+        write_json(options.out / f"{names[file]}.json", as_json(action, str(file), numbers))
         if options.previews:
-            preview(seen, action, options.out / f"{file.stem}.preview.png")
+            preview(seen, action, options.out / f"{names[file]}.preview.png")
         rows.append(numbers)
         sources.append(file.name)
         if len(files) == 1:
             print(report(action, numbers, str(file)))
     if rows:
-        name = f"{files[0].stem}.csv" if len(files) == 1 else "pictures.csv"
+        name = f"{names[files[0]]}.csv" if len(files) == 1 else "pictures.csv"
         livelink.write(
             options.out / name, np.stack(rows), fps=options.fps or PICTURE_FPS,
             sources=sources, drop_frame=options.drop_frame,
@@ -155,16 +173,18 @@ def predict_pictures(reader: Reader, files: list[Path]) -> list[str]:
     return failures
 
 
-def predict_video(reader: Reader, file: Path) -> None:
+def predict_video(reader: Reader, file: Path, name: str) -> None:
     """One Live Link CSV at the video's rate, and the preview of the middle frame.
 
     Frames are read, predicted and dropped one at a time; 61 numbers a frame are kept.
 
     Raises:
       VideoError: the video cannot be read.
+      TimecodeError: its rate has no timecode of the kind asked for.
     """
     options = reader.options
     opened = video.open_video(file, options.fps)
+    livelink.labels(1, opened.fps, drop_frame=options.drop_frame)  # before any work is done
     smooth = OneEuro(opened.fps) if options.smooth else None
     cropper, rows, found = Cropper(every=SEARCH_EVERY), [], 0
     sheet: tuple[np.ndarray, Any] | None = None
@@ -172,19 +192,21 @@ def predict_video(reader: Reader, file: Path) -> None:
         seen, action, numbers, ok = reader.read(frame, cropper)
         rows.append(numbers if smooth is None else smooth(numbers))
         found += ok
-        if number == opened.count // 2:
+        if sheet is None or number == opened.count // 2:  # the stated count may be too high
             sheet = seen, action
     if options.crop and found < len(rows):
         print(f"{file}: no face found in {len(rows) - found} frames, which were read whole")
     rate = opened.fps if abs(opened.fps - round(opened.fps)) > 1e-3 else Fraction(round(opened.fps))
     livelink.write(
-        options.out / f"{file.stem}.csv",
+        options.out / f"{name}.csv",
         np.clip(np.stack(rows), channels.LOW, channels.HIGH),
         fps=rate, drop_frame=options.drop_frame,
     )  # fmt: skip
     if sheet and options.previews:
-        preview(*sheet, options.out / f"{file.stem}.preview.png")
+        preview(*sheet, options.out / f"{name}.preview.png")
     print(f"{file}: {len(rows)} frames at {float(rate):g} a second")
+    if len(rows) < opened.count:
+        print(f"{file}: states {opened.count} frames, of which {len(rows)} could be decoded")
 
 
 def predict_files(model: Model, paths: list[Path], options: PredictOptions) -> list[str]:
@@ -192,11 +214,14 @@ def predict_files(model: Model, paths: list[Path], options: PredictOptions) -> l
     pictures, videos = collect(paths)
     options.out.mkdir(parents=True, exist_ok=True)
     reader = Reader(model, options)
-    failures = predict_pictures(reader, pictures) if pictures else []
-    for file in videos:
+    files = list(dict.fromkeys(pictures + videos))  # a file given twice is read once
+    names = dict(zip(files, result_names(files), strict=True))
+    pictures = [file for file in files if file in set(pictures)]
+    failures = predict_pictures(reader, pictures, names) if pictures else []
+    for file in files[len(pictures) :]:
         try:
-            predict_video(reader, file)
-        except video.VideoError as error:
-            failures.append(str(error))
+            predict_video(reader, file, names[file])
+        except (video.VideoError, livelink.TimecodeError) as error:
+            failures.append(f"{file}: {error}".replace(f"{file}: {file}", str(file)))
     print(f"results in {options.out}/")
     return failures

@@ -343,3 +343,45 @@ def test_a_whole_or_no_json(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         write_json(tmp_path / "taken.json", {})
     assert names(tmp_path) == ["a.json", "taken.json"]
+
+
+def test_files_of_one_stem_keep_their_results_apart(
+    model: FakeModel, picture: Callable, tmp_path: Path
+) -> None:
+    files = [picture(name) for name in ("one/a.png", "one/a.jpg", "two/a.png", "one/b.png")]
+    out = tmp_path / "out"
+    assert run("predict", *files, files[0], "--out", out, "--no-preview") == 0
+    assert names(out) == ["a.jpg.json", "a.png-2.json", "a.png.json", "b.json", "pictures.csv"]
+    found = json.loads((out / "a.png-2.json").read_text())
+    assert found["image"].endswith("two/a.png") and len(model.seen) == 4
+
+
+def test_a_rate_without_drop_frame_timecode_is_told_before_the_work(
+    model: FakeModel, picture: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    clip = write_video(tmp_path / "clip.mp4", 24.0, [counting(i) for i in range(5)])
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    code = run("predict", tmp_path / "bad.png", clip, "--out", tmp_path / "o", "--drop-frame")
+    assert code == 2 and model.seen == []
+    first, second = errors(capsys)
+    assert "bad.png: not a picture" in first and "clip.mp4: drop-frame" in second
+
+
+def test_a_video_cut_short_is_said_to_be(
+    model: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    clip = write_video(tmp_path / "clip.avi", 24.0, [counting(i) for i in range(20)])
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    assert run("predict", clip, "--out", tmp_path / "o") == 0
+    assert "states 20 frames, of which" in capsys.readouterr().out
+    assert names(tmp_path / "o") == ["clip.csv", "clip.preview.png"]
+
+
+def test_of_an_animation_it_is_said_what_was_read(
+    model: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    first, second = (Image.new("RGB", (30, 30), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    assert run("predict", tmp_path / "a.gif", "--out", tmp_path / "o", "--no-preview") == 0
+    said = capsys.readouterr()
+    assert "a.gif: the first of 2 frames was read" in said.out + said.err
