@@ -28,6 +28,7 @@ from data_pipelines import loader, synthetic
 from data_pipelines.sampler import sample
 from data_pipelines.sequences import SequenceConfig, Sequences, vocabulary_texts
 from sf_jax import estimator
+from sf_jax.convert import hf
 from sf_jax.decode import tokenizer as tokenizers
 from sf_jax.decode.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
 from sf_jax.face import channels
@@ -123,9 +124,18 @@ def initial_warmup(config: Config, seed: int) -> warmup.WarmupWeights:
     return warmup.WarmupWeights(initialise(config, seed).vision, readout)
 
 
-def warm_up(recipe: Recipe, config: Config, data: Path, out: Path) -> warmup.WarmupWeights:
+def exported_warmup(folder: Path, config: Config) -> warmup.WarmupWeights:
+    """Tower and read-out of an exported model, to go on from."""
+    tower = hf.load(folder)[1].vision
+    return warmup.WarmupWeights(tower, load_readout(folder / "readout.safetensors", config))
+
+
+def warm_up(
+    recipe: Recipe, config: Config, data: Path, out: Path, start: Path | None
+) -> warmup.WarmupWeights:
     mesh, rule = step.data_mesh(), optimizer.build(recipe.warmup)
-    state = step.create(initial_warmup(config, recipe.seed), rule, mesh)
+    first = exported_warmup(start, config) if start else initial_warmup(config, recipe.seed)
+    state = step.create(first, rule, mesh)
     low = jnp.asarray(channels.LOW)
     loss = partial(
         warmup.loss, low=low, config=config.vision, classes=CLASSES, dtype=recipe.product_dtype
@@ -202,7 +212,9 @@ def last_weights(template: Any, rule: Any, directory: Path) -> Any:
     return checkpoint.Checkpoints(directory / "checkpoints").restore(state)[0].weights
 
 
-def run(recipe: Recipe, out: Path, stages: Sequence[str], export: Path) -> None:
+def run(
+    recipe: Recipe, out: Path, stages: Sequence[str], export: Path, start: Path | None = None
+) -> None:
     data = out / "data"
     out.mkdir(parents=True, exist_ok=True)
     if "render" in stages:
@@ -210,7 +222,7 @@ def run(recipe: Recipe, out: Path, stages: Sequence[str], export: Path) -> None:
     tokenizer = make_tokenizer(recipe, out)
     config = make_config(tokenizer)
     if "warm-up" in stages:
-        warm_up(recipe, config, data / "train", out)
+        warm_up(recipe, config, data / "train", out, start)
     if "language" in stages:
         warm = last_weights(
             initial_warmup(config, 0), optimizer.build(recipe.warmup), out / "warmup"
@@ -229,6 +241,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/builtin"))
     parser.add_argument("--stages", nargs="+", choices=everything, default=everything)
     parser.add_argument("--export", type=Path, default=estimator.BUILTIN)
+    parser.add_argument("--start", type=Path, help="exported model whose tower to go on from")
     parser.add_argument("--pictures", type=int, help="rendered faces")
     parser.add_argument("--warmup-steps", type=int)
     parser.add_argument("--language-steps", type=int)
@@ -240,7 +253,7 @@ def main(argv: list[str] | None = None) -> None:
         if steps:
             changed = dataclasses.replace(getattr(recipe, stage), steps=steps)
             recipe = dataclasses.replace(recipe, **{stage: changed})
-    run(recipe, options.out, options.stages, options.export)
+    run(recipe, options.out, options.stages, options.export, options.start)
 
 
 if __name__ == "__main__":
