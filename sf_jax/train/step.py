@@ -44,7 +44,7 @@ def build_step(
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict]:
         (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights, batch)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(norm)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.weights)
         weights = optax.apply_updates(state.weights, updates)

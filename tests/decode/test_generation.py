@@ -69,7 +69,7 @@ def run(config, weights, words, program, pictures, *, speak=True, temperature=0.
 
 def whole_answer(out, row, program, prompt_tokens, speak):
     """Token ids of the answer and, for each slot, the place whose scores decide it."""
-    ids = list(out.words[row, : out.words_length[row]]) + [int(program.end_of_words)]
+    ids = [*out.words[row, : out.words_length[row]], int(program.end_of_words)]
     ids = ids if speak else []
     places = []
     for slot, choice in enumerate(out.choices[row]):

@@ -1,0 +1,145 @@
+"""Steps learn, resume exactly, and survive a gradient that is not finite."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sf_jax.decode import prompt
+from sf_jax.model import vision
+from sf_jax.model.weights import initialise
+from sf_jax.train import loop, objective, optimizer, step, warmup
+
+CLASSES, CELLS, LANDMARKS = 5, 4, 3
+LOW = jnp.array([0.0, 0.0, -1.0])
+
+
+def language_batch(config, pictures, seed=0):
+    g = np.random.default_rng(seed)
+    answers = [g.integers(20, 200, 10).tolist() for _ in range(2)]
+    prompts = [[1, 8] + [7] * 6 + [9]] * 2
+    rows = prompt.rows(prompts, answers, [[1.0] * 10] * 2, [(2, 3), (3, 2)], config, 24, 8)
+    return {
+        "patches": vision.collate(pictures[:2], config.vision, 32),
+        "rows": rows,
+        "targets": rows.input_ids,
+    }
+
+
+def warmup_batch(config, pictures):
+    g = np.random.default_rng(0)
+    return {
+        "patches": vision.collate(pictures[:2], config.vision, 32),
+        "coefficients": np.array([[0.9, 0.0, 0.5], [0.1, 0.8, -0.5]], np.float32),
+        "landmarks": g.random((2, LANDMARKS, 2)).astype(np.float32),
+        "parts": g.integers(0, CLASSES, (2, 32, CELLS)),
+        "dense": np.ones(2, np.float32),
+    }
+
+
+def build(loss, weights, steps=40, rate=3e-3):
+    rule = optimizer.build(optimizer.OptimizerConfig(rate, steps, 2))
+    mesh = step.data_mesh()
+    return step.create(weights, rule, mesh), step.build_step(loss, rule, mesh), mesh
+
+
+def test_warm_up_learns_and_tells_pictures_apart(tiny_config, pictures) -> None:
+    vision_config = tiny_config.vision
+    bias = np.zeros((3 + LANDMARKS, 2))
+    readout = warmup.initialise_readout(vision_config, len(bias), CELLS * CLASSES, bias, 0)
+    weights = warmup.WarmupWeights(initialise(tiny_config, 0).vision, readout)
+    loss = partial(warmup.loss, low=LOW, config=vision_config, classes=CLASSES, dtype="float32")
+    state, take, mesh = build(loss, weights)
+    batch = step.shard(warmup_batch(tiny_config, pictures), mesh)
+    losses = []
+    for _ in range(40):
+        state, metrics = take(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.6 * losses[0]
+    read = warmup.predict(state.weights, batch["patches"], LOW, vision_config, "float32")
+    assert read[0, 0] > read[1, 0] + 0.3 and read[1, 1] > read[0, 1] + 0.3
+    assert read[0, 2] > read[1, 2] + 0.3
+
+
+def test_language_loss_falls_and_looks_at_weights_only_where_asked(tiny_config, pictures) -> None:
+    loss = partial(objective.supervised_loss, config=tiny_config)
+    state, take, mesh = build(loss, initialise(tiny_config, 0))
+    batch = language_batch(tiny_config, pictures)
+    losses = []
+    for _ in range(30):
+        state, metrics = take(state, step.shard(batch, mesh))
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.5 * losses[0]
+    # Targets without weight do not matter.
+    changed = {**batch, "targets": np.where(batch["rows"].loss_weights == 0, 5, batch["targets"])}
+    value = partial(objective.supervised_loss, state.weights, config=tiny_config)
+    assert float(value(batch)[0]) == float(value(changed)[0])
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(tiny_config, pictures) -> None:
+    loss = partial(objective.supervised_loss, config=tiny_config)
+    state, take, mesh = build(loss, initialise(tiny_config, 0))
+    before = jax.device_get(state.weights)
+    batch = language_batch(tiny_config, pictures)
+    batch["patches"] = batch["patches"].replace(
+        pixels=np.full_like(batch["patches"].pixels, np.nan)
+    )
+    state, metrics = take(state, step.shard(batch, mesh))
+    assert float(metrics["skipped"]) == 1 and int(state.step) == 1
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state.weights))
+
+
+class Counting:
+    """Batches that depend on their number only."""
+
+    def __init__(self, config, pictures, stop_at=None):
+        self.number, self.stop_at = 0, stop_at
+        self.make = partial(language_batch, config, pictures)
+
+    def __next__(self):
+        if self.number == self.stop_at:
+            raise KeyboardInterrupt
+        self.number += 1
+        return self.make(seed=self.number)
+
+    def get_state(self):
+        return {"number": self.number}
+
+    def set_state(self, state):
+        self.number = state["number"]
+
+
+def test_stopped_and_resumed_equals_uninterrupted(tiny_config, pictures, tmp_path) -> None:
+    loss = partial(objective.supervised_loss, config=tiny_config)
+
+    def train(folder, stop_at=None):
+        state, take, mesh = build(loss, initialise(tiny_config, 0), steps=8)
+        batches = Counting(tiny_config, pictures, stop_at)
+        return loop.run(
+            state, take, batches, mesh, steps=8, directory=tmp_path / folder, save_every=3,
+            images=lambda batch: 2,
+        )  # fmt: skip
+
+    whole = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("stopped", stop_at=5)
+    resumed = train("stopped")
+    assert int(resumed.step) == 8
+    jax.tree.map(np.testing.assert_array_equal, whole.weights, resumed.weights)
+
+
+def test_matrices_go_to_muon_and_the_rest_to_adam(tiny_config) -> None:
+    weights = initialise(tiny_config, 0)
+    rule = optimizer.build(optimizer.OptimizerConfig(1.0, 10, 0, weight_decay=0.0, clip=1e9))
+    g = np.random.default_rng(0)
+    gradient = jax.tree.map(lambda x: jnp.asarray(g.normal(size=x.shape), jnp.float32), weights)
+    updates, _ = rule.update(gradient, rule.init(weights), weights)
+    # Muon's update of one layer is close to orthogonal: its singular values are all alike.
+    layer = np.asarray(updates.text.layers.q.weight[0])
+    values = np.linalg.svd(layer, compute_uv=False)
+    assert values.max() / values.min() < 2.5
+    # Adam's first update has one size everywhere.
+    table = np.abs(np.asarray(updates.text.embed))
+    np.testing.assert_allclose(table, table.mean(), rtol=1e-3)
