@@ -24,9 +24,12 @@ def smart_size(
         grow = math.sqrt(min_pixels / (high * wide))
         rows = math.ceil(high * grow / factor) * factor
         columns = math.ceil(wide * grow / factor) * factor
-    # One side at its least may leave the other too long for the area.
-    rows = min(rows, max_pixels // columns // factor * factor) if columns == factor else rows
-    columns = min(columns, max_pixels // rows // factor * factor) if rows == factor else columns
+    # Rounding up may overshoot: long pictures give up length until they fit.
+    while rows * columns > max_pixels and max(rows, columns) > factor:
+        if rows > columns:
+            rows -= factor
+        else:
+            columns -= factor
     return int(rows), int(columns)
 
 
