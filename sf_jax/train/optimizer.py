@@ -12,7 +12,8 @@ from optax.contrib import MuonDimensionNumbers, muon
 class OptimizerConfig:
     """Attributes:
     learning_rate: peak; Muon's updates are scaled to Adam's size, so one rate serves both.
-    steps: length of the schedule; warmup_steps: linear rise from 0 at its start.
+    steps: length of the schedule; warmup_steps: linear rise from 0 at its start, half of
+      a shorter schedule at most.
     final_fraction: the rate at the end, as a fraction of the peak.
     clip: global gradient norm.
     """
@@ -27,7 +28,7 @@ class OptimizerConfig:
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup_steps, config.steps,
+        0.0, config.learning_rate, min(config.warmup_steps, config.steps // 2), config.steps,
         config.learning_rate * config.final_fraction,
     )  # fmt: skip
 
