@@ -26,6 +26,7 @@ class SequenceConfig:
     foreign_words: share, among those, that are given the words of another face.
     foreign_values: share of input values replaced by those of another face.
     words_weight: loss weight of a word token, beside 1 for a value.
+    gap: most positions by which skipped words move the keys of a reading row.
     """
 
     length: int = 232
@@ -33,6 +34,7 @@ class SequenceConfig:
     foreign_words: float = 0.3
     foreign_values: float = 0.15
     words_weight: float = 0.3
+    gap: int = 120
 
 
 def round_randomly(
@@ -47,7 +49,7 @@ def round_randomly(
 
 
 class Sequences:
-    """Turns pictures and coefficients into {"patches", "rows", "targets"} batches."""
+    """Turns pictures and coefficients into batches of rows."""
 
     def __init__(
         self, config: Config, tokenizer: Tokenizer, schema: Schema, options: SequenceConfig,
@@ -56,7 +58,8 @@ class Sequences:
         self.config, self.tokenizer, self.schema = config, tokenizer, schema
         self.options, self.patch_count = options, patch_count
         self.program: SlotProgram = compile_program(schema, tokenizer)
-        self.answer_length = int(self.program.forced_real.sum()) + len(schema.names)
+        self.forced_lengths = self.program.forced_real.sum(1)
+        self.answer_length = int(self.forced_lengths.sum()) + len(schema.names)
 
     def _slots(self, numbers: np.ndarray) -> list[int]:
         """Allowed-token index of each slot's value."""
@@ -108,10 +111,13 @@ class Sequences:
     def batch(
         self, images: Sequence[np.ndarray], coefficients: np.ndarray, generator: np.random.Generator
     ) -> dict:
-        """Images uint8 [H, W, 3] with sides that fit the patch grid; coefficients [B, C]."""
+        """Whole rows: {"patches", "rows", "targets", "slots"}.
+
+        `slots` int32 [B, C] is the place before each value. Images are uint8 [H, W, 3] with sides
+        that fit the patch grid; coefficients [B, C].
+        """
         vision_config = self.config.vision
-        factor = vision_config.patch_size * vision_config.spatial_merge_size
-        grids = [(image.shape[0] // factor, image.shape[1] // factor) for image in images]
+        grids = self._grids(images)
         low, high = np.array(self.schema.low), np.array(self.schema.high)
         numbers = np.clip(coefficients, low, high)
         examples = [
@@ -123,11 +129,52 @@ class Sequences:
         shared = (weights, grids, self.config, self.options.length, merged)
         inputs: Rows = rows(prompts, shown, *shared)
         wanted: Rows = rows(prompts, targets, *shared)
+        start = inputs.segments.sum(1) - self.answer_length
+        before_value = np.cumsum(self.forced_lengths + 1) - 2
         return {
             "patches": vision.collate(list(images), vision_config, self.patch_count),
             "rows": inputs,
             "targets": wanted.input_ids,
+            "slots": (start[:, None] + before_value).astype(np.int32),
         }
+
+    def reading(self, images: Sequence[np.ndarray], generator: np.random.Generator) -> dict:
+        """Rows of the keys alone: {"patches", "rows", "slots"}.
+
+        Words and values are skipped, but positions are what they would be with them. All slots are
+        read off the picture at once, in a row less than half as long.
+        """
+        grids, options = self._grids(images), self.options
+        spoken = generator.random(len(images)) < options.words
+        gaps = np.where(spoken, generator.integers(0, options.gap + 1, len(images)), 0)
+        ends = int(self.program.end_of_words)
+        prompts = [
+            prompt_ids(self.tokenizer, h * w, bool(words)) + [ends] * bool(words)
+            for (h, w), words in zip(grids, spoken, strict=True)
+        ]
+        keys = [int(i) for i in self.program.forced[self.program.forced_real == 1]]
+        merged = self.patch_count // self.config.vision.spatial_merge_size**2
+        longest = max(len(prompt_ids(self.tokenizer, merged, words)) for words in (True, False))
+        answers, weights = [keys] * len(images), [[0.0] * len(keys)] * len(images)
+        length = longest + 1 + len(keys)
+        made = rows(prompts, answers, weights, grids, self.config, length, merged)
+        skipped = np.repeat(np.arange(len(self.forced_lengths)), self.forced_lengths)
+        for row, (prompt, gap) in enumerate(zip(prompts, gaps, strict=True)):
+            behind = slice(len(prompt), len(prompt) + len(keys))
+            made.positions[:, row, behind] += skipped + gap
+            made.positions[:, row, len(prompt) - 1] += gap
+        start = np.array([len(prompt) for prompt in prompts])
+        last_key = np.cumsum(self.forced_lengths) - 1
+        return {
+            "patches": vision.collate(list(images), self.config.vision, self.patch_count),
+            "rows": made,
+            "slots": (start[:, None] + last_key).astype(np.int32),
+        }
+
+    def _grids(self, images: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+        """Height and width of each picture in merged tokens."""
+        factor = self.config.vision.patch_size * self.config.vision.spatial_merge_size
+        return [(image.shape[0] // factor, image.shape[1] // factor) for image in images]
 
 
 def vocabulary_texts(coefficients: np.ndarray) -> list[str]:

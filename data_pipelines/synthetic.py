@@ -28,7 +28,7 @@ EVALUATION_OFFSET = 1_000_000  # of seeds and identities, never reached by train
 def face_record(index: int, seed: int, split: str, rig: Rig | None = None) -> dict[str, Any]:
     """Record `index` of a split. People of the evaluation split are in no training picture.
 
-    One in eight pictures is not square.
+    One in sixteen pictures is not square.
 
     Raises:
       ValueError: there is no such split, or `index` would reach into the other split.
@@ -44,7 +44,7 @@ def face_record(index: int, seed: int, split: str, rig: Rig | None = None) -> di
     person += EVALUATION_OFFSET if split == "evaluation" else 0
     scene = random_scene(number, person, len(rig.identity))
     height, width = SIDE, SIDE
-    if g.random() < 0.125:
+    if g.random() < 0.0625:
         height, width = (64, 128) if g.random() < 0.5 else (128, 64)
     coefficients = sample(number)
     drawing = draw(rig, coefficients, scene, height, width)

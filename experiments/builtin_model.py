@@ -5,6 +5,7 @@
 Stages, each resumed where it stopped:
   render    100,000 faces of 20,000 made-up people
   warm-up   the vision tower alone, on coefficients, landmarks and part labels (train/warmup.py)
+  reading   the whole model on the keys of the numbers alone: all slots at once, from the picture
   language  the whole model on words and numbers (train/objective.py)
   export    sf_jax/builtin: safetensors, tokenizer, processor settings
 """
@@ -31,10 +32,11 @@ from sf_jax import estimator
 from sf_jax.convert import hf
 from sf_jax.decode import tokenizer as tokenizers
 from sf_jax.decode.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
+from sf_jax.estimator import SCHEMA
 from sf_jax.face import channels
 from sf_jax.model import vision
 from sf_jax.model.config import Config, TextConfig, VisionConfig
-from sf_jax.model.weights import initialise
+from sf_jax.model.weights import Weights, initialise
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import MATERIALS
 from sf_jax.train import checkpoint, loop, objective, optimizer, step, warmup
@@ -55,11 +57,13 @@ class Recipe:
 
     pictures: int = 100_000
     vocab_size: int = 1600
-    warmup_batch: int = 128
-    warmup: optimizer.OptimizerConfig = optimizer.OptimizerConfig(2e-3, 2600, 150)
+    warmup_batch: int = 64
+    warmup: optimizer.OptimizerConfig = optimizer.OptimizerConfig(1.5e-3, 8000, 150)
+    reading_batch: int = 64
+    reading: optimizer.OptimizerConfig = optimizer.OptimizerConfig(1.5e-3, 3000, 100)
     language_batch: int = 32
-    language: optimizer.OptimizerConfig = optimizer.OptimizerConfig(1.5e-3, 1300, 60)
-    dense_share: float = 0.5  # of the warm-up's loss, which goes on in the language stage
+    language: optimizer.OptimizerConfig = optimizer.OptimizerConfig(1e-3, 600, 40)
+    dense_share: float = 0.5  # of the warm-up's loss, which goes on in the later stages
     sequences: SequenceConfig = field(default_factory=SequenceConfig)
     product_dtype: str = "bfloat16"
     seed: int = 0
@@ -70,14 +74,14 @@ def make_tokenizer(recipe: Recipe, directory: Path) -> Tokenizer:
     path = directory / "tokenizer.model"
     if not path.exists():
         faces = np.stack([sample(50_000_000 + i) for i in range(8000)])
-        symbols = estimator.SCHEMA.symbols()
+        symbols = SCHEMA.symbols()
         tokenizers.train(vocabulary_texts(faces), symbols, recipe.vocab_size).save(path)
     return Tokenizer.load(path)
 
 
 def make_config(tokenizer: Tokenizer, product_dtype: str = "float32") -> Config:
     text = TextConfig(
-        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=768, num_hidden_layers=4,
+        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=3,
         num_attention_heads=4, num_key_value_heads=2, head_dim=64, mrope_section=(12, 10, 10),
         rope_theta=10_000.0,
     )  # fmt: skip
@@ -120,7 +124,7 @@ def initial_warmup(config: Config, seed: int) -> warmup.WarmupWeights:
     bias = np.full((len(channels.NAMES) + landmarks, 2), 0.5)
     bias[channels.BLENDSHAPES] = -2.0
     bias[channels.ANGLES] = 0.0
-    readout = warmup.initialise_readout(config.vision, len(bias), 16 * CLASSES, bias, seed)
+    readout = warmup.initialise_readout(config.vision, landmarks, 16 * CLASSES, bias, seed)
     return warmup.WarmupWeights(initialise(config, seed).vision, readout)
 
 
@@ -150,12 +154,12 @@ def warm_up(
     ).weights  # fmt: skip
 
 
-class LanguageBatches:
-    """Records → language batches. The generator of a batch is seeded by its coefficients, so that a
-    resumed run corrupts the same values."""
+class ModelBatches:
+    """Records → batches for the whole model. The generator of a batch is seeded by its
+    coefficients, so that a resumed run corrupts the same values."""
 
-    def __init__(self, sequences: Sequences, seed: int):
-        self.sequences, self.seed = sequences, seed
+    def __init__(self, sequences: Sequences, seed: int, reading: bool):
+        self.sequences, self.seed, self.reading = sequences, seed, reading
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         dense = warmup_batch(records)
@@ -163,29 +167,56 @@ class LanguageBatches:
         checksum = int(np.abs(coefficients).sum(dtype=np.float64) * 1e6)
         generator = np.random.default_rng([self.seed, checksum])
         images = [record["image"] for record in records]
+        if self.reading:
+            return {**dense, **self.sequences.reading(images, generator)}
         return {**dense, **self.sequences.batch(images, coefficients, generator)}
 
 
-def train_language(
-    recipe: Recipe, tokenizer: Tokenizer, warm: warmup.WarmupWeights, data: Path, out: Path
-) -> objective.JointWeights:
+def initial_model(config: Config, tokenizer: Tokenizer, tower: Any, seed: int) -> Weights:
+    """A fresh language model behind a tower. Values that are near each other start alike."""
+    model = initialise(config, seed)
+    texts = sorted({text for slot in range(len(channels.NAMES)) for text in SCHEMA.values(slot)})
+    numbers = np.array([float(text) for text in texts])
+    generator = np.random.default_rng(seed)
+    phases = np.pi * numbers[:, None] * np.array([0.0, 0.5, 1.0, 2.0, 4.0])
+    waves = np.concatenate([np.cos(phases), np.sin(phases)], 1) / np.sqrt(phases.shape[1])
+    table = 0.02 * waves @ generator.normal(size=(waves.shape[1], config.text.hidden_size))
+    ids = np.array([tokenizer.symbol(text) for text in texts])
+    embed = model.text.embed.at[ids].set(table.astype(np.float32))
+    return Weights(tower, dataclasses.replace(model.text, embed=embed))
+
+
+def initial_joint(config: Config) -> objective.JointWeights:
+    """A tree of the right shapes, for reading checkpoints into."""
+    return objective.JointWeights(initialise(config, 0), initial_warmup(config, 0).readout)
+
+
+def train_model(
+    recipe: Recipe, stage: str, tokenizer: Tokenizer, start: objective.JointWeights, data: Path,
+    out: Path,
+) -> objective.JointWeights:  # fmt: skip
+    """The stage "reading" or "language", from the given weights."""
     config = make_config(tokenizer, recipe.product_dtype)
-    mesh, rule = step.data_mesh(), optimizer.build(recipe.language)
-    model = dataclasses.replace(initialise(config, recipe.seed + 1), vision=warm.vision)
-    state = step.create(objective.JointWeights(model, warm.readout), rule, mesh)
-    sequences = Sequences(config, tokenizer, estimator.SCHEMA, recipe.sequences, PATCH_COUNT)
+    reading = stage == "reading"
+    rate = recipe.reading if reading else recipe.language
+    mesh, rule = step.data_mesh(), optimizer.build(rate)
+    state = step.create(start, rule, mesh)
+    sequences = Sequences(config, tokenizer, SCHEMA, recipe.sequences, PATCH_COUNT)
     batches = loader.faces(
-        data, recipe.language_batch, LanguageBatches(sequences, recipe.seed),
-        seed=recipe.seed + 1, mirror_share=0.5, landmark_mirror=landmark_mirror(),
+        data, recipe.reading_batch if reading else recipe.language_batch,
+        ModelBatches(sequences, recipe.seed, reading),
+        seed=recipe.seed + (1 if reading else 2), mirror_share=0.5,
+        landmark_mirror=landmark_mirror(),
     )  # fmt: skip
     loss = partial(
         objective.joint_loss, low=jnp.asarray(channels.LOW), config=config, classes=CLASSES,
-        share=recipe.dense_share,
+        values=objective.Values.of(sequences.program, SCHEMA.decimals), share=recipe.dense_share,
+        answer_length=sequences.answer_length,
     )  # fmt: skip
     return loop.run(
-        state, step.build_step(loss, rule, mesh), batches, mesh, steps=recipe.language.steps,
-        directory=out / "language", images=lambda batch: len(batch["targets"]),
-        count_tokens=lambda batch: int(np.sum(batch["rows"].segments)), label="language",
+        state, step.build_step(loss, rule, mesh), batches, mesh, steps=rate.steps,
+        directory=out / stage, images=lambda batch: len(batch["slots"]),
+        count_tokens=lambda batch: int(np.sum(batch["rows"].segments)), label=stage,
     ).weights  # fmt: skip
 
 
@@ -223,14 +254,21 @@ def run(
     config = make_config(tokenizer)
     if "warm-up" in stages:
         warm_up(recipe, config, data / "train", out, start)
-    if "language" in stages:
+    if "reading" in stages:
         warm = last_weights(
             initial_warmup(config, 0), optimizer.build(recipe.warmup), out / "warmup"
         )
-        train_language(recipe, tokenizer, warm, data / "train", out)
+        model = initial_model(config, tokenizer, warm.vision, recipe.seed + 1)
+        joint = objective.JointWeights(model, warm.readout)
+        train_model(recipe, "reading", tokenizer, joint, data / "train", out)
+    if "language" in stages:
+        joint = last_weights(
+            initial_joint(config), optimizer.build(recipe.reading), out / "reading"
+        )
+        train_model(recipe, "language", tokenizer, joint, data / "train", out)
     if "export" in stages:
-        template = objective.JointWeights(initialise(config, 0), initial_warmup(config, 0).readout)
-        weights = last_weights(template, optimizer.build(recipe.language), out / "language")
+        rule = optimizer.build(recipe.language)
+        weights = last_weights(initial_joint(config), rule, out / "language")
         half = np.float16  # half the size; the shipped package stays below 25 MB
         model = jax.device_get(weights.model)
         estimator.save(export, config, model, tokenizer, MAX_PIXELS, dtype=half)
@@ -238,21 +276,21 @@ def run(
 
 
 def main(argv: list[str] | None = None) -> None:
-    everything = ("render", "warm-up", "language", "export")
+    everything = ("render", "warm-up", "reading", "language", "export")
     parser = argparse.ArgumentParser(prog="sf-jax train builtin_model", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/builtin"))
     parser.add_argument("--stages", nargs="+", choices=everything, default=everything)
     parser.add_argument("--export", type=Path, default=estimator.BUILTIN)
     parser.add_argument("--start", type=Path, help="exported model whose tower to go on from")
     parser.add_argument("--pictures", type=int, help="rendered faces")
-    parser.add_argument("--warmup-steps", type=int)
-    parser.add_argument("--language-steps", type=int)
+    for stage in ("warmup", "reading", "language"):
+        parser.add_argument(f"--{stage}-steps", type=int)
     options = parser.parse_args(argv)
     recipe = Recipe()
     if options.pictures:
         recipe = dataclasses.replace(recipe, pictures=options.pictures)
-    for stage, steps in (("warmup", options.warmup_steps), ("language", options.language_steps)):
-        if steps:
+    for stage in ("warmup", "reading", "language"):
+        if steps := getattr(options, f"{stage}_steps"):
             changed = dataclasses.replace(getattr(recipe, stage), steps=steps)
             recipe = dataclasses.replace(recipe, **{stage: changed})
     run(recipe, options.out, options.stages, options.export, options.start)

@@ -2,9 +2,9 @@
 
     sf-jax train words_before_numbers --out runs/builtin
 
-Both arms start from the warmed-up tower of the run in --out (made there if it is missing) with the
-same fresh language model, and see the same pictures in the same order. Writes the table and the
-plot to experiments/results/.
+All arms start from the same model, that of the reading stage of the run in --out (made there if it
+is missing), which has read numbers off pictures and never met a word, and see the same pictures in
+the same order. Writes the table and the plot to experiments/results/.
 """
 
 import argparse
@@ -39,12 +39,14 @@ def train_arm(name: str, recipe: builtin_model.Recipe, steps: int, out: Path) ->
     arm = dataclasses.replace(recipe, language=rate, sequences=ARMS[name])
     tokenizer = builtin_model.make_tokenizer(recipe, out)
     config = builtin_model.make_config(tokenizer)
-    warm = builtin_model.last_weights(
-        builtin_model.initial_warmup(config, 0), optimizer.build(recipe.warmup), out / "warmup"
+    start = builtin_model.last_weights(
+        builtin_model.initial_joint(config), optimizer.build(recipe.reading), out / "reading"
     )
     folder = out / f"words_before_numbers-{steps}" / name.replace(", ", "-").replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
-    weights = builtin_model.train_language(arm, tokenizer, warm, out / "data" / "train", folder)
+    weights = builtin_model.train_model(
+        arm, "language", tokenizer, start, out / "data" / "train", folder
+    )
     return estimator.Model(
         config, jax.device_get(weights.model), tokenizer, builtin_model.MAX_PIXELS
     )
@@ -97,8 +99,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--faces", type=int, default=300, help="evaluation faces")
     options = parser.parse_args(argv)
     recipe = builtin_model.Recipe()
-    if not (options.out / "warmup" / "checkpoints").is_dir():
-        builtin_model.run(recipe, options.out, ("render", "warm-up"), estimator.BUILTIN)
+    if not (options.out / "reading" / "checkpoints").is_dir():
+        builtin_model.run(recipe, options.out, ("render", "warm-up", "reading"), estimator.BUILTIN)
     synthetic.render(options.out / "data" / "evaluation", options.faces, split="evaluation")
     found = evaluate.read_records(options.out / "data" / "evaluation", options.faces)
     results = {}

@@ -162,7 +162,7 @@ def test_beyond_the_picture_the_edge_is_repeated(box: tuple[int, int, int, int])
     seen = crop_square(picture, box)
     half = max(1, round(box[2] * crop.MARGIN / 2))
     padded = np.pad(picture, ((1000, 1000), (1000, 1000), (0, 0)), mode="edge")
-    top = 1000 + box[0] + box[2] // 2 - round(crop.RAISE * box[2]) - half
+    top = 1000 + box[0] + box[2] // 2 + round(crop.LOWER * box[2]) - half
     left = 1000 + box[1] + box[3] // 2 - half
     expected = padded[top : top + 2 * half, left : left + 2 * half]
     np.testing.assert_array_equal(seen, expected)

@@ -48,6 +48,9 @@ def _backward(dtype: str, saved: tuple[Array, Array], gradient: Array) -> tuple[
     # which no backend does fast; here the gradient is rounded too.
     x, weight = saved
     dx = _product(gradient, weight, dtype, (1, 1)).astype(x.dtype)
+    # CPUs have no fast low-precision product over the leading axis; rounding would be for nothing.
+    if jax.default_backend() == "cpu" and x.dtype == jnp.float32:
+        dtype = "float32"
     return dx, _product(x, gradient, dtype, (0, 0)).astype(weight.dtype)
 
 

@@ -129,8 +129,8 @@ def random_scene(seed: int, identity_seed: int | None = None, identities: int = 
     return Scene(
         identity=np.clip(person.normal(0, 0.8, identities), -2, 2).astype(np.float32),
         focal=float(np.exp(g.uniform(np.log(1.3), np.log(6.0)))),
-        face_share=float(g.uniform(0.5, 0.78)),
-        centre=tuple(g.uniform(-0.08, 0.08, 2).tolist()),
+        face_share=float(g.uniform(0.68, 0.92)),
+        centre=tuple(g.uniform(-0.05, 0.05, 2).tolist()),
         camera_yaw=float(g.uniform(-0.05, 0.05)), camera_pitch=float(g.uniform(-0.05, 0.05)),
         light=light, ambient=float(ambient),
         key=float(g.uniform(0.3, 0.9)), fill=float(g.uniform(0, 0.3)),

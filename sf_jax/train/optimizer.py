@@ -1,6 +1,7 @@
 """The optimiser: Muon for matrices, AdamW for everything else, warm-up and cosine decay."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ class OptimizerConfig:
       a shorter schedule at most.
     final_fraction: the rate at the end, as a fraction of the peak.
     clip: global gradient norm.
+    largest_side: matrices whose smaller side exceeds it go to Adam: the cost of Muon's iterations
+      grows with the cube of that side.
     """
 
     learning_rate: float
@@ -24,6 +27,7 @@ class OptimizerConfig:
     final_fraction: float = 0.02
     weight_decay: float = 0.01
     clip: float = 1.0
+    largest_side: int = 512
 
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:
@@ -33,10 +37,12 @@ def schedule(config: OptimizerConfig) -> optax.Schedule:
     )  # fmt: skip
 
 
-def _matrix_axes(path: tuple, leaf: Any) -> MuonDimensionNumbers | None:
+def _matrix_axes(path: tuple, leaf: Any, largest_side: int) -> MuonDimensionNumbers | None:
     """Muon takes linear weights, stacked on a layer axis or not; tables and vectors go to Adam."""
     is_linear = jax.tree_util.keystr(path).endswith(".weight") and leaf.ndim in (2, 3)
-    return MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1) if is_linear else None
+    if not is_linear or min(leaf.shape[-2:]) > largest_side:
+        return None
+    return MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
 
 
 def build(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -50,7 +56,7 @@ def build(config: OptimizerConfig) -> optax.GradientTransformation:
             adam_weight_decay=config.weight_decay,
             consistent_rms=0.2,
             muon_weight_dimension_numbers=lambda tree: jax.tree_util.tree_map_with_path(
-                _matrix_axes, tree
+                partial(_matrix_axes, largest_side=config.largest_side), tree
             ),
         ),
     )

@@ -3,7 +3,9 @@
 A language model gives a fresh tower little to learn from. Here the tower is trained by direct
 regression of named numbers and of landmark places, both read off the *merged tokens* by queries
 that share one projection (so that what they read is stored the way attention can find it, not by
-place), and by labelling what each patch shows. The read-out is thrown away afterwards.
+place), and patch by patch: what each shows, which landmarks lie in it and where. Landmarks carry
+most of what the numbers need, and a small mistake in them matters: a perceptron reads the 52
+blendshapes off exact places with r = 0.85, off places a pixel wrong (of 96) with 0.65.
 """
 
 from typing import Any
@@ -21,6 +23,8 @@ from sf_jax.model.linear import linear
 from sf_jax.model.weights import Linear, VisionWeights
 
 HEADS = 4
+PLACE = 0.01  # picture sides; a mistake beyond it counts in proportion, one below by its square
+OFFSET = 0.06  # the same in patch sides
 
 
 @struct.dataclass
@@ -31,6 +35,7 @@ class Readout:
       queries: [Q, D]; key, value: D → D; hidden, out: a perceptron shared by all queries.
       per_query: [Q, D, 2], bias: [Q, 2]; a channel uses the first of the two numbers.
       parts: patch width → sub-cells × classes.
+      local: patch width → landmarks × (score, x, y).
     """
 
     queries: Any
@@ -41,6 +46,7 @@ class Readout:
     per_query: Any
     bias: Any
     parts: Linear
+    local: Linear
 
 
 @struct.dataclass
@@ -50,11 +56,11 @@ class WarmupWeights:
 
 
 def initialise_readout(
-    config: VisionConfig, queries: int, part_outputs: int, bias: np.ndarray, seed: int
+    config: VisionConfig, landmarks: int, part_outputs: int, bias: np.ndarray, seed: int
 ) -> Readout:
     """`bias` [Q, 2] is where the outputs start: for rare actions well below zero."""
     generator = np.random.default_rng(seed)
-    width = config.out_hidden_size
+    width, queries = config.out_hidden_size, len(bias)
 
     def normal(*shape: int, scale: float) -> jax.Array:
         return jnp.asarray(generator.normal(0, scale, shape), jnp.float32)
@@ -69,6 +75,9 @@ def initialise_readout(
         bias=jnp.asarray(bias, jnp.float32),
         parts=Linear(
             normal(config.hidden_size, part_outputs, scale=0.02), jnp.zeros(part_outputs)
+        ),
+        local=Linear(
+            normal(config.hidden_size, 3 * landmarks, scale=0.02), jnp.zeros(3 * landmarks)
         ),
     )  # fmt: skip
 
@@ -147,13 +156,19 @@ def readout_loss(
     squares = jnp.square(jnp.tanh(scores) - target)
     bounded = jnp.where(low < 0, 0.0, entropy).sum(-1).mean() / (low >= 0).sum()
     signed = jnp.where(low < 0, squares, 0.0).sum(-1).mean() / jnp.maximum((low < 0).sum(), 1)
-    distance = (raw[:, channels:] - batch["landmarks"]) / 0.05
-    places = (jnp.sqrt(1 + jnp.square(distance)) - 1).mean()
+    places = _robust(raw[:, channels:] - batch["landmarks"], PLACE).mean()
     parts = _part_loss(readout.parts, last_state, batch, classes, dtype)
-    total = 4 * bounded + 20 * signed + 0.3 * places + 0.3 * parts
+    where, offsets = _local_loss(readout.local, last_state, batch, dtype)
+    total = 4 * bounded + 20 * signed + 0.5 * places + 0.3 * parts + 0.2 * where + 0.1 * offsets
     return total, {
         "loss": total, "bounded": bounded, "signed": signed, "places": places, "parts": parts,
+        "where": where, "offsets": offsets,
     }  # fmt: skip
+
+
+def _robust(mistake: Array, scale: float) -> Array:
+    """Squares near zero, absolute values far from it (Charbonnier)."""
+    return jnp.sqrt(1 + jnp.square(mistake / scale)) - 1
 
 
 def _part_loss(
@@ -165,3 +180,22 @@ def _part_loss(
     target = jnp.take_along_axis(scores, batch["parts"][..., None], -1)[..., 0]
     losses = (jax.nn.logsumexp(scores, -1) - target).mean((1, 2))
     return (losses * batch["dense"]).sum() / jnp.maximum(batch["dense"].sum(), 1.0)
+
+
+def _local_loss(
+    head: Linear, states: Float[Array, "B P D"], batch: dict, dtype: str
+) -> tuple[Array, Array]:
+    """Which patch holds each landmark, and where it lies seen from the patches around it."""
+    patches = batch["patches"]
+    real = patches.segments > 0
+    out = linear(_normalised(states), head.weight, head.bias, dtype)
+    out = out.reshape(*out.shape[:2], -1, 3)
+    grid = jnp.stack([patches.columns, patches.rows], -1)
+    sides = jnp.where(real[..., None], grid, 0).max(1) + 1
+    offset = (batch["landmarks"] * sides[:, None])[:, None] - (grid[:, :, None] + 0.5)
+    distance = jnp.where(real[:, :, None], jnp.abs(offset).max(-1), jnp.inf)
+    holds, near = (distance <= 0.5).astype(jnp.float32), (distance <= 1.0).astype(jnp.float32)
+    scores = jnp.where(real[..., None], out[..., 0], -1e9)
+    where = -(jax.nn.log_softmax(scores, 1) * holds).sum() / jnp.maximum(holds.sum(), 1.0)
+    missed = _robust(out[..., 1:] - offset, OFFSET).sum(-1)
+    return where, (missed * near).sum() / jnp.maximum(near.sum(), 1.0)

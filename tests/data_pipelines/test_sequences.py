@@ -204,6 +204,46 @@ def test_a_generator_gives_the_same_batch(batch_of: Any) -> None:
     assert (one != other).any()
 
 
+def test_slots_stand_before_their_values(batch_of: Any) -> None:
+    batch, _, _ = batch_of(words_weight=0.3)
+    for row in range(COUNT):
+        valued = np.flatnonzero(batch["rows"].loss_weights[row] == 1)
+        np.testing.assert_array_equal(batch["slots"][row] + 1, valued)
+
+
+def test_reading_rows_are_whole_rows_without_words_and_values(
+    batch_of: Any, images: list[np.ndarray]
+) -> None:
+    whole, _, sequences = batch_of(words=0.0)
+    made = sequences.reading(images, np.random.default_rng(0))
+    for row in range(COUNT):
+        rows, slots, places = made["rows"], made["slots"][row], whole["slots"][row]
+        size = int(rows.segments[row].sum())
+        assert rows.segments[row, :size].all() and size == slots[-1] + 1
+        # Each key has the token and the position that it has in a whole row.
+        np.testing.assert_array_equal(
+            rows.input_ids[row, slots], whole["rows"].input_ids[row, places]
+        )
+        np.testing.assert_array_equal(
+            rows.positions[:, row, slots], whole["rows"].positions[:, row, places]
+        )
+        text = sequences.tokenizer.decode(rows.input_ids[row, :size].tolist())
+        assert NUMBERS_ONLY in text and not any(digit in text for digit in "0123456789")
+
+
+def test_skipped_words_leave_a_gap(batch_of: Any, images: list[np.ndarray]) -> None:
+    _, _, sequences = batch_of(words=1.0, gap=50)
+    made = sequences.reading(images, np.random.default_rng(0))
+    gaps = set()
+    for row in range(COUNT):
+        ends = int(np.argmax(made["rows"].input_ids[row] == sequences.program.end_of_words))
+        time = made["rows"].positions[0, row]
+        gaps.add(int(time[ends] - time[ends - 1] - 1))
+        assert time[ends + 1] == time[ends] + 1  # the keys go on where the words have ended
+        assert (np.diff(time[made["slots"][row]]) == 2).all()
+    assert len(gaps) > 5 and min(gaps) >= 0 and max(gaps) <= 50
+
+
 def test_random_rounding_is_unbiased() -> None:
     numbers = np.array([-1.0, -0.97, -0.03, 0.0, 0.02, 0.05, 0.449, 0.5, 0.999, 1.0])
     drawn = round_randomly(np.tile(numbers, (40_000, 1)), 1, np.random.default_rng(0))
