@@ -1,118 +1,65 @@
-"""Hugging Face checkpoint directories: `config.json` and `model.safetensors`, in and out."""
+"""Hugging Face checkpoint directories, in and out, and the call that computes logits from them.
 
-import json
+A directory holds `config.json` and `model.safetensors`, or shards of it under an index. Weights are
+read tensor by tensor into arrays of their final size, so a checkpoint takes about the memory of
+the weights it becomes.
+"""
+
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from tqdm import tqdm
 
-from sf_jax.model.config import Config, TextConfig, VisionConfig
+from sf_jax.convert.hf_config import config_from_dict, config_text, config_to_dict
+from sf_jax.convert.hf_forward import forward
+from sf_jax.convert.tensor_files import (
+    DTYPES,
+    CheckpointError,
+    StoredTensor,
+    TensorToWrite,
+    open_directory,
+    read_json,
+    write_directory,
+    write_text,
+)
+from sf_jax.model.config import Config, Source
 from sf_jax.model.weights import Weight, Weights, declare
 
-ARCHITECTURE = "Qwen3VLForConditionalGeneration"
+__all__ = [
+    "CheckpointError", "config_from_dict", "config_to_dict", "forward", "load", "save",
+]  # fmt: skip
 
+HEAD = "lm_head.weight"
+BIG = 1_000_000_000  # bytes from which on loading shows its progress
+ALIGNMENT = 64  # bytes; JAX on a CPU adopts an array aligned like this, and copies any other
+CHUNK = 4_000_000  # numbers converted at once
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read; the message names file, and tensor or field."""
-
-
-def config_to_dict(config: Config) -> dict[str, Any]:
-    """The content of `config.json`."""
-    text, vision = config.text, config.vision
-    return {
-        "architectures": [ARCHITECTURE],
-        "model_type": "qwen3_vl",
-        "image_token_id": config.image_token_id,
-        "vision_start_token_id": config.vision_start_token_id,
-        "vision_end_token_id": config.vision_end_token_id,
-        "video_token_id": config.image_token_id,
-        "tie_word_embeddings": text.tie_word_embeddings,
-        "text_config": {
-            "model_type": "qwen3_vl_text",
-            **{
-                name: getattr(text, name)
-                for name in (
-                    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-                    "num_attention_heads", "num_key_value_heads", "head_dim", "rope_theta",
-                    "rms_norm_eps", "tie_word_embeddings",
-                )
-            },
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "max_position_embeddings": 4096,
-            "rope_scaling": {
-                "rope_type": "default",
-                "mrope_interleaved": True,
-                "mrope_section": list(text.mrope_section),
-            },
-        },
-        "vision_config": {
-            "model_type": "qwen3_vl",
-            **{
-                name: getattr(vision, name)
-                for name in (
-                    "depth", "hidden_size", "intermediate_size", "num_heads", "out_hidden_size",
-                    "num_position_embeddings", "patch_size", "temporal_patch_size",
-                    "spatial_merge_size", "in_channels",
-                )
-            },
-            "deepstack_visual_indexes": list(vision.deepstack_visual_indexes),
-            "hidden_act": "gelu_pytorch_tanh",
-        },
-    }  # fmt: skip
-
-
-def _field(section: dict[str, Any], name: str, file: Path) -> Any:
-    if name not in section:
-        raise CheckpointError(f"{file}: field {name!r} is missing")
-    return section[name]
-
-
-def config_from_dict(content: dict[str, Any], file: Path) -> Config:
-    """The configuration in a parsed `config.json`; other architectures are refused."""
-    if content.get("model_type") != "qwen3_vl":
-        raise CheckpointError(
-            f"{file}: model_type is {content.get('model_type')!r}, expected 'qwen3_vl'"
-        )
-    text, vision = (_field(content, f"{part}_config", file) for part in ("text", "vision"))
-    rope = text.get("rope_parameters") or _field(text, "rope_scaling", file)
-    names = (
-        "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
-        "num_key_value_heads head_dim rms_norm_eps"
-    ).split()
-    tied = content.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
-    theta = text.get("rope_theta", rope.get("rope_theta"))
-    if theta is None:
-        raise CheckpointError(f"{file}: field 'rope_theta' is missing")
-    text_config = TextConfig(
-        **{name: _field(text, name, file) for name in names},
-        mrope_section=tuple(_field(rope, "mrope_section", file)),
-        rope_theta=float(theta),
-        tie_word_embeddings=bool(tied),
-    )
-    names = (
-        "depth hidden_size intermediate_size num_heads out_hidden_size num_position_embeddings "
-        "patch_size temporal_patch_size spatial_merge_size in_channels"
-    ).split()
-    vision_config = VisionConfig(
-        **{name: _field(vision, name, file) for name in names},
-        deepstack_visual_indexes=tuple(_field(vision, "deepstack_visual_indexes", file)),
-    )
-    ids = ("image_token_id", "vision_start_token_id", "vision_end_token_id")
-    return Config(vision_config, text_config, *(_field(content, name, file) for name in ids))
+Sharding = Callable[[Weight], jax.sharding.Sharding | None]
 
 
 def _is_weight(leaf: Any) -> bool:
     return isinstance(leaf, Weight)
 
 
+def _stacked(weight: Weight) -> bool:
+    return "{}" in weight.name
+
+
+def _names(weight: Weight) -> list[str]:
+    """The tensors that make up a weight: one, or one a layer."""
+    if not _stacked(weight):
+        return [weight.name]
+    return [weight.name.format(i) for i in range(weight.shape[0])]
+
+
 def _source_shape(weight: Weight) -> tuple[int, ...]:
-    shape = weight.shape[1:] if "{}" in weight.name else weight.shape
+    shape = weight.shape[1:] if _stacked(weight) else weight.shape
     return weight.source_shape or (shape[::-1] if weight.transposed else shape)
 
 
@@ -126,82 +73,181 @@ def _to_source(array: np.ndarray, weight: Weight) -> np.ndarray:
     return np.ascontiguousarray(array.reshape(_source_shape(weight)))
 
 
-def load(directory: str | os.PathLike, dtype: Any = jnp.float32) -> tuple[Config, Weights]:
-    """Reads a Qwen3-VL checkpoint of one safetensors file.
+def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _convert(out: np.ndarray, source: np.ndarray, tensor: StoredTensor, name: str) -> None:
+    """Copies in chunks, so that nothing of the tensor's size is needed beside `out`."""
+    rows = max(1, CHUNK // max(1, source[:1].size))
+    for start in range(0, len(out), rows):
+        chunk = out[start : start + rows]
+        np.copyto(chunk, source[start : start + rows], casting="unsafe")
+        if not np.isfinite(chunk).all():
+            raise CheckpointError(
+                f"{tensor.file}: tensor {name!r} holds NaN or infinity as {out.dtype}"
+            )
+
+
+class _Reader:
+    """Turns mapped tensors into weights, and remembers which tensors were asked for."""
+
+    def __init__(self, listing: Path, tensors: dict[str, StoredTensor], dtype: Any):
+        self.listing, self.tensors = listing, tensors
+        self.dtype = None if dtype is None else np.dtype(dtype)
+        self.unread = set(tensors)
+
+    def check(self, weight: Weight) -> None:
+        """Every tensor of the weight is there and has its shape."""
+        for name in _names(weight):
+            if name not in self.tensors:
+                raise CheckpointError(
+                    f"{self.listing}: tensor {name!r} is missing, expected shape "
+                    f"{_source_shape(weight)}"
+                )
+            self.unread.discard(name)
+            tensor = self.tensors[name]
+            if tensor.array.shape != _source_shape(weight):
+                raise CheckpointError(
+                    f"{tensor.file}: tensor {name!r} has shape {tensor.array.shape}, expected "
+                    f"{_source_shape(weight)}"
+                )
+
+    def _target_dtype(self, weight: Weight) -> np.dtype:
+        if self.dtype is not None:
+            return self.dtype
+        tags = {self.tensors[name].tag for name in _names(weight)}
+        # float32 holds both half types exactly, so a stack of several types loses nothing.
+        return DTYPES[tags.pop()] if len(tags) == 1 else DTYPES["F32"]
+
+    def block(self, weight: Weight, index: tuple[slice, ...]) -> np.ndarray:
+        """Part of a weight; only that part is read."""
+        dtype = self._target_dtype(weight)
+        shape = tuple(len(range(n)[part]) for n, part in zip(weight.shape, index, strict=True))
+        out = _empty(shape, dtype)
+        names, inner = _names(weight), index
+        if _stacked(weight):
+            names, inner = names[index[0]], index[1:]
+        for i, name in enumerate(names):
+            tensor = self.tensors[name]
+            source = _from_source(tensor.array, weight)[inner]
+            _convert(out[i] if _stacked(weight) else out, source, tensor, name)
+        return out
+
+    def read(self, weight: Weight, sharding: jax.sharding.Sharding | None) -> jax.Array:
+        if sharding is not None:
+            return jax.make_array_from_callback(
+                weight.shape, sharding, lambda index: self.block(weight, index or ())
+            )
+        return jax.device_put(self.block(weight, (slice(None),) * len(weight.shape)))
+
+    def check_rest(self, config: Config) -> None:
+        """No tensor is left over, except a stored copy of a tied embedding."""
+        if config.text.tie_word_embeddings and HEAD in self.unread:
+            self.unread.discard(HEAD)
+            embedding = self.tensors[declare(config).text.embed.name]
+            head = self.tensors[HEAD]
+            if head.tag != embedding.tag or not np.array_equal(head.array, embedding.array):
+                raise CheckpointError(
+                    f"{head.file}: tensor {HEAD!r} differs from the embedding, though "
+                    "config.json says that they are tied"
+                )
+        if self.unread:
+            name = min(self.unread)
+            raise CheckpointError(f"{self.tensors[name].file}: unexpected tensor {name!r}")
+
+
+def load(
+    directory: str | os.PathLike,
+    dtype: Any = jnp.float32,
+    sharding: Sharding | None = None,
+    progress: bool | None = None,
+) -> tuple[Config, Weights]:
+    """Reads a Qwen3-VL checkpoint, or a Qwen3 one, whose `vision` is then None.
+
+    Args:
+      dtype: of the weights in memory; None keeps the type each tensor is stored in.
+      sharding: where each declared weight goes; every device then reads its own part only. None,
+        or None for a weight: the default device.
+      progress: show a bar; None shows one for a gigabyte and more.
 
     Raises:
-      CheckpointError: a file, field or tensor is missing, superfluous, misshapen or not finite.
+      CheckpointError: a file, field or tensor is missing, superfluous, misshapen or not finite, or
+        the architecture is another.
     """
     directory = Path(directory)
     file = directory / "config.json"
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; a checkpoint directory holds one")
-    try:
-        config = config_from_dict(json.loads(file.read_text()), file)
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from error
-    return config, _read_weights(directory / "model.safetensors", config, dtype)
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: holds no object of fields")
+    config = config_from_dict(content, file)
+    listing, tensors = open_directory(directory)
+    reader = _Reader(listing, tensors, dtype)
+    declared, tree = jax.tree.flatten(declare(config), is_leaf=_is_weight)
+    for weight in declared:
+        reader.check(weight)
+    reader.check_rest(config)
+    size = sum(tensor.array.nbytes for tensor in tensors.values())
+    leaves = []
+    with tqdm(
+        total=size, unit="B", unit_scale=True, desc=directory.name,
+        disable=not (size >= BIG if progress is None else progress),
+    ) as bar:  # fmt: skip
+        for weight in declared:
+            leaves.append(reader.read(weight, sharding(weight) if sharding else None))
+            bar.update(sum(tensors[name].array.nbytes for name in _names(weight)))
+    stored = tuple(sorted((name, tensor.tag) for name, tensor in tensors.items()))
+    config = replace(config, source=Source(file.read_text(), stored))
+    return config, jax.tree.unflatten(tree, leaves)
 
 
-def _read_weights(file: Path, config: Config, dtype: Any) -> Weights:
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file")
-    try:
-        with safe_open(file, framework="np") as source:
-            unread = set(source.keys())
-
-            def read(name: str, weight: Weight) -> np.ndarray:
-                if name not in unread:
-                    raise CheckpointError(
-                        f"{file}: tensor {name!r} is missing, expected shape "
-                        f"{_source_shape(weight)}"
-                    )
-                unread.discard(name)
-                array = source.get_tensor(name)
-                if array.shape != _source_shape(weight):
-                    raise CheckpointError(
-                        f"{file}: tensor {name!r} has shape {array.shape}, expected "
-                        f"{_source_shape(weight)}"
-                    )
-                if not np.isfinite(array.astype(np.float32)).all():
-                    raise CheckpointError(f"{file}: tensor {name!r} holds NaN or infinity")
-                return _from_source(array, weight)
-
-            def gather(weight: Weight) -> jax.Array:
-                if "{}" not in weight.name:
-                    return jnp.asarray(read(weight.name, weight), dtype)
-                rows = [read(weight.name.format(i), weight) for i in range(weight.shape[0])]
-                return jnp.asarray(np.stack(rows), dtype)
-
-            weights = jax.tree.map(gather, declare(config), is_leaf=_is_weight)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file}: not a readable safetensors file: {error}") from error
-    unread.discard("lm_head.weight")  # tied checkpoints may store the embedding twice
-    if unread:
-        raise CheckpointError(f"{file}: unexpected tensor {sorted(unread)[0]!r}")
-    return weights
+def _slice(value: Any, layer: int) -> np.ndarray:
+    """One layer of a stack on the host, without a host copy of the whole stack."""
+    on_host = isinstance(value, np.ndarray) or jax.default_backend() == "cpu"
+    return np.asarray(value)[layer] if on_host else np.asarray(value[layer])
 
 
 def save(
-    directory: str | os.PathLike, config: Config, weights: Weights, dtype: Any = np.float32
+    directory: str | os.PathLike,
+    config: Config,
+    weights: Weights,
+    dtype: Any = None,
+    max_shard_bytes: int = 5_000_000_000,
 ) -> None:
-    """Writes `config.json` and `model.safetensors`; each file appears whole or not at all."""
+    """Writes `config.json` and the weights; each file appears whole or not at all.
+
+    What `load` has read comes back: every field of `config.json`, every tensor under its name.
+
+    Args:
+      dtype: of the stored tensors. None: the type the tensor had in the checkpoint that was
+        loaded, else the type it has; to keep float32 results of training a bfloat16 checkpoint,
+        say float32.
+      max_shard_bytes: larger models are written as several files and an index.
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, np.ndarray] = {}
+    sources = dict(config.source.dtypes) if config.source else {}
+    tensors: list[TensorToWrite] = []
 
-    def collect(weight: Weight, value: jax.Array) -> None:
-        array = np.asarray(value).astype(dtype)
-        if "{}" not in weight.name:
-            tensors[weight.name] = _to_source(array, weight)
-            return
-        for i in range(weight.shape[0]):
-            tensors[weight.name.format(i)] = _to_source(array[i], weight)
+    def plan(name: str, weight: Weight, value: Any, layer: int | None) -> None:
+        stored = np.dtype(dtype or (DTYPES[sources[name]] if name in sources else value.dtype))
 
-    jax.tree.map(collect, declare(config), weights, is_leaf=_is_weight)
-    partial = directory / "model.safetensors.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    os.replace(partial, directory / "model.safetensors")
-    partial = directory / "config.json.partial"
-    partial.write_text(json.dumps(config_to_dict(config), indent=2) + "\n")
-    os.replace(partial, directory / "config.json")
+        def make() -> np.ndarray:
+            array = np.asarray(value) if layer is None else _slice(value, layer)
+            return _to_source(array.astype(stored, copy=False), weight)
+
+        tensors.append(TensorToWrite(name, _source_shape(weight), stored, make))
+
+    def collect(weight: Weight, value: Any) -> None:
+        for i, name in enumerate(_names(weight)):
+            plan(name, weight, value, i if _stacked(weight) else None)
+
+    declared = declare(config)
+    jax.tree.map(collect, declared, weights, is_leaf=_is_weight)
+    if config.text.tie_word_embeddings and HEAD in sources:
+        plan(HEAD, declared.text.embed, weights.text.embed, None)
+    write_directory(directory, tensors, max_shard_bytes)
+    write_text(directory / "config.json", config_text(config))

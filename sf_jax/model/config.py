@@ -1,6 +1,7 @@
 """Shapes and constants of a Qwen3-VL model, as in the `config.json` of its checkpoints."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,25 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
-class Config:
-    """A whole model; hashable, so that it can be a static argument of `jax.jit`."""
+class Source:
+    """What a checkpoint holds beyond the fields above, kept so that it can be written again."""
 
-    vision: VisionConfig
+    config_json: str  # the text of its `config.json`
+    dtypes: tuple[tuple[str, str], ...]  # tensor name and stored type ("F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole model; hashable, so that it can be a static argument of `jax.jit`.
+
+    Two models that differ in `source` alone are equal: where a model came from changes nothing
+    about what it computes, and compiled functions are shared.
+    """
+
+    vision: VisionConfig | Any  # None for a model that reads text alone
     text: TextConfig
     image_token_id: int
     vision_start_token_id: int
     vision_end_token_id: int
     product_dtype: str = "float32"  # of both operands of matrix products; sums stay float32
+    source: Source | None = field(default=None, compare=False, repr=False)

@@ -6,6 +6,7 @@ shapes (`abstract`), the parameter count and the checkpoint map. Linear weights 
 out]; layers are stacked on a leading axis "layer" so that they can be scanned.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -106,7 +107,7 @@ class TextWeights:
 
 @struct.dataclass
 class Weights:
-    vision: VisionWeights
+    vision: VisionWeights | Any  # None for a model that reads text alone
     text: TextWeights
 
 
@@ -203,6 +204,8 @@ def _text(c: TextConfig, prefix: str) -> TextWeights:
 
 def declare(config: Config) -> Weights:
     """The tree of `Weight` declarations for a configuration."""
+    if config.vision is None:
+        return Weights(vision=None, text=_text(config.text, "model"))
     return Weights(
         vision=_vision(config.vision, "model.visual"),
         text=_text(config.text, "model.language_model"),
@@ -216,6 +219,11 @@ def _map(function: Callable[[Weight], Any], config: Config) -> Weights:
 def abstract(config: Config, dtype: Any = jnp.float32) -> Weights:
     """The tree as `jax.ShapeDtypeStruct`s: shapes at any size, no memory."""
     return _map(lambda weight: jax.ShapeDtypeStruct(weight.shape, dtype), config)
+
+
+def count(config: Config) -> int:
+    """How many numbers the weights hold; a tied output projection is not counted twice."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)))
 
 
 def initialise(config: Config, seed: int, dtype: Any = jnp.float32) -> Weights:
