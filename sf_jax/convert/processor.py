@@ -1,8 +1,9 @@
 """Pictures as Hugging Face's Qwen3-VL processor hands them to a model.
 
-Resampling is Pillow's bicubic, which the slow processor uses bit for bit; the fast one resizes with
-torch in 16-bit fixed point, which differs by at most a level of 255 here and there: see
-`tests/convert/test_processor.py` for the measured figures.
+The values equal those of its fast processor, which the released models name, bit for bit, and those
+of its slow one to the last bit but one. Fast and slow differ in how they resize: see
+`sf_jax.model.resize`. Where the fast processor runs on a GPU it resizes in floating point, as
+nothing here does.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from einops import rearrange
 
-from sf_jax.model.resize import ResizeError, resized, smart_size
+from sf_jax.model.resize import ResizeError, resized, resized_fixed_point, smart_size
 
 FILE = "preprocessor_config.json"
 KINDS = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
@@ -35,6 +36,7 @@ class ImageProcessor:
       patch_size: side of a patch in pixels.
       merge_size: patches a side that become one text token.
       temporal_patch_size: how often a still picture is repeated.
+      fast: resize as the fast processor does, else as the slow one.
     """
 
     min_pixels: int = 65_536
@@ -42,6 +44,7 @@ class ImageProcessor:
     patch_size: int = 16
     merge_size: int = 2
     temporal_patch_size: int = 2
+    fast: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.min_pixels <= self.max_pixels:
@@ -75,7 +78,8 @@ class ImageProcessor:
         high = high if max_pixels is None else max_pixels
         sizes = {name: _whole(file, content, name) for name in
                  ("patch_size", "merge_size", "temporal_patch_size")}  # fmt: skip
-        return cls(min(low, high), high, **sizes)
+        fast = content["image_processor_type"].endswith("Fast")
+        return cls(min(low, high), high, **sizes, fast=fast)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns in pixels of a picture once resized."""
@@ -117,7 +121,8 @@ class ImageProcessor:
         if image.shape[2] != 3:
             raise ProcessorError(f"picture {number}: {found}, expected three channels, RGB")
         try:
-            return resized(image, *self.size(*image.shape[:2]))
+            resize = resized_fixed_point if self.fast else resized
+            return resize(image, *self.size(*image.shape[:2]))
         except ResizeError as error:
             raise ProcessorError(f"picture {number}: {error}") from error
 

@@ -3,15 +3,22 @@
 Two rules share one rounding. `smart_size` is the released one, number for number, for models that
 take any picture. `bounded_size` never exceeds its bound, which models with rows of one fixed patch
 count need: the released rule rounds small pictures up, and may overshoot when it does.
-Source: `smart_resize` of the Qwen2-VL release, as Qwen3-VL uses it.
+
+Two resamplers too, both bicubic and antialiased. Pillow's is what Qwen's slow processor uses, and
+the built-in model was trained with. `resized_fixed_point` is what its fast processor uses, torch's
+for bytes: the same weights, rounded to 16 bits. On photographs the two differ in about 1 % of the
+values, by one or two levels of 255; on tiny pictures enlarged many times in more.
+Source: `smart_resize` of the Qwen2-VL release, as Qwen3-VL uses it; the cubic is Keys', a = -1/2.
 """
 
 import math
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import csr_array
 
 LONGEST = 200  # times the shorter side; longer pictures are no photographs
+REACH = 2  # pixels to either side that the cubic weighs
 
 
 class ResizeError(ValueError):
@@ -74,10 +81,52 @@ def bounded_size(
 
 
 def resized(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """uint8 [H, W, 3] → uint8 [rows, columns, 3] (bicubic, antialiased)."""
+    """uint8 [H, W, 3] → uint8 [rows, columns, 3], by Pillow."""
     if (rows, columns) == image.shape[:2]:
         return image
     return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC))
+
+
+def resized_fixed_point(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """As `resized`, bit for bit as torch does it on a CPU: first each row, then each column."""
+    wide = _resampled(image.swapaxes(0, 1), columns).swapaxes(0, 1)
+    return _resampled(wide, rows)
+
+
+def _resampled(image: np.ndarray, length: int) -> np.ndarray:
+    """uint8 [N, …] → uint8 [length, …]."""
+    if len(image) == length:
+        return image
+    weights, bits = _fixed_point_weights(len(image), length)
+    sums = weights @ image.reshape(len(image), -1).astype(np.int32)
+    rounded = (sums + (1 << (bits - 1))) >> bits
+    return np.clip(rounded, 0, 255).astype(np.uint8).reshape(length, *image.shape[1:])
+
+
+def _fixed_point_weights(size: int, length: int) -> tuple[csr_array, int]:
+    """Whole-number weights int32 [length, size], and the bits they are shifted left by."""
+    scale = size / length
+    stretch = max(scale, 1.0)  # antialiasing: when shrinking, the cubic spans more pixels
+    centres = scale * (np.arange(length) + 0.5)
+    first = np.maximum((centres - REACH * stretch + 0.5).astype(int), 0)
+    end = np.minimum((centres + REACH * stretch + 0.5).astype(int), size)
+    at = first[:, None] + np.arange((end - first).max())
+    weights = _cubic((at + 0.5 - centres[:, None]) / stretch) * (at < end[:, None])
+    weights /= weights.sum(1, keepdims=True)
+    bits = 0  # as many as keep the largest weight within 16 bits, sign included
+    while bits < 22 and int(weights.max() * 2 ** (bits + 1) + 0.5) < 2**15:
+        bits += 1
+    whole = np.trunc(weights * 2**bits + np.copysign(0.5, weights)).astype(np.int32)
+    starts = np.arange(length + 1) * at.shape[1]
+    places = np.minimum(at, size - 1).ravel()  # beyond the picture the weight is 0
+    return csr_array((whole.ravel(), places, starts), shape=(length, size)), bits
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic with a = -1/2: 1 at 0, 0 at the other whole numbers and beyond 2."""
+    x = np.abs(x)
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
 def fit(image: np.ndarray, factor: int, min_pixels: int, max_pixels: int) -> np.ndarray:

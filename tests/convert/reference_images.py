@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 BOUNDS = ((65_536, 16_777_216), (65_536, 1_048_576), (3_136, 200_704), (4_608, 9_216))
-PICTURES = ((91, 67), (40, 333), (200, 120), (64, 96), (37, 41))  # height, width
+PICTURES = ((91, 67), (40, 333), (200, 120), (64, 96), (37, 41), (700, 500))  # height, width
 PIXELS = (4_096, 16_384)  # bounds that keep the stored file small
 
 
@@ -25,18 +25,18 @@ def sizes() -> np.ndarray:
     return both[both.max(1) <= 200 * both.min(1)][:2_000]
 
 
+def textured(height: int, width: int, seed: int = 1) -> np.ndarray:
+    """uint8 [height, width, 3]: smooth waves, hard edges and a little noise."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / (3 + c)) * np.cos(y / (5 - c)) for c in range(3)]
+    edges = 60 * ((x // 11 + y // 7) % 2)[..., None]
+    noise = np.random.default_rng(seed).normal(0, 6, (height, width, 3))
+    values = 110 + 80 * np.stack(waves, -1) + edges + noise
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
 def pictures() -> list[np.ndarray]:
-    """uint8 [H, W, 3]: smooth waves, hard edges and a little noise."""
-    generator = np.random.default_rng(1)
-    made = []
-    for height, width in PICTURES:
-        y, x = np.mgrid[:height, :width]
-        waves = [np.sin(x / (3 + c)) * np.cos(y / (5 - c)) for c in range(3)]
-        edges = 60 * ((x // 11 + y // 7) % 2)[..., None]
-        noise = generator.normal(0, 6, (height, width, 3))
-        values = 110 + 80 * np.stack(waves, -1) + edges + noise
-        made.append(np.clip(np.rint(values), 0, 255).astype(np.uint8))
-    return made
+    return [textured(*size, seed) for seed, size in enumerate(PICTURES)]
 
 
 def levels_picture() -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from sf_jax.convert.processor import ImageProcessor, ProcessorError
-from sf_jax.model.resize import smart_size
+from sf_jax.model.resize import resized, resized_fixed_point, smart_size
 from tests.convert import reference_images as reference
 
 HERE = Path(__file__).parent
@@ -48,15 +48,31 @@ def test_two_thousand_sizes_are_resized_alike(known: dict, bounds: int) -> None:
     np.testing.assert_array_equal(ours, known["resized"][bounds])
 
 
-def test_pictures_of_many_shapes_in_one_prompt(known: dict) -> None:
-    pixels, grids = ImageProcessor(*reference.PIXELS)(reference.pictures())
+@pytest.mark.parametrize("fast", [True, False])
+def test_pictures_of_many_shapes_in_one_prompt(known: dict, fast: bool) -> None:
+    pixels, grids = ImageProcessor(*reference.PIXELS, fast=fast)(reference.pictures())
     assert pixels.dtype == np.float32 and grids.dtype == np.int64
     np.testing.assert_array_equal(grids, known["grids"])
     assert len(pixels) == grids.prod(1).sum() and pixels.shape[1] == 3 * 2 * 16 * 16
-    levels = np.rint(pixels * 127.5 + 127.5)
-    np.testing.assert_array_equal(levels, known["slow"])  # Pillow resizes in both
-    off = np.abs(levels - known["slow"] - known["fast"])  # torch resizes in fixed point
-    assert off.max() <= 1 and (off > 0).mean() < 0.005  # measured: 0.44 % off by one level
+    expected = known["slow"] + (known["fast"] if fast else 0)
+    assert np.abs(known["fast"]).max() == 1  # so that one resampler cannot pass for the other
+    np.testing.assert_array_equal(np.rint(pixels * 127.5 + 127.5), expected)
+
+
+def test_both_resamplers_nearly_agree() -> None:
+    picture = reference.textured(500, 700)
+    for rows, columns in ((480, 672), (352, 480), (736, 1024)):
+        exact = resized(picture, rows, columns).astype(int)
+        fixed = resized_fixed_point(picture, rows, columns).astype(int)
+        assert np.abs(exact - fixed).max() <= 3 and np.mean(exact != fixed) < 0.05
+    np.testing.assert_array_equal(resized_fixed_point(picture, 500, 700), picture)
+
+
+def test_an_even_picture_stays_even() -> None:
+    for level in (0, 1, 128, 255):
+        even = np.full((40, 60, 3), level, np.uint8)
+        for size in ((96, 32), (32, 96), (352, 352)):
+            assert (resized_fixed_point(even, *size) == level).all()
 
 
 def test_normalisation_is_the_fast_processors_to_the_last_bit(known: dict) -> None:
@@ -108,6 +124,9 @@ def write(folder: Path, **changes: object) -> Path:
 
 def test_settings_are_read(tmp_path: Path) -> None:
     assert ImageProcessor.load(write(tmp_path)) == ImageProcessor(65536, 16777216, 16, 2, 2)
+    slow = ImageProcessor.load(write(tmp_path, image_processor_type="Qwen2VLImageProcessor"))
+    assert not slow.fast
+    write(tmp_path)
     processor = ImageProcessor.load(tmp_path, max_pixels=1024 * 32 * 32)
     pixels, grids = processor([np.zeros((3000, 2000, 3), np.uint8)])
     assert processor.tokens(grids[0]) <= 1024 and len(pixels) == 4 * processor.tokens(grids[0])
