@@ -42,8 +42,8 @@ def _number(low: float, above: bool, what: str) -> Any:
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("paths", nargs="+", type=Path, metavar="IMAGE|VIDEO|FOLDER")
-    add("--out", type=Path, required=True, help="folder for JSON, CSV and previews")
+    add("paths", nargs="*", type=Path, metavar="IMAGE|VIDEO|FOLDER")
+    add("--out", type=Path, help="folder for JSON, CSV and previews")
     add("--model", type=Path, help="model directory (default: the built-in model)")
     add("--crop", action="store_true", help="find the face and read a square around it")
     add("--values", choices=("mean", "answer"), default="mean",
@@ -58,6 +58,21 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=_number(0, False, "0 or more"), default=0.0,
         help="0 takes the likeliest answer (default)")  # fmt: skip
     add("--seed", type=int, default=0, help="of sampling at a temperature above 0")
+    _request_arguments(parser.add_argument_group("instead of pictures: MS-SWIFT requests"))
+
+
+def _request_arguments(group: Any) -> None:
+    add = group.add_argument
+    add("--requests", type=Path, metavar="FILE.jsonl",
+        help="a request a line, with one picture each; paths are relative to this file. The model "
+        "answers its own question: messages are kept, not read")  # fmt: skip
+    add("--results", type=Path, metavar="OUT.jsonl",
+        help="a result line for every request, in order; one that failed has an \"error\" and no "
+        "response, and the exit code is 2. OUT.jsonl.partial until it is whole")  # fmt: skip
+    add("--csv", type=Path, metavar="OUT.csv",
+        help="the numbers (see --values) as Live Link Face CSV, a row a request, in order. Not "
+        "written if any request failed: a row of zeros in its place would lie, and without one "
+        "the later rows would shift")  # fmt: skip
 
 
 def _compilation_cache() -> None:
@@ -78,6 +93,11 @@ def load_model(directory: Path | None) -> "Model":
 
 
 def _predict(options: argparse.Namespace) -> int:
+    if options.requests or options.results or options.csv:
+        return _predict_requests(options)
+    if not options.paths or options.out is None:
+        lacking = "--out" if options.paths else "IMAGE|VIDEO|FOLDER or --requests"
+        raise UsageError(f"{lacking} is required (see sf-jax predict --help)")
     missing = [f"{path}: no such file or folder" for path in options.paths if not path.exists()]
     if len(missing) == len(options.paths):  # said before the model is loaded
         return _failed(missing)
@@ -91,6 +111,34 @@ def _predict(options: argparse.Namespace) -> int:
             model, options.paths, PredictOptions(**{name: chosen[name] for name in names})
         )
     )
+
+
+def _predict_requests(options: argparse.Namespace) -> int:
+    """Reads all requests before the model is loaded, so that a broken line costs no time."""
+    if options.requests is None or options.results is None:
+        lacking = "--results" if options.requests else "--requests"
+        raise UsageError(f"{lacking} is required (see sf-jax predict --help)")
+    for name in ("paths", "out", "smooth"):
+        if getattr(options, name):
+            said = "a picture, video or folder" if name == "paths" else f"--{name}"
+            raise UsageError(f"--requests does not go with {said} (see sf-jax predict --help)")
+    files = [path.resolve() for path in (options.requests, options.results, options.csv) if path]
+    if len(set(files)) < len(files):
+        raise UsageError("--requests, --results and --csv must be different files")
+    for path in files:
+        if path.is_dir():  # else told after the work, when the results take their name
+            raise UsageError(f"{path}: a folder, expected a file")
+    from sf_jax import requests
+    from sf_jax.predict import PredictOptions, Reader
+
+    read = requests.read_requests(options.requests)
+    chosen = vars(options) | {"out": options.results.parent}
+    names = PredictOptions.__dataclass_fields__
+    model = load_model(options.model)
+    reader = Reader(model, PredictOptions(**{name: chosen[name] for name in names}))
+    failures = requests.predict_requests(reader, read, options.results, options.csv)
+    print(f"{len(read)} results in {options.results}")
+    return _failed(failures)
 
 
 def _failed(failures: list[str]) -> int:

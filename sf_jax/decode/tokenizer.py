@@ -1,8 +1,10 @@
-"""The built-in model's tokenizer: SentencePiece with symbols that are never split.
+"""Tokenizers: the built-in model's, and those that Qwen checkpoints bring.
 
-Control tokens, answer keys and answer values are user-defined symbols, so that a key with its
-punctuation, and a value, are one token each. The tokenizer does not know what they mean: they reach
-it as data.
+The built-in model has SentencePiece with symbols that are never split. Control tokens, answer keys
+and answer values are user-defined symbols, so that a key with its punctuation, and a value, are one
+token each. The tokenizer does not know what they mean: they reach it as data.
+
+Qwen checkpoints bring a `tokenizer.json`, read by `JsonTokenizer` behind the same calls.
 """
 
 import io
@@ -11,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import sentencepiece as spm
+import tokenizers
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
@@ -66,6 +69,44 @@ class Tokenizer:
         if len(ids) != 1:
             raise TokenizerError(f"{text!r} takes {len(ids)} tokens, expected one symbol")
         return ids[0]
+
+
+class JsonTokenizer(Tokenizer):
+    """A `tokenizer.json` with its special tokens, which text may name and decoding keeps."""
+
+    def __init__(self, content: str):
+        self.content = content
+        self._inner = tokenizers.Tokenizer.from_str(content)
+        # Files may carry the padding and cutting of whoever saved them, which would alter prompts.
+        self._inner.no_truncation()
+        self._inner.no_padding()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "JsonTokenizer":
+        """Reads a `tokenizer.json` file.
+
+        Raises:
+          TokenizerError: the file is missing or is no tokenizer.
+        """
+        try:
+            return cls(Path(path).read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises bare Exceptions
+            raise TokenizerError(f"{path}: not a readable tokenizer.json: {error}") from error
+
+    def save(self, path: str | os.PathLike) -> None:
+        partial = Path(f"{path}.partial")
+        partial.write_text(self.content, encoding="utf-8")
+        os.replace(partial, path)
+
+    def __len__(self) -> int:
+        """One more than the largest id; a model's vocabulary may be padded beyond."""
+        return max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode(self, text: str) -> list[int]:
+        return self._inner.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._inner.decode([int(i) for i in ids], skip_special_tokens=False)
 
 
 def train(texts: Iterable[str], symbols: Sequence[str], vocab_size: int) -> Tokenizer:

@@ -1,9 +1,28 @@
-"""Fitting a picture to the patch grid, as Qwen's processor does ("smart resize")."""
+"""Fitting a picture to the patch grid, as Qwen's processor does ("smart resize").
+
+Two rules share one rounding. `smart_size` is the released one, number for number, for models that
+take any picture. `bounded_size` never exceeds its bound, which models with rows of one fixed patch
+count need: the released rule rounds small pictures up, and may overshoot when it does.
+
+Two resamplers too, both bicubic and antialiased. Pillow's is what Qwen's slow processor uses, and
+the built-in model was trained with. `resized_fixed_point` is what its fast processor uses, torch's
+for bytes: the same weights, rounded to 16 bits. On photographs the two differ in about 1 % of the
+values, by one or two levels of 255; on tiny pictures enlarged many times in more.
+Source: `smart_resize` of the Qwen2-VL release, as Qwen3-VL uses it; the cubic is Keys', a = -1/2.
+"""
 
 import math
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import csr_array
+
+LONGEST = 200  # times the shorter side; longer pictures are no photographs
+REACH = 2  # pixels to either side that the cubic weighs
+
+
+class ResizeError(ValueError):
+    """A picture whose shape no model was made for."""
 
 
 def smart_size(
@@ -11,32 +30,106 @@ def smart_size(
 ) -> tuple[int, int]:
     """Nearest size whose sides are multiples of `factor` and whose area lies within the bounds.
 
+    The lower bound goes before the upper one: a small or long picture that is enlarged may end up
+    to one row and one column of `factor` above `max_pixels` where the two bounds are close.
+
+    Raises:
+      ResizeError: a side is 0, or one side is more than 200 times the other.
+    """
+    if height < 1 or width < 1:
+        raise ResizeError(f"a picture of {height} x {width} pixels has nothing to show")
+    if max(height, width) / min(height, width) > LONGEST:
+        raise ResizeError(
+            f"a picture of {height} x {width} pixels (height x width): one side is more than "
+            f"{LONGEST} times the other; cut it to the face"
+        )
+    return _rounded(height, width, factor, min_pixels, max_pixels)
+
+
+def _rounded(
+    height: float, width: float, factor: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    rows, columns = round(height / factor) * factor, round(width / factor) * factor
+    if rows * columns > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        rows = max(factor, math.floor(height / shrink / factor) * factor)
+        columns = max(factor, math.floor(width / shrink / factor) * factor)
+    elif rows * columns < min_pixels:
+        # A side that was rounded to nothing leads here too, and is never nothing afterwards.
+        grow = math.sqrt(min_pixels / (height * width))
+        rows = math.ceil(height * grow / factor) * factor
+        columns = math.ceil(width * grow / factor) * factor
+    return rows, columns
+
+
+def bounded_size(
+    height: int, width: int, factor: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """As `smart_size`, but never above `max_pixels`, and any picture is taken.
+
     Pictures longer than 200 : 1 are treated as 200 : 1.
     """
-    high, wide = max(height, width / 200), max(width, height / 200)
-    rows = max(factor, round(high / factor) * factor)
-    columns = max(factor, round(wide / factor) * factor)
-    if rows * columns > max_pixels:
-        shrink = math.sqrt(high * wide / max_pixels)
-        rows = max(factor, math.floor(high / shrink / factor) * factor)
-        columns = max(factor, math.floor(wide / shrink / factor) * factor)
-    elif rows * columns < min_pixels:
-        grow = math.sqrt(min_pixels / (high * wide))
-        rows = math.ceil(high * grow / factor) * factor
-        columns = math.ceil(wide * grow / factor) * factor
+    high, wide = max(height, width / LONGEST), max(width, height / LONGEST)
+    rows, columns = _rounded(high, wide, factor, min_pixels, max_pixels)
     # Rounding up may overshoot: long pictures give up length until they fit.
     while rows * columns > max_pixels and max(rows, columns) > factor:
         if rows > columns:
             rows -= factor
         else:
             columns -= factor
-    return int(rows), int(columns)
+    return rows, columns
+
+
+def resized(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """uint8 [H, W, 3] → uint8 [rows, columns, 3], by Pillow."""
+    if (rows, columns) == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC))
+
+
+def resized_fixed_point(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """As `resized`, bit for bit as torch does it on a CPU: first each row, then each column."""
+    wide = _resampled(image.swapaxes(0, 1), columns).swapaxes(0, 1)
+    return _resampled(wide, rows)
+
+
+def _resampled(image: np.ndarray, length: int) -> np.ndarray:
+    """uint8 [N, …] → uint8 [length, …]."""
+    if len(image) == length:
+        return image
+    weights, bits = _fixed_point_weights(len(image), length)
+    sums = weights @ image.reshape(len(image), -1).astype(np.int32)
+    rounded = (sums + (1 << (bits - 1))) >> bits
+    return np.clip(rounded, 0, 255).astype(np.uint8).reshape(length, *image.shape[1:])
+
+
+def _fixed_point_weights(size: int, length: int) -> tuple[csr_array, int]:
+    """Whole-number weights int32 [length, size], and the bits they are shifted left by."""
+    scale = size / length
+    stretch = max(scale, 1.0)  # antialiasing: when shrinking, the cubic spans more pixels
+    centres = scale * (np.arange(length) + 0.5)
+    first = np.maximum((centres - REACH * stretch + 0.5).astype(int), 0)
+    end = np.minimum((centres + REACH * stretch + 0.5).astype(int), size)
+    at = first[:, None] + np.arange((end - first).max())
+    weights = _cubic((at + 0.5 - centres[:, None]) / stretch) * (at < end[:, None])
+    weights /= weights.sum(1, keepdims=True)
+    bits = 0  # as many as keep the largest weight within 16 bits, sign included
+    while bits < 22 and int(weights.max() * 2 ** (bits + 1) + 0.5) < 2**15:
+        bits += 1
+    whole = np.trunc(weights * 2**bits + np.copysign(0.5, weights)).astype(np.int32)
+    starts = np.arange(length + 1) * at.shape[1]
+    places = np.minimum(at, size - 1).ravel()  # beyond the picture the weight is 0
+    return csr_array((whole.ravel(), places, starts), shape=(length, size)), bits
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic with a = -1/2: 1 at 0, 0 at the other whole numbers and beyond 2."""
+    x = np.abs(x)
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
 def fit(image: np.ndarray, factor: int, min_pixels: int, max_pixels: int) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] to its smart size (bicubic, antialiased)."""
+    """Resizes uint8 [H, W, 3] to its bounded size."""
     height, width = image.shape[:2]
-    rows, columns = smart_size(height, width, factor, min_pixels, max_pixels)
-    if (rows, columns) == (height, width):
-        return image
-    return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC))
+    return resized(image, *bounded_size(height, width, factor, min_pixels, max_pixels))

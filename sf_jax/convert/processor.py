@@ -1,0 +1,170 @@
+"""Pictures as Hugging Face's Qwen3-VL processor hands them to a model.
+
+The values equal those of its fast processor, which the released models name, bit for bit, and those
+of its slow one to the last bit but one. Fast and slow differ in how they resize: see
+`sf_jax.model.resize`. Where the fast processor runs on a GPU it resizes in floating point, as
+nothing here does.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+
+from sf_jax.model.resize import ResizeError, resized, resized_fixed_point, smart_size
+
+FILE = "preprocessor_config.json"
+KINDS = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
+
+
+class ProcessorError(ValueError):
+    """A processor's file, or a picture, that is not what a Qwen3-VL model takes."""
+
+
+@dataclass(frozen=True)
+class ImageProcessor:
+    """Settings of a checkpoint's `preprocessor_config.json`.
+
+    Attributes:
+      min_pixels, max_pixels: bounds of a picture's area once resized; a merged token covers
+        (patch_size × merge_size)² pixels, so 1024 tokens are 1,048,576 pixels.
+      patch_size: side of a patch in pixels.
+      merge_size: patches a side that become one text token.
+      temporal_patch_size: how often a still picture is repeated.
+      fast: resize as the fast processor does, else as the slow one.
+    """
+
+    min_pixels: int = 65_536
+    max_pixels: int = 16_777_216
+    patch_size: int = 16
+    merge_size: int = 2
+    temporal_patch_size: int = 2
+    fast: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_pixels <= self.max_pixels:
+            raise ProcessorError(
+                f"min_pixels is {self.min_pixels} and max_pixels {self.max_pixels}, expected "
+                "0 < min_pixels <= max_pixels"
+            )
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike, max_pixels: int | None = None) -> "ImageProcessor":
+        """Reads a checkpoint's settings.
+
+        Args:
+          max_pixels: a smaller bound than the checkpoint's own; the released SemanticFace runs at
+            1024 tokens a picture, 1024 × 32 × 32 pixels.
+
+        Raises:
+          ProcessorError: the file is missing, or a field is not what Qwen3-VL has; names both.
+        """
+        file = Path(directory) / FILE
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ProcessorError(f"{file}: not a readable JSON file: {error}") from error
+        if not isinstance(content, dict):
+            raise ProcessorError(f"{file}: expected a JSON object")
+        _check_fixed(file, content)
+        low, high = _bounds(file, content)
+        if low > high:
+            raise ProcessorError(f"{file}: min_pixels is {low}, more than max_pixels, {high}")
+        high = high if max_pixels is None else max_pixels
+        sizes = {name: _whole(file, content, name) for name in
+                 ("patch_size", "merge_size", "temporal_patch_size")}  # fmt: skip
+        fast = content["image_processor_type"].endswith("Fast")
+        return cls(min(low, high), high, **sizes, fast=fast)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns in pixels of a picture once resized."""
+        factor = self.patch_size * self.merge_size
+        return smart_size(height, width, factor, self.min_pixels, self.max_pixels)
+
+    def tokens(self, grid_thw: Sequence[int]) -> int:
+        """Image tokens of a picture's grid."""
+        return int(np.prod(grid_thw)) // self.merge_size**2
+
+    def __call__(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Resizes, normalises and cuts pictures.
+
+        Args:
+          images: uint8 [H, W, 3] RGB, sizes may differ.
+
+        Returns:
+          pixel_values, float32 [P, patch_width], the patches of all pictures one after another, in
+          merge-block order and within a patch by channel, time, row, column, from -1 to 1; and
+          image_grid_thw, int64 [N, 3], the grid of each picture in patches: time, rows, columns.
+
+        Raises:
+          ProcessorError: no picture, or one of another type or absurd shape; says which.
+        """
+        if not images:
+            raise ProcessorError("no picture was given")
+        patches, grids = [], []
+        for number, image in enumerate(images, 1):
+            fitted = self._fitted(image, number)
+            patches.append(self._patches(fitted))
+            height, width = fitted.shape[:2]
+            grids.append((1, height // self.patch_size, width // self.patch_size))
+        return np.concatenate(patches), np.array(grids, np.int64)
+
+    def _fitted(self, image: np.ndarray, number: int) -> np.ndarray:
+        found = f"{getattr(image, 'dtype', type(image).__name__)} {list(np.shape(image))}"
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+            raise ProcessorError(f"picture {number}: {found}, expected uint8 [height, width, 3]")
+        if image.shape[2] != 3:
+            raise ProcessorError(f"picture {number}: {found}, expected three channels, RGB")
+        try:
+            resize = resized_fixed_point if self.fast else resized
+            return resize(image, *self.size(*image.shape[:2]))
+        except ResizeError as error:
+            raise ProcessorError(f"picture {number}: {error}") from error
+
+    def _patches(self, image: np.ndarray) -> np.ndarray:
+        # In this order of operations the result equals the fast processor's to the last bit.
+        normalised = (image.astype(np.float32) - np.float32(127.5)) / np.float32(127.5)
+        patches = rearrange(
+            normalised, "(h a p) (w b q) c -> (h w a b) c 1 p q",
+            a=self.merge_size, b=self.merge_size, p=self.patch_size, q=self.patch_size,
+        )  # fmt: skip
+        return np.repeat(patches, self.temporal_patch_size, axis=2).reshape(len(patches), -1)
+
+
+def _check_fixed(file: Path, content: dict[str, Any]) -> None:
+    """What every Qwen3-VL checkpoint has, and the code above takes for granted."""
+    kind = content.get("image_processor_type")
+    if kind not in KINDS:
+        raise ProcessorError(
+            f"{file}: image_processor_type is {kind!r}, expected one of {', '.join(KINDS)}"
+        )
+    for name in ("image_mean", "image_std"):
+        if content.get(name) != [0.5, 0.5, 0.5]:
+            raise ProcessorError(f"{file}: {name} is {content.get(name)}, expected [0.5, 0.5, 0.5]")
+    if content.get("resample", 3) != 3:  # Pillow's number for bicubic
+        raise ProcessorError(f"{file}: resample is {content['resample']}, expected 3, bicubic")
+    for name in ("do_resize", "do_rescale", "do_normalize"):
+        if content.get(name) is False:
+            raise ProcessorError(f"{file}: {name} is false, expected true")
+
+
+def _bounds(file: Path, content: dict[str, Any]) -> tuple[int, int]:
+    """The bounds of the area: `min_pixels` and `max_pixels` where given, else those of `size`."""
+    size = content.get("size") if isinstance(content.get("size"), dict) else {}
+    found = dict(size or {})
+    for name, alias in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        if content.get(name) is not None:
+            found[alias] = content[name]
+    return _whole(file, found, "shortest_edge"), _whole(file, found, "longest_edge")
+
+
+def _whole(file: Path, content: dict[str, Any], name: str) -> int:
+    value = content.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ProcessorError(f"{file}: {name} is {value!r}, expected a positive whole number")
+    return value
