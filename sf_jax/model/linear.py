@@ -1,10 +1,41 @@
 """Matrix products with low-precision operands and float32 sums, in both directions."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Float
+
+from sf_jax.model.weights import Linear
+
+
+@struct.dataclass
+class AdaptedLinear:
+    """A linear with a low-rank addition beside it; stands wherever a `Linear` may stand.
+
+    Attributes:
+      base: the linear itself, or one already adapted.
+      a: [I, R] and b: [R, O], with the leading layer axis where the base is stacked.
+      scale: float32 [], or [L] where stacked: the factor of the addition.
+    """
+
+    base: Any
+    a: Any
+    b: Any
+    scale: Any
+
+
+def apply(
+    layer: Linear | AdaptedLinear, x: Float[Array, "*rows I"], product_dtype: str = "float32"
+) -> Float[Array, "*rows O"]:
+    """The output of a linear of the model, with whatever was added to it."""
+    if isinstance(layer, Linear):
+        return linear(x, layer.weight, layer.bias, product_dtype)
+    low = linear(x, layer.a, None, product_dtype)
+    change = layer.scale * linear(low, layer.b, None, product_dtype)
+    return apply(layer.base, x, product_dtype) + change.astype(x.dtype)
 
 
 def linear(

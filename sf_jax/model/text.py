@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from sf_jax.kernels import attention
 from sf_jax.model.config import TextConfig
-from sf_jax.model.linear import linear
+from sf_jax.model.linear import apply, linear
 from sf_jax.model.norms import rms_norm
 from sf_jax.model.vision import rotate_half
 from sf_jax.model.weights import TextLayer, TextWeights
@@ -78,9 +78,9 @@ def _layer(
     cos, sin = context.rope
     heads = (*x_BTD.shape[:2], -1, config.head_dim)
     normed = rms_norm(x_BTD, layer.input_norm, config.rms_norm_eps)
-    q = linear(normed, layer.q.weight, None, dtype).reshape(heads)
-    k = linear(normed, layer.k.weight, None, dtype).reshape(heads)
-    v = linear(normed, layer.v.weight, None, dtype).reshape(heads)
+    q = apply(layer.q, normed, dtype).reshape(heads)
+    k = apply(layer.k, normed, dtype).reshape(heads)
+    v = apply(layer.v, normed, dtype).reshape(heads)
     q = rms_norm(q, layer.q_norm, config.rms_norm_eps)
     k = rms_norm(k, layer.k_norm, config.rms_norm_eps)
     q = (q * cos + rotate_half(q) * sin).astype(x_BTD.dtype)
@@ -93,11 +93,11 @@ def _layer(
         q, k, v, causal=True, q_offset=offset,
         q_segments=context.q_segments, kv_segments=context.kv_segments,
     )  # fmt: skip
-    x_BTD = x_BTD + linear(rearrange(mixed, "b t n h -> b t (n h)"), layer.o.weight, None, dtype)
+    x_BTD = x_BTD + apply(layer.o, rearrange(mixed, "b t n h -> b t (n h)"), dtype)
     normed = rms_norm(x_BTD, layer.post_norm, config.rms_norm_eps)
-    gate = jax.nn.silu(linear(normed, layer.gate.weight, None, dtype))
-    up = linear(normed, layer.up.weight, None, dtype)
-    return x_BTD + linear(gate * up, layer.down.weight, None, dtype), kv
+    gate = jax.nn.silu(apply(layer.gate, normed, dtype))
+    up = apply(layer.up, normed, dtype)
+    return x_BTD + apply(layer.down, gate * up, dtype), kv
 
 
 @struct.dataclass

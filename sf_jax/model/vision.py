@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from sf_jax.kernels import attention
 from sf_jax.model.config import VisionConfig
-from sf_jax.model.linear import linear
+from sf_jax.model.linear import apply, linear
 from sf_jax.model.norms import layer_norm
 from sf_jax.model.weights import Merger, VisionBlock, VisionWeights
 
@@ -122,16 +122,16 @@ def _block(
     x_BPD: Array, block: VisionBlock, rope: tuple, segments: Array, heads: int, dtype: str
 ) -> Array:
     cos, sin = rope
-    qkv = linear(layer_norm(x_BPD, block.norm1), block.qkv.weight, block.qkv.bias, dtype)
+    qkv = apply(block.qkv, layer_norm(x_BPD, block.norm1), dtype)
     q, k, v = rearrange(qkv, "b p (three n h) -> three b p n h", three=3, n=heads)
     q = (q * cos + rotate_half(q) * sin).astype(x_BPD.dtype)
     k = (k * cos + rotate_half(k) * sin).astype(x_BPD.dtype)
     mixed = attention(q, k, v, causal=False, q_segments=segments, kv_segments=segments)
     mixed = rearrange(mixed, "b p n h -> b p (n h)")
-    x_BPD = x_BPD + linear(mixed, block.proj.weight, block.proj.bias, dtype)
-    hidden = linear(layer_norm(x_BPD, block.norm2), block.fc1.weight, block.fc1.bias, dtype)
+    x_BPD = x_BPD + apply(block.proj, mixed, dtype)
+    hidden = apply(block.fc1, layer_norm(x_BPD, block.norm2), dtype)
     hidden = jax.nn.gelu(hidden, approximate=True)
-    return x_BPD + linear(hidden, block.fc2.weight, block.fc2.bias, dtype)
+    return x_BPD + apply(block.fc2, hidden, dtype)
 
 
 def _merge(x_BPD: Array, merger: Merger, merge: int, norm_first: bool, dtype: str) -> Array:
@@ -141,8 +141,8 @@ def _merge(x_BPD: Array, merger: Merger, merge: int, norm_first: bool, dtype: st
     x = rearrange(x_BPD, "b (m s) d -> b m (s d)", s=merge * merge)
     if not norm_first:
         x = layer_norm(x, merger.norm)
-    hidden = jax.nn.gelu(linear(x, merger.fc1.weight, merger.fc1.bias, dtype), approximate=False)
-    return linear(hidden, merger.fc2.weight, merger.fc2.bias, dtype)
+    hidden = jax.nn.gelu(apply(merger.fc1, x, dtype), approximate=False)
+    return apply(merger.fc2, hidden, dtype)
 
 
 def embed_patches(

@@ -1,0 +1,210 @@
+"""LoRA adapters in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`.
+
+Tensors are named `base_model.model.<module>.lora_A.weight` [R, I] and `lora_B.weight` [O, R], the
+module as in the checkpoint of the base. Whatever else PEFT can do to a model is refused by name:
+an adapter read in part would answer wrongly without a word.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sf_jax.convert.hf import CheckpointError
+from sf_jax.model import lora
+from sf_jax.model.config import Config
+from sf_jax.model.lora import ALL_LINEAR, Adapter, LoraConfig
+
+CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+READ = (
+    "r lora_alpha target_modules exclude_modules rank_pattern alpha_pattern use_rslora "
+    "layers_to_transform layers_pattern"
+).split()
+# These say where an adapter came from or how it was trained, not what it computes.
+WITHOUT_EFFECT = (
+    "auto_mapping base_model_name_or_path ensure_weight_tying eva_config inference_mode "
+    "lora_dropout megatron_core peft_version qalora_group_size revision runtime_config task_type"
+).split()
+# Other initialisations (PiSSA, OLoRA, CorDA, LoftQ, ...) change the weights of the base as well.
+INITIALISATIONS = (None, True, False, "gaussian", "orthogonal", "eva")
+
+
+def _chooser(value: Any, name: str, file: Path) -> Any:
+    if isinstance(value, str):
+        return ALL_LINEAR if value.lower() == ALL_LINEAR else value
+    return _names(value, name, file)
+
+
+def _names(value: Any, name: str, file: Path) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise CheckpointError(f"{file}: field {name!r} is {value!r}, expected text or a list of it")
+    return tuple(value)
+
+
+def _refuse_unsupported(content: dict[str, Any], file: Path) -> None:
+    if content.get("peft_type") != "LORA":
+        raise CheckpointError(f"{file}: peft_type is {content.get('peft_type')!r}, expected 'LORA'")
+    if content.get("bias", "none") != "none":
+        raise CheckpointError(f"{file}: bias is {content['bias']!r}, expected 'none'")
+    if content.get("init_lora_weights") not in INITIALISATIONS:
+        raise CheckpointError(
+            f"{file}: init_lora_weights is {content['init_lora_weights']!r}, which changes the "
+            "base's weights; convert the adapter to plain LoRA with PEFT first"
+        )
+    known = {*READ, *WITHOUT_EFFECT, "peft_type", "bias", "init_lora_weights"}
+    for name, value in content.items():
+        if value and name not in known:
+            raise CheckpointError(
+                f"{file}: field {name!r} is {value!r}; only plain LoRA is supported, so it must "
+                "be null, false or empty"
+            )
+
+
+def config_from_dict(content: dict[str, Any], file: Path) -> LoraConfig:
+    """The configuration in a parsed `adapter_config.json`.
+
+    Raises:
+      CheckpointError: a field is missing or wrong, or asks for more than plain LoRA.
+    """
+    _refuse_unsupported(content, file)
+    for name in ("r", "lora_alpha", "target_modules"):
+        if content.get(name) is None:
+            raise CheckpointError(f"{file}: field {name!r} is missing")
+    layers = content.get("layers_to_transform")
+    layers = [layers] if isinstance(layers, int) else layers
+    lists = content.get("layers_pattern") or []
+    try:
+        return LoraConfig(
+            targets=_chooser(content["target_modules"], "target_modules", file),
+            rank=content["r"],
+            alpha=float(content["lora_alpha"]),
+            rank_pattern=tuple((content.get("rank_pattern") or {}).items()),
+            alpha_pattern=tuple((content.get("alpha_pattern") or {}).items()),
+            rank_stabilised=bool(content.get("use_rslora")),
+            exclude=_chooser(content.get("exclude_modules") or [], "exclude_modules", file),
+            layers=tuple(layers) if layers else None,
+            layers_pattern=(lists,) if isinstance(lists, str) else tuple(lists),
+        )
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: {error}") from error
+
+
+def config_to_dict(config: LoraConfig, base: str | None = None) -> dict[str, Any]:
+    """The content of `adapter_config.json`. `base` names the base model, for people and tools."""
+
+    def listed(value: Any) -> Any:
+        return list(value) if isinstance(value, tuple) else value
+
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": 0.0,
+        "target_modules": listed(config.targets),
+        "exclude_modules": listed(config.exclude) or None,
+        "rank_pattern": dict(config.rank_pattern),
+        "alpha_pattern": dict(config.alpha_pattern),
+        "use_rslora": config.rank_stabilised,
+        "use_dora": False,
+        "layers_to_transform": listed(config.layers),
+        "layers_pattern": listed(config.layers_pattern) or None,
+        "modules_to_save": None,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+    }
+
+
+def load(directory: str | os.PathLike, config: Config, dtype: Any = jnp.float32) -> Adapter:
+    """Reads an adapter for a model of this configuration.
+
+    Raises:
+      CheckpointError: a file, field or tensor is missing, superfluous, misshapen, not finite or
+        not supported; an adapter for another base shows as one of these.
+    """
+    file = Path(directory) / CONFIG_FILE
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; an adapter's directory holds one")
+    try:
+        content = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file}: not JSON: {error}") from error
+    lora_config = config_from_dict(content, file)
+    try:
+        lora.families(lora_config, config)
+    except ValueError as error:
+        raise CheckpointError(f"{file}: target_modules: {error}") from error
+    return _read_tensors(Path(directory) / TENSOR_FILE, lora_config, config, dtype)
+
+
+def _read_tensors(file: Path, lora_config: LoraConfig, config: Config, dtype: Any) -> Adapter:
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; older adapter_model.bin files are not read")
+    try:
+        with safe_open(file, framework="np") as source:
+            unread = set(source.keys())
+
+            def read(name: str, shape: tuple[int, int]) -> np.ndarray:
+                if name not in unread:
+                    raise CheckpointError(
+                        f"{file}: tensor {name!r} is missing, expected shape {shape}"
+                    )
+                unread.discard(name)
+                array = source.get_tensor(name).astype(np.float32)
+                if array.shape != shape:
+                    raise CheckpointError(
+                        f"{file}: tensor {name!r} has shape {array.shape}, expected {shape}"
+                    )
+                if not np.isfinite(array).all():
+                    raise CheckpointError(f"{file}: tensor {name!r} holds NaN or infinity")
+                return array.T
+
+            def make(
+                module: str, inputs: int, rank: int, outputs: int
+            ) -> tuple[np.ndarray, np.ndarray]:
+                name = PREFIX + module
+                a = read(f"{name}.lora_A.weight", (rank, inputs))
+                return a, read(f"{name}.lora_B.weight", (outputs, rank))
+
+            adapter = lora.build(lora_config, config, make, dtype)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: not a readable safetensors file: {error}") from error
+    if unread:
+        raise CheckpointError(
+            f"{file}: unexpected tensor {sorted(unread)[0]!r}: this base has no such module, or "
+            f"target_modules in {CONFIG_FILE} do not choose it"
+        )
+    return adapter
+
+
+def save(
+    directory: str | os.PathLike,
+    adapter: Adapter,
+    config: Config,
+    base: str | None = None,
+    dtype: Any = np.float32,
+) -> None:
+    """Writes both files; each appears whole or not at all. `base` names the base model."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, np.ndarray] = {}
+    for module, a, b in lora.modules(adapter, config):
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(a.T.astype(dtype))
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = np.ascontiguousarray(b.T.astype(dtype))
+    partial = directory / f"{TENSOR_FILE}.partial"
+    save_file(tensors, partial, metadata={"format": "pt"})
+    os.replace(partial, directory / TENSOR_FILE)
+    partial = directory / f"{CONFIG_FILE}.partial"
+    partial.write_text(json.dumps(config_to_dict(adapter.config, base), indent=2) + "\n")
+    os.replace(partial, directory / CONFIG_FILE)

@@ -1,0 +1,284 @@
+"""LoRA: low-rank additions to chosen linears, trained beside a frozen base.
+
+Linears that are stacked on a layer axis form a family, named like the module with "{}" for the
+layer number. An adapter holds one `Pair` a family, stacked as the family is; where layers differ
+in rank, or some are not chosen, the missing columns of a and rows of b are zeros. Those stay zero
+in training: the gradient of either factor is a product with the other.
+
+`attach` puts an adapter beside the weights for a forward pass, `merge` adds it into them. Only the
+adapter is differentiated, so that neither gradient nor optimiser state exist for the base:
+
+    jax.grad(lambda adapter: loss(attach(weights, adapter, config), batch))(adapter)
+
+Source: Hu et al., LoRA, 2021; Kalajdzievski, rank-stabilised LoRA, 2023. Modules, ranks and
+alphas are chosen by the rules of PEFT, so that its configurations mean the same here.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from sf_jax.model.config import Config
+from sf_jax.model.linear import AdaptedLinear
+from sf_jax.model.weights import Linear, Weight, Weights, declare
+
+ALL_LINEAR = "all-linear"
+Chooser = str | tuple[str, ...]  # a regular expression for the whole name, or endings of names
+
+
+def _chosen(chooser: Chooser, module: str) -> bool:
+    if isinstance(chooser, str):
+        return re.fullmatch(chooser, module) is not None
+    return any(f".{module}".endswith(f".{ending}") for ending in chooser)
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Which linears are adapted, and how. Modules are named as in Hugging Face checkpoints.
+
+    Attributes:
+      targets: "all-linear", a regular expression that fits a whole module name, or endings.
+      rank: width of the bottleneck; alpha: the addition's factor is alpha / rank.
+      rank_pattern, alpha_pattern: (regular expression for a name's ending, value) pairs; the first
+        that fits overrides rank or alpha.
+      rank_stabilised: the factor is alpha / sqrt(rank).
+      exclude: modules left out although targeted.
+      layers: numbers of the layers adapted, of modules chosen by endings; None means all.
+      layers_pattern: names of the lists that `layers` counts in, such as "blocks"; empty means any.
+    """
+
+    targets: Chooser = ALL_LINEAR
+    rank: int = 8
+    alpha: float = 16.0
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+    alpha_pattern: tuple[tuple[str, float], ...] = ()
+    rank_stabilised: bool = False
+    exclude: Chooser = ()
+    layers: tuple[int, ...] | None = None
+    layers_pattern: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for rank in (self.rank, *(rank for _, rank in self.rank_pattern)):
+            if not isinstance(rank, int) or rank < 1:
+                raise ValueError(f"rank is {rank!r}, expected a whole number of 1 or more")
+        patterns = [pattern for pattern, _ in (*self.rank_pattern, *self.alpha_pattern)]
+        for pattern in (*patterns, *self.layers_pattern, self.targets, self.exclude):
+            if isinstance(pattern, str):
+                _check_expression(pattern)
+        if isinstance(self.targets, str) and self.layers is not None:
+            raise ValueError("layers go with a list of targets; a regular expression holds them")
+
+    def rank_of(self, module: str) -> int:
+        """The rank of a module's adapter, 0 where it has none."""
+        return _fitting(self.rank_pattern, module, self.rank) if self.chooses(module) else 0
+
+    def scale_of(self, module: str) -> float:
+        """The factor of a module's addition, 0 where it has none."""
+        rank = self.rank_of(module)
+        alpha = _fitting(self.alpha_pattern, module, self.alpha)
+        return alpha / (rank**0.5 if self.rank_stabilised else rank) if rank else 0.0
+
+    def chooses(self, module: str) -> bool:
+        if self.exclude and _chosen(self.exclude, module):
+            return False
+        if self.targets == ALL_LINEAR:
+            return True
+        if isinstance(self.targets, tuple) and module in self.targets:
+            return True  # a whole name chooses its layer too
+        return _chosen(self.targets, module) and self._has_layer(module)
+
+    def _has_layer(self, module: str) -> bool:
+        if self.layers is None:
+            return True
+        lists = "|".join(self.layers_pattern) or "[^.]+"
+        number = re.search(rf"(?:^|\.)(?:{lists})\.(\d+)\.", module)
+        return number is not None and int(number[1]) in self.layers
+
+
+def _check_expression(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+
+
+def _fitting(patterns: tuple[tuple[str, Any], ...], module: str, default: Any) -> Any:
+    """The value of the first pattern that fits the end of a module's name, at a dot."""
+    for pattern, value in patterns:
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+@struct.dataclass
+class Pair:
+    """Two factors: a [I, R], b [R, O], with a leading layer axis where the linear is stacked."""
+
+    a: Any
+    b: Any
+
+
+@struct.dataclass
+class Adapter:
+    """The trained numbers, by family, and the configuration that says what they mean."""
+
+    pairs: dict[str, Pair]
+    config: LoraConfig = struct.field(pytree_node=False)
+
+
+def _name(weight: Weight) -> str:
+    return weight.name.removesuffix(".weight")
+
+
+def _modules(weight: Weight) -> list[str]:
+    """Names of the modules of a family, one a layer, or the one it is."""
+    name = _name(weight)
+    return [name.format(i) for i in range(weight.shape[0])] if "{}" in name else [name]
+
+
+def _is_declared(node: Any) -> bool:
+    return isinstance(node, Linear | Weight)
+
+
+def _is_adaptable(node: Any) -> bool:
+    """Linears, save the patch embedding: in checkpoints that is a convolution."""
+    return isinstance(node, Linear) and node.weight.source_shape is None
+
+
+def families(lora: LoraConfig, config: Config) -> dict[str, Weight]:
+    """Declared weights of the families of which at least one module is adapted.
+
+    Raises:
+      ValueError: nothing is targeted, or something that cannot be adapted.
+    """
+    nodes = jax.tree.leaves(declare(config), is_leaf=_is_declared)
+    found = {_name(n.weight): n.weight for n in nodes if _is_adaptable(n)}
+    if lora.targets != ALL_LINEAR:
+        others = [n.weight if isinstance(n, Linear) else n for n in nodes if not _is_adaptable(n)]
+        modules = [module for weight in others for module in _modules(weight)]
+        for module in (*modules, "lm_head"):  # a tied head is not declared
+            if lora.chooses(module):
+                raise ValueError(
+                    f"targets choose {module!r}, which is no linear to be adapted here"
+                )
+    chosen = {k: w for k, w in found.items() if any(map(lora.chooses, _modules(w)))}
+    if not chosen:
+        raise ValueError(f"targets {lora.targets!r} choose no linear of this model")
+    return chosen
+
+
+def build(
+    lora: LoraConfig,
+    config: Config,
+    make: Callable[[str, int, int, int], tuple[np.ndarray, np.ndarray]],
+    dtype: Any = jnp.float32,
+) -> Adapter:
+    """An adapter of what `make(module, inputs, rank, outputs)` gives: a [I, R] and b [R, O]."""
+    pairs = {}
+    for family, weight in families(lora, config).items():
+        inputs, outputs = weight.shape[-2:]
+        modules = _modules(weight)
+        ranks = [lora.rank_of(module) for module in modules]
+        a = np.zeros((len(modules), inputs, max(ranks)), np.float32)
+        b = np.zeros((len(modules), max(ranks), outputs), np.float32)
+        for i, (module, rank) in enumerate(zip(modules, ranks, strict=True)):
+            if rank:
+                a[i, :, :rank], b[i, :rank] = make(module, inputs, rank, outputs)
+        stacked = len(weight.shape) == 3
+        pairs[family] = Pair(*(jnp.asarray(x if stacked else x[0], dtype) for x in (a, b)))
+    return Adapter(pairs, lora)
+
+
+def initialise(lora: LoraConfig, config: Config, seed: int, dtype: Any = jnp.float32) -> Adapter:
+    """A fresh adapter: a random, b zero, so that it changes nothing yet."""
+    generator = np.random.default_rng(seed)
+
+    def make(module: str, inputs: int, rank: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+        return generator.normal(0.0, inputs**-0.5, (inputs, rank)), np.zeros((rank, outputs))
+
+    return build(lora, config, make, dtype)
+
+
+def modules(adapter: Adapter, config: Config) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Every adapted module's name, a [I, R] and b [R, O], without padding."""
+    for family, weight in families(adapter.config, config).items():
+        pair = adapter.pairs[family]
+        stacked = len(weight.shape) == 3
+        for i, module in enumerate(_modules(weight)):
+            rank = adapter.config.rank_of(module)
+            a, b = (np.asarray(x[i] if stacked else x) for x in (pair.a, pair.b))
+            if rank:
+                yield module, a[:, :rank], b[:rank]
+
+
+def _check_fit(adapter: Adapter, expected: dict[str, Weight]) -> None:
+    for family in expected.keys() ^ adapter.pairs.keys():
+        raise ValueError(f"adapter and model do not both have linears {family!r}")
+    for family, weight in expected.items():
+        *outer, outputs = weight.shape
+        pair = adapter.pairs[family]
+        if pair.a.shape[:-1] != tuple(outer) or pair.b.shape[-1] != outputs:
+            raise ValueError(
+                f"adapter of {family!r} has factors {pair.a.shape} and {pair.b.shape}, expected "
+                f"{(*outer, 'R')} and {(*outer[:-1], 'R', outputs)}"
+            )
+
+
+def _map_adapted(
+    function: Callable[[Any, Pair, jax.Array], Any],
+    weights: Weights,
+    adapter: Adapter,
+    config: Config,
+) -> Weights:
+    """Replaces each adapted linear by `function(linear, pair, scale)`."""
+    if isinstance(weights.text.layers, tuple):
+        raise ValueError("text layers are unstacked; an adapter goes on before `unstack_layers`")
+    expected = families(adapter.config, config)
+    _check_fit(adapter, expected)
+
+    def change(declared: Any, node: Any) -> Any:
+        if not _is_adaptable(declared) or _name(declared.weight) not in expected:
+            return node
+        scales = [adapter.config.scale_of(module) for module in _modules(declared.weight)]
+        stacked = len(declared.weight.shape) == 3
+        scale = jnp.asarray(scales if stacked else scales[0], jnp.float32)
+        return function(node, adapter.pairs[_name(declared.weight)], scale)
+
+    return jax.tree.map(change, declare(config), weights, is_leaf=_is_declared)
+
+
+def attach(weights: Weights, adapter: Adapter, config: Config) -> Weights:
+    """The weights with the adapter beside them; nothing is copied.
+
+    Raises:
+      ValueError: the adapter was made for other shapes, or the text layers are unstacked.
+    """
+    return _map_adapted(
+        lambda linear, pair, scale: AdaptedLinear(linear, pair.a, pair.b, scale),
+        weights, adapter, config,
+    )  # fmt: skip
+
+
+def merge(weights: Weights, adapter: Adapter, config: Config, sign: float = 1.0) -> Weights:
+    """The weights with the adapter added in: as fast as the base, and saved as one checkpoint."""
+
+    def add(linear: Any, pair: Pair, scale: jax.Array) -> Linear:
+        if not isinstance(linear, Linear):
+            raise ValueError("merge into weights without an adapter beside them")
+        a, b = pair.a.astype(jnp.float32), pair.b.astype(jnp.float32)
+        b = sign * scale[..., None, None] * b
+        weight = linear.weight + jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+        return Linear(weight.astype(linear.weight.dtype), linear.bias)
+
+    return _map_adapted(add, weights, adapter, config)
+
+
+def unmerge(weights: Weights, adapter: Adapter, config: Config) -> Weights:
+    """Takes a merged adapter out again, up to rounding; keep the base where that matters."""
+    return merge(weights, adapter, config, sign=-1.0)
