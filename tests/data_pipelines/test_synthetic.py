@@ -28,7 +28,7 @@ def test_a_record_is_the_same_every_time(split: str) -> None:
 
 
 def test_fields_belong_together() -> None:
-    found = [synthetic.face_record(i, 0, "train") for i in range(40)]
+    found = [synthetic.face_record(i, 0, "train") for i in range(96)]  # one in sixteen is not square
     for record in found:
         height, width = record["image"].shape[:2]
         assert (height, width) in ((96, 96), (64, 128), (128, 64))
@@ -39,7 +39,7 @@ def test_fields_belong_together() -> None:
         np.testing.assert_array_equal(record["coefficients"], sample(record["seed"]))
         words = describe(record["coefficients"], record["seed"]).text
         assert record["rationale"] == words
-    assert 0 < sum(not record["dense"] for record in found) < 15
+    assert 0 < sum(not record["dense"] for record in found) < 18
 
 
 def test_people_of_the_splits_are_disjoint(monkeypatch: pytest.MonkeyPatch) -> None:
