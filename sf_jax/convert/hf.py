@@ -38,7 +38,6 @@ __all__ = [
 HEAD = "lm_head.weight"
 BIG = 1_000_000_000  # bytes from which on loading shows its progress
 ALIGNMENT = 64  # bytes; JAX on a CPU adopts an array aligned like this, and copies any other
-CHUNK = 4_000_000  # numbers converted at once
 
 Sharding = Callable[[Weight], jax.sharding.Sharding | None]
 
@@ -63,9 +62,25 @@ def _source_shape(weight: Weight) -> tuple[int, ...]:
     return weight.source_shape or (shape[::-1] if weight.transposed else shape)
 
 
-def _from_source(array: np.ndarray, weight: Weight) -> np.ndarray:
-    flat = array.reshape(array.shape[0], -1) if weight.source_shape else array
-    return flat.T if weight.transposed else flat
+def _fill(out: np.ndarray, tensor: StoredTensor, weight: Weight, index: tuple[slice, ...]) -> None:
+    """Copies the part `index` of a stored tensor into `out`, a weight of one layer.
+
+    It goes piece by piece, so that nothing of the tensor's size is needed beside `out`.
+    """
+    if weight.source_shape:  # the patch embedding: stored as a convolution, and small
+        flat = tensor.array().reshape(tensor.shape[0], -1)
+        pieces = iter([(0, (flat.T if weight.transposed else flat)[index])])
+        rows = out
+    else:
+        pieces = tensor.pieces(index[::-1] if weight.transposed else index)
+        rows = out.T if weight.transposed else out
+    for start, piece in pieces:
+        part = rows[start : start + len(piece)]
+        np.copyto(part, piece, casting="unsafe")
+        if not np.isfinite(part).all():
+            raise CheckpointError(
+                f"{tensor.file}: tensor {tensor.name!r} holds NaN or infinity as {out.dtype}"
+            )
 
 
 def _to_source(array: np.ndarray, weight: Weight) -> np.ndarray:
@@ -80,20 +95,15 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def _convert(out: np.ndarray, source: np.ndarray, tensor: StoredTensor, name: str) -> None:
-    """Copies in chunks, so that nothing of the tensor's size is needed beside `out`."""
-    rows = max(1, CHUNK // max(1, source[:1].size))
-    for start in range(0, len(out), rows):
-        chunk = out[start : start + rows]
-        np.copyto(chunk, source[start : start + rows], casting="unsafe")
-        if not np.isfinite(chunk).all():
-            raise CheckpointError(
-                f"{tensor.file}: tensor {name!r} holds NaN or infinity as {out.dtype}"
-            )
+def _equal(one: StoredTensor, other: StoredTensor) -> bool:
+    if (one.tag, one.shape) != (other.tag, other.shape):
+        return False
+    pairs = zip(one.pieces(), other.pieces(), strict=True)
+    return all(np.array_equal(a, b) for (_, a), (_, b) in pairs)
 
 
 class _Reader:
-    """Turns mapped tensors into weights, and remembers which tensors were asked for."""
+    """Turns stored tensors into weights, and remembers which tensors were asked for."""
 
     def __init__(self, listing: Path, tensors: dict[str, StoredTensor], dtype: Any):
         self.listing, self.tensors = listing, tensors
@@ -110,9 +120,9 @@ class _Reader:
                 )
             self.unread.discard(name)
             tensor = self.tensors[name]
-            if tensor.array.shape != _source_shape(weight):
+            if tensor.shape != _source_shape(weight):
                 raise CheckpointError(
-                    f"{tensor.file}: tensor {name!r} has shape {tensor.array.shape}, expected "
+                    f"{tensor.file}: tensor {name!r} has shape {tensor.shape}, expected "
                     f"{_source_shape(weight)}"
                 )
 
@@ -132,9 +142,7 @@ class _Reader:
         if _stacked(weight):
             names, inner = names[index[0]], index[1:]
         for i, name in enumerate(names):
-            tensor = self.tensors[name]
-            source = _from_source(tensor.array, weight)[inner]
-            _convert(out[i] if _stacked(weight) else out, source, tensor, name)
+            _fill(out[i] if _stacked(weight) else out, self.tensors[name], weight, inner)
         return out
 
     def read(self, weight: Weight, sharding: jax.sharding.Sharding | None) -> jax.Array:
@@ -150,7 +158,7 @@ class _Reader:
             self.unread.discard(HEAD)
             embedding = self.tensors[declare(config).text.embed.name]
             head = self.tensors[HEAD]
-            if head.tag != embedding.tag or not np.array_equal(head.array, embedding.array):
+            if not _equal(head, embedding):
                 raise CheckpointError(
                     f"{head.file}: tensor {HEAD!r} differs from the embedding, though "
                     "config.json says that they are tied"
@@ -190,7 +198,7 @@ def load(
     for weight in declared:
         reader.check(weight)
     reader.check_rest(config)
-    size = sum(tensor.array.nbytes for tensor in tensors.values())
+    size = sum(tensor.nbytes for tensor in tensors.values())
     leaves = []
     with tqdm(
         total=size, unit="B", unit_scale=True, desc=directory.name,
@@ -198,7 +206,7 @@ def load(
     ) as bar:  # fmt: skip
         for weight in declared:
             leaves.append(reader.read(weight, sharding(weight) if sharding else None))
-            bar.update(sum(tensors[name].array.nbytes for name in _names(weight)))
+            bar.update(sum(tensors[name].nbytes for name in _names(weight)))
     stored = tuple(sorted((name, tensor.tag) for name, tensor in tensors.items()))
     config = replace(config, source=Source(file.read_text(), stored))
     return config, jax.tree.unflatten(tree, leaves)
@@ -215,7 +223,7 @@ def save(
     config: Config,
     weights: Weights,
     dtype: Any = None,
-    max_shard_bytes: int = 5_000_000_000,
+    max_shard_bytes: int = 2_000_000_000,
 ) -> None:
     """Writes `config.json` and the weights; each file appears whole or not at all.
 
@@ -225,7 +233,8 @@ def save(
       dtype: of the stored tensors. None: the type the tensor had in the checkpoint that was
         loaded, else the type it has; to keep float32 results of training a bfloat16 checkpoint,
         say float32.
-      max_shard_bytes: larger models are written as several files and an index.
+      max_shard_bytes: larger models are written as several files and an index; one file's tensors
+        are in memory at a time.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,20 +1,23 @@
-"""safetensors files, read in place through memory maps and written tensor by tensor.
+"""Checkpoint directories of safetensors: one file, or shards that an index lists.
 
-A file is eight bytes of header length, a JSON header that gives each tensor's type, shape and byte
-range, then the bytes. Mapping the file instead of reading it keeps checkpoints larger than half of
-the memory loadable: pages of a mapped file can be dropped at any time.
+Nothing is read until it is asked for, and then in pieces, so that a checkpoint larger than half of
+the memory can be converted.
 """
 
+import contextlib
 import json
+import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -23,7 +26,7 @@ DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
+PIECE = 4_000_000  # numbers read at once
 
 
 class CheckpointError(ValueError):
@@ -32,11 +35,30 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a mapped file; `array` reads from the file when it is used."""
+    """One tensor of an open file."""
 
     file: Path
+    name: str
     tag: str  # the type as safetensors spells it, a key of `DTYPES`
-    array: np.ndarray
+    shape: tuple[int, ...]
+    content: Any  # indexed with slices; only what they select is read
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * DTYPES[self.tag].itemsize
+
+    def pieces(self, index: tuple[slice, ...] = ()) -> Iterator[tuple[int, np.ndarray]]:
+        """What the slices select, in runs of rows, each with the number of its first row."""
+        rows, *rest = index or (slice(None),) * len(self.shape)
+        first, end, _ = rows.indices(self.shape[0])
+        step = max(1, PIECE // max(1, math.prod(self.shape[1:])))
+        for start in range(first, end, step):
+            found = self.content[(slice(start, min(start + step, end)), *rest)]
+            yield start - first, found
+
+    def array(self) -> np.ndarray:
+        """The whole tensor."""
+        return self.content[...]
 
 
 def read_json(file: Path) -> Any:
@@ -49,66 +71,46 @@ def read_json(file: Path) -> Any:
         raise CheckpointError(f"{file}: not JSON: {error}") from error
 
 
-def _header(file: Path, data: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-    """The tensors' entries and the bytes behind the header."""
-    start = 8 + int(data[:8].view("<u8")[0]) if len(data) >= 8 else 9
-    if start > len(data):
-        raise CheckpointError(
-            f"{file}: not a readable safetensors file: {len(data)} bytes end within the header"
-        )
-    try:
-        entries = dict(json.loads(data[8:start].tobytes()))
-    except ValueError as error:
-        raise CheckpointError(f"{file}: not a readable safetensors file: {error}") from error
-    entries.pop("__metadata__", None)
-    return entries, data[start:]
+def _first_cut_tensor(file: Path) -> str:
+    """Which tensor a truncated file breaks off in, as an ending for a message; else nothing."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(file, "rb") as opened:
+        header_bytes = int.from_bytes(opened.read(8), "little")
+        data_bytes = file.stat().st_size - 8 - header_bytes
+        entries = json.loads(opened.read(header_bytes))
+        entries.pop("__metadata__", None)
+        for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+            if entry["data_offsets"][1] > data_bytes:
+                return f"; it ends within tensor {name!r} of shape {tuple(entry['shape'])}"
+    return ""
 
 
 def open_file(file: Path) -> dict[str, StoredTensor]:
-    """Maps one file.
+    """Opens one file.
 
     Raises:
       CheckpointError: it is missing, truncated, malformed, or of an unsupported type.
     """
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file")
     try:
-        entries, data = _header(file, np.memmap(file, np.uint8, "r"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file}: no such file") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{file}: not a readable safetensors file: {error}") from error
-    return {name: _tensor(file, name, entry, data) for name, entry in entries.items()}
-
-
-def _tensor(file: Path, name: str, entry: Any, data: np.ndarray) -> StoredTensor:
-    try:
-        tag, shape = entry["dtype"], tuple(int(n) for n in entry["shape"])
-        start, end = (int(n) for n in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{file}: not a readable safetensors file: malformed entry of tensor {name!r}"
-        ) from error
-    if tag not in DTYPES:
-        raise CheckpointError(
-            f"{file}: tensor {name!r} is of type {tag}, expected one of {', '.join(DTYPES)}"
-        )
-    if end > len(data):
-        raise CheckpointError(
-            f"{file}: not a readable safetensors file: truncated, tensor {name!r} ends at byte "
-            f"{end} of the data, the file holds {len(data)}"
-        )
-    size = int(np.prod(shape, dtype=np.int64)) * DTYPES[tag].itemsize
-    if start < 0 or end - start != size:
-        raise CheckpointError(
-            f"{file}: not a readable safetensors file: tensor {name!r} of shape {shape} and type "
-            f"{tag} takes {size} bytes, its entry says {end - start}"
-        )
-    return StoredTensor(file, tag, data[start:end].view(DTYPES[tag]).reshape(shape))
+        opened = safe_open(file, framework="np")
+        found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        cut = _first_cut_tensor(file)
+        raise CheckpointError(f"{file}: not a readable safetensors file: {error}{cut}") from error
+    tensors = {}
+    for name, content in found.items():
+        tag = content.get_dtype()
+        if tag not in DTYPES:
+            raise CheckpointError(
+                f"{file}: tensor {name!r} is of type {tag}, expected one of {', '.join(DTYPES)}"
+            )
+        tensors[name] = StoredTensor(file, name, tag, tuple(content.get_shape()), content)
+    return tensors
 
 
 def open_directory(directory: Path) -> tuple[Path, dict[str, StoredTensor]]:
-    """Maps `model.safetensors`, or the shards that an index lists.
+    """Opens `model.safetensors`, or the shards that an index lists.
 
     Returns:
       The file that says which tensors there are, for messages, and every tensor by name.
@@ -119,7 +121,8 @@ def open_directory(directory: Path) -> tuple[Path, dict[str, StoredTensor]]:
     index = directory / INDEX
     if (directory / SINGLE).is_file() or not index.is_file():
         return directory / SINGLE, open_file(directory / SINGLE)
-    places = read_json(index).get("weight_map")
+    content = read_json(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict):
         raise CheckpointError(f"{index}: field 'weight_map' is missing")
     tensors: dict[str, StoredTensor] = {}
@@ -137,7 +140,7 @@ def open_directory(directory: Path) -> tuple[Path, dict[str, StoredTensor]]:
 
 @dataclass(frozen=True)
 class TensorToWrite:
-    """A tensor made when its turn comes, so that one at a time is in memory."""
+    """A tensor made when its file's turn comes, so that one file at a time is in memory."""
 
     name: str
     shape: tuple[int, ...]
@@ -145,9 +148,8 @@ class TensorToWrite:
     make: Callable[[], np.ndarray]
 
     @property
-    def size(self) -> int:
-        """Bytes in the file."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def write_directory(directory: Path, tensors: list[TensorToWrite], max_shard_bytes: int) -> None:
@@ -157,23 +159,24 @@ def write_directory(directory: Path, tensors: list[TensorToWrite], max_shard_byt
     """
     shards: list[list[TensorToWrite]] = [[]]
     held = 0
-    # Wide types first keeps every tensor aligned to its own width.
-    for tensor in sorted(tensors, key=lambda t: -t.dtype.itemsize):
-        if shards[-1] and held + tensor.size > max_shard_bytes:
+    for tensor in tensors:
+        if shards[-1] and held + tensor.nbytes > max_shard_bytes:
             shards.append([])
             held = 0
         shards[-1].append(tensor)
-        held += tensor.size
+        held += tensor.nbytes
     count = len(shards)
     names = [SINGLE]
     if count > 1:
         names = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
     for name, shard in zip(names, shards, strict=True):
-        _write_file(directory / name, shard)
+        partial = directory / f"{name}.partial"
+        save_file({tensor.name: tensor.make() for tensor in shard}, partial, {"format": "pt"})
+        os.replace(partial, directory / name)
     if count > 1:
         places = {t.name: name for name, shard in zip(names, shards, strict=True) for t in shard}
         content = {
-            "metadata": {"total_size": sum(tensor.size for tensor in tensors)},
+            "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors)},
             "weight_map": dict(sorted(places.items())),
         }
         write_text(directory / INDEX, json.dumps(content, indent=2) + "\n")
@@ -182,28 +185,6 @@ def write_directory(directory: Path, tensors: list[TensorToWrite], max_shard_byt
         ours = re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?", file.name)
         if ours and file.name not in names:
             file.unlink()
-
-
-def _write_file(file: Path, tensors: list[TensorToWrite]) -> None:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    at = 0
-    for tensor in tensors:
-        header[tensor.name] = {
-            "dtype": TAGS[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [at, at + tensor.size],
-        }
-        at += tensor.size
-    content = json.dumps(header).encode()
-    content += b" " * (-len(content) % 8)
-    partial = file.with_name(file.name + ".partial")
-    with open(partial, "wb") as out:
-        out.write(len(content).to_bytes(8, "little") + content)
-        for tensor in tensors:
-            array = np.ascontiguousarray(tensor.make().astype(tensor.dtype, copy=False))
-            assert array.shape == tensor.shape, tensor
-            out.write(array.reshape(-1).view(np.uint8).data)
-    os.replace(partial, file)
 
 
 def write_text(file: Path, content: str) -> None:

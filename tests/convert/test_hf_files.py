@@ -39,7 +39,7 @@ def small() -> tuple[Config, weights_module.Weights]:
 def stored(directory) -> dict[str, tuple[str, bytes]]:
     """Type and bytes of every tensor, read by our reader."""
     _, tensors = tensor_files.open_directory(directory)
-    return {name: (tensor.tag, tensor.array.tobytes()) for name, tensor in tensors.items()}
+    return {name: (tensor.tag, tensor.array().tobytes()) for name, tensor in tensors.items()}
 
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32])
@@ -131,7 +131,7 @@ def test_weights_go_straight_to_their_sharding(tmp_path, small) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("truncate", r"00002-of-\d+.safetensors: not a readable safetensors file: truncated"),
+        ("truncate", r"00002-of-\d+.safetensors: .* ends within tensor '.*' of shape"),
         ("remove", r"00002-of-\d+.safetensors: no such file, though model.safetensors.index"),
         ("unlist", r"index.json: tensor '.*' is missing, expected shape"),
         ("misplace", r"tensor '.*' is missing, though model.safetensors.index.json places it"),
