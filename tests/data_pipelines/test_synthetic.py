@@ -28,7 +28,7 @@ def test_a_record_is_the_same_every_time(split: str) -> None:
 
 
 def test_fields_belong_together() -> None:
-    found = [synthetic.face_record(i, 0, "train") for i in range(96)]  # one in sixteen is not square
+    found = [synthetic.face_record(i, 0, "train") for i in range(96)]
     for record in found:
         height, width = record["image"].shape[:2]
         assert (height, width) in ((96, 96), (64, 128), (128, 64))
