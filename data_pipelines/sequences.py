@@ -74,7 +74,7 @@ class Sequences:
         weights = [words_weight] * len(ids)
         for slot, choice in enumerate(choices):
             forced = self.program.forced[slot][self.program.forced_real[slot] == 1].tolist()
-            ids += [*forced, int(self.program.allowed[slot, choice])]
+            ids += [*forced, int(self.program.value_symbols[slot, choice])]
             weights += [0.0] * len(forced) + [1.0]
         return ids, weights
 

@@ -139,7 +139,7 @@ class Model:
                 text=words + BLANK_LINE + SCHEMA.format(spoken),
                 passes={
                     "rationale": int(generated.word_passes),
-                    "coefficients": len(slots),
+                    "coefficients": int(program.nodes.sum()),
                 },
             )
 

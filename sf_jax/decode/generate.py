@@ -2,7 +2,9 @@
 
 Rows of a batch advance together. A row whose words have ended is fed padding (segment 0, which
 nobody sees) until the longest row has ended too; then every row fills the slots in step. Forced
-tokens are fed as chunks together with the value before them and are never generated.
+tokens are fed as chunks together with the value before them and are never generated. Where the
+values of a slot part at several places, one pass looks at each, taken or not, so that every value's
+probability is known.
 """
 
 from dataclasses import replace
@@ -28,13 +30,15 @@ class Generated:
     Attributes:
       words: int32 [B, R], the tokens of the words, 0 behind their end.
       words_length: int32 [B]; word_passes: int32 [], model passes spent on the longest row.
-      choices: int32 [B, C], which allowed value was spoken in each slot.
-      probabilities: float32 [B, C, A], over each slot's allowed values.
+      cut: bool [B], whether the cap ended the words.
+      choices: int32 [B, C], which value was spoken in each slot.
+      probabilities: float32 [B, C, V], of each slot's values.
     """
 
     words: Any
     words_length: Any
     word_passes: Any
+    cut: Any
     choices: Any
     probabilities: Any
 
@@ -54,6 +58,30 @@ def _choose(scores: Float[Array, "B A"], temperature: float, key: Array) -> Int[
     if temperature == 0:
         return jnp.argmax(scores, -1)
     return jax.random.categorical(key, scores / temperature)
+
+
+def _steps(
+    scores: Float[Array, "B N A"], slot: SlotProgram, temperature: float
+) -> Float[Array, "B V S"]:
+    """Log-probability of each step that each value takes, 0 where it takes no more."""
+    logs = jax.nn.log_softmax(scores / temperature, -1)
+    return jnp.where(slot.step_real, logs[:, slot.step_node, slot.step_branch], 0.0)
+
+
+def _choose_value(
+    scores: Float[Array, "B N A"], slot: SlotProgram, temperature: float, key: Array
+) -> Int[Array, " B"]:
+    """A value of a slot, token by token: the likeliest at each step, or sampled."""
+    if temperature > 0:
+        total = _steps(scores, slot, temperature).sum(-1)
+        return jax.random.categorical(key, jnp.where(slot.valid, total, -jnp.inf))
+    steps = _steps(scores, slot, 1.0)
+    alive = jnp.broadcast_to(slot.valid, steps.shape[:-1])
+    for step in range(steps.shape[-1]):
+        real, branch = slot.step_real[:, step], slot.step_branch[:, step]
+        best = jnp.argmax(jnp.where(alive & real, steps[..., step], -jnp.inf), -1)
+        alive &= ~real | (branch == branch[best][:, None])
+    return jnp.argmax(alive, -1)
 
 
 def _feed(
@@ -93,13 +121,14 @@ def _prefill(
 def _say_words(
     weights: Weights, state: _State, program: SlotProgram, config: Config,
     max_words: int, temperature: float,
-) -> tuple[_State, Int[Array, "B R"], Int[Array, " B"], Array]:  # fmt: skip
-    """Free text up to the token that ends it, at most `max_words` tokens.
+) -> tuple[_State, Int[Array, "B R"], Int[Array, " B"], Bool[Array, " B"], Array]:  # fmt: skip
+    """Free text up to a token that ends it, at most `max_words` tokens; that token is not fed.
 
-    Every row has been fed that ending token afterwards.
+    Returns:
+      The state, the words, their lengths, whether the cap ended them, and the passes made.
     """
     batch = state.position.shape[0]
-    bias = jnp.where(program.banned, -jnp.inf, 0.0).at[program.end_of_words].set(0.0)
+    bias = jnp.where(program.banned & ~program.ends, -jnp.inf, 0.0)
 
     def unfinished(carry: tuple) -> Bool[Array, ""]:
         _, _, step, done, _ = carry
@@ -109,9 +138,8 @@ def _say_words(
         state, words, step, done, length = carry
         scores = text.logits(weights.text, state.last, dtype=config.product_dtype) + bias
         token = _choose(scores, temperature, state.key)
-        ends = token == program.end_of_words
-        token = jnp.where(done | ends, 0, token)
-        done = done | ends
+        done = done | program.ends[token]
+        token = jnp.where(done, 0, token)
         fed = _feed(weights, state, token[:, None], (~done)[:, None].astype(jnp.int32), config)
         last = jnp.where(done[:, None], state.last, fed.last)
         words = jax.lax.dynamic_update_slice(words, token[:, None], (0, step))
@@ -120,30 +148,60 @@ def _say_words(
     words = jnp.zeros((batch, max_words), jnp.int32)
     nobody = jnp.zeros(batch, bool)
     carry = (state, words, jnp.int32(0), nobody, jnp.zeros(batch, jnp.int32))
-    state, words, passes, _, length = jax.lax.while_loop(unfinished, say, carry)
-    return state, words, length, passes
+    state, words, passes, done, length = jax.lax.while_loop(unfinished, say, carry)
+    return state, words, length, ~done, passes
+
+
+def _node_scores(
+    weights: Weights, state: _State, slot: SlotProgram, config: Config
+) -> tuple[_State, Float[Array, "B N A"]]:
+    """Scores of the tokens allowed at each node of a slot, from the state at its root.
+
+    The path to a node is fed behind the root, and the next one over it: a cache forgets what lies
+    beyond its length.
+    """
+    rows = state.position.shape[0]
+
+    def scores_at(last: Array, node: Any) -> Float[Array, "B A"]:
+        scores = text.logits(weights.text, last, slot.allowed[node], config.product_dtype)
+        return jnp.where(slot.allowed_real[node], scores, -jnp.inf)
+
+    def look(node: Any, carry: tuple) -> tuple:
+        state, scores = carry
+        path, real = (jnp.tile(x[node], (rows, 1)) for x in (slot.path, slot.path_real))
+        fed = _feed(weights, state, path, real, config)
+        scores = scores.at[:, node].set(scores_at(fed.last, node))
+        cache = replace(fed.cache, length=state.cache.length, segments=state.cache.segments)
+        return replace(state, cache=cache), scores
+
+    nodes, width = slot.allowed.shape
+    unused = jnp.full((rows, nodes, width), 0.0)
+    scores = unused.at[:, 0].set(scores_at(state.last, 0))
+    if nodes == 1:
+        return state, scores
+    return jax.lax.fori_loop(1, slot.nodes, look, (state, scores))
 
 
 def _fill_slots(
-    weights: Weights, state: _State, first: Int[Array, " B"], first_real: Int[Array, " B"],
+    weights: Weights, state: _State, first: Int[Array, "B W"], first_real: Int[Array, "B W"],
     program: SlotProgram, config: Config, temperature: float,
-) -> tuple[Int[Array, "B C"], Float[Array, "B C A"]]:  # fmt: skip
-    """One pass a slot: the value before it and the forced tokens in, a distribution out."""
+) -> tuple[Int[Array, "B C"], Float[Array, "B C V"]]:  # fmt: skip
+    """A pass a node of each slot; the first takes the value before it and the forced tokens in."""
 
-    def fill(carry: tuple, slot: tuple) -> tuple:
-        state, token, real = carry
-        forced, forced_real, allowed, allowed_real = slot
-        rows = token.shape[0]
-        tokens = jnp.concatenate([token[:, None], jnp.tile(forced, (rows, 1))], 1)
-        reals = jnp.concatenate([real[:, None], jnp.tile(forced_real, (rows, 1))], 1)
+    def fill(carry: tuple, slot: SlotProgram) -> tuple:
+        state, value, real = carry
+        rows = value.shape[0]
+        tokens = jnp.concatenate([value, jnp.tile(slot.forced, (rows, 1))], 1)
+        reals = jnp.concatenate([real, jnp.tile(slot.forced_real, (rows, 1))], 1)
         state = _feed(weights, state, tokens, reals, config)
-        scores = text.logits(weights.text, state.last, allowed, config.product_dtype)
-        scores = jnp.where(allowed_real, scores, -jnp.inf)
-        choice = _choose(scores, temperature, state.key)
-        carry = (state, allowed[choice], jnp.ones_like(real))
-        return carry, (choice, jax.nn.softmax(scores, -1))
+        state, scores = _node_scores(weights, state, slot, config)
+        choice = _choose_value(scores, slot, temperature, state.key)
+        logs = _steps(scores, slot, 1.0).sum(-1)
+        carry = (state, slot.value_tokens[choice], slot.value_real[choice])
+        return carry, (choice, jnp.where(slot.valid, jnp.exp(logs), 0.0))
 
-    slots = (program.forced, program.forced_real, program.allowed, program.allowed_real)
+    # What belongs to no slot is left out of the scan.
+    slots = replace(program, banned=None, ends=None, end_of_words=None, closing=None)
     choices: Array
     probabilities: Array
     _, (choices, probabilities) = jax.lax.scan(fill, (state, first, first_real), slots)
@@ -174,17 +232,21 @@ def generate(
     batch, length = rows.input_ids.shape
     spoken = max_words if words else 0
     slots, forced = program.forced.shape
-    capacity = length + spoken + slots * (forced + 1)
+    width, look = program.value_tokens.shape[-1], program.path.shape[-1]
+    capacity = length + spoken + slots * (forced + width) + look
     state = _prefill(weights, rows, patches, capacity, key, config)
     said = jnp.zeros((batch, max_words), jnp.int32)
     said_length, passes = jnp.zeros(batch, jnp.int32), jnp.int32(0)
-    first = jnp.full(batch, program.end_of_words)
+    cut = jnp.zeros(batch, bool)
     if words:
-        state, said, said_length, passes = _say_words(
+        state, said, said_length, cut, passes = _say_words(
             weights, state, program, config, max_words, temperature
         )
-    first_real = jnp.full(batch, int(words), jnp.int32)
+    blank_line = cut | (words and not program.block_ends_words)
+    before = [(0, 0), (width - 1, 0)]
+    first = jnp.pad(jnp.full((batch, 1), program.end_of_words), before)
+    first_real = jnp.pad(blank_line.astype(jnp.int32)[:, None], before)
     choices, probabilities = _fill_slots(
         weights, state, first, first_real, program, config, temperature
     )
-    return Generated(said, said_length, passes, choices, probabilities)
+    return Generated(said, said_length, passes, cut, choices, probabilities)

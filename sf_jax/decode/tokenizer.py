@@ -59,6 +59,14 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return self._processor.decode([int(i) for i in ids])
 
+    def token_texts(self) -> list[str]:
+        """The text of each token on its own, by id."""
+        return [self.decode([i]) for i in range(len(self))]
+
+    def reserved(self) -> list[int]:
+        """Ids that never stand for text: padding, unknown, and control tokens."""
+        return [0, 1, *map(self.symbol, CONTROL)]
+
     def symbol(self, text: str) -> int:
         """The id of a symbol that stands for exactly `text`.
 
@@ -107,6 +115,12 @@ class JsonTokenizer(Tokenizer):
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._inner.decode([int(i) for i in ids], skip_special_tokens=False)
+
+    def token_texts(self) -> list[str]:
+        return self._inner.decode_batch([[i] for i in range(len(self))], skip_special_tokens=False)
+
+    def reserved(self) -> list[int]:
+        return sorted(self._inner.get_added_tokens_decoder())
 
 
 def train(texts: Iterable[str], symbols: Sequence[str], vocab_size: int) -> Tokenizer:

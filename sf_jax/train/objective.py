@@ -34,11 +34,9 @@ class Values:
 
     @classmethod
     def of(cls, program: SlotProgram, decimals: int) -> "Values":
-        real = program.allowed_real
-        ids, first = np.unique(program.allowed[real], return_index=True)
-        allowed = np.stack(
-            [np.isin(ids, row[ok]) for row, ok in zip(program.allowed, real, strict=True)]
-        )
+        symbols, real = program.value_symbols, program.valid
+        ids, first = np.unique(symbols[real], return_index=True)
+        allowed = np.stack([np.isin(ids, row[ok]) for row, ok in zip(symbols, real, strict=True)])
         return cls(ids, program.values[real][first], allowed, 10.0**-decimals)
 
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data_pipelines.sampler import sample
 from data_pipelines.sequences import vocabulary_texts
@@ -14,7 +16,7 @@ from sf_jax.decode.generate import generate
 from sf_jax.decode.schema import Schema, compile_program
 from sf_jax.decode.tokenizer import TokenizerError
 from sf_jax.estimator import SCHEMA
-from sf_jax.face import answers
+from sf_jax.face import answers, channels
 from sf_jax.model import text, vision, vlm
 from sf_jax.model.weights import initialise, unstack_layers
 
@@ -68,15 +70,15 @@ def run(config, weights, words, program, pictures, *, speak=True, temperature=0.
 
 
 def whole_answer(out, row, program, prompt_tokens, speak):
-    """Token ids of the answer and, for each slot, the place whose scores decide it."""
-    ids = [*out.words[row, : out.words_length[row]], int(program.end_of_words)]
-    ids = ids if speak else []
+    """Token ids of the answer and, for each slot, the place whose scores decide its first token."""
+    ids = out.words[row, : out.words_length[row]].tolist() if speak else []
+    if speak and (out.cut[row] or not program.block_ends_words):
+        ids.append(int(program.end_of_words))
     places = []
-    for slot, choice in enumerate(out.choices[row]):
-        ids += program.forced[slot][program.forced_real[slot] == 1].tolist()
-        places.append(len(prompt_tokens) + len(ids) - 1)
-        ids.append(int(program.allowed[slot, choice]))
-    return ids, places
+    for slot in range(len(out.choices[row])):
+        before = len(program.answer(out.choices[row][:slot]))
+        places.append(len(prompt_tokens) + len(ids) + before + program.forced_real[slot].sum() - 1)
+    return ids + program.answer(out.choices[row]), places
 
 
 def teacher_forced(config, weights, words, program, picture, prompt_tokens, ids, places, grid):
@@ -94,7 +96,7 @@ def teacher_forced(config, weights, words, program, picture, prompt_tokens, ids,
         [
             jax.nn.softmax(jnp.where(real, scores[place][allowed], -jnp.inf))
             for place, allowed, real in zip(
-                places, program.allowed, program.allowed_real, strict=True
+                places, program.value_symbols, program.valid, strict=True
             )
         ]
     )
@@ -160,20 +162,134 @@ def test_values_of_a_schema() -> None:
     assert schema.format(np.array([0.26, -0.04])) == '{"a": 0.3, "b": 0.0}'
 
 
-def test_a_tokenizer_without_the_symbols_is_refused(words) -> None:
-    with pytest.raises(TokenizerError, match="expected one symbol"):
+def test_values_that_part_too_often_are_refused(words) -> None:
+    with pytest.raises(TokenizerError, match="part at 111 places in this tokenizer, at most 8"):
         compile_program(Schema(("EyeBlinkLeft",), (0.0,), (1.0,), decimals=3), words)
 
 
 def test_program_fits_the_canonical_tokens(words, program) -> None:
     face = np.clip(sample(11), -1, 1)
-    ids = words.encode(SCHEMA.format(face))
-    forced = [
-        row[real == 1].tolist()
-        for row, real in zip(program.forced, program.forced_real, strict=True)
+    choices = np.rint((face - SCHEMA.low) * 10).astype(int)
+    expected = program.answer(choices) + program.closing[:-1].tolist()
+    assert words.encode(SCHEMA.format(face)) == expected
+
+
+# Qwen's own split of text: letters in runs, digits one by one, a sign with the space before it.
+PIECES = r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> tokenizer.JsonTokenizer:
+    """A byte-level tokenizer of single digits, as Qwen's."""
+    made = tokenizers.Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    faces = [sample(i) for i in range(30)]
+    texts = [f"Smile (wide).\n\n{SCHEMA.format(np.clip(face, -1, 1))}" for face in faces]
+    made.train_from_iterator(texts, trainer)
+    made.add_special_tokens(list(tokenizer.CONTROL))
+    path = tmp_path_factory.mktemp("digits") / "tokenizer.json"
+    made.save(str(path))
+    return tokenizer.JsonTokenizer.load(path)
+
+
+@pytest.fixture(scope="module")
+def digit_program(digits):
+    return compile_program(dataclasses.replace(SCHEMA, paragraphs=True), digits, len(digits) + 40)
+
+
+def test_values_of_several_tokens(digits, digit_program) -> None:
+    """A sign stands with its space; then come 0 or 1, the point, and a digit unless all is said."""
+    texts = digits.token_texts()
+    smile, yaw = (channels.NAMES.index(name) for name in ("MouthSmileLeft", "HeadYaw"))
+    assert digit_program.nodes[[smile, yaw]].tolist() == [2, 5]
+    allowed = digit_program.allowed[yaw, 0][digit_program.allowed_real[yaw, 0]]
+    assert sorted(texts[i] for i in allowed) == [" ", " -"]
+    assert digit_program.banned[len(digits) :].all() and digit_program.ends.sum() == 1
+    assert texts[int(np.argmax(digit_program.ends))].startswith("{")
+    face = np.clip(sample(11), -1, 1)
+    choices = np.rint((face - SCHEMA.low) * 10).astype(int)
+    spoken = digits.decode(digit_program.answer(choices)) + "}"
+    assert spoken == SCHEMA.format(face)
+    assert digits.encode(spoken) == digit_program.answer(choices) + [
+        int(i) for i in digit_program.closing[:-1]
     ]
-    expected = [int(i) for i in program.closing[:-1]]
-    for slot in reversed(range(61)):
-        value = words.symbol(SCHEMA.values(slot)[round((face[slot] - SCHEMA.low[slot]) * 10)])
-        expected = [*forced[slot], value, *expected]
-    assert ids == expected
+
+
+def spelling(program, slot: int) -> list[list[int]]:
+    """The tokens of each value of a slot."""
+    rows = zip(program.value_tokens[slot], program.value_real[slot], strict=True)
+    return [tokens[real == 1].tolist() for tokens, real in rows]
+
+
+def enumerated(config, weights, program, picture, prompt_tokens, prefix, slot, grid) -> np.ndarray:
+    """Probabilities [V] of a slot's values, each spelt out in an uncached row of its own."""
+    count = int(program.valid[slot].sum())
+    spelt = spelling(program, slot)
+    answers = [prefix + spelt[v] for v in range(count)]
+    made = prompt.rows(
+        [prompt_tokens] * count, answers, [[1.0] * len(a) for a in answers], [grid] * count,
+        config, len(prompt_tokens) + max(map(len, answers)), PATCHES // 4,
+    )  # fmt: skip
+    patches = vision.collate([picture] * count, config.vision, PATCHES)
+    states = vlm.forward(
+        weights, made.input_ids, made.positions, made.segments, patches, made.image_places, config
+    )
+    scores = np.asarray(text.logits(weights.text, states))
+    start = len(prompt_tokens) + len(prefix) - 1
+    out = np.ones(count)
+    for v in range(count):
+        for i, token in enumerate(spelt[v]):
+            others = {s[i] for s in spelt[:count] if s[:i] == spelt[v][:i]}
+            row = scores[v, start + i]
+            out[v] *= np.exp(row[token]) / sum(np.exp(row[o]) for o in others)
+    return out
+
+
+def test_probabilities_equal_enumeration(config, weights, digits, digit_program, pictures) -> None:
+    """Also of values whose branch was not taken; and greedy is greedy token by token."""
+    ids = [
+        digits.symbol(s) for s in (tokenizer.IMAGE, tokenizer.VISION_START, tokenizer.VISION_END)
+    ]
+    language = dataclasses.replace(config.text, vocab_size=len(digits) + 40)
+    config = dataclasses.replace(
+        config, text=language, image_token_id=ids[0], vision_start_token_id=ids[1],
+        vision_end_token_id=ids[2],
+    )  # fmt: skip
+    weights = jax.tree.map(lambda x: x * 2 if x.ndim > 1 else x, initialise(config, 5))
+    out, prompts, grids = run(config, weights, digits, digit_program, pictures[:2])
+    np.testing.assert_allclose(out.probabilities.sum(-1), 1, atol=1e-5)
+    for row, picture in enumerate(pictures[:2]):
+        answer, places = whole_answer(out, row, digit_program, prompts[row], True)
+        for slot in (0, 17, 52, 60):
+            prefix = answer[: places[slot] + 1 - len(prompts[row])]
+            expected = enumerated(
+                config, weights, digit_program, picture, prompts[row], prefix, slot, grids[row]
+            )
+            found = out.probabilities[row, slot]
+            np.testing.assert_allclose(found[: len(expected)], expected, atol=2e-5)
+            assert (found[len(expected) :] == 0).all()
+            assert out.choices[row, slot] == greedy(digit_program, slot, expected)
+
+
+def greedy(program, slot: int, probabilities: np.ndarray) -> int:
+    """The value reached by taking the likeliest token at each step."""
+    spelt = spelling(program, slot)
+    alive = list(range(len(probabilities)))
+    for i in range(program.value_tokens.shape[-1]):
+        totals: dict[int, float] = {}
+        for v in alive:
+            if i < len(spelt[v]):
+                totals[spelt[v][i]] = totals.get(spelt[v][i], 0.0) + probabilities[v]
+        if totals:
+            best = max(totals, key=lambda token: totals[token])
+            alive = [v for v in alive if spelt[v][i : i + 1] == [best]]
+    return alive[0]
