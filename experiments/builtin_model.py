@@ -30,6 +30,7 @@ from data_pipelines.sampler import sample
 from data_pipelines.sequences import SequenceConfig, Sequences, vocabulary_texts
 from sf_jax import estimator
 from sf_jax.convert import hf
+from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode import tokenizer as tokenizers
 from sf_jax.decode.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
 from sf_jax.estimator import SCHEMA
@@ -43,6 +44,7 @@ from sf_jax.train import checkpoint, loop, objective, optimizer, step, warmup
 
 PATCH_COUNT = 36  # 96 x 96 pixels, or 64 x 128
 MAX_PIXELS = PATCH_COUNT * 16**2
+PROCESSOR = ImageProcessor(MAX_PIXELS // 2, MAX_PIXELS)
 CLASSES = len(MATERIALS) + 1  # and background
 
 VISION = VisionConfig(
@@ -271,7 +273,7 @@ def run(
         weights = last_weights(initial_joint(config), rule, out / "language")
         half = np.float16  # half the size; the shipped package stays below 25 MB
         model = jax.device_get(weights.model)
-        estimator.save(export, config, model, tokenizer, MAX_PIXELS, dtype=half)
+        estimator.save(export, config, model, tokenizer, PROCESSOR, dtype=half)
         save_readout(export / "readout.safetensors", weights.readout)
 
 

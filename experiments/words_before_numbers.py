@@ -48,7 +48,7 @@ def train_arm(name: str, recipe: builtin_model.Recipe, steps: int, out: Path) ->
         arm, "language", tokenizer, start, out / "data" / "train", folder
     )
     return estimator.Model(
-        config, jax.device_get(weights.model), tokenizer, builtin_model.MAX_PIXELS
+        config, jax.device_get(weights.model), tokenizer, builtin_model.PROCESSOR
     )
 
 

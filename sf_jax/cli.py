@@ -45,6 +45,13 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     add("paths", nargs="*", type=Path, metavar="IMAGE|VIDEO|FOLDER")
     add("--out", type=Path, help="folder for JSON, CSV and previews")
     add("--model", type=Path, help="model directory (default: the built-in model)")
+    add("--adapter", type=Path, help="directory of a LoRA adapter in PEFT's layout")
+    add("--dtype", choices=("float32", "bfloat16"),
+        help="of the weights (default: float32 on a CPU, bfloat16 elsewhere)")  # fmt: skip
+    add("--prompt", type=Path, metavar="FILE",
+        help='{"messages": …} as in a request, asked of a model that is not built in')  # fmt: skip
+    add("--max-words", type=int, metavar="TOKENS",
+        help="cap on the rationale (default: 120 built-in, 512 other models)")  # fmt: skip
     add("--crop", action="store_true", help="find the face and read a square around it")
     add("--values", choices=("mean", "answer"), default="mean",
         help="slot means (finer) or the values spoken (one decimal); default mean")  # fmt: skip
@@ -64,8 +71,8 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 def _request_arguments(group: Any) -> None:
     add = group.add_argument
     add("--requests", type=Path, metavar="FILE.jsonl",
-        help="a request a line, with one picture each; paths are relative to this file. The model "
-        "answers its own question: messages are kept, not read")  # fmt: skip
+        help="a request a line, with one picture each; paths are relative to this file. The "
+        "built-in model answers its own question: it keeps the messages, unread")  # fmt: skip
     add("--results", type=Path, metavar="OUT.jsonl",
         help="a result line for every request, in order; one that failed has an \"error\" and no "
         "response, and the exit code is 2. OUT.jsonl.partial until it is whole")  # fmt: skip
@@ -84,12 +91,26 @@ def _compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def load_model(directory: Path | None) -> "Model":
+def load_model(
+    directory: Path | None, adapter: Path | None = None, dtype: str | None = None
+) -> "Model":
     """The model of a directory, by default the built-in one, compiled once a machine."""
     _compilation_cache()
     from sf_jax import estimator
 
-    return estimator.load(directory)
+    return estimator.load(directory, adapter, dtype=dtype)
+
+
+def _prompt(path: Path | None) -> Any:
+    """The messages in a file of one request, or None."""
+    if path is None:
+        return None
+    from sf_jax.face import answers
+
+    messages = answers.read_line(str(path), 1, path.read_text(encoding="utf-8-sig")).messages
+    if not messages:
+        raise UsageError(f'{path}: "messages" holds no question')
+    return messages
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -103,9 +124,9 @@ def _predict(options: argparse.Namespace) -> int:
         return _failed(missing)
     from sf_jax.predict import PredictOptions, predict_files
 
-    chosen = vars(options)
+    chosen = vars(options) | {"prompt": _prompt(options.prompt)}
     names = PredictOptions.__dataclass_fields__
-    model = load_model(options.model)
+    model = load_model(options.model, options.adapter, options.dtype)
     return _failed(
         predict_files(
             model, options.paths, PredictOptions(**{name: chosen[name] for name in names})
@@ -118,7 +139,7 @@ def _predict_requests(options: argparse.Namespace) -> int:
     if options.requests is None or options.results is None:
         lacking = "--results" if options.requests else "--requests"
         raise UsageError(f"{lacking} is required (see sf-jax predict --help)")
-    for name in ("paths", "out", "smooth"):
+    for name in ("paths", "out", "smooth", "prompt"):
         if getattr(options, name):
             said = "a picture, video or folder" if name == "paths" else f"--{name}"
             raise UsageError(f"--requests does not go with {said} (see sf-jax predict --help)")
@@ -134,7 +155,7 @@ def _predict_requests(options: argparse.Namespace) -> int:
     read = requests.read_requests(options.requests)
     chosen = vars(options) | {"out": options.results.parent}
     names = PredictOptions.__dataclass_fields__
-    model = load_model(options.model)
+    model = load_model(options.model, options.adapter, options.dtype)
     reader = Reader(model, PredictOptions(**{name: chosen[name] for name in names}))
     failures = requests.predict_requests(reader, read, options.results, options.csv)
     print(f"{len(read)} results in {options.results}")

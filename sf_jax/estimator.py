@@ -2,33 +2,40 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from sf_jax.convert import hf
+from sf_jax.convert import hf, tokenizer_json
+from sf_jax.convert.processor import FILE as PROCESSOR_FILE
+from sf_jax.convert.processor import ImageProcessor, ProcessorError
+from sf_jax.convert.tensor_files import write_text
+from sf_jax.decode.chat import chat_text
 from sf_jax.decode.generate import Generated, generate
 from sf_jax.decode.prompt import Rows, prompt_ids, rows
 from sf_jax.decode.schema import Schema, SlotProgram, compile_program
-from sf_jax.decode.tokenizer import BLANK_LINE, Tokenizer
+from sf_jax.decode.tokenizer import BLANK_LINE, JsonTokenizer, Tokenizer
 from sf_jax.face import channels
 from sf_jax.face.describe import Description
-from sf_jax.images import read_image
+from sf_jax.images import ImageError, read_image
 from sf_jax.model import vision
 from sf_jax.model.config import Config
-from sf_jax.model.resize import fit
+from sf_jax.model.resize import bucket
 from sf_jax.model.weights import Weights, unstack_layers
 
 BUILTIN = Path(__file__).parent / "builtin"
 SCHEMA = Schema(
     channels.NAMES, tuple(map(float, channels.LOW)), tuple(map(float, channels.HIGH)), decimals=1
 )
-MAX_WORDS = 120  # tokens; twice a usual description
+MAX_WORDS = 120  # tokens; twice a usual description of the built-in model
+MAX_WORDS_OF_OTHERS = 512  # the released SemanticFace says up to 410
+MAX_IMAGE_TOKENS = 1024  # as the released SemanticFace is run
 
 
 @dataclass(frozen=True)
@@ -58,22 +65,44 @@ class FaceAction:
 
 
 class Model:
-    """A vision-language model with its tokenizer and the slot program of the 61 channels."""
+    """A vision-language model with its tokenizer and the slot program of the 61 channels.
 
-    def __init__(self, config: Config, weights: Weights, tokenizer: Tokenizer, max_pixels: int):
+    Attributes:
+      instructed: whether it reads instructions, as Qwen's models do; the built-in one was trained
+        on its own two prompts alone.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        weights: Weights,
+        tokenizer: Tokenizer,
+        processor: ImageProcessor,
+    ):
         self.config = config
         self.tokenizer = tokenizer
-        self.max_pixels = max_pixels
+        self.processor = processor
+        self.instructed = isinstance(tokenizer, JsonTokenizer)
+        self.schema = replace(SCHEMA, paragraphs=self.instructed)
         # Accelerators scan stacked layers; short passes on a CPU loop over separate arrays.
+        stacked = not isinstance(weights.text.layers, tuple)
         on_cpu = jax.default_backend() == "cpu"
-        self.weights = unstack_layers(weights) if on_cpu else weights
+        self.weights = unstack_layers(weights) if on_cpu and stacked else weights
 
     @cached_property
     def program(self) -> SlotProgram:
-        return jax.device_put(compile_program(SCHEMA, self.tokenizer))
+        vocabulary = self.config.text.vocab_size
+        return jax.device_put(compile_program(self.schema, self.tokenizer, vocabulary))
 
     def predict(
-        self, image: Any, *, words: bool = True, temperature: float = 0.0, seed: int = 0
+        self,
+        image: Any,
+        *,
+        words: bool = True,
+        temperature: float = 0.0,
+        seed: int = 0,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        max_words: int | None = None,
     ) -> FaceAction:
         """Reads one face.
 
@@ -81,11 +110,19 @@ class Model:
           image: a path, a PIL image or uint8 [H, W, 3].
           words: speak the rationale first (slower, and what the coefficients then rest on).
           temperature: 0 is greedy; otherwise words and answer are sampled with `seed`.
+          messages: the conversation to answer, in MS-SWIFT's form with one `<image>`; only for a
+            model that is instructed. None asks in our own words.
+          max_words: cap on the tokens of the rationale; None means 120 for the built-in model, 512
+            for others.
 
         Raises:
           sf_jax.images.ImageError: the picture cannot be read.
+          sf_jax.decode.chat.ChatError: the messages are no conversation about one picture.
         """
-        return self.predict_batch([image], words=words, temperature=temperature, seed=seed)[0]
+        return self.predict_batch(
+            [image], words=words, temperature=temperature, seed=seed, messages=messages,
+            max_words=max_words,
+        )[0]  # fmt: skip
 
     def predict_batch(
         self,
@@ -94,91 +131,141 @@ class Model:
         words: bool = True,
         temperature: float = 0.0,
         seed: int = 0,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        max_words: int | None = None,
     ) -> list[FaceAction]:
-        """Reads one face in each picture; sizes may differ."""
+        """Reads one face in each picture; sizes may differ, `messages` are the same for all."""
         if not images:
             return []
-        prompt, patches = self.inputs([read_image(image) for image in images], words)
+        prompt, patches = self.inputs([read_image(image) for image in images], words, messages)
+        cap = max_words or (MAX_WORDS_OF_OTHERS if self.instructed else MAX_WORDS)
         generated = generate(
             self.weights, prompt, patches, self.program, jax.random.key(seed),
-            self.config, MAX_WORDS, temperature, words,
+            self.config, cap, temperature, words,
         )  # fmt: skip
-        return list(self._actions(jax.device_get(generated)))
+        return list(self._actions(jax.device_get(generated), words))
 
-    def inputs(self, images: list[np.ndarray], words: bool) -> tuple[Rows, vision.Patches]:
-        """Fits pictures to the patch grid and builds left-padded prompts of one fixed length."""
-        config = self.config.vision
-        factor = config.patch_size * config.spatial_merge_size
-        bounds = (factor, self.max_pixels // 2, self.max_pixels)
-        fitted = [fit(image, *bounds) for image in images]
-        patch_count = self.max_pixels // config.patch_size**2
-        merged = patch_count // config.spatial_merge_size**2
-        grids = [(image.shape[0] // factor, image.shape[1] // factor) for image in fitted]
-        prompts = [prompt_ids(self.tokenizer, h * w, words) for h, w in grids]
-        longest = len(prompt_ids(self.tokenizer, merged, words))
+    def inputs(
+        self,
+        images: list[np.ndarray],
+        words: bool = True,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+    ) -> tuple[Rows, vision.Patches]:
+        """Resized pictures as patches, and prompts padded on the left, both to a bucket's length.
+
+        Raises:
+          sf_jax.images.ImageError: a picture is too long for its width.
+        """
+        if messages is not None and not self.instructed:
+            raise ValueError("the built-in model was trained on its own prompt; give no messages")
+        try:
+            fitted = [self.processor.fit(image) for image in images]
+        except ProcessorError as error:
+            raise ImageError(str(error)) from error
+        side = self.processor.patch_size * self.processor.merge_size
+        grids = [(image.shape[0] // side, image.shape[1] // side) for image in fitted]
+        merged = self._bucket(max(height * width for height, width in grids))
+        prompts = [self._prompt(h * w, words, messages) for h, w in grids]
+        longest = len(self._prompt(merged, words, messages))
         empty: list[list[int]] = [[] for _ in prompts]
-        prompt = rows(prompts, empty, empty, grids, self.config, longest, merged, left=True)
-        return prompt, vision.collate(fitted, config, patch_count)
+        made = rows(prompts, empty, empty, grids, self.config, longest, merged, left=True)
+        patch_count = merged * self.processor.merge_size**2
+        return made, vision.collate(fitted, self.config.vision, patch_count)
 
-    def _actions(self, generated: Generated) -> Iterator[FaceAction]:
+    def _bucket(self, tokens: int) -> int:
+        """How many image tokens a picture of so many is padded to."""
+        side = self.processor.patch_size * self.processor.merge_size
+        most = self.processor.max_pixels // side**2
+        return min(bucket(tokens), most) if tokens <= most else bucket(tokens)
+
+    def _prompt(
+        self, image_tokens: int, words: bool, messages: Sequence[Mapping[str, Any]] | None
+    ) -> list[int]:
+        if messages is None:
+            return prompt_ids(self.tokenizer, image_tokens, words)
+        ids = self.tokenizer.encode(chat_text(messages, [image_tokens]))
+        return ids + ([] if words else self.tokenizer.encode(BLANK_LINE))
+
+    def _actions(self, generated: Generated, spoke: bool) -> Iterator[FaceAction]:
         program = jax.device_get(self.program)
-        slots = np.arange(len(SCHEMA.names))
+        slots = np.arange(len(self.schema.names))
+        passes = {
+            "rationale": int(generated.word_passes), "coefficients": int(program.nodes.sum()),
+        }  # fmt: skip
         for row in range(len(generated.choices)):
             probabilities = generated.probabilities[row]
             mean = (probabilities * program.values).sum(-1)
             square = (probabilities * np.square(program.values)).sum(-1)
             spoken = program.values[slots, generated.choices[row]]
-            words = self.tokenizer.decode(
-                generated.words[row, : generated.words_length[row]].tolist()
-            )
+            ids = generated.words[row, : generated.words_length[row]].tolist()
+            words = self.tokenizer.decode(ids)
+            # Words that ran into the block on their own hold the blank line already.
+            parted = spoke and program.block_ends_words and not generated.cut[row]
             yield FaceAction(
                 coefficients=np.clip(mean, channels.LOW, channels.HIGH).astype(np.float32),
                 spread=np.sqrt(np.maximum(square - mean**2, 0)).astype(np.float32),
                 answer=spoken,
                 rationale=Description.parse(words),
-                text=words + BLANK_LINE + SCHEMA.format(spoken),
-                passes={
-                    "rationale": int(generated.word_passes),
-                    "coefficients": int(program.nodes.sum()),
-                },
+                text=words + ("" if parted else BLANK_LINE) + self.schema.format(spoken),
+                passes=passes,
             )
 
 
-def load(directory: str | os.PathLike | None = None) -> Model:
+def load(
+    directory: str | os.PathLike | None = None,
+    adapter: str | os.PathLike | None = None,
+    *,
+    dtype: Any = None,
+    max_image_tokens: int = MAX_IMAGE_TOKENS,
+) -> Model:
     """Loads a model directory, by default the built-in one.
 
-    A directory holds `config.json`, `model.safetensors`, `tokenizer.model` and
-    `preprocessor_config.json`.
+    A directory holds `config.json`, the weights, `preprocessor_config.json`, and `tokenizer.model`
+    (built-in kind) or `tokenizer.json` (Qwen's).
+
+    Args:
+      adapter: directory of a LoRA adapter in PEFT's layout, kept beside the weights.
+      dtype: of the weights, and of the operands of products; None means float32 on a CPU, bfloat16
+        elsewhere.
+      max_image_tokens: larger pictures are shrunk to so many.
 
     Raises:
-      CheckpointError, TokenizerError: a file is missing or cannot be read.
+      CheckpointError, TokenizerError, ProcessorError: a file is missing or cannot be read.
     """
     folder = BUILTIN if directory is None else Path(directory)
-    config, weights = hf.load(folder)
-    file = folder / "preprocessor_config.json"
-    try:
-        max_pixels = int(json.loads(file.read_text())["max_pixels"])
-    except (OSError, ValueError, KeyError) as error:
-        raise hf.CheckpointError(f"{file}: no readable field 'max_pixels': {error}") from error
-    return Model(config, weights, Tokenizer.load(folder / "tokenizer.model"), max_pixels)
+    if dtype is None:
+        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    config, weights = hf.load(folder, adapter, dtype=dtype)
+    if config.vision is None:
+        raise hf.CheckpointError(f"{folder / 'config.json'}: the model reads text alone")
+    config = replace(config, product_dtype=jnp.dtype(dtype).name)
+    if jax.default_backend() == "cpu":
+        weights = unstack_layers(weights, consume=True)
+    tokenizer: Tokenizer
+    if (folder / "tokenizer.model").is_file() or not (folder / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.load(folder / "tokenizer.model")
+    else:
+        tokenizer = JsonTokenizer.load(folder / "tokenizer.json")
+    side = config.vision.patch_size * config.vision.spatial_merge_size
+    processor = ImageProcessor.load(folder, max_pixels=max_image_tokens * side**2)
+    processor.check(config.vision, folder)
+    return Model(config, weights, tokenizer, processor)
 
 
-def save(directory: str | os.PathLike, model_config: Config, weights: Weights,
-         tokenizer: Tokenizer, max_pixels: int, dtype: Any = np.float32) -> None:  # fmt: skip
-    """Writes a model directory that `load` reads."""
+def save(
+    directory: str | os.PathLike,
+    config: Config,
+    weights: Weights,
+    tokenizer: Tokenizer,
+    processor: ImageProcessor,
+    dtype: Any = np.float32,
+) -> None:
+    """Writes a model directory that `load` reads, and transformers too."""
     folder = Path(directory)
-    hf.save(folder, model_config, weights, dtype)
-    tokenizer.save(folder / "tokenizer.model")
-    partial = folder / "preprocessor_config.json.partial"
-    content = {
-        "image_processor_type": "Qwen2VLImageProcessorFast",
-        "max_pixels": max_pixels,
-        "min_pixels": max_pixels // 2,
-        "patch_size": model_config.vision.patch_size,
-        "temporal_patch_size": model_config.vision.temporal_patch_size,
-        "merge_size": model_config.vision.spatial_merge_size,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, folder / "preprocessor_config.json")
+    hf.save(folder, config, weights, dtype)
+    if isinstance(tokenizer, JsonTokenizer):
+        tokenizer.save(folder / "tokenizer.json")
+    else:
+        tokenizer.save(folder / "tokenizer.model")
+        tokenizer_json.export(tokenizer, folder)
+    write_text(folder / PROCESSOR_FILE, json.dumps(processor.as_dict(), indent=2) + "\n")

@@ -1,6 +1,6 @@
 """Files in, files out: what `sf-jax predict` does with pictures, folders and videos."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,9 @@ from sf_jax.preview import preview
 
 PICTURE_FPS = 30  # of a CSV made from unrelated pictures, where no time exists
 SEARCH_EVERY = 5  # frames between searches for the face in a video
+
+
+Messages = Sequence[Mapping[str, Any]]
 
 
 class PredictError(ValueError):
@@ -40,6 +43,8 @@ class PredictOptions:
     previews: bool = True
     temperature: float = 0.0
     seed: int = 0
+    max_words: int | None = None
+    prompt: Messages | None = None
 
 
 def collect(paths: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -68,26 +73,34 @@ class Reader:
         self.neutral: np.ndarray | None = None
         if options.neutral is not None:
             picture, _ = self._cropped(images.read_image(options.neutral), Cropper())
-            self.neutral = self._numbers(self._predict(picture))
+            self.neutral = self._numbers(self._predict(picture, options.prompt))
 
     def _cropped(self, picture: np.ndarray, cropper: Cropper) -> tuple[np.ndarray, bool]:
         return cropper(picture) if self.options.crop else (picture, True)
 
-    def _predict(self, picture: np.ndarray) -> FaceAction:
+    def _predict(self, picture: np.ndarray, messages: Messages | None) -> FaceAction:
         options = self.options
         return self.model.predict(
-            picture, words=options.words, temperature=options.temperature, seed=options.seed
-        )
+            picture, words=options.words, temperature=options.temperature, seed=options.seed,
+            messages=messages, max_words=options.max_words,
+        )  # fmt: skip
 
     def _numbers(self, action: FaceAction) -> np.ndarray:
         return action.answer if self.options.values == "answer" else action.coefficients
 
     def read(
-        self, picture: np.ndarray, cropper: Cropper
+        self, picture: np.ndarray, cropper: Cropper, messages: Messages | None = None
     ) -> tuple[np.ndarray, FaceAction, np.ndarray, bool]:
-        """The picture as the model saw it, the action, the numbers, whether a face was found."""
+        """The picture as the model saw it, the action, the numbers, whether a face was found.
+
+        Args:
+          messages: the conversation to answer; None means the prompt of the options.
+
+        Raises:
+          ImageError: the picture's shape is absurd.
+        """
         picture, found = self._cropped(picture, cropper)
-        action = self._predict(picture)
+        action = self._predict(picture, messages or self.options.prompt)
         numbers = self._numbers(action)
         if self.neutral is not None:
             numbers = remove_neutral(numbers, self.neutral)
@@ -137,10 +150,10 @@ def _pictures(reader: Reader, files: list[Path], failures: list[str]) -> Iterato
     for file in tqdm(files, unit="picture", disable=len(files) < 2):
         try:
             picture, notes = images.read_noted(file)
+            seen, action, numbers, found = reader.read(picture, Cropper())
         except images.ImageError as error:
-            failures.append(str(error))
+            failures.append(f"{file}: {error}".replace(f"{file}: {file}", str(file)))
             continue
-        seen, action, numbers, found = reader.read(picture, Cropper())
         for note in notes:
             tqdm.write(note)
         if not found:
@@ -221,7 +234,7 @@ def predict_files(model: Model, paths: list[Path], options: PredictOptions) -> l
     for file in files[len(pictures) :]:
         try:
             predict_video(reader, file, names[file])
-        except (video.VideoError, livelink.TimecodeError) as error:
+        except (video.VideoError, livelink.TimecodeError, images.ImageError) as error:
             failures.append(f"{file}: {error}".replace(f"{file}: {file}", str(file)))
     print(f"results in {options.out}/")
     return failures

@@ -1,8 +1,9 @@
 """MS-SWIFT request lines in, result lines out: `sf-jax predict --requests` for `swift infer`.
 
 Every request has its line in the results, in order. One that could not be answered has
-`"response": null` and an `"error"` that says why, and is told once more at the end. The model reads
-the picture and answers its own question: the messages of a request are kept, not read.
+`"response": null` and an `"error"` that says why, and is told once more at the end. A model that is
+instructed answers the messages; the built-in one answers its own question, and the messages are
+kept.
 """
 
 import json
@@ -161,7 +162,8 @@ def _answer(reader: Reader, request: Request) -> tuple[str, np.ndarray]:
     """The text spoken and the numbers [61] asked for."""
     path = request.picture()
     picture, notes = images.read_noted(path)
-    _, action, numbers, found = reader.read(picture, Cropper())
+    messages = request.line.messages if reader.model.instructed else None
+    _, action, numbers, found = reader.read(picture, Cropper(), messages)
     if not found:
         notes = [*notes, f"{path}: no face found, the whole picture was read"]
     for note in notes:

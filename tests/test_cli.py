@@ -38,6 +38,8 @@ class Action:
 class FakeModel:
     """Stands for the estimator; keeps the pictures it is shown and how it is called."""
 
+    instructed = False
+
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
         self.called: list[dict] = []
@@ -52,7 +54,7 @@ class FakeModel:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     fake = FakeModel()
-    monkeypatch.setattr(cli, "load_model", lambda directory: fake)
+    monkeypatch.setattr(cli, "load_model", lambda *_: fake)
     return fake
 
 
@@ -116,20 +118,23 @@ def test_values_answer_writes_the_spoken_numbers(
 
 
 def test_flags_reach_the_model(model: FakeModel, picture: Callable, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.json"
+    prompt.write_text('{"messages": [{"role": "user", "content": "<image>?"}]}')
     run("predict", picture(), "--out", tmp_path / "out", "--no-preview")
     run("predict", picture(), "--out", tmp_path / "out", "--no-preview",
-        "--temperature", "0.7", "--seed", "5", "--no-words")  # fmt: skip
-    assert model.called == [
-        {"words": True, "temperature": 0.0, "seed": 0},
-        {"words": False, "temperature": 0.7, "seed": 5},
-    ]
+        "--temperature", "0.7", "--seed", "5", "--no-words", "--max-words", "9",
+        "--prompt", prompt)  # fmt: skip
+    messages = [{"role": "user", "content": "<image>?"}]
+    usual = {"words": True, "temperature": 0.0, "seed": 0, "messages": None, "max_words": None}
+    changed = {"words": False, "temperature": 0.7, "seed": 5, "messages": messages, "max_words": 9}
+    assert model.called == [usual, changed]
 
 
 def test_a_model_directory_is_handed_on(
     monkeypatch: pytest.MonkeyPatch, picture: Callable, tmp_path: Path
 ) -> None:
     asked = []
-    monkeypatch.setattr(cli, "load_model", lambda path: asked.append(path) or FakeModel())
+    monkeypatch.setattr(cli, "load_model", lambda path, *_: asked.append(path) or FakeModel())
     run("predict", picture(), "--out", tmp_path / "o", "--no-preview", "--model", tmp_path / "m")
     run("predict", picture(), "--out", tmp_path / "o", "--no-preview")
     assert asked == [tmp_path / "m", None]
@@ -188,7 +193,7 @@ class BarModel(FakeModel):
 
 @pytest.fixture
 def bar_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "load_model", lambda directory: BarModel())
+    monkeypatch.setattr(cli, "load_model", lambda *_: BarModel())
 
 
 def test_sixty_frames_of_video_keep_their_order_and_rate(
@@ -282,7 +287,7 @@ def test_bad_input_is_one_line_and_exit_code_two(
 def test_missing_files_are_told_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(cli, "load_model", lambda directory: pytest.fail("loaded"))
+    monkeypatch.setattr(cli, "load_model", lambda *_: pytest.fail("loaded"))
     assert run("predict", tmp_path / "a.png", tmp_path / "b.png", "--out", tmp_path / "o") == 2
     assert len(errors(capsys)) == 2
 
@@ -291,7 +296,7 @@ def test_an_error_of_several_lines_is_told_in_one(
     monkeypatch: pytest.MonkeyPatch, picture: Callable, tmp_path: Path,
     capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip
-    def fail(directory: Path | None) -> None:
+    def fail(*_: object) -> None:
         raise ValueError("first\n  second")
 
     monkeypatch.setattr(cli, "load_model", fail)

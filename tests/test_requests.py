@@ -28,7 +28,7 @@ class SpeakingModel(FakeModel):
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> SpeakingModel:
     fake = SpeakingModel()
-    monkeypatch.setattr(cli, "load_model", lambda directory: fake)
+    monkeypatch.setattr(cli, "load_model", lambda *_: fake)
     return fake
 
 
@@ -174,7 +174,7 @@ def test_a_broken_line_is_told_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, folder: Path, line: str, words: str,
     capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(cli, "load_model", lambda directory: pytest.fail("loaded"))
+    monkeypatch.setattr(cli, "load_model", lambda *_: pytest.fail("loaded"))
     assert start(write(folder, request(), line, request()), folder) == 2
     (said,) = errors(capsys)
     assert "requests.jsonl, " + words in said

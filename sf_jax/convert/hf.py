@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from sf_jax.convert import peft
 from sf_jax.convert.hf_config import config_from_dict, config_text, config_to_dict
 from sf_jax.convert.hf_forward import forward
 from sf_jax.convert.tensor_files import (
@@ -28,7 +29,9 @@ from sf_jax.convert.tensor_files import (
     write_directory,
     write_text,
 )
+from sf_jax.model import lora
 from sf_jax.model.config import Config, Source
+from sf_jax.model.linear import AdaptedLinear
 from sf_jax.model.weights import Weight, Weights, declare
 
 __all__ = [
@@ -170,6 +173,8 @@ class _Reader:
 
 def load(
     directory: str | os.PathLike,
+    adapter: str | os.PathLike | None = None,
+    *,
     dtype: Any = jnp.float32,
     sharding: Sharding | None = None,
     progress: bool | None = None,
@@ -177,6 +182,8 @@ def load(
     """Reads a Qwen3-VL checkpoint, or a Qwen3 one, whose `vision` is then None.
 
     Args:
+      adapter: directory of a LoRA adapter in PEFT's layout, kept beside the weights; see
+        `sf_jax.model.lora` for merging.
       dtype: of the weights in memory; None keeps the type each tensor is stored in.
       sharding: where each declared weight goes; every device then reads its own part only. None,
         or None for a weight: the default device.
@@ -209,7 +216,10 @@ def load(
             bar.update(sum(tensors[name].nbytes for name in _names(weight)))
     stored = tuple(sorted((name, tensor.tag) for name, tensor in tensors.items()))
     config = replace(config, source=Source(file.read_text(), stored))
-    return config, jax.tree.unflatten(tree, leaves)
+    weights = jax.tree.unflatten(tree, leaves)
+    if adapter is not None:
+        weights = lora.attach(weights, peft.load(adapter, config), config)
+    return config, weights
 
 
 def _slice(value: Any, layer: int) -> np.ndarray:
@@ -235,7 +245,15 @@ def save(
         say float32.
       max_shard_bytes: larger models are written as several files and an index; one file's tensors
         are in memory at a time.
+
+    Raises:
+      ValueError: an adapter stands beside the weights, or the text layers are unstacked.
     """
+    nodes = jax.tree.leaves(weights, is_leaf=lambda node: isinstance(node, AdaptedLinear))
+    if any(isinstance(node, AdaptedLinear) for node in nodes):
+        raise ValueError("an adapter stands beside the weights; merge it, or save it by itself")
+    if isinstance(weights.text.layers, tuple):
+        raise ValueError("the text layers are unstacked; save the weights as they were loaded")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     sources = dict(config.source.dtypes) if config.source else {}

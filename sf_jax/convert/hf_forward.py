@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from sf_jax.model import text, vision, vlm
 from sf_jax.model.config import Config, VisionConfig
+from sf_jax.model.resize import bucket
 from sf_jax.model.weights import Weights
 
 
@@ -32,12 +33,6 @@ class Inputs:
     positions: Any
     patches: vision.Patches | None = None
     places: Any = None
-
-
-def bucket(count: int) -> int:
-    """The smallest bucket that holds `count`: at most a quarter larger, from 64 on."""
-    step = max(16, 2 ** (count.bit_length() - 3))
-    return -(-count // step) * step
 
 
 def _grids(image_grid_thw: Any, config: VisionConfig) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sf_jax.convert.hf import CheckpointError
+from sf_jax.convert.tensor_files import CheckpointError
 from sf_jax.model import lora
 from sf_jax.model.config import Config
 from sf_jax.model.lora import ALL_LINEAR, Adapter, LoraConfig

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from einops import rearrange
 
+from sf_jax.model import vision
+from sf_jax.model.config import VisionConfig
 from sf_jax.model.resize import ResizeError, resized, resized_fixed_point, smart_size
 
 FILE = "preprocessor_config.json"
@@ -58,8 +59,8 @@ class ImageProcessor:
         """Reads a checkpoint's settings.
 
         Args:
-          max_pixels: a smaller bound than the checkpoint's own; the released SemanticFace runs at
-            1024 tokens a picture, 1024 × 32 × 32 pixels.
+          max_pixels: a bound beside the checkpoint's own, where that is larger; the released
+            SemanticFace runs at 1024 tokens a picture, 1024 × 32 × 32 pixels.
 
         Raises:
           ProcessorError: the file is missing, or a field is not what Qwen3-VL has; names both.
@@ -75,11 +76,37 @@ class ImageProcessor:
         low, high = _bounds(file, content)
         if low > high:
             raise ProcessorError(f"{file}: min_pixels is {low}, more than max_pixels, {high}")
-        high = high if max_pixels is None else max_pixels
+        high = high if max_pixels is None else min(high, max_pixels)
         sizes = {name: _whole(file, content, name) for name in
                  ("patch_size", "merge_size", "temporal_patch_size")}  # fmt: skip
         fast = content["image_processor_type"].endswith("Fast")
         return cls(min(low, high), high, **sizes, fast=fast)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `preprocessor_config.json`."""
+        return {
+            "image_processor_type": "Qwen2VLImageProcessor" + "Fast" * self.fast,
+            "processor_class": "Qwen3VLProcessor",
+            "min_pixels": self.min_pixels,
+            "max_pixels": self.max_pixels,
+            "size": {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels},
+            "patch_size": self.patch_size,
+            "temporal_patch_size": self.temporal_patch_size,
+            "merge_size": self.merge_size,
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5],
+        }
+
+    def check(self, config: VisionConfig, directory: str | os.PathLike) -> None:
+        """Raises ProcessorError unless patches are what the vision tower takes."""
+        names = {"patch_size": config.patch_size, "merge_size": config.spatial_merge_size,
+                 "temporal_patch_size": config.temporal_patch_size}  # fmt: skip
+        for name, expected in names.items():
+            if getattr(self, name) != expected:
+                raise ProcessorError(
+                    f"{Path(directory) / FILE}: {name} is {getattr(self, name)}, expected "
+                    f"{expected} as in config.json"
+                )
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns in pixels of a picture once resized."""
@@ -108,32 +135,32 @@ class ImageProcessor:
             raise ProcessorError("no picture was given")
         patches, grids = [], []
         for number, image in enumerate(images, 1):
-            fitted = self._fitted(image, number)
-            patches.append(self._patches(fitted))
+            try:
+                fitted = self.fit(image)
+            except ProcessorError as error:
+                raise ProcessorError(f"picture {number}: {error}") from error
+            sizes = self.patch_size, self.merge_size, self.temporal_patch_size
+            patches.append(vision.patchify(fitted, *sizes))
             height, width = fitted.shape[:2]
             grids.append((1, height // self.patch_size, width // self.patch_size))
         return np.concatenate(patches), np.array(grids, np.int64)
 
-    def _fitted(self, image: np.ndarray, number: int) -> np.ndarray:
+    def fit(self, image: np.ndarray) -> np.ndarray:
+        """Resizes uint8 [H, W, 3].
+
+        Raises:
+          ProcessorError: a picture of another type or absurd shape.
+        """
         found = f"{getattr(image, 'dtype', type(image).__name__)} {list(np.shape(image))}"
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
-            raise ProcessorError(f"picture {number}: {found}, expected uint8 [height, width, 3]")
+            raise ProcessorError(f"{found}, expected uint8 [height, width, 3]")
         if image.shape[2] != 3:
-            raise ProcessorError(f"picture {number}: {found}, expected three channels, RGB")
+            raise ProcessorError(f"{found}, expected three channels, RGB")
         try:
             resize = resized_fixed_point if self.fast else resized
             return resize(image, *self.size(*image.shape[:2]))
         except ResizeError as error:
-            raise ProcessorError(f"picture {number}: {error}") from error
-
-    def _patches(self, image: np.ndarray) -> np.ndarray:
-        # In this order of operations the result equals the fast processor's to the last bit.
-        normalised = (image.astype(np.float32) - np.float32(127.5)) / np.float32(127.5)
-        patches = rearrange(
-            normalised, "(h a p) (w b q) c -> (h w a b) c 1 p q",
-            a=self.merge_size, b=self.merge_size, p=self.patch_size, q=self.patch_size,
-        )  # fmt: skip
-        return np.repeat(patches, self.temporal_patch_size, axis=2).reshape(len(patches), -1)
+            raise ProcessorError(str(error)) from error
 
 
 def _check_fixed(file: Path, content: dict[str, Any]) -> None:

@@ -271,8 +271,8 @@ def _check_canonical(schema: Schema, tokenizer: Tokenizer, program: SlotProgram)
     """Re-tokenises whole answers and compares with the program's pieces."""
     generator = np.random.default_rng(0)
     counts = [len(schema.values(i)) for i in range(len(schema.names))]
-    draws = [generator.integers(0, counts) for _ in range(8)]
-    for choices in ([0] * len(counts), [n - 1 for n in counts], *draws):
+    extremes = np.array([[0] * len(counts), [n - 1 for n in counts]])
+    for choices in np.concatenate([extremes, generator.integers(0, counts, (8, len(counts)))]):
         texts = [schema.key(i) + schema.values(i)[c] for i, c in enumerate(choices)]
         ids = tokenizer.encode("".join(texts) + "}" + IM_END)
         if ids != program.answer(choices) + program.closing.tolist():

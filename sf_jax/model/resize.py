@@ -1,13 +1,9 @@
 """Fitting a picture to the patch grid, as Qwen's processor does ("smart resize").
 
-Two rules share one rounding. `smart_size` is the released one, number for number, for models that
-take any picture. `bounded_size` never exceeds its bound, which models with rows of one fixed patch
-count need: the released rule rounds small pictures up, and may overshoot when it does.
-
-Two resamplers too, both bicubic and antialiased. Pillow's is what Qwen's slow processor uses, and
-the built-in model was trained with. `resized_fixed_point` is what its fast processor uses, torch's
-for bytes: the same weights, rounded to 16 bits. On photographs the two differ in about 1 % of the
-values, by one or two levels of 255; on tiny pictures enlarged many times in more.
+Two resamplers, both bicubic and antialiased: Pillow's, which Qwen's slow processor uses, and in
+`resized_fixed_point` that of its fast one, torch's for bytes: the same weights, rounded to 16 bits.
+On photographs the two differ in about 1 % of the values, by one or two levels of 255; on tiny
+pictures enlarged many times in more.
 Source: `smart_resize` of the Qwen2-VL release, as Qwen3-VL uses it; the cubic is Keys', a = -1/2.
 """
 
@@ -43,12 +39,6 @@ def smart_size(
             f"a picture of {height} x {width} pixels (height x width): one side is more than "
             f"{LONGEST} times the other; cut it to the face"
         )
-    return _rounded(height, width, factor, min_pixels, max_pixels)
-
-
-def _rounded(
-    height: float, width: float, factor: int, min_pixels: int, max_pixels: int
-) -> tuple[int, int]:
     rows, columns = round(height / factor) * factor, round(width / factor) * factor
     if rows * columns > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
@@ -62,22 +52,10 @@ def _rounded(
     return rows, columns
 
 
-def bounded_size(
-    height: int, width: int, factor: int, min_pixels: int, max_pixels: int
-) -> tuple[int, int]:
-    """As `smart_size`, but never above `max_pixels`, and any picture is taken.
-
-    Pictures longer than 200 : 1 are treated as 200 : 1.
-    """
-    high, wide = max(height, width / LONGEST), max(width, height / LONGEST)
-    rows, columns = _rounded(high, wide, factor, min_pixels, max_pixels)
-    # Rounding up may overshoot: long pictures give up length until they fit.
-    while rows * columns > max_pixels and max(rows, columns) > factor:
-        if rows > columns:
-            rows -= factor
-        else:
-            columns -= factor
-    return rows, columns
+def bucket(count: int) -> int:
+    """The smallest bucket that holds `count`: at most a quarter larger, from 64 on."""
+    step = max(16, 2 ** (count.bit_length() - 3))
+    return -(-count // step) * step
 
 
 def resized(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -127,9 +105,3 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     x = np.abs(x)
     near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
-
-
-def fit(image: np.ndarray, factor: int, min_pixels: int, max_pixels: int) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] to its bounded size."""
-    height, width = image.shape[:2]
-    return resized(image, *bounded_size(height, width, factor, min_pixels, max_pixels))

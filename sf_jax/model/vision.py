@@ -70,20 +70,21 @@ def grid_positions(height: int, width: int, config: VisionConfig) -> dict[str, n
     }
 
 
-def patchify(image: np.ndarray, config: VisionConfig) -> np.ndarray:
+def patchify(
+    image: np.ndarray, patch_size: int = 16, merge_size: int = 2, temporal_patch_size: int = 2
+) -> np.ndarray:
     """uint8 [H, W, 3] → float32 [P, patch_width] in merge-block order, values in [-1, 1].
 
-    H and W must be multiples of patch_size × spatial_merge_size; within a patch the order is
-    channel, time, row, column.
+    H and W must be multiples of patch_size × merge_size; within a patch the order is channel, time,
+    row, column.
     """
-    normalised = image.astype(np.float32) / 127.5 - 1.0
+    # In this order of operations the values equal the released processor's to the last bit.
+    normalised = (image.astype(np.float32) - np.float32(127.5)) / np.float32(127.5)
     patches = rearrange(
-        normalised, "(h a p) (w b q) c -> (h w a b) c p q",
-        a=config.spatial_merge_size, b=config.spatial_merge_size,
-        p=config.patch_size, q=config.patch_size,
+        normalised, "(h a p) (w b q) c -> (h w a b) c 1 p q",
+        a=merge_size, b=merge_size, p=patch_size, q=patch_size,
     )  # fmt: skip
-    twice = np.repeat(patches[:, :, None], config.temporal_patch_size, axis=2)
-    return twice.reshape(len(patches), -1)
+    return np.repeat(patches, temporal_patch_size, axis=2).reshape(len(patches), -1)
 
 
 def collate(images: list[np.ndarray], config: VisionConfig, patch_count: int) -> Patches:
@@ -95,7 +96,7 @@ def collate(images: list[np.ndarray], config: VisionConfig, patch_count: int) ->
         if height * width > patch_count:
             raise ValueError(f"a picture of {height * width} patches exceeds {patch_count}")
         row = grid_positions(height, width, config)
-        row["pixels"] = patchify(image, config)
+        row["pixels"] = patchify(image, side, config.spatial_merge_size, config.temporal_patch_size)
         row["segments"] = np.ones(height * width, np.int32)
         for name, values in row.items():
             padding = [(0, patch_count - len(values))] + [(0, 0)] * (values.ndim - 1)

@@ -240,13 +240,22 @@ def initialise(config: Config, seed: int, dtype: Any = jnp.float32) -> Weights:
     return _map(draw, config)
 
 
-def unstack_layers(weights: Weights) -> Weights:
+def unstack_layers(weights: Weights, consume: bool = False) -> Weights:
     """Turns the stacked text layers into a tuple of layers.
 
     A scan copies each layer's weights out of the stack at every pass; for passes of a few tokens
     on a CPU that costs more than the pass, so decoding there loops over a tuple instead.
+
+    Args:
+      consume: free each stack once it is split, so that never more than one exists twice; the
+        weights given cannot be used afterwards.
     """
-    layers = weights.text.layers
-    count = jax.tree.leaves(layers)[0].shape[0]
-    unstacked = tuple(jax.tree.map(lambda x, i=i: x[i], layers) for i in range(count))
+    stacks, tree = jax.tree.flatten(weights.text.layers)
+    split: list[list[Any]] = []
+    for stack in stacks:
+        split.append([stack[i] for i in range(len(stack))])
+        if consume:
+            jax.block_until_ready(split[-1])
+            stack.delete()
+    unstacked = tuple(jax.tree.unflatten(tree, layer) for layer in zip(*split, strict=True))
     return replace(weights, text=replace(weights.text, layers=unstacked))

@@ -126,7 +126,7 @@ def test_bytes_names_and_fields_return(references, tmp_path) -> None:
         assert ours.keys() == theirs.keys()
         for name, tensor in theirs.items():
             assert ours[name].tag == tensor.tag
-            assert ours[name].array.tobytes() == tensor.array.tobytes()
+            assert ours[name].array().tobytes() == tensor.array().tobytes()
 
 
 def drop_deepstack(patch, config):
