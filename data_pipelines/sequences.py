@@ -31,8 +31,8 @@ class SequenceConfig:
 
     length: int = 232
     words: float = 0.7
-    foreign_words: float = 0.3
-    foreign_values: float = 0.15
+    foreign_words: float = 0.5
+    foreign_values: float = 0.3
     words_weight: float = 0.3
     gap: int = 120
 

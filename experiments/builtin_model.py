@@ -64,7 +64,7 @@ class Recipe:
     reading_batch: int = 64
     reading: optimizer.OptimizerConfig = optimizer.OptimizerConfig(1.5e-3, 3000, 100)
     language_batch: int = 32
-    language: optimizer.OptimizerConfig = optimizer.OptimizerConfig(1e-3, 600, 40)
+    language: optimizer.OptimizerConfig = optimizer.OptimizerConfig(1e-3, 2000, 40)
     dense_share: float = 0.5  # of the warm-up's loss, which goes on in the later stages
     sequences: SequenceConfig = field(default_factory=SequenceConfig)
     product_dtype: str = "bfloat16"
@@ -157,13 +157,16 @@ def warm_up(
 
 
 class ModelBatches:
-    """Records → batches for the whole model. The generator of a batch is seeded by its
-    coefficients, so that a resumed run corrupts the same values."""
+    """Records → batches for the whole model, each picture with its mirrored twin in the second
+    half. The generator of a batch is seeded by its coefficients, so that a resumed run corrupts the
+    same values."""
 
     def __init__(self, sequences: Sequences, seed: int, reading: bool):
         self.sequences, self.seed, self.reading = sequences, seed, reading
+        self.opposite = landmark_mirror()
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        records = [*records, *(loader.mirrored(record, self.opposite) for record in records)]
         dense = warmup_batch(records)
         coefficients = dense["coefficients"]
         checksum = int(np.abs(coefficients).sum(dtype=np.float64) * 1e6)
@@ -204,16 +207,15 @@ def train_model(
     mesh, rule = step.data_mesh(), optimizer.build(rate)
     state = step.create(start, rule, mesh)
     sequences = Sequences(config, tokenizer, SCHEMA, recipe.sequences, PATCH_COUNT)
+    batch = recipe.reading_batch if reading else recipe.language_batch
     batches = loader.faces(
-        data, recipe.reading_batch if reading else recipe.language_batch,
-        ModelBatches(sequences, recipe.seed, reading),
-        seed=recipe.seed + (1 if reading else 2), mirror_share=0.5,
-        landmark_mirror=landmark_mirror(),
+        data, batch // 2, ModelBatches(sequences, recipe.seed, reading),
+        seed=recipe.seed + (1 if reading else 2),
     )  # fmt: skip
     loss = partial(
         objective.joint_loss, low=jnp.asarray(channels.LOW), config=config, classes=CLASSES,
         values=objective.Values.of(sequences.program, SCHEMA.decimals), share=recipe.dense_share,
-        answer_length=sequences.answer_length,
+        answer_length=sequences.answer_length, mirror=channels.mirror,
     )  # fmt: skip
     return loop.run(
         state, step.build_step(loss, rule, mesh), batches, mesh, steps=rate.steps,

@@ -1,5 +1,6 @@
 """The supervised objective: cross-entropy over words, and over each slot's allowed values."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from sf_jax.model.weights import TextWeights, Weights
 from sf_jax.train import warmup
 
 SQUARES = 8.0  # weight of the squared mistake of a slot's mean, beside its cross-entropy
+TWINS = 16.0  # weight of the squared difference of the means of a picture and its mirrored twin
 
 
 @struct.dataclass
@@ -79,8 +81,8 @@ def slot_loss(
     numbers: Float[Array, "B C"],
     values: Values,
     dtype: str,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Cross-entropy of each slot's distribution, and the square of its mean's mistake.
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, "B C"]]:
+    """Cross-entropy of each slot's distribution, the square of its mean's mistake, and the means.
 
     A number between two values is shared between them by nearness, so that the mean of a learnt
     distribution is the number, not its rounded form.
@@ -99,7 +101,7 @@ def slot_loss(
     log_probabilities = jax.nn.log_softmax(scores, -1)
     entropy = -(target * log_probabilities).sum(-1).mean()
     mean = (jnp.exp(log_probabilities) * values.numbers).sum(-1)
-    return entropy, jnp.square(mean - numbers).mean()
+    return entropy, jnp.square(mean - numbers).mean(), mean
 
 
 def supervised_loss(
@@ -132,14 +134,17 @@ def joint_loss(
     classes: int,
     share: float,
     answer_length: int,
+    mirror: Callable[[Array], Array],
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Slots, words where there are some, and `share` of the warm-up's loss on the same tower pass.
 
     The dense targets keep the tower from forgetting what the words and numbers ask for rarely.
+    A picture and its mirrored twin are to get mirrored numbers, whatever was said about either.
 
     Args:
       batch: that of `warmup.loss` with "rows", "slots" and, unless rows are without words,
-        "targets".
+        "targets". Its second half are the first half's pictures mirrored.
+      mirror: [B, C] → the numbers of the mirrored faces.
       answer_length: tokens of the numbers; words lie at least that far from a row's end.
     """
     dtype, tower, model = config.product_dtype, weights.model.vision, weights.model
@@ -147,12 +152,15 @@ def joint_loss(
     tokens = vision.tokens(tower, hidden, config.vision, dtype)
     rows, slots = batch["rows"], batch["slots"]
     seen = states(model, rows, *tokens, config)
-    entropy, squares = slot_loss(model.text, seen, slots, batch["coefficients"], values, dtype)
+    numbers = batch["coefficients"]
+    entropy, squares, means = slot_loss(model.text, seen, slots, numbers, values, dtype)
+    first, second = jnp.split(means, 2)
+    twins = jnp.square(first - mirror(second)).mean()
     dense, parts = warmup.readout_loss(
         weights.readout, hidden[-1], tokens, batch, low, config.vision, classes, dtype
     )
-    total = entropy + SQUARES * squares + share * dense
-    metrics = {"slots": entropy, "squares": squares, "bounded": parts["bounded"]}
+    total = entropy + SQUARES * squares + TWINS * twins + share * dense
+    metrics = {"slots": entropy, "squares": squares, "twins": twins, "bounded": parts["bounded"]}
     if "targets" in batch:
         until = rows.input_ids.shape[1] - answer_length
         at = jnp.arange(len(slots))[:, None], slots + 1

@@ -99,11 +99,13 @@ def test_a_number_between_two_values_is_shared_between_them() -> None:
     shares = np.array([[[0, 0.2, 0.8, 0, 0.9], [0.9, 0, 0, 1, 0]]])  # 0.9 where it is not allowed
     weights, seen = scores_as_states(np.log(shares + 1e-12))
     slots = jnp.array([[0, 1]])
-    entropy, squares = objective.slot_loss(weights, seen, slots, numbers, VALUES, "float32")
+    entropy, squares, _ = objective.slot_loss(weights, seen, slots, numbers, VALUES, "float32")
     least = -(0.2 * np.log(0.2) + 0.8 * np.log(0.8)) / 2
     np.testing.assert_allclose(entropy, least, rtol=1e-4)
     np.testing.assert_allclose(squares, 0.0, atol=1e-9)
-    worse, _ = objective.slot_loss(weights, seen, slots, jnp.array([[0.3, 1.0]]), VALUES, "float32")
+    worse, _, _ = objective.slot_loss(
+        weights, seen, slots, jnp.array([[0.3, 1.0]]), VALUES, "float32"
+    )
     assert worse > entropy
 
 
@@ -111,7 +113,7 @@ def test_numbers_beyond_a_slots_range_count_as_its_end() -> None:
     weights, seen = scores_as_states(np.zeros((1, 2, 5)))
     slots = jnp.array([[0, 1]])
     far, end = (
-        objective.slot_loss(weights, seen, slots, jnp.array([x]), VALUES, "float32")
+        objective.slot_loss(weights, seen, slots, jnp.array([x]), VALUES, "float32")[:2]
         for x in ([-3.0, 9.0], [-0.5, 1.5])
     )
     assert far == end and np.isfinite(far).all()
