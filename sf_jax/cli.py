@@ -5,6 +5,7 @@ import importlib
 import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -209,10 +210,17 @@ def _data(arguments: list[str]) -> None:
     importlib.import_module("data_pipelines.__main__").main(arguments)
 
 
+def _convert(arguments: list[str]) -> int:
+    from sf_jax import conversion
+
+    return conversion.main(arguments)
+
+
 # Commands whose arguments are read by the module that they start, imported only then.
-HANDED_ON = {
+HANDED_ON: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "train": (_train, "run an experiment: sf-jax train builtin_model"),
     "evaluate": (_evaluate, "measure a model on rendered faces, beside all baselines"),
+    "convert": (_convert, "checkpoints in and out, adapters merged, logits verified"),
     "data": (_data, "render faces, import other people's data, build the dataset"),
 }
 
@@ -232,8 +240,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _dispatch(argv: list[str]) -> int:
     if argv and argv[0] in HANDED_ON:
-        HANDED_ON[argv[0]][0](argv[1:])
-        return 0
+        return HANDED_ON[argv[0]][0](argv[1:]) or 0
     parser = build_parser()
     options = parser.parse_args(argv)
     if options.command is None:

@@ -42,3 +42,20 @@ class Checkpoints:
     def close(self) -> None:
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def save_weights(directory: str | os.PathLike, weights: Any) -> None:
+    """Writes a tree of weights by itself, as `restore_weights` reads it on any mesh."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(Path(directory).absolute(), weights)
+
+
+def restore_weights(directory: str | os.PathLike, like: Any) -> Any:
+    """Reads a tree of weights.
+
+    Args:
+      like: the tree as arrays or `jax.ShapeDtypeStruct`s; a struct's sharding says where a weight
+        goes, and its dtype what it becomes.
+    """
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(Path(directory).absolute(), like)

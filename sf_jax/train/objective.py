@@ -134,7 +134,7 @@ def joint_loss(
     classes: int,
     share: float,
     answer_length: int,
-    mirror: Callable[[Array], Array],
+    mirror: Callable[[Any], Any],
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Slots, words where there are some, and `share` of the warm-up's loss on the same tower pass.
 
