@@ -1,4 +1,4 @@
-"""Hugging Face checkpoint directories, in and out, and the call that computes logits from them.
+"""Hugging Face checkpoint directories, in and out, and the calls that compute from them.
 
 A directory holds `config.json` and `model.safetensors`, or shards of it under an index. Weights are
 read tensor by tensor into arrays of their final size, so a checkpoint takes about the memory of
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from sf_jax.convert import peft
 from sf_jax.convert.hf_config import config_from_dict, config_text, config_to_dict
-from sf_jax.convert.hf_forward import forward
+from sf_jax.convert.hf_forward import forward, generate
 from sf_jax.convert.tensor_files import (
     DTYPES,
     CheckpointError,
@@ -35,7 +35,7 @@ from sf_jax.model.linear import AdaptedLinear
 from sf_jax.model.weights import Weight, Weights, declare
 
 __all__ = [
-    "CheckpointError", "config_from_dict", "config_to_dict", "forward", "load", "save",
+    "CheckpointError", "config_from_dict", "config_to_dict", "forward", "generate", "load", "save",
 ]  # fmt: skip
 
 HEAD = "lm_head.weight"

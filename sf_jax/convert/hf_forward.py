@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
@@ -143,30 +144,88 @@ def prepare(
     return replace(inputs, patches=patches, places=places)
 
 
+def _embed(weights: Weights, inputs: Inputs, config: Config) -> tuple[Any, Any]:
+    """Embeddings [B, T, D] with the pictures in them, and DeepStack levels or None."""
+    batch, length = inputs.input_ids.shape
+    embeddings = weights.text.embed[inputs.input_ids]
+    if inputs.patches is None:
+        return embeddings, None
+    # A row may hold several pictures, so features are placed in all rows laid end to end.
+    features, deepstack = vision.forward(
+        weights.vision, inputs.patches, config.vision, config.product_dtype
+    )
+    flat, flat_levels = vlm.embed(
+        weights,
+        inputs.input_ids.reshape(1, -1),
+        features.reshape(1, -1, features.shape[-1]),
+        deepstack.reshape(deepstack.shape[0], 1, -1, deepstack.shape[-1]),
+        inputs.places,
+        config,
+    )
+    levels = flat_levels.reshape(-1, batch, length, flat_levels.shape[-1])
+    return flat.reshape(batch, length, -1), levels
+
+
 @partial(jax.jit, static_argnames="config")
 def compiled(weights: Weights, inputs: Inputs, config: Config) -> Float[Array, "B T V"]:
     """The pass over padded arrays; one compilation a bucket."""
-    batch, length = inputs.input_ids.shape
     dtype = config.product_dtype
-    embeddings, levels = weights.text.embed[inputs.input_ids], None
-    if inputs.patches is not None:
-        # A row may hold several pictures, so features are placed in all rows laid end to end.
-        features, deepstack = vision.forward(weights.vision, inputs.patches, config.vision, dtype)
-        flat, flat_levels = vlm.embed(
-            weights,
-            inputs.input_ids.reshape(1, -1),
-            features.reshape(1, -1, features.shape[-1]),
-            deepstack.reshape(deepstack.shape[0], 1, -1, deepstack.shape[-1]),
-            inputs.places,
-            config,
-        )
-        embeddings = flat.reshape(batch, length, -1)
-        levels = flat_levels.reshape(-1, batch, length, flat_levels.shape[-1])
+    embeddings, levels = _embed(weights, inputs, config)
     states, _ = text.forward(
         weights.text, embeddings, inputs.positions, config.text,
         segments=inputs.segments, deepstack=levels, dtype=dtype,
     )  # fmt: skip
     return text.logits(weights.text, states, dtype=dtype)
+
+
+@partial(jax.jit, static_argnames=("config", "count"))
+def _continued(
+    weights: Weights, inputs: Inputs, config: Config, count: int
+) -> Int[Array, "B count"]:
+    dtype = config.product_dtype
+    embeddings, levels = _embed(weights, inputs, config)
+    batch, length = inputs.input_ids.shape
+    stacked = not isinstance(weights.text.layers, tuple)
+    cache: Any = text.empty_cache(config.text, batch, length + count, embeddings.dtype, stacked)
+    states, cache = text.forward(
+        weights.text, embeddings, inputs.positions, config.text,
+        segments=inputs.segments, cache=cache, deepstack=levels, dtype=dtype,
+    )  # fmt: skip
+    last = length - 1 - jnp.argmax(inputs.segments[:, ::-1], -1)
+    state = jnp.take_along_axis(states, last[:, None, None], 1)[:, 0]
+    position = inputs.positions.max((0, 2)) + 1
+
+    def step(carry: tuple, _: None) -> tuple:
+        state, cache, position = carry
+        token = jnp.argmax(text.logits(weights.text, state, dtype=dtype), -1)
+        states, cache = text.forward(
+            weights.text, weights.text.embed[token][:, None],
+            jnp.broadcast_to(position[:, None], (3, batch, 1)), config.text,
+            segments=jnp.ones((batch, 1), jnp.int32), cache=cache, dtype=dtype,
+        )  # fmt: skip
+        return (states[:, 0], cache, position + 1), token
+
+    tokens: Array
+    _, tokens = jax.lax.scan(step, (state, cache, position), None, count)
+    return tokens.swapaxes(0, 1)
+
+
+def generate(
+    config: Config,
+    weights: Weights,
+    input_ids: Int[np.ndarray, "B T"],
+    pixel_values: Float[np.ndarray, "P patch_width"] | None = None,
+    image_grid_thw: Int[np.ndarray, "pictures 3"] | None = None,
+    attention_mask: Int[np.ndarray, "B T"] | None = None,
+    *,
+    max_new_tokens: int,
+) -> Int[np.ndarray, "B max_new_tokens"]:
+    """The likeliest next token, over and over, without any grammar; arguments as `forward`.
+
+    It never stops early: cut an answer at its end token. `sf_jax.load` gives the constrained path.
+    """
+    inputs = prepare(config, input_ids, pixel_values, image_grid_thw, attention_mask)
+    return np.asarray(_continued(weights, inputs, config, max_new_tokens))
 
 
 def forward(

@@ -190,5 +190,5 @@ def write_directory(directory: Path, tensors: list[TensorToWrite], max_shard_byt
 def write_text(file: Path, content: str) -> None:
     """Writes a text file whole or not at all."""
     partial = file.with_name(file.name + ".partial")
-    partial.write_text(content)
+    partial.write_text(content, encoding="utf-8")
     os.replace(partial, file)

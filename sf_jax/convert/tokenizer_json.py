@@ -15,6 +15,7 @@ import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, models, normalizers
 
+from sf_jax.convert.tensor_files import write_text
 from sf_jax.decode.chat import TEMPLATE
 from sf_jax.decode.tokenizer import CONTROL, IM_END, Tokenizer, TokenizerError
 
@@ -23,7 +24,7 @@ NORMAL, UNKNOWN, PAD, SYMBOL, BYTE = 1, 2, 3, 4, 6  # SentencePiece's types of p
 
 
 def export(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
-    """Writes `tokenizer.json` and `tokenizer_config.json`, the chat template in it.
+    """Writes `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`.
 
     Raises:
       TokenizerError: the tokenizer is no SentencePiece BPE model of the built-in kind.
@@ -34,15 +35,15 @@ def export(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
     unknown, pad = names[UNKNOWN][0], names[PAD][0]
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "chat_template": TEMPLATE,
         "pad_token": pad,
         "eos_token": IM_END,
         "unk_token": unknown,
         "additional_special_tokens": [text for text in CONTROL if text != IM_END],
         "clean_up_tokenization_spaces": False,
     }
-    _write(folder / "tokenizer.json", _converted(pieces, unknown).to_str(pretty=True))
-    _write(folder / "tokenizer_config.json", json.dumps(config, indent=2))
+    write_text(folder / "tokenizer.json", _converted(pieces, unknown).to_str(pretty=True) + "\n")
+    write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+    write_text(folder / "chat_template.jinja", TEMPLATE)  # for tokenizer and processor alike
 
 
 def _pieces(tokenizer: Tokenizer) -> list[tuple[str, int]]:
@@ -89,9 +90,3 @@ def _converted(pieces: list[tuple[str, int]], unknown: str) -> tokenizers.Tokeni
     symbols = [text for text, kind in pieces if kind == SYMBOL and text not in CONTROL]
     made.add_tokens([AddedToken(text, normalized=False) for text in symbols])
     return made
-
-
-def _write(path: Path, text: str) -> None:
-    partial = Path(f"{path}.partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -11,9 +11,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import peft
 import torch
-import transformers
+from reference_images import import_torchvision
+
+import_torchvision()  # before transformers, which looks for it
+import peft  # noqa: E402
+import transformers  # noqa: E402
 
 TEXT = dict(
     vocab_size=200, hidden_size=48, intermediate_size=96, num_hidden_layers=4,

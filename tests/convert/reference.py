@@ -6,19 +6,27 @@ Run with a Python that has torch and transformers:
 
 Each variant becomes a directory of OUT with `config.json`, `model.safetensors` and `cases.npz`. The
 latter holds, under `CASE/NAME`, the inputs as a processor emits them and the outputs: `logits`,
-`positions` [3, B, T], `vision` [tokens, D] and `deepstack` [levels, tokens, D].
+`positions` [3, B, T], `vision` [tokens, D] and `deepstack` [levels, tokens, D]; `half_logits`, of a
+bfloat16 copy of the model; and unless rows are padded on the right `greedy` [B, 32], the likeliest
+continuation, and `gaps` [B, 32], the lead of each of its tokens over the next likeliest, as a share
+of the largest logit.
 """
 
+import copy
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
+from reference_images import import_torchvision
+
+import_torchvision()  # before transformers, which looks for it
+import transformers  # noqa: E402
 
 IMAGE, START, END, VIDEO = 7, 8, 9, 10
 VOCABULARY = 160
 PATCH_WIDTH = 3 * 2 * 4 * 4  # channels, frames, rows, columns
+CONTINUED = 32
 
 
 def vision_config(heads: int, head_dim: int, depth: int, taps: list[int], side: int) -> dict:
@@ -146,9 +154,32 @@ def outputs(model: torch.nn.Module, arrays: dict[str, np.ndarray]) -> dict[str, 
     else:
         places = (given["attention_mask"].cumsum(-1) - 1) * given["attention_mask"]
         found["positions"] = np.stack([places.numpy()] * 3)
+    found["logits"] = forward(model, given)
+    found["half_logits"] = forward(copy.deepcopy(model).bfloat16(), given)
+    if (arrays["attention_mask"][:, -1] != 0).all():
+        found |= continuation(model, given)
+    return found
+
+
+def forward(model: torch.nn.Module, given: dict) -> np.ndarray:
     if hasattr(model.model, "rope_deltas"):
         model.model.rope_deltas = None
-    return found | {"logits": model(**given).logits.numpy()}
+    return model(**given).logits.float().numpy()
+
+
+def continuation(model: torch.nn.Module, given: dict) -> dict[str, np.ndarray]:
+    if hasattr(model.model, "rope_deltas"):
+        model.model.rope_deltas = None
+    out = model.generate(
+        **given, max_new_tokens=CONTINUED, min_new_tokens=CONTINUED, do_sample=False,
+        return_dict_in_generate=True, output_logits=True, pad_token_id=0,
+    )  # fmt: skip
+    logits = torch.stack(out.logits, 1)
+    best = logits.topk(2, -1).values
+    return {
+        "greedy": out.sequences[:, -CONTINUED:].numpy(),
+        "gaps": ((best[..., 0] - best[..., 1]) / logits.abs().max()).numpy(),
+    }
 
 
 def main(out: Path, names: list[str]) -> None:

@@ -49,7 +49,7 @@ def _levels(pixel_values: np.ndarray) -> np.ndarray:
     return np.rint(pixel_values * 127.5 + 127.5).astype(np.uint8)
 
 
-def _torchvision() -> bool:
+def import_torchvision() -> bool:
     """Whether torchvision can be imported; its compiled operators are not needed."""
     import torch
 
@@ -65,7 +65,7 @@ def _torchvision() -> bool:
 
 
 def main(path: str) -> None:
-    with_fast = _torchvision()
+    with_fast = import_torchvision()
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
         Qwen2VLImageProcessorPil,
         smart_resize,

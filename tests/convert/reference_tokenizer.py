@@ -9,8 +9,11 @@ Answers: {"ids": [[id, …], …], "decoded": [text, …], "chats": [text, …],
 import json
 import sys
 
+from reference_images import import_torchvision
+
 
 def main(directory: str) -> None:
+    import_torchvision()  # before transformers, which looks for it
     from transformers import AutoTokenizer
 
     questions = json.load(sys.stdin)

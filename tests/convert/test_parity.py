@@ -1,14 +1,8 @@
 """Equality with transformers on tiny random checkpoints, and mutants that must break it.
 
-The references come from `reference.py`, run with this Python where it has torch and transformers
-(extra `porting`), else with the Python that SF_JAX_TORCH_PYTHON names; without either the tests
-are skipped.
+The references come from `reference.py`; see `torch_python.py` for what runs it.
 """
 
-import importlib.util
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,33 +14,17 @@ import pytest
 
 from sf_jax.convert import hf, hf_forward, tensor_files
 from sf_jax.model import text, vision, vlm
+from tests.convert.torch_python import run_torch
 
 VARIANTS = ["gqa_tied_16", "mha_untied_64", "gqa_untied_72", "text_tied", "text_untied"]
 LIMITS = {"logits": 1e-4, "vision": 2e-5, "deepstack": 2e-5, "positions": 0.0}
 MUTANT_FACTOR = 5.0  # a mutant must miss a limit by this much
 
 
-def torch_python() -> str | None:
-    """A Python that has torch and transformers, if there is one."""
-    named = os.environ.get("SF_JAX_TORCH_PYTHON")
-    if named:
-        return named
-    found = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
-    return sys.executable if found else None
-
-
 @pytest.fixture(scope="session")
 def references(tmp_path_factory) -> Path:
-    python = torch_python()
-    if python is None:
-        pytest.skip("needs torch and transformers: the extra 'porting', or SF_JAX_TORCH_PYTHON")
     out = tmp_path_factory.mktemp("references")
-    script = Path(__file__).with_name("reference.py")
-    environment = os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [python, str(script), str(out)], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    run_torch("reference.py", str(out))
     return out
 
 
@@ -115,6 +93,41 @@ def test_equal_to_transformers(references, variant) -> None:
     # Prompts of other lengths and pictures of other sizes share one function, text alone another.
     assert hf_forward.compiled._cache_size() - before == (1 if config.vision is None else 2)
     print(f"{variant}: " + ", ".join(f"{output} {found:.1e}" for output, found in worst.items()))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_half_precision_is_no_worse_than_theirs(references, variant) -> None:
+    """Mean square and largest error in bfloat16, against float32, over all cases at once."""
+    config, weights = hf.load(references / variant, dtype=jnp.bfloat16)
+    config = replace(config, product_dtype="bfloat16")
+    ours, theirs = [], []
+    for case in cases(references / variant).values():
+        real = case["attention_mask"] != 0
+        largest = np.abs(case["logits"][real]).max()
+        logits = hf.forward(config, weights, **given(case))
+        ours.append((logits[real] - case["logits"][real]) / largest)
+        theirs.append((case["half_logits"][real] - case["logits"][real]) / largest)
+    errors = [np.concatenate([e.ravel() for e in side]) for side in (ours, theirs)]
+    mean = np.divide(*(np.sqrt(np.square(e).mean()) for e in errors))
+    largest = np.divide(*(np.abs(e).max() for e in errors))
+    print(f"{variant}: bfloat16 error {mean:.2f} of theirs, largest {largest:.2f}")
+    assert mean <= 1.5 and largest <= 1.5
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_greedy_continuations_are_equal(references, variant) -> None:
+    config, weights = hf.load(references / variant)
+    compared = 0
+    for name, case in cases(references / variant).items():
+        if "greedy" not in case:
+            continue
+        expected = case["greedy"]
+        found = hf.generate(config, weights, **given(case), max_new_tokens=expected.shape[1])
+        for row, differs in enumerate(found != expected):
+            if differs.any():
+                assert case["gaps"][row, np.argmax(differs)] < 1e-5, (name, row)
+        compared += len(expected)
+    assert compared >= 6 and len(np.unique(found)) > 5
 
 
 def test_bytes_names_and_fields_return(references, tmp_path) -> None:

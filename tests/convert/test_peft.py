@@ -1,10 +1,6 @@
 """Adapters in PEFT's layout: round trip, refusals, and equality with PEFT where installed."""
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +16,7 @@ from sf_jax.convert import hf, peft
 from sf_jax.convert.hf import CheckpointError
 from sf_jax.model import lora, text, vision, vlm
 from sf_jax.model.lora import LoraConfig
+from tests.convert.torch_python import run_torch
 
 CONFIG = LoraConfig(
     ("q_proj", "mlp.linear_fc1", "merger.linear_fc2"), rank=4, alpha=6.0, layers=(1, 2),
@@ -27,6 +24,7 @@ CONFIG = LoraConfig(
     layers_pattern=("layers", "blocks", "deepstack_merger_list"),
     exclude=("blocks.2.mlp.linear_fc1",),
 )  # fmt: skip
+LIMIT = 1e-4  # of the reference's largest logit
 NAME = "base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_A.weight"
 
 
@@ -140,21 +138,8 @@ IDS = np.array([[1, 2, 8] + [7] * 6 + [9, 11, 12, 13, 14]] * 2)
 GRIDS = [(2, 3), (3, 2)]
 
 
-def reference_python() -> str:
-    chosen = os.environ.get("SF_JAX_TORCH_PYTHON")
-    if chosen:
-        return chosen
-    if all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft")):
-        return sys.executable
-    pytest.skip("needs torch, transformers and peft, here or in $SF_JAX_TORCH_PYTHON")
-
-
 def run_reference(mode: str, directory: Path) -> dict[str, np.ndarray]:
-    script = Path(__file__).with_name("peft_reference.py")
-    done = subprocess.run(
-        [reference_python(), str(script), mode, str(directory)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_torch("peft_reference.py", mode, str(directory))
     return dict(np.load(directory / {"make": "logits.npz", "read": "read.npz"}[mode]))
 
 
@@ -201,10 +186,15 @@ def test_equal_to_peft(reference, forward, tiny_config, name, record_property) -
     record_property("beside", beside)
     record_property("merged", merged)
     print(f"{name}: beside {beside:.1e}, merged {merged:.1e}")
-    assert max(beside, merged) <= 1e-4
+    assert max(beside, merged) <= LIMIT
     mutant = adapter.replace(config=replace(adapter.config, alpha=1.0))
-    for wrong in (weights, lora.merge(weights, mutant, config)):
-        assert relative(forward(wrong), theirs[name]) > 1e-2
+    mutants = {
+        "LoRA left out": weights, "LoRA alpha ignored": lora.merge(weights, mutant, config),
+    }  # fmt: skip
+    for what, wrong in mutants.items():
+        found = relative(forward(wrong), theirs[name])
+        print(f"{name}, {what}: {found / LIMIT:.0f} x its limit")
+        assert found >= 5 * LIMIT
 
 
 def test_peft_reads_what_was_trained_here(reference, forward, record_property) -> None:
@@ -235,4 +225,4 @@ def test_peft_reads_what_was_trained_here(reference, forward, record_property) -
     for name, theirs in run_reference("read", directory).items():
         record_property(name, relative(ours, theirs))
         print(f"trained here, {name} there: {relative(ours, theirs):.1e}")
-        assert relative(ours, theirs) <= 1e-4
+        assert relative(ours, theirs) <= LIMIT

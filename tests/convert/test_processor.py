@@ -1,15 +1,11 @@
 """Picture processing against transformers' slow and fast Qwen3-VL processors.
 
 What they make of 2,000 sizes and of five pictures lies in `reference_images.npz`, written by
-`reference_images.py` with transformers 5.23 and torchvision 0.28. Where transformers can be
-imported, or SF_JAX_TORCH_PYTHON names a Python that has it, it is written afresh and compared.
+`reference_images.py` with transformers 5.23 and torchvision 0.28. Where there is a Python with
+transformers (see `torch_python.py`) it is written afresh and compared.
 """
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +14,9 @@ import pytest
 from sf_jax.convert.processor import ImageProcessor, ProcessorError
 from sf_jax.model.resize import resized, resized_fixed_point, smart_size
 from tests.convert import reference_images as reference
+from tests.convert.torch_python import run_torch
 
 HERE = Path(__file__).parent
-PYTHON = os.environ.get("SF_JAX_TORCH_PYTHON") or (
-    sys.executable if importlib.util.find_spec("transformers") else None
-)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +24,8 @@ def known() -> dict[str, np.ndarray]:
     return dict(np.load(HERE / "reference_images.npz"))
 
 
-@pytest.mark.skipif(PYTHON is None, reason="SF_JAX_TORCH_PYTHON names no Python with transformers")
 def test_transformers_still_does_what_the_reference_says(tmp_path: Path, known: dict) -> None:
-    script = str(HERE / "reference_images.py")
-    subprocess.run([PYTHON, script, str(tmp_path / "new.npz")], check=True, capture_output=True)
+    run_torch("reference_images.py", str(tmp_path / "new.npz"))
     new = np.load(tmp_path / "new.npz")
     assert {"resized", "slow", "grids", "slow_ramp"} <= set(new)  # the fast one needs torchvision
     for name in new:

@@ -1,11 +1,7 @@
 """The built-in tokenizer as a `tokenizer.json`: the same ids, here and in transformers."""
 
-import importlib.util
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +14,12 @@ from sf_jax.decode.tokenizer import IM_END, JsonTokenizer, Tokenizer, TokenizerE
 from sf_jax.estimator import BUILTIN, SCHEMA
 from sf_jax.face import channels
 from sf_jax.face.describe import describe
-
-PYTHON = os.environ.get("SF_JAX_TORCH_PYTHON") or (
-    sys.executable if importlib.util.find_spec("transformers") else None
-)
-needs_transformers = pytest.mark.skipif(
-    PYTHON is None, reason="SF_JAX_TORCH_PYTHON names no Python with transformers"
-)
+from tests.convert.torch_python import run_torch
 
 
 def ask_transformers(directory: Path, texts: list[str], chats: list) -> dict:
-    script = str(Path(__file__).with_name("reference_tokenizer.py"))
-    said = subprocess.run(
-        [PYTHON, script, str(directory)], check=True, capture_output=True,
-        input=json.dumps({"texts": texts, "chats": chats}).encode(),
-    )  # fmt: skip
-    return json.loads(said.stdout)
+    questions = json.dumps({"texts": texts, "chats": chats})
+    return json.loads(run_torch("reference_tokenizer.py", str(directory), stdin=questions))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +86,6 @@ def test_so_have_odd_texts(builtin: Tokenizer, directory: Path) -> None:
         assert exported.decode(ids) == builtin.decode(ids), text
 
 
-@needs_transformers
 def test_transformers_reads_the_export_alike(builtin: Tokenizer, directory: Path) -> None:
     texts = [*answers(600), *odd_texts(500)]
     found = ask_transformers(directory, texts, [[chat, True] for chat in CHATS])
@@ -110,7 +95,6 @@ def test_transformers_reads_the_export_alike(builtin: Tokenizer, directory: Path
     assert (found["pad"], found["eos"]) == (0, builtin.symbol(IM_END))
 
 
-@needs_transformers
 @pytest.mark.parametrize("answer", [True, False])
 def test_transformers_renders_chats_alike(
     builtin: Tokenizer, directory: Path, answer: bool
@@ -123,7 +107,6 @@ def test_transformers_renders_chats_alike(
         assert builtin.encode(text) == ids
 
 
-@needs_transformers
 def test_the_built_in_prompt_is_a_chat(builtin: Tokenizer, directory: Path) -> None:
     from sf_jax.decode.prompt import WITH_WORDS
 
