@@ -186,9 +186,13 @@ def _demo(options: argparse.Namespace) -> int:
     return main(["predict", str(options.out / "face.png"), "--out", str(options.out)])
 
 
-def _experiments() -> list[str]:
+def _modules() -> list[str]:
     folder = Path(str(importlib.import_module("experiments").__file__)).parent
     return sorted(path.stem for path in folder.glob("[a-z]*.py"))
+
+
+def _experiments() -> list[str]:
+    return [name for name in _modules() if not name.startswith("bench_")]
 
 
 def _train(arguments: list[str]) -> None:
@@ -210,6 +214,17 @@ def _data(arguments: list[str]) -> None:
     importlib.import_module("data_pipelines.__main__").main(arguments)
 
 
+def _bench(arguments: list[str]) -> None:
+    """Runs `experiments/bench_NAME.py`, or lists the names."""
+    known = [name.removeprefix("bench_") for name in _modules() if name.startswith("bench_")]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: sf-jax bench NAME …\n\nbenchmarks: {', '.join(known)}")
+    elif arguments[0] not in known:
+        raise UsageError(f"no benchmark {arguments[0]!r}; there are {', '.join(known)}")
+    else:
+        importlib.import_module(f"experiments.bench_{arguments[0]}").main(arguments[1:])
+
+
 def _convert(arguments: list[str]) -> int:
     from sf_jax import conversion
 
@@ -221,6 +236,7 @@ HANDED_ON: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "train": (_train, "run an experiment: sf-jax train builtin_model"),
     "evaluate": (_evaluate, "measure a model on rendered faces, beside all baselines"),
     "convert": (_convert, "checkpoints in and out, adapters merged, logits verified"),
+    "bench": (_bench, "time one thing beside another, in one run"),
     "data": (_data, "render faces, import other people's data, build the dataset"),
 }
 

@@ -6,6 +6,7 @@ the weights it becomes.
 """
 
 import os
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -276,5 +277,33 @@ def save(
     jax.tree.map(collect, declared, weights, is_leaf=_is_weight)
     if config.text.tie_word_embeddings and HEAD in sources:
         plan(HEAD, declared.text.embed, weights.text.embed, None)
+    write_directory(directory, tensors, max_shard_bytes)
+    write_text(directory / "config.json", config_text(config))
+
+
+def save_random(
+    directory: str | os.PathLike, config: Config, seed: int, dtype: Any = jnp.bfloat16,
+    max_shard_bytes: int = 1_000_000_000,
+) -> None:  # fmt: skip
+    """Writes a checkpoint of random weights of any size, one file at a time.
+
+    Matrices are normal with a deviation of 1 / sqrt(inputs), norms are one and biases zero.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors: list[TensorToWrite] = []
+    for weight in jax.tree.leaves(declare(config), is_leaf=_is_weight):
+        for name in _names(weight):
+            shape = _source_shape(weight)
+
+            def make(name: str = name, shape: tuple[int, ...] = shape) -> np.ndarray:
+                if len(shape) == 1:
+                    kind = np.ones if "norm" in name and name.endswith("weight") else np.zeros
+                    return kind(shape, dtype)
+                generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+                numbers = generator.standard_normal(shape, np.float32)
+                return (numbers * np.float32(shape[-1] ** -0.5)).astype(dtype)
+
+            tensors.append(TensorToWrite(name, shape, np.dtype(dtype), make))
     write_directory(directory, tensors, max_shard_bytes)
     write_text(directory / "config.json", config_text(config))

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data_pipelines.sampler import sample
 from data_pipelines.sequences import vocabulary_texts
+from experiments.bench_checkpoint import make_tokenizer
 from sf_jax.decode import prompt, tokenizer
 from sf_jax.decode.generate import generate
 from sf_jax.decode.schema import Schema, compile_program
@@ -174,31 +173,12 @@ def test_program_fits_the_canonical_tokens(words, program) -> None:
     assert words.encode(SCHEMA.format(face)) == expected
 
 
-# Qwen's own split of text: letters in runs, digits one by one, a sign with the space before it.
-PIECES = r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory) -> tokenizer.JsonTokenizer:
     """A byte-level tokenizer of single digits, as Qwen's."""
-    made = tokenizers.Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    faces = [sample(i) for i in range(30)]
-    texts = [f"Smile (wide).\n\n{SCHEMA.format(np.clip(face, -1, 1))}" for face in faces]
-    made.train_from_iterator(texts, trainer)
-    made.add_special_tokens(list(tokenizer.CONTROL))
-    path = tmp_path_factory.mktemp("digits") / "tokenizer.json"
-    made.save(str(path))
-    return tokenizer.JsonTokenizer.load(path)
+    folder = tmp_path_factory.mktemp("digits")
+    make_tokenizer(folder)
+    return tokenizer.JsonTokenizer.load(folder / "tokenizer.json")
 
 
 @pytest.fixture(scope="module")
