@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint install porting clean
 
 demo: $(VENV)/installed
 	$(BIN)/sf-jax demo --out demo
@@ -29,6 +29,13 @@ $(VENV)/installed: setup.cfg requirements.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e .[dev]
+	touch $@
+
+# PyTorch, transformers and PEFT, which the tests of ported checkpoints compare with.
+porting: $(VENV)/installed-porting
+
+$(VENV)/installed-porting: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e .[porting]
 	touch $@
 
 clean:

@@ -26,18 +26,18 @@ def test_faces_of_strangers_are_read(model) -> None:
     found = checks.held_out(80)
     labels = np.stack([record["coefficients"] for record in found])
     summary = checks.scores(model, [record["image"] for record in found], labels).summary()
-    assert summary["r_52"] > 0.08
-    assert summary["head_degrees"] < 5
+    assert summary["r_52"] > 0.5
+    assert summary["head_degrees"] < 3
 
 
 def test_a_head_of_another_make_is_read(model) -> None:
     if not ict_facekit.RIG.is_file():
         pytest.skip(f"{ict_facekit.RIG} is not there: ICT-FaceKit is the user's to supply")
-    assert checks.ict_scores(model, 80).summary()["r_52"] > 0.05
+    assert checks.ict_scores(model, 80).summary()["r_52"] > 0.3
 
 
 def test_mirrored_pictures_give_mirrored_answers(model) -> None:
-    assert checks.mirror_agreement(model, 40)[0] > 0.4
+    assert checks.mirror_agreement(model, 40)[0] > 0.85
 
 
 def test_sampled_answers_obey_the_grammar(model) -> None:
