@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from sf_jax.model.weights import Linear
+from sf_jax.model.weights import Linear, OutputMajorLinear
 
 
 @struct.dataclass
@@ -28,11 +28,15 @@ class AdaptedLinear:
 
 
 def apply(
-    layer: Linear | AdaptedLinear, x: Float[Array, "*rows I"], product_dtype: str = "float32"
+    layer: Linear | OutputMajorLinear | AdaptedLinear,
+    x: Float[Array, "*rows I"],
+    product_dtype: str = "float32",
 ) -> Float[Array, "*rows O"]:
     """The output of a linear of the model, with whatever was added to it."""
     if isinstance(layer, Linear):
         return linear(x, layer.weight, layer.bias, product_dtype)
+    if isinstance(layer, OutputMajorLinear):
+        return output_major(x, layer.weight, layer.bias, product_dtype)
     low = linear(x, layer.a, None, product_dtype)
     change = layer.scale * linear(low, layer.b, None, product_dtype)
     return apply(layer.base, x, product_dtype) + change.astype(x.dtype)
@@ -58,11 +62,32 @@ def linear(
     return out if bias is None else out + bias.astype(x.dtype)
 
 
+def output_major(
+    x: Float[Array, "*rows I"],
+    weight: Float[Array, "O I"],
+    bias: Float[Array, " O"] | None = None,
+    dtype: str = "float32",
+) -> Float[Array, "*rows O"]:
+    """As `linear` for a weight that lies [O, I]; not to be differentiated in low precision.
+
+    The product must say so itself: written with a transpose it is an order slower on a CPU.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    single = len(rows) == 1 and dtype != "float32"
+    if single:  # one row in low precision takes a CPU nine times as long as two
+        rows = jnp.pad(rows, [(0, 1), (0, 0)])
+    out = _product(rows, weight, dtype, (1, 1))
+    out = out[:1] if single else out
+    out = out.reshape(*x.shape[:-1], -1).astype(x.dtype)
+    return out if bias is None else out + bias.astype(x.dtype)
+
+
 def _product(a: Array, b: Array, dtype: str, contract: tuple[int, int]) -> Array:
     dimensions = (((contract[0],), (contract[1],)), ((), ()))
     return jax.lax.dot_general(
-        a.astype(dtype), b.astype(dtype), dimensions, preferred_element_type=jnp.float32
-    )
+        a.astype(dtype), b.astype(dtype), dimensions, preferred_element_type=jnp.float32,
+        precision=jax.lax.Precision.HIGHEST if dtype == "float32" else None,
+    )  # fmt: skip
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from sf_jax.kernels import attention
 from sf_jax.model.config import TextConfig
-from sf_jax.model.linear import apply, linear
+from sf_jax.model.linear import apply, linear, output_major
 from sf_jax.model.norms import rms_norm
 from sf_jax.model.vision import rotate_half
 from sf_jax.model.weights import TextLayer, TextWeights
@@ -190,9 +190,12 @@ def logits(
     dtype: str = "float32",
 ) -> Float[Array, "*rows A"]:
     """Output scores in float32, over the whole vocabulary or only the token ids asked for."""
+    states = states.astype(jnp.float32)
     if weights.head is None:
         table = weights.embed if ids is None else weights.embed[ids]
+        if isinstance(weights.layers, tuple):  # decoding on a CPU
+            return output_major(states, table, None, dtype)
         head = table.T
     else:
         head = weights.head if ids is None else weights.head[:, ids]
-    return linear(states.astype(jnp.float32), head, None, dtype)
+    return linear(states, head, None, dtype)

@@ -57,6 +57,14 @@ class Linear:
 
 
 @struct.dataclass
+class OutputMajorLinear:
+    """A linear whose weight lies [O, I], as a CPU multiplies few rows fastest by."""
+
+    weight: Any
+    bias: Any = None
+
+
+@struct.dataclass
 class VisionBlock:
     norm1: Norm
     qkv: Linear
@@ -241,7 +249,7 @@ def initialise(config: Config, seed: int, dtype: Any = jnp.float32) -> Weights:
 
 
 def unstack_layers(weights: Weights, consume: bool = False) -> Weights:
-    """Turns the stacked text layers into a tuple of layers.
+    """Turns the stacked text layers into a tuple of layers with output-major linears.
 
     A scan copies each layer's weights out of the stack at every pass; for passes of a few tokens
     on a CPU that costs more than the pass, so decoding there loops over a tuple instead.
@@ -250,12 +258,22 @@ def unstack_layers(weights: Weights, consume: bool = False) -> Weights:
       consume: free each stack once it is split, so that never more than one exists twice; the
         weights given cannot be used afterwards.
     """
-    stacks, tree = jax.tree.flatten(weights.text.layers)
-    split: list[list[Any]] = []
-    for stack in stacks:
-        split.append([stack[i] for i in range(len(stack))])
+
+    def split(stack: Any, matrix: bool) -> list[Any]:
+        parts = [stack[i].T if matrix else stack[i] for i in range(len(stack))]
         if consume:
-            jax.block_until_ready(split[-1])
+            jax.block_until_ready(parts)
             stack.delete()
-    unstacked = tuple(jax.tree.unflatten(tree, layer) for layer in zip(*split, strict=True))
+        return parts
+
+    def unstack(node: Any) -> list[Any]:
+        if not isinstance(node, Linear):
+            return split(node, matrix=False)
+        matrices = split(node.weight, matrix=True)
+        biases = [None] * len(matrices) if node.bias is None else split(node.bias, matrix=False)
+        return [OutputMajorLinear(*pair) for pair in zip(matrices, biases, strict=True)]
+
+    nodes, tree = jax.tree.flatten(weights.text.layers, is_leaf=lambda n: isinstance(n, Linear))
+    layers = zip(*map(unstack, nodes), strict=True)
+    unstacked = tuple(jax.tree.unflatten(tree, layer) for layer in layers)
     return replace(weights, text=replace(weights.text, layers=unstacked))

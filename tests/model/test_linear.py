@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from sf_jax.model.linear import linear
+from sf_jax.model.linear import apply, linear
+from sf_jax.model.weights import Linear, OutputMajorLinear
 
 
 def test_gradients_of_low_precision_products_are_close_to_exact_ones() -> None:
@@ -21,3 +23,15 @@ def test_gradients_of_low_precision_products_are_close_to_exact_ones() -> None:
     for a, b in zip(exact, rounded, strict=True):
         assert a.dtype == b.dtype == jnp.float32
         assert 0 < np.linalg.norm(a - b) / np.linalg.norm(a) < 1e-2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_output_major_weights_give_the_same(dtype, rows) -> None:
+    generator = np.random.default_rng(2)
+    x = generator.normal(size=(1, rows, 24)).astype(np.float32)
+    weight, bias = (generator.normal(size=shape).astype(np.float32) for shape in ((24, 40), (40,)))
+    usual = apply(Linear(jnp.asarray(weight), bias), x, dtype)
+    turned = apply(OutputMajorLinear(jnp.asarray(weight.T), bias), x, dtype)
+    assert turned.shape == usual.shape == (1, rows, 40)
+    np.testing.assert_allclose(turned, usual, atol=1e-5)
