@@ -83,7 +83,7 @@ def _request_arguments(group: Any) -> None:
         "the later rows would shift")  # fmt: skip
 
 
-def _compilation_cache() -> None:
+def compilation_cache() -> None:
     """Keeps compiled programs between runs, so that a second run starts at once."""
     import jax
 
@@ -96,7 +96,7 @@ def load_model(
     directory: Path | None, adapter: Path | None = None, dtype: str | None = None
 ) -> "Model":
     """The model of a directory, by default the built-in one, compiled once a machine."""
-    _compilation_cache()
+    compilation_cache()
     from sf_jax import estimator
 
     return estimator.load(directory, adapter, dtype=dtype)

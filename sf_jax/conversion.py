@@ -5,8 +5,8 @@
     sf-jax convert merge   HF_DIR ADAPTER OUT    base and LoRA adapter → one checkpoint
     sf-jax convert verify  HF_DIR --reference FILE.npz [--adapter ADAPTER]
 
-An imported directory holds `config.json`, the tokenizer's and processor's files, `stored.json` (the
-type each tensor was stored in) and `weights/`, an Orbax tree.
+An imported directory holds `config.json`, the tokenizer's and processor's files, `stored.json` (types
+and shapes) and `weights/`, an Orbax tree.
 """
 
 import argparse
@@ -74,9 +74,10 @@ def import_checkpoint(source: Path, out: Path, dtype: Any = None) -> int:
     with _whole(out) as partial:
         _copy_side_files(source, partial)
         (partial / "config.json").write_text(config.source.config_json)
+        named = jax.tree.leaves_with_path(weights)
         stored = {
             "tensors": dict(config.source.dtypes),
-            "weights": jax.tree.map(lambda x: str(x.dtype), jax.tree.leaves(weights)),
+            "weights": {jax.tree_util.keystr(k): [str(x.dtype), x.shape] for k, x in named},
         }
         (partial / STORED).write_text(json.dumps(stored))
         checkpoint.save_weights(partial / WEIGHTS, weights)
@@ -100,19 +101,29 @@ def load_imported(directory: Path, like: Any = None) -> tuple[Config, Weights]:
     config = replace(
         config, source=Source(file.read_text(), tuple(sorted(stored["tensors"].items())))
     )
-    if like is None:
-        leaves, tree = jax.tree.flatten(abstract(config))
-        like = jax.tree.unflatten(
-            tree,
-            [
-                jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(name))
-                for leaf, name in zip(leaves, stored["weights"], strict=True)
-            ],
-        )
+    like = _expected(config, stored["weights"], directory / STORED) if like is None else like
     try:
         return config, checkpoint.restore_weights(directory / WEIGHTS, like)
     except (ValueError, KeyError, OSError) as error:
         raise CheckpointError(f"{directory / WEIGHTS}: not readable: {error}") from error
+
+
+def _expected(config: Config, stored: dict[str, Any], file: Path) -> Weights:
+    """The tree that was saved, checked against the configuration."""
+
+    def leaf(path: Any, weight: Any) -> jax.ShapeDtypeStruct:
+        name = jax.tree_util.keystr(path)
+        if name not in stored:
+            raise CheckpointError(f"{file}: weight {name!r} is missing")
+        dtype, shape = stored[name]
+        if tuple(shape) != weight.shape:
+            raise CheckpointError(
+                f"{file}: weight {name!r} has shape {tuple(shape)}, expected {weight.shape} by "
+                "config.json"
+            )
+        return jax.ShapeDtypeStruct(weight.shape, jnp.dtype(dtype))
+
+    return jax.tree_util.tree_map_with_path(leaf, abstract(config))
 
 
 def export_checkpoint(source: Path, out: Path, dtype: Any = None) -> int:

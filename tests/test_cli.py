@@ -307,17 +307,17 @@ def test_an_error_of_several_lines_is_told_in_one(
 def test_without_arguments_help_lists_the_commands(capsys: pytest.CaptureFixture) -> None:
     assert run() == 0
     said = capsys.readouterr().out
-    for command in ("predict", "demo", "train", "evaluate", "data"):
+    for command in ("predict", "demo", "train", "evaluate", "convert", "bench", "data"):
         assert f"\n    {command} " in said
-    for other in ("serve", "bench", "compile"):  # not built: not offered
+    for other in ("serve", "compile"):  # not built: not offered
         assert other not in said
 
 
-@pytest.mark.parametrize("command", ["train", "data"])
+@pytest.mark.parametrize("command", ["train", "data", "bench"])
 def test_commands_of_many_parts_list_them(command: str, capsys: pytest.CaptureFixture) -> None:
     assert run(command) == 0
     listed = capsys.readouterr().out
-    assert {"train": "builtin_model", "data": "render"}[command] in listed
+    assert {"train": "builtin_model", "data": "render", "bench": "checkpoint"}[command] in listed
 
 
 @pytest.mark.parametrize(
