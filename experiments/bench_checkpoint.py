@@ -230,6 +230,7 @@ def _next(said: list[int], forced: list[list[int]], values: list[list[list[int]]
 def run(arguments: list[str], python: str) -> dict[str, Any]:
     """Runs one side in a fresh process and returns what it measured."""
     limits = {"OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
+    limits["PYTHONPATH"] = str(Path(__file__).parents[1])
     done = subprocess.run(
         [python, str(Path(__file__)), *arguments], env=os.environ | limits,
         stdout=subprocess.PIPE, text=True,

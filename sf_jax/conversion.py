@@ -5,8 +5,8 @@
     sf-jax convert merge   HF_DIR ADAPTER OUT    base and LoRA adapter → one checkpoint
     sf-jax convert verify  HF_DIR --reference FILE.npz [--adapter ADAPTER]
 
-An imported directory holds `config.json`, the tokenizer's and processor's files, `stored.json` (types
-and shapes) and `weights/`, an Orbax tree.
+An imported directory holds `config.json`, the tokenizer's and processor's files, `stored.json`
+(types and shapes) and `weights/`, an Orbax tree.
 """
 
 import argparse
