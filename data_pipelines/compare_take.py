@@ -1,6 +1,5 @@
 """The sampler beside a recorded take: marginals and pairwise correlations in one picture."""
 
-import argparse
 import os
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from data_pipelines.sampler import sample
 from sf_jax.face import livelink
 from sf_jax.face.channels import BLENDSHAPES, NAMES
+from sf_jax.shell import Parser
 
 SAMPLES = 4000
 
@@ -57,7 +57,7 @@ def plot(sampled: np.ndarray, recorded: np.ndarray, path: Path) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="sf-jax data compare-take", description=__doc__)
+    parser = Parser(prog="sf-jax data compare-take", description=__doc__)
     parser.add_argument("take", type=Path, help="a Live Link Face CSV")
     parser.add_argument("--out", type=Path, required=True, help="PNG to write")
     options = parser.parse_args(argv)

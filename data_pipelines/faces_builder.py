@@ -1,6 +1,5 @@
 """The rendered faces as a TensorFlow Datasets builder that needs no TensorFlow."""
 
-import argparse
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_pipelines import synthetic
+from sf_jax.shell import Parser
 
 
 class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
@@ -69,7 +69,7 @@ def build(directory: Path, train: int, evaluation: int, seed: int = 0) -> Synthe
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="sf-jax data build", description=__doc__)
+    parser = Parser(prog="sf-jax data build", description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--train", type=int, default=10_000)
     parser.add_argument("--evaluation", type=int, default=1000)

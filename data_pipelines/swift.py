@@ -1,6 +1,5 @@
 """MS-SWIFT training JSONL (messages with the answer, images) → face records."""
 
-import argparse
 import codecs
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from data_pipelines import records
 from data_pipelines.records import RecordError
 from sf_jax.face import answers
 from sf_jax.images import ImageError, read_image
+from sf_jax.shell import Parser
 
 
 def line_record(line: answers.Line, path: Path, eye_pitch: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _line(path: Path, number: int, text: bytes) -> answers.Line:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="sf-jax data import-swift", description=__doc__)
+    parser = Parser(prog="sf-jax data import-swift", description=__doc__)
     parser.add_argument("file", type=Path, help="JSONL with messages and images")
     parser.add_argument("--out", type=Path, required=True, help="folder for the record file")
     parser.add_argument("--skip-bad", action="store_true", help="list bad lines and go on")

@@ -1,6 +1,5 @@
 """Rendered faces: pictures with exact coefficients, deterministic from a seed."""
 
-import argparse
 import contextlib
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ from sf_jax.render.draw import BACKGROUND, draw
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import Rig
 from sf_jax.render.scene import random_scene
+from sf_jax.shell import Parser
 
 SIDE = 96  # pixels
 CELLS = 24  # a side of the coarse material map
@@ -94,7 +94,7 @@ def render(
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="sf-jax data render", description=__doc__)
+    parser = Parser(prog="sf-jax data render", description=__doc__)
     parser.add_argument("--out", required=True)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--split", choices=("train", "evaluation"), default="train")

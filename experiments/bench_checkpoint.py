@@ -12,6 +12,7 @@ words are cut at the same number of tokens.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from sf_jax.shell import Parser
 
 SEED = 0
 SIDE = 256  # pixels of the picture, 64 image tokens
@@ -87,6 +90,7 @@ def make_checkpoint(folder: Path, size: str) -> None:
     from sf_jax.decode.tokenizer import IMAGE, VISION_END, VISION_START, JsonTokenizer
     from sf_jax.model.sizes import QWEN3_VL
 
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     make_tokenizer(folder)
     tokenizer = JsonTokenizer.load(folder / "tokenizer.json")
@@ -162,7 +166,7 @@ def ours(folder: Path, dtype: str, words: int) -> dict[str, Any]:
 
 
 def theirs(folder: Path, dtype: str) -> dict[str, Any]:
-    """The same in transformers; imports nothing of ours, so that any Python with torch serves."""
+    """The same in transformers, without jax, so that any Python with torch serves."""
     memory, start = PeakMemory(), time.perf_counter()
     import torch
     import transformers
@@ -255,7 +259,7 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sf-jax bench checkpoint", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

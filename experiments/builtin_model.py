@@ -10,7 +10,6 @@ Stages, each resumed where it stopped:
   export    sf_jax/builtin: safetensors, tokenizer, processor settings
 """
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,6 +39,7 @@ from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.weights import Weights, initialise
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import MATERIALS
+from sf_jax.shell import Parser
 from sf_jax.train import checkpoint, loop, objective, optimizer, step, warmup
 
 PATCH_COUNT = 36  # 96 x 96 pixels, or 64 x 128
@@ -281,7 +281,7 @@ def run(
 
 def main(argv: list[str] | None = None) -> None:
     everything = ("render", "warm-up", "reading", "language", "export")
-    parser = argparse.ArgumentParser(prog="sf-jax train builtin_model", description=__doc__)
+    parser = Parser(prog="sf-jax train builtin_model", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/builtin"))
     parser.add_argument("--stages", nargs="+", choices=everything, default=everything)
     parser.add_argument("--export", type=Path, default=estimator.BUILTIN)

@@ -7,7 +7,6 @@ Compared: zeros, the training mean, the per-channel training median, a direct-re
 same vision features (trained on the same data), and the model's slot means and spoken values.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from data_pipelines.sampler import sample
 from experiments import builtin_model
 from sf_jax import estimator
 from sf_jax.face import channels, metrics
+from sf_jax.shell import Parser
 from sf_jax.train import warmup
 
 TRAINING_FACES = 20_000  # from which mean and median are taken
@@ -86,7 +86,7 @@ def compare(model: estimator.Model, found: list[dict], readout: Path, words: boo
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="sf-jax evaluate", description=__doc__)
+    parser = Parser(prog="sf-jax evaluate", description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--records", type=Path, help="directory of face records")
     parser.add_argument("--model", type=Path, help="model directory (default: the built-in model)")

@@ -7,7 +7,6 @@ is missing), which has read numbers off pictures and never met a word, and see t
 the same order. Writes the table and the plot to experiments/results/.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -23,6 +22,7 @@ from data_pipelines.sequences import SequenceConfig
 from experiments import builtin_model, evaluate
 from sf_jax import estimator
 from sf_jax.face import metrics
+from sf_jax.shell import Parser
 from sf_jax.train import optimizer
 
 ARMS = {
@@ -93,7 +93,7 @@ def plot(results: dict[str, dict[str, float]], path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="sf-jax train words_before_numbers", description=__doc__)
+    parser = Parser(prog="sf-jax train words_before_numbers", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/builtin"))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--faces", type=int, default=300, help="evaluation faces")

@@ -2,43 +2,18 @@
 
 import argparse
 import importlib
-import math
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from sf_jax.shell import Parser, UsageError, number, whole
 
 if TYPE_CHECKING:  # jax takes seconds to import, which `sf-jax --help` need not wait for
     from sf_jax.estimator import Model
 
 DEMO_SEED = 1_000_007  # a made-up person whom training never met
-
-
-class UsageError(ValueError):
-    """Arguments that do not make a command."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports bad arguments in one line, as every other error of `sf-jax`."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
-
-
-def _number(low: float, above: bool, what: str) -> Any:
-    """An argparse type: a finite float from `low` on, or above it."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (value > low if above else value >= low) or math.isinf(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-        return value
-
-    return parse
 
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,21 +26,21 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the weights (default: float32 on a CPU, bfloat16 elsewhere)")  # fmt: skip
     add("--prompt", type=Path, metavar="FILE",
         help='{"messages": …} as in a request, asked of a model that is not built in')  # fmt: skip
-    add("--max-words", type=int, metavar="TOKENS",
+    add("--max-words", type=whole(1, 4096), metavar="TOKENS",
         help="cap on the rationale (default: 120 built-in, 512 other models)")  # fmt: skip
     add("--crop", action="store_true", help="find the face and read a square around it")
     add("--values", choices=("mean", "answer"), default="mean",
         help="slot means (finer) or the values spoken (one decimal); default mean")  # fmt: skip
     add("--smooth", action="store_true", help="one-euro filter over the frames of a video")
     add("--neutral", type=Path, metavar="IMAGE", help="this person at rest, to be subtracted")
-    add("--fps", type=_number(0, True, "a positive number"),
+    add("--fps", type=number(0, True, "a positive number"),
         help="frame rate, instead of the video's own (pictures: 30)")  # fmt: skip
     add("--drop-frame", action="store_true", help="drop-frame timecode at 29.97 and 59.94")
     add("--no-words", dest="words", action="store_false", help="numbers only, about twice as fast")
     add("--no-preview", dest="previews", action="store_false", help="write no preview sheets")
-    add("--temperature", type=_number(0, False, "0 or more"), default=0.0,
+    add("--temperature", type=number(0, False, "0 or more"), default=0.0,
         help="0 takes the likeliest answer (default)")  # fmt: skip
-    add("--seed", type=int, default=0, help="of sampling at a temperature above 0")
+    add("--seed", type=whole(0, 2**32 - 1), default=0, help="of sampling at a temperature above 0")
     _request_arguments(parser.add_argument_group("instead of pictures: MS-SWIFT requests"))
 
 
@@ -106,11 +81,14 @@ def _prompt(path: Path | None) -> Any:
     """The messages in a file of one request, or None."""
     if path is None:
         return None
+    from sf_jax.decode.chat import chat_text
     from sf_jax.face import answers
 
-    messages = answers.read_line(str(path), 1, path.read_text(encoding="utf-8-sig")).messages
-    if not messages:
-        raise UsageError(f'{path}: "messages" holds no question')
+    try:
+        messages = answers.read_line(str(path), 1, path.read_text(encoding="utf-8-sig")).messages
+        chat_text(messages, [1])
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}".replace(f"{path}: {path}", str(path))) from error
     return messages
 
 
@@ -120,6 +98,8 @@ def _predict(options: argparse.Namespace) -> int:
     if not options.paths or options.out is None:
         lacking = "--out" if options.paths else "IMAGE|VIDEO|FOLDER or --requests"
         raise UsageError(f"{lacking} is required (see sf-jax predict --help)")
+    if options.prompt and options.model is None:
+        raise UsageError("--prompt is for another --model; the built-in one has its own question")
     missing = [f"{path}: no such file or folder" for path in options.paths if not path.exists()]
     if len(missing) == len(options.paths):  # said before the model is loaded
         return _failed(missing)
@@ -242,7 +222,7 @@ HANDED_ON: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="sf-jax", description="Facial action estimation.")
+    parser = Parser(prog="sf-jax", description="Facial action estimation.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     predict = commands.add_parser("predict", help="pictures and videos → words and coefficients")
     _predict_arguments(predict)

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from sf_jax.convert.tensor_files import CheckpointError, read_json
 from sf_jax.model import lora
 from sf_jax.model.config import Config, Source
 from sf_jax.model.weights import Weights, abstract
+from sf_jax.shell import Parser, number
 from sf_jax.train import checkpoint
 
 WEIGHTS, STORED = "weights", "stored.json"
@@ -47,10 +49,10 @@ def _whole(out: Path) -> Iterator[Path]:
     """A folder that takes the name `out` once it is whole."""
     if out.exists():
         raise CheckpointError(f"{out}: exists already; name a folder that does not")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
     try:
+        partial.chmod(0o755)
         yield partial
         os.replace(partial, out)
     finally:
@@ -69,11 +71,11 @@ def import_checkpoint(source: Path, out: Path, dtype: Any = None) -> int:
     Returns:
       how many numbers the weights hold.
     """
-    config, weights = hf.load(source, dtype=dtype)
-    assert config.source is not None
     with _whole(out) as partial:
+        config, weights = hf.load(source, dtype=dtype)
+        assert config.source is not None
         _copy_side_files(source, partial)
-        (partial / "config.json").write_text(config.source.config_json)
+        (partial / "config.json").write_bytes(config.source.config_json.encode("utf-8"))
         named = jax.tree.leaves_with_path(weights)
         stored = {
             "tensors": dict(config.source.dtypes),
@@ -96,11 +98,13 @@ def load_imported(directory: Path, like: Any = None) -> tuple[Config, Weights]:
     file = directory / "config.json"
     config = config_from_dict(read_json(file), file)
     stored = read_json(directory / STORED)
+    fields = stored.values() if isinstance(stored, dict) else ()
+    if set(stored) != {"tensors", "weights"} or not all(isinstance(f, dict) for f in fields):
+        raise CheckpointError(f"{directory / STORED}: expected the fields 'tensors' and 'weights'")
     if not (directory / WEIGHTS).is_dir():
         raise CheckpointError(f"{directory / WEIGHTS}: no such folder; an imported model holds one")
-    config = replace(
-        config, source=Source(file.read_text(), tuple(sorted(stored["tensors"].items())))
-    )
+    types = tuple(sorted(stored["tensors"].items()))
+    config = replace(config, source=Source(file.read_bytes().decode("utf-8"), types))
     like = _expected(config, stored["weights"], directory / STORED) if like is None else like
     try:
         return config, checkpoint.restore_weights(directory / WEIGHTS, like)
@@ -109,7 +113,8 @@ def load_imported(directory: Path, like: Any = None) -> tuple[Config, Weights]:
 
 
 def _expected(config: Config, stored: dict[str, Any], file: Path) -> Weights:
-    """The tree that was saved, checked against the configuration."""
+    """The tree that was saved, checked against the configuration, to go to the first device."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
     def leaf(path: Any, weight: Any) -> jax.ShapeDtypeStruct:
         name = jax.tree_util.keystr(path)
@@ -121,15 +126,15 @@ def _expected(config: Config, stored: dict[str, Any], file: Path) -> Weights:
                 f"{file}: weight {name!r} has shape {tuple(shape)}, expected {weight.shape} by "
                 "config.json"
             )
-        return jax.ShapeDtypeStruct(weight.shape, jnp.dtype(dtype))
+        return jax.ShapeDtypeStruct(weight.shape, jnp.dtype(dtype), sharding=here)
 
     return jax.tree_util.tree_map_with_path(leaf, abstract(config))
 
 
 def export_checkpoint(source: Path, out: Path, dtype: Any = None) -> int:
     """Imported directory → Hugging Face directory. `dtype` None: as the tensors were stored."""
-    config, weights = load_imported(source)
     with _whole(out) as partial:
+        config, weights = load_imported(source)
         _copy_side_files(source, partial)
         hf.save(partial, config, weights, dtype)
     return sum(leaf.size for leaf in jax.tree.leaves(weights))
@@ -138,11 +143,13 @@ def export_checkpoint(source: Path, out: Path, dtype: Any = None) -> int:
 def merge_adapter(source: Path, adapter: Path, out: Path, dtype: Any = None) -> int:
     """Hugging Face directory and LoRA adapter → one Hugging Face directory.
 
-    Sums are made in float32 and stored in the base's types, or in `dtype`.
+    Sums are made in float32 and stored in the base's types, or in `dtype`. Base and sum are in
+    memory together.
     """
-    config, weights = hf.load(source, dtype=dtype)
-    merged = lora.merge(weights, peft.load(adapter, config), config)
     with _whole(out) as partial:
+        # To be rounded once, sums in another type start from all that is stored.
+        config, weights = hf.load(source, dtype=None if dtype is None else jnp.float32)
+        merged = lora.merge(weights, peft.load(adapter, config), config)
         _copy_side_files(source, partial)
         hf.save(partial, config, merged, dtype)
     return sum(leaf.size for leaf in jax.tree.leaves(merged))
@@ -199,20 +206,31 @@ def read_reference(file: Path) -> dict[str, np.ndarray]:
       CheckpointError: the file is no such archive, or an array is missing.
     """
     known = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "logits")
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file")
+    if not zipfile.is_zipfile(file):
+        raise CheckpointError(f"{file}: not a readable NPZ file")
     try:
         with np.load(file) as arrays:
             found = {name: arrays[name] for name in known if name in arrays.files}
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file}: no such file") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{file}: not a readable NPZ file: {error}") from error
     for name in ("input_ids", "logits"):
         if name not in found:
             raise CheckpointError(f"{file}: array {name!r} is missing")
-    if found["logits"].shape[:-1] != found["input_ids"].shape:
+    ids = found["input_ids"]
+    mask = found.get("attention_mask", np.ones(ids.shape, int))
+    if not np.issubdtype(ids.dtype, np.integer) or ids.ndim != 2 or not len(ids):
+        raise CheckpointError(
+            f"{file}: array 'input_ids' is {ids.dtype} {list(ids.shape)}, expected whole numbers "
+            "[rows, tokens]"
+        )
+    if mask.shape != ids.shape or not (mask != 0).any(1).all():
+        raise CheckpointError(f"{file}: array 'attention_mask' leaves a row without a token")
+    if found["logits"].shape[:-1] != ids.shape:
         raise CheckpointError(
             f"{file}: array 'logits' has shape {found['logits'].shape}, expected "
-            f"{(*found['input_ids'].shape, 'vocabulary')}"
+            f"{(*ids.shape, 'vocabulary')}"
         )
     return found
 
@@ -254,7 +272,7 @@ def verify(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sf-jax convert", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
@@ -275,7 +293,7 @@ def build_parser() -> argparse.ArgumentParser:
                 help="input_ids, logits and, where used, attention_mask, pixel_values, "
                 "image_grid_thw")  # fmt: skip
             command.add_argument("--adapter", type=Path, help="LoRA adapter in PEFT's layout")
-            command.add_argument("--limit", type=float,
+            command.add_argument("--limit", type=number(0, True, "a positive number"),
                 help="share of the largest logit (default: 1e-4, bfloat16: 2e-2)")  # fmt: skip
             command.add_argument("--dtype", choices=tuple(LIMITS), default="float32")
             continue

@@ -20,7 +20,7 @@ from sf_jax.decode.chat import chat_text
 from sf_jax.decode.generate import Generated, generate
 from sf_jax.decode.prompt import Rows, prompt_ids, rows
 from sf_jax.decode.schema import Schema, SlotProgram, compile_program
-from sf_jax.decode.tokenizer import BLANK_LINE, JsonTokenizer, Tokenizer
+from sf_jax.decode.tokenizer import BLANK_LINE, IMAGE, JsonTokenizer, Tokenizer
 from sf_jax.face import channels
 from sf_jax.face.describe import Description
 from sf_jax.images import ImageError, read_image
@@ -138,7 +138,10 @@ class Model:
         if not images:
             return []
         prompt, patches = self.inputs([read_image(image) for image in images], words, messages)
-        cap = max_words or (MAX_WORDS_OF_OTHERS if self.instructed else MAX_WORDS)
+        cap = MAX_WORDS_OF_OTHERS if self.instructed else MAX_WORDS
+        if max_words is not None and max_words < 1:
+            raise ValueError(f"max_words is {max_words}, expected 1 or more")
+        cap = max_words or cap
         generated = generate(
             self.weights, prompt, patches, self.program, jax.random.key(seed),
             self.config, cap, temperature, words,
@@ -246,6 +249,17 @@ def load(
         tokenizer = Tokenizer.load(folder / "tokenizer.model")
     else:
         tokenizer = JsonTokenizer.load(folder / "tokenizer.json")
+    if len(tokenizer) > config.text.vocab_size:
+        raise hf.CheckpointError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, vocab_size in config.json is "
+            f"{config.text.vocab_size}"
+        )
+    image = tokenizer.symbol(IMAGE)
+    if image != config.image_token_id:
+        raise hf.CheckpointError(
+            f"{folder}: the tokenizer has {IMAGE} as {image}, image_token_id in config.json is "
+            f"{config.image_token_id}"
+        )
     side = config.vision.patch_size * config.vision.spatial_merge_size
     processor = ImageProcessor.load(folder, max_pixels=max_image_tokens * side**2)
     processor.check(config.vision, folder)

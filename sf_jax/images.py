@@ -58,11 +58,14 @@ def read_noted(
             f"{type(image).__name__} is no picture: expected a path, a PIL image or a uint8 array "
             "[height, width, 3]"
         ) from None
-    if not Path(name).is_file():
-        reason = "not a file" if Path(name).exists() else "no such file"
-        raise ImageError(f"{name}: {reason}")
-    if not Path(name).stat().st_size:
-        raise ImageError(f"{name}: the file is empty")
+    try:
+        if not Path(name).is_file():
+            reason = "not a file" if Path(name).exists() else "no such file"
+            raise ImageError(f"{name}: {reason}")
+        if not Path(name).stat().st_size:
+            raise ImageError(f"{name}: the file is empty")
+    except OSError as error:  # no permission, or a name that no file can have
+        raise ImageError(f"{name:.80}: {error.strerror or error}") from error
     Image.init()
     formats = [known for known in FORMATS if known in Image.OPEN]
     return _guarded(lambda: Image.open(name, formats=formats), name)

@@ -52,6 +52,9 @@ class Request:
         Raises:
           RequestError: it has none or several, or its messages show another number of them.
         """
+        for name in ("videos", "audios"):
+            if self.others.get(name):
+                raise RequestError(f'the request has "{name}"; only pictures are read')
         if len(self.line.images) != 1:
             raise RequestError(f"the request has {len(self.line.images)} pictures, expected one")
         try:

@@ -121,7 +121,7 @@ def test_flags_reach_the_model(model: FakeModel, picture: Callable, tmp_path: Pa
     prompt = tmp_path / "prompt.json"
     prompt.write_text('{"messages": [{"role": "user", "content": "<image>?"}]}')
     run("predict", picture(), "--out", tmp_path / "out", "--no-preview")
-    run("predict", picture(), "--out", tmp_path / "out", "--no-preview",
+    run("predict", picture(), "--out", tmp_path / "out", "--no-preview", "--model", tmp_path,
         "--temperature", "0.7", "--seed", "5", "--no-words", "--max-words", "9",
         "--prompt", prompt)  # fmt: skip
     messages = [{"role": "user", "content": "<image>?"}]

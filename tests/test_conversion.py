@@ -71,7 +71,7 @@ def test_through_orbax_and_back(base, tmp_path, capsys) -> None:
         assert (tmp_path / "back" / name).read_bytes() == (base / name).read_bytes()
     count = sum(leaf.size for leaf in jax.tree.leaves(hf.load(base)[1]))
     assert f"{count:,} numbers in {tmp_path / 'back'}/" in capsys.readouterr().out
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob(".*"))
 
 
 def test_types_on_the_way(base, tmp_path) -> None:
@@ -129,6 +129,9 @@ def test_verify_with_an_adapter(base, adapter, reference) -> None:
         ({"logits": np.zeros((2, 10, 5))}, "array 'logits' has shape (2, 10, 5), expected (2, 10"),
         ({"input_ids": np.full((2, 10), 10**6)}, "input_ids holds ids outside"),
         ({"pixel_values": np.zeros((4, 8))}, "come together"),
+        ({"attention_mask": np.zeros((2, 10))}, "'attention_mask' leaves a row without a token"),
+        ({"input_ids": np.full((2, 10), "a")}, "array 'input_ids' is <U1 [2, 10], expected whole"),
+        ({"input_ids": np.zeros((0, 10), int)}, "array 'input_ids' is int64 [0, 10], expected"),
     ],
 )
 def test_bad_references_are_named(base, reference, capsys, arrays, message) -> None:
@@ -146,6 +149,8 @@ def test_nothing_is_overwritten_or_left_half_done(base, tmp_path, capsys) -> Non
     assert "none/config.json: no such file" in capsys.readouterr().err
     assert run("export", base, tmp_path / "out") == 2
     assert "stored.json: no such file" in capsys.readouterr().err
+    assert run("verify", base, "--reference", tmp_path / "none", "--limit", "nan") == 2
+    assert "'nan' is not a positive number" in capsys.readouterr().err
     (tmp_path / "text").write_text("no archive")
     assert run("verify", base, "--reference", tmp_path / "text") == 2
     assert "not a readable NPZ file" in capsys.readouterr().err

@@ -300,3 +300,9 @@ def test_arrays_of_another_form(array: np.ndarray, words: str) -> None:
 def test_things_that_are_no_pictures(thing: object) -> None:
     with pytest.raises(ImageError, match=type(thing).__name__):
         read_image(thing)  # type: ignore[arg-type]
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(ImageError, match="data:image/png;base64,") as error:
+        read_image("data:image/png;base64," + "A" * 5000)
+    assert len(str(error.value)) < 200

@@ -197,8 +197,6 @@ def load(
     directory = Path(directory)
     file = directory / "config.json"
     content = read_json(file)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file}: holds no object of fields")
     config = config_from_dict(content, file)
     listing, tensors = open_directory(directory)
     reader = _Reader(listing, tensors, dtype)
@@ -216,7 +214,7 @@ def load(
             leaves.append(reader.read(weight, sharding(weight) if sharding else None))
             bar.update(sum(tensors[name].nbytes for name in _names(weight)))
     stored = tuple(sorted((name, tensor.tag) for name, tensor in tensors.items()))
-    config = replace(config, source=Source(file.read_text(), stored))
+    config = replace(config, source=Source(file.read_bytes().decode("utf-8"), stored))
     weights = jax.tree.unflatten(tree, leaves)
     if adapter is not None:
         weights = lora.attach(weights, peft.load(adapter, config), config)

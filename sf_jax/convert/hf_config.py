@@ -14,7 +14,7 @@ ARCHITECTURES = {
 }
 TEXT_FIELDS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "rms_norm_eps",
+    "num_key_value_heads", "head_dim",
 )  # fmt: skip
 VISION_FIELDS = (
     "depth", "hidden_size", "intermediate_size", "num_heads", "out_hidden_size",
@@ -40,9 +40,45 @@ def _expect(section: dict[str, Any], name: str, expected: Any, file: Path) -> No
         raise CheckpointError(f"{file}: {name} is {section[name]!r}, expected {expected!r}")
 
 
+def _section(content: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
+    section = _field(content, name, file)
+    if not isinstance(section, dict):
+        raise CheckpointError(f"{file}: field {name!r} is {section!r}, expected an object")
+    return section
+
+
+def _whole(section: dict[str, Any], name: str, file: Path, least: int = 1) -> int:
+    return _check_whole(_field(section, name, file), name, file, least)
+
+
+def _check_whole(value: Any, name: str, file: Path, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise CheckpointError(
+            f"{file}: field {name!r} is {value!r}, expected a whole number of {least} or more"
+        )
+    return value
+
+
+def _wholes(section: dict[str, Any], name: str, file: Path) -> tuple[int, ...]:
+    values = _field(section, name, file)
+    if not isinstance(values, list):
+        raise CheckpointError(f"{file}: field {name!r} is {values!r}, expected a list")
+    return tuple(_check_whole(value, name, file, 0) for value in values)
+
+
+def _real(section: dict[str, Any], name: str, file: Path) -> float:
+    value = _field(section, name, file)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise CheckpointError(
+            f"{file}: field {name!r} is {value!r}, expected a number greater than 0"
+        )
+    return float(value)
+
+
 def _rope(text: dict[str, Any]) -> dict[str, Any]:
     """The rotary section under either of its names; transformers 5 writes the first."""
-    return text.get("rope_parameters") or text.get("rope_scaling") or {}
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    return rope if isinstance(rope, dict) else {}
 
 
 def _text_config(
@@ -53,14 +89,14 @@ def _text_config(
     _expect(text, "attention_bias", False, file)
     _expect(text, "use_sliding_window", False, file)
     _expect(rope, "rope_type", "default", file)
-    theta = text.get("rope_theta", rope.get("rope_theta"))
-    if theta is None:
-        raise CheckpointError(f"{file}: field 'rope_theta' is missing")
+    if "rope_type" not in rope:  # its name of old
+        _expect(rope, "type", "default", file)
     try:
         return TextConfig(
-            **{name: _field(text, name, file) for name in TEXT_FIELDS},
+            **{name: _whole(text, name, file) for name in TEXT_FIELDS},
+            rms_norm_eps=_real(text, "rms_norm_eps", file),
             mrope_section=section,  # type: ignore[arg-type]
-            rope_theta=float(theta),
+            rope_theta=_real(text if "rope_theta" in text else rope, "rope_theta", file),
             tie_word_embeddings=tied,
         )
     except CheckpointError:
@@ -69,12 +105,14 @@ def _text_config(
         raise CheckpointError(f"{file}: {error}") from error
 
 
-def config_from_dict(content: dict[str, Any], file: Path) -> Config:
+def config_from_dict(content: Any, file: Path) -> Config:
     """The configuration in a parsed `config.json`; other architectures are refused.
 
     Raises:
       CheckpointError: a field is missing or says what the model cannot do.
     """
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: holds no object of fields")
     kind = content.get("model_type")
     if kind not in ARCHITECTURES:
         raise CheckpointError(
@@ -83,26 +121,32 @@ def config_from_dict(content: dict[str, Any], file: Path) -> Config:
     if kind == "qwen3":
         # All three axes of a text token's position agree, so any split of the frequencies is
         # plain rotation; the whole to the first axis is the one that needs no further choice.
-        section = (_field(content, "head_dim", file) // 2, 0, 0)
+        section: tuple[int, ...] = (_whole(content, "head_dim", file) // 2, 0, 0)
         tied = bool(content.get("tie_word_embeddings", False))
         text_config = _text_config(content, tied, section, file)
         return Config(None, text_config, NO_TOKEN, NO_TOKEN, NO_TOKEN)
-    text, vision = (_field(content, f"{part}_config", file) for part in ("text", "vision"))
-    section = tuple(_field(_rope(text), "mrope_section", file))
+    text, vision = (_section(content, f"{part}_config", file) for part in ("text", "vision"))
+    section = _wholes(_rope(text), "mrope_section", file)
     _expect(_rope(text), "mrope_interleaved", True, file)
     _expect(vision, "hidden_act", "gelu_pytorch_tanh", file)
     tied = bool(content.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
-    vision_config = VisionConfig(
-        **{name: _field(vision, name, file) for name in VISION_FIELDS},
-        deepstack_visual_indexes=tuple(_field(vision, "deepstack_visual_indexes", file)),
-    )
-    tokens = (_field(content, name, file) for name in TOKEN_FIELDS)
-    return Config(vision_config, _text_config(text, tied, section, file), *tokens)
+    image, start, end = (_whole(content, name, file, least=0) for name in TOKEN_FIELDS)
+    try:
+        vision_config = VisionConfig(
+            **{name: _whole(vision, name, file) for name in VISION_FIELDS},
+            deepstack_visual_indexes=_wholes(vision, "deepstack_visual_indexes", file),
+        )
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    return Config(vision_config, _text_config(text, tied, section, file), image, start, end)
 
 
 def _text_to_dict(text: TextConfig) -> dict[str, Any]:
     return {
         **{name: getattr(text, name) for name in TEXT_FIELDS},
+        "rms_norm_eps": text.rms_norm_eps,
         "rope_theta": text.rope_theta,
         "tie_word_embeddings": text.tie_word_embeddings,
         "hidden_act": "silu",
@@ -164,6 +208,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     content = copy.deepcopy(content)
     text = content if config.vision is None else content["text_config"]
     text.update({name: getattr(config.text, name) for name in TEXT_FIELDS})
+    text["rms_norm_eps"] = config.text.rms_norm_eps
     content["tie_word_embeddings"] = config.text.tie_word_embeddings
     _write_rope(text, config.text, sections=config.vision is not None)
     if config.vision is not None:

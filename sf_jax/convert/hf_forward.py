@@ -36,7 +36,7 @@ class Inputs:
     places: Any = None
 
 
-def _grids(image_grid_thw: Any, config: VisionConfig) -> list[tuple[int, int]]:
+def _grids(image_grid_thw: Any) -> list[tuple[int, int]]:
     """(height, width) of every picture in patches."""
     grids = np.asarray(image_grid_thw)
     if grids.ndim != 2 or grids.shape[1] != 3:
@@ -128,7 +128,7 @@ def prepare(
         raise ValueError("this model reads text alone, yet pixel_values were given")
     grids, merged = [], []
     if pixel_values is not None:
-        grids = _grids(image_grid_thw, config.vision)
+        grids = _grids(image_grid_thw)
         side = config.vision.spatial_merge_size
         merged = [(height // side, width // side) for height, width in grids]
     positions = _positions(ids, real, merged, config)

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sf_jax.convert.tensor_files import CheckpointError
+from sf_jax.convert.tensor_files import CheckpointError, read_json
 from sf_jax.model import lora
 from sf_jax.model.config import Config
 from sf_jax.model.lora import ALL_LINEAR, Adapter, LoraConfig
@@ -136,10 +136,9 @@ def load(directory: str | os.PathLike, config: Config, dtype: Any = jnp.float32)
     file = Path(directory) / CONFIG_FILE
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; an adapter's directory holds one")
-    try:
-        content = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from error
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: holds no object of fields")
     lora_config = config_from_dict(content, file)
     try:
         lora.families(lora_config, config)

@@ -20,6 +20,7 @@ from sf_jax.model.config import VisionConfig
 from sf_jax.model.resize import ResizeError, resized, resized_fixed_point, smart_size
 
 FILE = "preprocessor_config.json"
+WHOLE_FILE = "processor_config.json"
 KINDS = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
 
 
@@ -37,7 +38,8 @@ class ImageProcessor:
       patch_size: side of a patch in pixels.
       merge_size: patches a side that become one text token.
       temporal_patch_size: how often a still picture is repeated.
-      fast: resize as the fast processor does, else as the slow one.
+      fast: resize as torchvision does, which AutoProcessor prefers whatever the stored name; else
+        as Pillow.
     """
 
     min_pixels: int = 65_536
@@ -65,11 +67,15 @@ class ImageProcessor:
         Raises:
           ProcessorError: the file is missing, or a field is not what Qwen3-VL has; names both.
         """
-        file = Path(directory) / FILE
+        file, whole = Path(directory) / FILE, Path(directory) / WHOLE_FILE
+        inside = whole.is_file() and not file.is_file()
+        file = whole if inside else file
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ProcessorError(f"{file}: not a readable JSON file: {error}") from error
+        if inside and isinstance(content, dict):  # where newer savers put it
+            content = content.get("image_processor")
         if not isinstance(content, dict):
             raise ProcessorError(f"{file}: expected a JSON object")
         _check_fixed(file, content)
@@ -79,13 +85,13 @@ class ImageProcessor:
         high = high if max_pixels is None else min(high, max_pixels)
         sizes = {name: _whole(file, content, name) for name in
                  ("patch_size", "merge_size", "temporal_patch_size")}  # fmt: skip
-        fast = content["image_processor_type"].endswith("Fast")
+        fast = not content["image_processor_type"].endswith("Pil")
         return cls(min(low, high), high, **sizes, fast=fast)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `preprocessor_config.json`."""
         return {
-            "image_processor_type": "Qwen2VLImageProcessor" + "Fast" * self.fast,
+            "image_processor_type": f"Qwen2VLImageProcessor{'Fast' if self.fast else 'Pil'}",
             "processor_class": "Qwen3VLProcessor",
             "min_pixels": self.min_pixels,
             "max_pixels": self.max_pixels,
@@ -112,10 +118,6 @@ class ImageProcessor:
         """Rows and columns in pixels of a picture once resized."""
         factor = self.patch_size * self.merge_size
         return smart_size(height, width, factor, self.min_pixels, self.max_pixels)
-
-    def tokens(self, grid_thw: Sequence[int]) -> int:
-        """Image tokens of a picture's grid."""
-        return int(np.prod(grid_thw)) // self.merge_size**2
 
     def __call__(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Resizes, normalises and cuts pictures.

@@ -1,7 +1,6 @@
 """Checkpoint directories of safetensors: one file, or shards that an index lists.
 
-Nothing is read until it is asked for, and then in pieces, so that a checkpoint larger than half of
-the memory can be converted.
+Nothing is read until it is asked for, and then in pieces.
 """
 
 import contextlib
@@ -64,7 +63,7 @@ class StoredTensor:
 def read_json(file: Path) -> Any:
     """The content of a JSON file of a checkpoint directory."""
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{file}: no such file; a checkpoint directory holds one") from error
     except (OSError, ValueError) as error:
@@ -123,8 +122,8 @@ def open_directory(directory: Path) -> tuple[Path, dict[str, StoredTensor]]:
         return directory / SINGLE, open_file(directory / SINGLE)
     content = read_json(index)
     places = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(places, dict):
-        raise CheckpointError(f"{index}: field 'weight_map' is missing")
+    if not isinstance(places, dict) or not all(isinstance(f, str) for f in places.values()):
+        raise CheckpointError(f"{index}: field 'weight_map' is missing, or holds no file names")
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(places.values())):
         if not (directory / shard).is_file():
@@ -190,5 +189,5 @@ def write_directory(directory: Path, tensors: list[TensorToWrite], max_shard_byt
 def write_text(file: Path, content: str) -> None:
     """Writes a text file whole or not at all."""
     partial = file.with_name(file.name + ".partial")
-    partial.write_text(content, encoding="utf-8")
+    partial.write_bytes(content.encode("utf-8"))
     os.replace(partial, file)

@@ -7,9 +7,10 @@ merged patch, between two marks. There is no default system message.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sf_jax.decode.tokenizer import IM_END, IM_START, IMAGE, VISION_END, VISION_START
+from sf_jax.decode.tokenizer import CONTROL, IM_END, IM_START, IMAGE, VISION_END, VISION_START
 
 TAG = "<image>"  # where MS-SWIFT messages show a picture
+REFUSED = (*CONTROL, "<video>", "<audio>")  # in a text: they would be taken for what they name
 ROLES = ("system", "user", "assistant")
 
 # The same for transformers, with one image token a picture, which its processor multiplies.
@@ -85,12 +86,21 @@ def _parts(number: int, message: Mapping[str, Any]) -> list[str | None]:
             f"message {number}: the role is {role!r}, expected 'user' or 'assistant'"
             + (" or 'system'" if number == 1 else "")
         )
+    parts: list[str | None]
     if isinstance(content, str):
         first, *rest = content.split(TAG)
-        return [first] + [part for text in rest for part in (None, text)]
-    if not isinstance(content, list):
+        parts = [first, *(part for text in rest for part in (None, text))]
+    elif isinstance(content, list):
+        parts = [_part(number, part) for part in content]
+    else:
         raise ChatError(f"message {number}: the content is {content!r}, expected text or a list")
-    return [_part(number, part) for part in content]
+    for part in parts:
+        for name in REFUSED:
+            if part is not None and name in part:
+                raise ChatError(
+                    f"message {number}: the text holds {name!r}; show pictures as {TAG}"
+                )
+    return parts
 
 
 def _part(number: int, part: Any) -> str | None:

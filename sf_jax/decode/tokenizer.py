@@ -41,9 +41,12 @@ class Tokenizer:
           TokenizerError: the file is missing or is no SentencePiece model.
         """
         try:
-            return cls(Path(path).read_bytes())
+            loaded = cls(Path(path).read_bytes())
         except (OSError, RuntimeError) as error:
             raise TokenizerError(f"{path}: not a readable SentencePiece model: {error}") from error
+        if not len(loaded):
+            raise TokenizerError(f"{path}: not a readable SentencePiece model: it is empty")
+        return loaded
 
     def save(self, path: str | os.PathLike) -> None:
         partial = Path(f"{path}.partial")

@@ -55,7 +55,11 @@ class Description:
     def parse(cls, text: str) -> "Description":
         """Splits a text into its fields; a field that is not there is empty, and words before the
         first heading count as the expression."""
-        pattern = r"(?:^|\s)\d\.\s*\**(Expression|Movements|Emotion|Symmetry)\**\s*:\s*"
+        # Other models write "Facial Expression Category", "Emotional Implication" and the like.
+        pattern = (
+            r"(?:^|\s)\d\.\s*\**[^:*\n.]{0,24}?(Expression|Movements|Emotion|Symmetry)"
+            r"[^:*\n.]{0,24}\**\s*:\s*"
+        )
         before, *rest = re.split(pattern, text)
         fields = dict.fromkeys(_FIELDS, "")
         for name, words in zip(rest[::2], rest[1::2], strict=True):

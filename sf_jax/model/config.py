@@ -20,6 +20,19 @@ class VisionConfig:
     spatial_merge_size: int = 2  # patches a side that become one text token
     in_channels: int = 3
 
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}"
+            )
+        if self.position_side**2 != self.num_position_embeddings:
+            raise ValueError(f"num_position_embeddings {self.num_position_embeddings} is no square")
+        for block in self.deepstack_visual_indexes:
+            if block >= self.depth:
+                raise ValueError(
+                    f"deepstack_visual_indexes names block {block}, the depth is {self.depth}"
+                )
+
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_heads
@@ -51,9 +64,15 @@ class TextConfig:
     tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
-        if sum(self.mrope_section) != self.head_dim // 2:
+        if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
-                f"mrope_section {self.mrope_section} must sum to head_dim / 2, {self.head_dim // 2}"
+                f"num_attention_heads {self.num_attention_heads} is no multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
+            )
+        if len(self.mrope_section) != 3 or sum(self.mrope_section) != self.head_dim // 2:
+            raise ValueError(
+                f"mrope_section {self.mrope_section} must be three that sum to head_dim / 2, "
+                f"{self.head_dim // 2}"
             )
 
 

@@ -17,6 +17,7 @@ alphas are chosen by the rules of PEFT, so that its configurations mean the same
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import jax
@@ -67,6 +68,9 @@ class LoraConfig:
         for rank in (self.rank, *(rank for _, rank in self.rank_pattern)):
             if not isinstance(rank, int) or rank < 1:
                 raise ValueError(f"rank is {rank!r}, expected a whole number of 1 or more")
+        for alpha in (self.alpha, *(alpha for _, alpha in self.alpha_pattern)):
+            if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not isfinite(alpha):
+                raise ValueError(f"alpha is {alpha!r}, expected a number")
         patterns = [pattern for pattern, _ in (*self.rank_pattern, *self.alpha_pattern)]
         for pattern in (*patterns, *self.layers_pattern, self.targets, self.exclude):
             if isinstance(pattern, str):
@@ -271,10 +275,17 @@ def merge(weights: Weights, adapter: Adapter, config: Config, sign: float = 1.0)
     def add(linear: Any, pair: Pair, scale: jax.Array) -> Linear:
         if not isinstance(linear, Linear):
             raise ValueError("merge into weights without an adapter beside them")
-        a, b = pair.a.astype(jnp.float32), pair.b.astype(jnp.float32)
-        b = sign * scale[..., None, None] * b
-        weight = linear.weight + jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-        return Linear(weight.astype(linear.weight.dtype), linear.bias)
+
+        def one(inputs: tuple) -> jax.Array:
+            weight, a, b, scale = inputs
+            b = sign * scale * b.astype(jnp.float32)
+            change = jnp.matmul(a.astype(jnp.float32), b, precision=jax.lax.Precision.HIGHEST)
+            return (weight + change).astype(weight.dtype)
+
+        inputs = (jnp.asarray(linear.weight), pair.a, pair.b, scale)
+        # A layer at a time: float32 sums of a whole stack would take twice its memory.
+        weight = jax.lax.map(one, inputs) if linear.weight.ndim == 3 else one(inputs)
+        return Linear(weight, linear.bias)
 
     return _map_adapted(add, weights, adapter, config)
 

@@ -113,20 +113,22 @@ class _Context:
 
 
 def _scan_layers(x, layers, cache, deepstack, context):  # type: ignore[no-untyped-def]
-    """Scans the layers: first those that receive a DeepStack level, then the rest."""
+    """One scan over the layers; the first ones receive a DeepStack level each.
+
+    Two scans, with and without levels, would slice the stacks and so hold every weight twice.
+    """
     levels = deepstack.shape[0]
     kv = None if cache is None else (cache.k, cache.v)
 
     def step(x, inputs):  # type: ignore[no-untyped-def]
-        layer, kv, level = inputs
+        layer, kv, number = inputs
         x, kv = _layer(x, layer, kv, context)
-        return (x if level is None else x + level), kv
+        if levels:
+            level = deepstack[jnp.minimum(number, levels - 1)]
+            x = x + jnp.where(number < levels, level, 0)
+        return x, kv
 
-    first = jax.tree.map(lambda a: a[:levels], (layers, kv))
-    rest = jax.tree.map(lambda a: a[levels:], (layers, kv))
-    x, kv_first = jax.lax.scan(step, x, (*first, deepstack))
-    x, kv_rest = jax.lax.scan(step, x, (*rest, None))
-    return x, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), kv_first, kv_rest)
+    return jax.lax.scan(step, x, (layers, kv, jnp.arange(context.config.num_hidden_layers)))
 
 
 def _loop_layers(x, layers, cache, deepstack, context):  # type: ignore[no-untyped-def]

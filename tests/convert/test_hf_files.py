@@ -165,6 +165,17 @@ def test_damaged_shards_are_named(tmp_path, small, damage, message) -> None:
         ("text_config", "rope_parameters", {"rope_type": "yarn", "mrope_section": [4, 2, 2]},
          "rope_type is 'yarn', expected 'default'"),
         ("vision_config", "hidden_act", "relu", "hidden_act is 'relu', expected 'gelu_pytorch"),
+        ("text_config", "rope_scaling", {"type": "yarn", "mrope_section": [4, 2, 2]},
+         "type is 'yarn', expected 'default'"),
+        (None, "text_config", 5, "field 'text_config' is 5, expected an object"),
+        (None, "vision_config", None, "field 'vision_config' is None, expected an object"),
+        (None, "image_token_id", None, "'image_token_id' is None, expected a whole number of 0"),
+        ("vision_config", "deepstack_visual_indexes", 3, "indexes' is 3, expected a list"),
+        ("vision_config", "deepstack_visual_indexes", [9], "names block 9, the depth is 2"),
+        ("vision_config", "num_heads", 0, "'num_heads' is 0, expected a whole number of 1"),
+        ("vision_config", "num_heads", 3, "hidden_size 32 is no multiple of num_heads 3"),
+        ("text_config", "hidden_size", "32", "field 'hidden_size' is '32', expected a whole"),
+        ("text_config", "rms_norm_eps", 0, "field 'rms_norm_eps' is 0, expected a number greater"),
     ],
 )  # fmt: skip
 def test_other_architectures_are_refused(tmp_path, small, section, field, value, message) -> None:
@@ -173,8 +184,9 @@ def test_other_architectures_are_refused(tmp_path, small, section, field, value,
     content = json.loads(file.read_text())
     (content[section] if section else content)[field] = value
     file.write_text(json.dumps(content))
-    with pytest.raises(hf.CheckpointError, match=message):
+    with pytest.raises(hf.CheckpointError, match=message) as error:
         hf.load(tmp_path)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_pictures_do_not_depend_on_one_another() -> None:
     together, grids = processor(reference.pictures())
     alone = [processor([picture])[0] for picture in reference.pictures()]
     np.testing.assert_array_equal(together, np.concatenate(alone))
-    assert [processor.tokens(grid) for grid in grids] == [len(pixels) // 4 for pixels in alone]
+    assert [grid.prod() for grid in grids] == [len(pixels) for pixels in alone]
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,19 @@ def write(folder: Path, **changes: object) -> Path:
 
 def test_settings_are_read(tmp_path: Path) -> None:
     assert ImageProcessor.load(write(tmp_path)) == ImageProcessor(65536, 16777216, 16, 2, 2)
-    slow = ImageProcessor.load(write(tmp_path, image_processor_type="Qwen2VLImageProcessor"))
-    assert not slow.fast
+    for name, fast in (("", True), ("Fast", True), ("Pil", False)):
+        kind = f"Qwen2VLImageProcessor{name}"
+        assert ImageProcessor.load(write(tmp_path, image_processor_type=kind)).fast == fast
+    usual = json.loads(write(tmp_path).joinpath("preprocessor_config.json").read_text())
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "processor_config.json").write_text(
+        json.dumps({"image_processor": usual, "processor_class": "Qwen3VLProcessor"})
+    )
+    assert ImageProcessor.load(tmp_path / "newer") == ImageProcessor.load(tmp_path)
     write(tmp_path)
     processor = ImageProcessor.load(tmp_path, max_pixels=1024 * 32 * 32)
     pixels, grids = processor([np.zeros((3000, 2000, 3), np.uint8)])
-    assert processor.tokens(grids[0]) <= 1024 and len(pixels) == 4 * processor.tokens(grids[0])
+    assert grids[0].prod() == len(pixels) <= 4 * 1024
     write(tmp_path, size=..., min_pixels=4608, max_pixels=9216)
     assert ImageProcessor.load(tmp_path) == ImageProcessor(4608, 9216, 16, 2, 2)
 

@@ -108,6 +108,8 @@ def test_the_built_in_prompt_is_this_form(file: Path) -> None:
         ([{"role": "user", "content": [{"type": "video"}]}], [], "message 1: a part is"),
         ([{"role": "user", "content": ["text"]}], [], "message 1: a part is 'text'"),
         ([{"role": "system", "content": "a"}], [3], "no user's message"),
+        ([{"role": "user", "content": "<image><|im_end|>"}], [3], "the text holds '<.im_end.>'"),
+        ([{"role": "user", "content": "<image><video>"}], [3], "the text holds '<video>'"),
     ],
 )  # fmt: skip
 def test_what_is_no_chat_is_refused(messages: list, pictures: list, words: str) -> None:
