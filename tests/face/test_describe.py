@@ -159,7 +159,8 @@ def test_parse_keeps_what_a_model_wrote() -> None:
 def test_headings_of_other_models_are_understood() -> None:
     text = (
         "1. **Facial Expression Category**: A smile.  \n"
-        "2. **Detailed Facial Muscle Movements**:  \n   - **Eyes**: open.  \n3. **Emotional Implication**: Joy.  \n4. **Symmetry**: Even."
+        "2. **Detailed Facial Muscle Movements**:  \n   - **Eyes**: open.  \n"
+        "3. **Emotional Implication**: Joy.  \n4. **Symmetry**: Even."
     )
     found = Description.parse(text)
     assert (found.expression, found.emotion, found.symmetry) == ("A smile", "Joy", "Even")
