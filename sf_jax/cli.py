@@ -53,9 +53,8 @@ def _request_arguments(group: Any) -> None:
         help="a result line for every request, in order; one that failed has an \"error\" and no "
         "response, and the exit code is 2. OUT.jsonl.partial until it is whole")  # fmt: skip
     add("--csv", type=Path, metavar="OUT.csv",
-        help="the numbers (see --values) as Live Link Face CSV, a row a request, in order. Not "
-        "written if any request failed: a row of zeros in its place would lie, and without one "
-        "the later rows would shift")  # fmt: skip
+        help="the numbers (see --values) as Live Link Face CSV, a row a request, in order. The "
+        "row of one that failed has empty values and a BlendShapeCount of 0")  # fmt: skip
 
 
 def compilation_cache() -> None:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from sf_jax import images
 from sf_jax.crop import Cropper
 from sf_jax.decode.chat import ChatError, chat_text
-from sf_jax.face import answers, livelink
+from sf_jax.face import answers, channels, livelink
 from sf_jax.predict import PICTURE_FPS, Reader
 
 OURS = ("response", "labels", "logprobs", "messages", "images", "error")  # fields written anew
@@ -127,7 +127,7 @@ def predict_requests(
     Args:
       results: the file of result lines.
       csv: a Live Link file of the numbers asked for, one row a request, named in its last column.
-        It has no way to say that a row failed, so it is written only if no request did.
+        The row of a request that failed holds no numbers and a BlendShapeCount of 0.
 
     Returns:
       what failed, a line each.
@@ -138,26 +138,28 @@ def predict_requests(
     options = reader.options
     fps = options.fps or PICTURE_FPS
     livelink.labels(1, fps, drop_frame=options.drop_frame)  # refused before the work
-    failures, rows = [], []
+    failures: list[str] = []
+    rows: list[np.ndarray | None] = []
     with _replacing(results) as file:
         for request in tqdm(requests, unit="request", disable=len(requests) < 2):
             try:
                 text, numbers = _answer(reader, request)
             except (RequestError, images.ImageError) as error:
                 failures.append(f"{request.where}: {error}")
+                rows.append(None)
                 file.write(request.result(None, str(error)) + "\n")
             else:
                 rows.append(numbers)
                 file.write(request.result(text) + "\n")
             file.flush()
-    if csv is not None and failures:
-        old = "; the file there is an older one" if csv.exists() else ""
-        count = f"{len(failures)} of {len(requests)} requests failed"
-        failures.append(f"{csv}: not written, as {count} and their rows would be missing{old}")
-    elif csv is not None:
+    if csv is not None:
         csv.parent.mkdir(parents=True, exist_ok=True)
-        sources = [request.line.images[0] for request in requests]
-        livelink.write(csv, np.stack(rows), fps=fps, sources=sources, drop_frame=options.drop_frame)
+        nothing = np.zeros(len(channels.NAMES), np.float32)
+        livelink.write(
+            csv, np.stack([nothing if row is None else row for row in rows]), fps=fps,
+            sources=[", ".join(request.line.images) for request in requests],
+            failed=[row is None for row in rows], drop_frame=options.drop_frame,
+        )  # fmt: skip
     return failures
 
 

@@ -158,7 +158,10 @@ def _values(path: Path, line: int, row: list[str], columns: dict[str, int]) -> l
     """The 61 values of a row in canonical order, finite and within the limits."""
     if "BlendShapeCount" in columns and row[columns["BlendShapeCount"]].strip() != "61":
         found = row[columns["BlendShapeCount"]]
-        raise LiveLinkError(f"{path}, line {line}, BlendShapeCount: found {found!r}, expected 61")
+        reason = ", as of a row that failed" if found.strip() == "0" else ""
+        raise LiveLinkError(
+            f"{path}, line {line}, BlendShapeCount: found {found!r}, expected 61{reason}"
+        )
     values = []
     for channel in CHANNELS:
         text = row[columns[channel.name]]
@@ -319,6 +322,7 @@ def write(
     drop_frame: bool = False,
     decimals: int = 10,
     sources: Sequence[str] | None = None,
+    failed: Sequence[bool] | None = None,
 ) -> None:
     """Writes a take under a temporary name, then renames it, so that no half file is ever seen.
 
@@ -332,6 +336,8 @@ def write(
       drop_frame: write drop-frame timecode, at 29.97 and 59.94 only.
       decimals: of the values; Live Link Face writes ten.
       sources: N pictures or frames, for a last column `Source`.
+      failed: N flags; such a row stays, with empty values and a BlendShapeCount of 0, which
+        `read` refuses by its line.
 
     Raises:
       LiveLinkError: shapes or counts differ, or a value is NaN or out of range; names the frame.
@@ -343,7 +349,7 @@ def write(
     if timecodes is None:
         assert fps is not None  # one of the two is given
         timecodes = labels(len(rows), fps, seconds, start, drop_frame)
-    for what, given in (("timecodes", timecodes), ("sources", sources)):
+    for what, given in (("timecodes", timecodes), ("sources", sources), ("flags", failed)):
         if given is not None and len(given) != len(rows):
             raise LiveLinkError(f"{path}: {len(given)} {what} for {len(rows)} frames")
     for label in timecodes:
@@ -354,6 +360,9 @@ def write(
         writer.writerow(["Timecode", "BlendShapeCount", *NAMES, *extra])
         for i, row in enumerate(rows):
             extra = [] if sources is None else [sources[i]]
+            if failed is not None and failed[i]:
+                writer.writerow([timecodes[i], "0", *[""] * len(NAMES), *extra])
+                continue
             # "z" writes -0.00 as 0.00
             writer.writerow([timecodes[i], "61", *(f"{x:z.{decimals}f}" for x in row), *extra])
 
