@@ -50,16 +50,23 @@ def _levels(pixel_values: np.ndarray) -> np.ndarray:
 
 
 def import_torchvision() -> bool:
-    """Whether torchvision can be imported; its compiled operators are not needed."""
+    """Imports torchvision, also one built for another torch; False where there is none.
+
+    Such a one lacks its compiled operators, which are not needed here but looked for at import.
+    """
     import torch
 
     try:
-        for name in ("nms", "qnms"):  # a torchvision built for another torch lacks its operators
-            torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
         import torchvision.transforms.v2
-    except Exception as error:
+    except ImportError as error:
         print(f"without the fast processor: {error}", file=sys.stderr)
         return False
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
+        import torchvision.transforms.v2
     print(f"torchvision {torchvision.__version__}", file=sys.stderr)
     return True
 
