@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,8 @@ def files(directory: str | os.PathLike) -> list[str]:
     for path in paths:
         _open(path)
     return paths
+
+
+def first(directory: str | os.PathLike, count: int) -> list[dict[str, Any]]:
+    """The first `count` records of a directory's files, in order."""
+    return list(islice(chain.from_iterable(map(read, files(directory))), count))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sf_jax.decode.prompt import NUMBERS_ONLY, WITH_WORDS, Rows, prompt_ids, rows
-from sf_jax.decode.schema import Schema, SlotProgram, compile_program
+from sf_jax.decode.program import SlotProgram, compile_program
+from sf_jax.decode.schema import Schema
 from sf_jax.decode.tokenizer import IM_END, Tokenizer
 from sf_jax.face.describe import describe
 from sf_jax.model import vision
@@ -58,7 +59,7 @@ class Sequences:
         self.config, self.tokenizer, self.schema = config, tokenizer, schema
         self.options, self.patch_count = options, patch_count
         self.program: SlotProgram = compile_program(schema, tokenizer)
-        self.forced_lengths = self.program.forced_real.sum(1)
+        self.forced_lengths = self.program.forced_length
         self.answer_length = int(self.forced_lengths.sum()) + len(schema.names)
 
     def _slots(self, numbers: np.ndarray) -> list[int]:
@@ -73,7 +74,7 @@ class Sequences:
         ids = [*words, int(self.program.end_of_words)] if words else []
         weights = [words_weight] * len(ids)
         for slot, choice in enumerate(choices):
-            forced = self.program.forced[slot][self.program.forced_real[slot] == 1].tolist()
+            forced = self.program.before(slot)
             ids += [*forced, int(self.program.value_symbols[slot, choice])]
             weights += [0.0] * len(forced) + [1.0]
         return ids, weights
@@ -152,7 +153,7 @@ class Sequences:
             prompt_ids(self.tokenizer, h * w, bool(words)) + [ends] * bool(words)
             for (h, w), words in zip(grids, spoken, strict=True)
         ]
-        keys = [int(i) for i in self.program.forced[self.program.forced_real == 1]]
+        keys = [i for slot in range(len(self.forced_lengths)) for i in self.program.before(slot)]
         merged = self.patch_count // self.config.vision.spatial_merge_size**2
         longest = max(len(prompt_ids(self.tokenizer, merged, words)) for words in (True, False))
         answers, weights = [keys] * len(images), [[0.0] * len(keys)] * len(images)

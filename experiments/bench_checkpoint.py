@@ -140,7 +140,7 @@ def ours(folder: Path, dtype: str, words: int) -> dict[str, Any]:
     answer = model.predict(picture(), max_words=words)
     done = time.perf_counter()
     program = jax.device_get(model.program)
-    slots = range(len(program.nodes))
+    slots = range(len(program.kind))
     values = [
         [tokens[real == 1].tolist() for tokens, real, ok in zip(
             program.value_tokens[i], program.value_real[i], program.valid[i], strict=True) if ok]

@@ -8,6 +8,7 @@ Stages, each resumed where it stopped:
   reading   the whole model on the keys of the numbers alone: all slots at once, from the picture
   language  the whole model on words and numbers (train/objective.py)
   export    sf_jax/builtin: safetensors, tokenizer, processor settings
+  phrases   what the model tends to say, as drafts of its words (decode/drafts.py)
 """
 
 import dataclasses
@@ -23,13 +24,15 @@ import numpy as np
 from einops import rearrange
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import linear_sum_assignment
+from tqdm import tqdm
 
-from data_pipelines import loader, synthetic
+from data_pipelines import loader, records, synthetic
 from data_pipelines.sampler import sample
 from data_pipelines.sequences import SequenceConfig, Sequences, vocabulary_texts
 from sf_jax import estimator
 from sf_jax.convert import hf
 from sf_jax.convert.processor import ImageProcessor
+from sf_jax.decode import drafts
 from sf_jax.decode import tokenizer as tokenizers
 from sf_jax.decode.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
 from sf_jax.estimator import SCHEMA
@@ -58,6 +61,7 @@ class Recipe:
     """Everything about a run."""
 
     pictures: int = 100_000
+    answers: int = 3_000  # from which phrases are learnt
     vocab_size: int = 1600
     warmup_batch: int = 64
     warmup: optimizer.OptimizerConfig = optimizer.OptimizerConfig(1.5e-3, 8000, 150)
@@ -277,10 +281,24 @@ def run(
         model = jax.device_get(weights.model)
         estimator.save(export, config, model, tokenizer, PROCESSOR, dtype=half)
         save_readout(export / "readout.safetensors", weights.readout)
+    if "phrases" in stages:
+        learn_phrases(data / "train", recipe.answers, export)
+
+
+def learn_phrases(directory: Path, count: int, export: Path) -> None:
+    """What the model says of training pictures, as guesses at what it will say."""
+    model = estimator.load(export)
+    images = [record["image"] for record in records.first(directory, count)]
+    end = int(model.program.ends.argmax())
+    said: list[list[int]] = []
+    for start in tqdm(range(0, len(images), 50), desc="phrases", unit="batch"):
+        actions = model.predict_batch(images[start : start + 50])
+        said += [[*action.words.tolist(), end] for action in actions]
+    drafts.save_phrases(export / estimator.PHRASES_FILE, drafts.learn_phrases(said))
 
 
 def main(argv: list[str] | None = None) -> None:
-    everything = ("render", "warm-up", "reading", "language", "export")
+    everything = ("render", "warm-up", "reading", "language", "export", "phrases")
     parser = Parser(prog="sf-jax train builtin_model", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/builtin"))
     parser.add_argument("--stages", nargs="+", choices=everything, default=everything)

@@ -26,17 +26,6 @@ from sf_jax.train import warmup
 TRAINING_FACES = 20_000  # from which mean and median are taken
 
 
-def read_records(directory: Path, count: int) -> list[dict]:
-    """The first `count` records of a directory."""
-    out: list[dict] = []
-    for path in records.files(directory):
-        for record in records.read(path):
-            if len(out) == count:
-                return out
-            out.append(record)
-    return out
-
-
 def model_answers(
     model: estimator.Model, images: list[np.ndarray], batch: int, words: bool
 ) -> list[estimator.FaceAction]:
@@ -100,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
         if directory is None:
             directory = Path(scratch)
             synthetic.render(directory, options.count, split="evaluation")
-        found = read_records(directory, options.count)
+        found = records.first(directory, options.count)
     scores = compare(model, found, folder / "readout.safetensors", options.words, options.batch)
     print(f"{len(found)} faces; r and MAE over the 52 blendshapes (r_61: all channels)")
     print(metrics.table(scores))

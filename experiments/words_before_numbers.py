@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from data_pipelines import synthetic
+from data_pipelines import records, synthetic
 from data_pipelines.sequences import SequenceConfig
 from experiments import builtin_model, evaluate
 from sf_jax import estimator
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     if not (options.out / "reading" / "checkpoints").is_dir():
         builtin_model.run(recipe, options.out, ("render", "warm-up", "reading"), estimator.BUILTIN)
     synthetic.render(options.out / "data" / "evaluation", options.faces, split="evaluation")
-    found = evaluate.read_records(options.out / "data" / "evaluation", options.faces)
+    found = records.first(options.out / "data" / "evaluation", options.faces)
     results = {}
     for name, sequences in ARMS.items():
         model = train_arm(name, recipe, options.steps, options.out)

@@ -17,16 +17,21 @@ from sf_jax.convert.processor import FILE as PROCESSOR_FILE
 from sf_jax.convert.processor import ImageProcessor, ProcessorError
 from sf_jax.convert.tensor_files import write_text
 from sf_jax.decode.chat import chat_text
-from sf_jax.decode.generate import Generated, generate
+from sf_jax.decode.drafts import Draft, Phrases, load_phrases
+from sf_jax.decode.generate import SEQUENTIAL, Generated, Plan, generate
+from sf_jax.decode.noise import Sampling
+from sf_jax.decode.program import SlotProgram, compile_program
 from sf_jax.decode.prompt import Rows, prompt_ids, rows
-from sf_jax.decode.schema import Schema, SlotProgram, compile_program
+from sf_jax.decode.schema import Schema
+from sf_jax.decode.state import prompt_prefix
 from sf_jax.decode.tokenizer import BLANK_LINE, IMAGE, JsonTokenizer, Tokenizer
 from sf_jax.face import channels
 from sf_jax.face.describe import Description
 from sf_jax.images import ImageError, read_image
 from sf_jax.model import vision
 from sf_jax.model.config import Config
-from sf_jax.model.resize import bucket
+from sf_jax.model.resize import coarse_bucket
+from sf_jax.model.text import Cache
 from sf_jax.model.weights import Weights, unstack_layers
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -36,6 +41,19 @@ SCHEMA = Schema(
 MAX_WORDS = 120  # tokens; twice a usual description of the built-in model
 MAX_WORDS_OF_OTHERS = 512  # the released SemanticFace says up to 410
 MAX_IMAGE_TOKENS = 1024  # as the released SemanticFace is run
+PHRASES_FILE = "phrases.npz"
+SHORTEST_PREFIX = 16  # tokens before the picture, from which on they are kept between calls
+MOST_PREFIXES = 8
+# Widths by what passes cost (`sf-jax bench decode`): on a CPU more tokens take longer, elsewhere a
+# pass over the block costs little more than one token.
+PLANS = {
+    "cpu": Plan(words=8, block=(16, 32, 64), growth=4),
+    "accelerator": Plan(words=16, block=(), growth=4),
+}
+DECODINGS = ("drafted", "sequential")
+
+
+Messages = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -44,12 +62,14 @@ class FaceAction:
 
     Attributes:
       coefficients: float32 [61], canonical order: the mean of each slot's distribution.
-      spread: float32 [61], its standard deviation.
-      answer: float32 [61], the values spoken. All three depend on the words, and on the slots
-        before each slot.
+      spread: float32 [61], its standard deviation; entropy: float32 [61], in nats.
+      answer: float32 [61], the values spoken; log_likelihood: float32 [61], of each of them. All
+        these depend on the words, and on the slots before each slot.
       rationale: the words, in four fields.
       text: the answer as spoken, words and JSON.
-      passes: model passes spent, {"rationale": n, "coefficients": m}.
+      passes: model passes spent, {"rationale": n, "coefficients": m}, beside the one over picture
+        and prompt.
+      words: int32 [R], the words as tokens.
     """
 
     coefficients: np.ndarray
@@ -58,6 +78,9 @@ class FaceAction:
     rationale: Description
     text: str
     passes: dict[str, int] = field(default_factory=dict)
+    entropy: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
+    log_likelihood: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
+    words: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32), repr=False)
 
     def as_dict(self) -> dict[str, float]:
         """Channel name → coefficient, in canonical order."""
@@ -70,6 +93,8 @@ class Model:
     Attributes:
       instructed: whether it reads instructions, as Qwen's models do; the built-in one was trained
         on its own two prompts alone.
+      plan: how wide to draft on this device; changes the time an answer takes, never the answer.
+      phrases: guesses at words, or None.
     """
 
     def __init__(
@@ -78,21 +103,29 @@ class Model:
         weights: Weights,
         tokenizer: Tokenizer,
         processor: ImageProcessor,
+        phrases: Phrases | None = None,
     ):
         self.config = config
         self.tokenizer = tokenizer
         self.processor = processor
+        self.phrases = phrases
         self.instructed = isinstance(tokenizer, JsonTokenizer)
         self.schema = replace(SCHEMA, paragraphs=self.instructed)
         # Accelerators scan stacked layers; short passes on a CPU loop over separate arrays.
         stacked = not isinstance(weights.text.layers, tuple)
         on_cpu = jax.default_backend() == "cpu"
         self.weights = unstack_layers(weights) if on_cpu and stacked else weights
+        self.plan = PLANS["cpu" if on_cpu else "accelerator"]
+        self._prefixes: dict[tuple[int, ...], Cache] = {}
 
     @cached_property
     def program(self) -> SlotProgram:
-        vocabulary = self.config.text.vocab_size
-        return jax.device_put(compile_program(self.schema, self.tokenizer, vocabulary))
+        """The slot program, in the host's memory."""
+        return compile_program(self.schema, self.tokenizer, self.config.text.vocab_size)
+
+    @cached_property
+    def _on_device(self) -> tuple[SlotProgram, Phrases | None]:
+        return jax.device_put((self.program, self.phrases))
 
     def predict(
         self,
@@ -101,8 +134,10 @@ class Model:
         words: bool = True,
         temperature: float = 0.0,
         seed: int = 0,
-        messages: Sequence[Mapping[str, Any]] | None = None,
+        messages: Messages | None = None,
         max_words: int | None = None,
+        decoding: str = "drafted",
+        previous: FaceAction | None = None,
     ) -> FaceAction:
         """Reads one face.
 
@@ -114,6 +149,9 @@ class Model:
             model that is instructed. None asks in our own words.
           max_words: cap on the tokens of the rationale; None means 120 for the built-in model, 512
             for others.
+          decoding: "drafted", or the plain and slower "sequential", which gives the same answer.
+          previous: what a similar picture showed, as the frame before: makes the answer faster to
+            find, and no other.
 
         Raises:
           sf_jax.images.ImageError: the picture cannot be read.
@@ -121,7 +159,7 @@ class Model:
         """
         return self.predict_batch(
             [image], words=words, temperature=temperature, seed=seed, messages=messages,
-            max_words=max_words,
+            max_words=max_words, decoding=decoding, previous=previous and [previous],
         )[0]  # fmt: skip
 
     def predict_batch(
@@ -129,32 +167,57 @@ class Model:
         images: Sequence[Any],
         *,
         words: bool = True,
-        temperature: float = 0.0,
-        seed: int = 0,
-        messages: Sequence[Mapping[str, Any]] | None = None,
+        temperature: float | Sequence[float] = 0.0,
+        seed: int | Sequence[int] = 0,
+        messages: Messages | None = None,
         max_words: int | None = None,
+        decoding: str = "drafted",
+        previous: Sequence[FaceAction | None] | None = None,
     ) -> list[FaceAction]:
-        """Reads one face in each picture; sizes may differ, `messages` are the same for all."""
+        """Reads one face in each picture; sizes may differ, `messages` are the same for all.
+
+        An answer does not depend on its neighbours: temperature and seed belong to each picture,
+        and one number stands for all of them.
+        """
         if not images:
             return []
-        prompt, patches = self.inputs([read_image(image) for image in images], words, messages)
-        cap = MAX_WORDS_OF_OTHERS if self.instructed else MAX_WORDS
+        if decoding not in DECODINGS:
+            raise ValueError(f"decoding is {decoding!r}, expected one of {DECODINGS}")
         if max_words is not None and max_words < 1:
             raise ValueError(f"max_words is {max_words}, expected 1 or more")
-        cap = max_words or cap
+        cap = max_words or (MAX_WORDS_OF_OTHERS if self.instructed else MAX_WORDS)
+        prompt, patches, prefix = self.inputs(
+            [read_image(image) for image in images], words, messages
+        )
+        program, phrases = self._on_device
+        plan = SEQUENTIAL if decoding == "sequential" else self.plan
+        if phrases is None and previous is None:
+            plan = replace(plan, words=1)
+        draft = self._draft(previous or [None] * len(images), cap)
         generated = generate(
-            self.weights, prompt, patches, self.program, jax.random.key(seed),
-            self.config, cap, temperature, words,
+            self.weights, prompt, patches, program, replace(draft, phrases=phrases),
+            _sampling(temperature, seed, len(images)), self.config, plan, cap, words, prefix,
         )  # fmt: skip
         return list(self._actions(jax.device_get(generated), words))
+
+    def _draft(self, previous: Sequence[FaceAction | None], cap: int) -> Draft:
+        """Answers like those before; at rest where there are none."""
+        words = np.zeros((len(previous), cap + 1), np.int32)
+        numbers = np.zeros((len(previous), len(self.schema.names)), np.float32)
+        for row, action in enumerate(previous):
+            if action is not None:
+                said = [*action.words.tolist(), int(self.program.ends.argmax())][: cap + 1]
+                words[row, : len(said)], numbers[row] = said, action.answer
+        return Draft(words, self.program.nearest(numbers), None)
 
     def inputs(
         self,
         images: list[np.ndarray],
         words: bool = True,
-        messages: Sequence[Mapping[str, Any]] | None = None,
-    ) -> tuple[Rows, vision.Patches]:
-        """Resized pictures as patches, and prompts padded on the left, both to a bucket's length.
+        messages: Messages | None = None,
+    ) -> tuple[Rows, vision.Patches, Cache | None]:
+        """Resized pictures as patches, and prompts padded on the left, both to a bucket's length;
+        and the cache of a long beginning that the prompts share, which is left out of them.
 
         Raises:
           sf_jax.images.ImageError: a picture is too long for its width.
@@ -169,49 +232,76 @@ class Model:
         grids = [(image.shape[0] // side, image.shape[1] // side) for image in fitted]
         merged = self._bucket(max(height * width for height, width in grids))
         prompts = [self._prompt(h * w, words, messages) for h, w in grids]
-        longest = len(self._prompt(merged, words, messages))
+        prefix = self._prefix(prompts[0])
+        skip = 0 if prefix is None else prefix.segments.shape[1]
+        longest = len(self._prompt(merged, words, messages)) - skip
         empty: list[list[int]] = [[] for _ in prompts]
-        made = rows(prompts, empty, empty, grids, self.config, longest, merged, left=True)
+        made = rows(
+            prompts, empty, empty, grids, self.config, longest, merged, left=True, skip=skip
+        )
         patch_count = merged * self.processor.merge_size**2
-        return made, vision.collate(fitted, self.config.vision, patch_count)
+        return made, vision.collate(fitted, self.config.vision, patch_count), prefix
+
+    def _prefix(self, prompt: list[int]) -> Cache | None:
+        """The cache of what stands before the picture, if it is long, as a system message is."""
+        ids = tuple(prompt[: prompt.index(self.config.image_token_id)])
+        if len(ids) < SHORTEST_PREFIX:
+            return None
+        if ids not in self._prefixes:
+            if len(self._prefixes) == MOST_PREFIXES:
+                del self._prefixes[next(iter(self._prefixes))]
+            made = prompt_prefix(self.weights, np.array(ids, np.int32), self.config)
+            self._prefixes[ids] = made
+        return self._prefixes[ids]
 
     def _bucket(self, tokens: int) -> int:
         """How many image tokens a picture of so many is padded to."""
         side = self.processor.patch_size * self.processor.merge_size
-        most = self.processor.max_pixels // side**2
-        return min(bucket(tokens), most) if tokens <= most else bucket(tokens)
+        return coarse_bucket(tokens, self.processor.max_pixels // side**2)
 
-    def _prompt(
-        self, image_tokens: int, words: bool, messages: Sequence[Mapping[str, Any]] | None
-    ) -> list[int]:
+    def _prompt(self, image_tokens: int, words: bool, messages: Messages | None) -> list[int]:
         if messages is None:
             return prompt_ids(self.tokenizer, image_tokens, words)
         ids = self.tokenizer.encode(chat_text(messages, [image_tokens]))
         return ids + ([] if words else self.tokenizer.encode(BLANK_LINE))
 
     def _actions(self, generated: Generated, spoke: bool) -> Iterator[FaceAction]:
-        program = jax.device_get(self.program)
+        program = self.program
         slots = np.arange(len(self.schema.names))
-        passes = {
-            "rationale": int(generated.word_passes), "coefficients": int(program.nodes.sum()),
-        }  # fmt: skip
-        for row in range(len(generated.choices)):
-            probabilities = generated.probabilities[row]
-            mean = (probabilities * program.values).sum(-1)
-            square = (probabilities * np.square(program.values)).sum(-1)
-            spoken = program.values[slots, generated.choices[row]]
-            ids = generated.words[row, : generated.words_length[row]].tolist()
-            words = self.tokenizer.decode(ids)
+        values = program.values[program.kind]
+        for row, choices in enumerate(generated.choices):
+            logs = generated.log_probabilities[row]
+            probabilities = np.exp(logs)
+            mean = (probabilities * values).sum(-1)
+            square = (probabilities * np.square(values)).sum(-1)
+            ids = generated.words[row, : generated.words_length[row]]
+            words = self.tokenizer.decode(ids.tolist())
             # Words that ran into the block on their own hold the blank line already.
             parted = spoke and program.block_ends_words and not generated.cut[row]
+            spoken = values[slots, choices]
             yield FaceAction(
                 coefficients=np.clip(mean, channels.LOW, channels.HIGH).astype(np.float32),
                 spread=np.sqrt(np.maximum(square - mean**2, 0)).astype(np.float32),
                 answer=spoken,
                 rationale=Description.parse(words),
                 text=words + ("" if parted else BLANK_LINE) + self.schema.format(spoken),
-                passes=passes,
+                passes={
+                    "rationale": int(generated.word_passes[row]),
+                    "coefficients": int(generated.block_passes[row]),
+                },
+                entropy=-(probabilities * np.where(probabilities > 0, logs, 0)).sum(-1),
+                log_likelihood=logs[slots, choices],
+                words=ids,
             )
+
+
+def _sampling(
+    temperature: float | Sequence[float], seed: int | Sequence[int], rows: int
+) -> Sampling:
+    temperatures = np.broadcast_to(np.asarray(temperature, np.float32), (rows,))
+    if not (np.isfinite(temperatures) & (temperatures >= 0)).all():
+        raise ValueError(f"temperature is {temperature}, expected 0 or more")
+    return Sampling(temperatures, np.broadcast_to(np.asarray(seed).astype(np.uint32), (rows,)))
 
 
 def load(
@@ -263,7 +353,9 @@ def load(
     side = config.vision.patch_size * config.vision.spatial_merge_size
     processor = ImageProcessor.load(folder, max_pixels=max_image_tokens * side**2)
     processor.check(config.vision, folder)
-    return Model(config, weights, tokenizer, processor)
+    path = folder / PHRASES_FILE
+    phrases = load_phrases(path, config.text.vocab_size) if path.is_file() else None
+    return Model(config, weights, tokenizer, processor, phrases)
 
 
 def save(

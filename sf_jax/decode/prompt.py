@@ -59,12 +59,14 @@ def rows(
     length: int,
     merged_count: int,
     left: bool = False,
+    skip: int = 0,
 ) -> Rows:
     """Pads examples to one shape.
 
     Args:
       grids: (height, width) of each picture in merged tokens.
       left: pad on the left, so that all prompts end at the same place.
+      skip: leave out so many first tokens of each prompt, which a cache holds already.
 
     Raises:
       ValueError: an example is longer than `length`.
@@ -79,13 +81,15 @@ def rows(
         zip(prompts, answers, weights, grids, strict=True)
     ):
         tokens = np.array([*prompt, *answer], np.int32)
+        places_of_all = mrope_positions(tokens, [grid], config)
+        tokens = tokens[skip:]
         if len(tokens) > length:
             raise ValueError(f"an example of {len(tokens)} tokens exceeds rows of {length}")
         start = length - len(tokens) if left else 0
         at = slice(start, start + len(tokens))
         ids[row, at], segments[row, at] = tokens, 1
-        positions[:, row, at] = mrope_positions(tokens, [grid], config)
+        positions[:, row, at] = places_of_all[:, skip:]
         image = np.flatnonzero(tokens == config.image_token_id) + start
         places[row, : len(image)] = image
-        loss[row, start + len(prompt) : at.stop] = weight
+        loss[row, start + len(prompt) - skip : at.stop] = weight
     return Rows(ids, positions, segments, places, loss)

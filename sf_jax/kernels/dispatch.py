@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sf_jax.kernels import cpu, reference
 
@@ -19,6 +19,7 @@ def attention(
     kv_segments: Int[Array, "B S"] | None = None,
     q_offset: Int[Array, " B"] | int = 0,
     kv_length: Int[Array, " B"] | int | None = None,
+    mask: Bool[Array, "B T S"] | None = None,
     scale: float | None = None,
     return_lse: bool = False,
     implementation: str | None = None,
@@ -31,6 +32,7 @@ def attention(
         padding and seen by nobody.
       q_offset: keys before the first query, a number or one a row.
       kv_length: keys in use, a number or one a row; later ones are not seen.
+      mask: further keys that queries may not see, where False: for trees of drafts.
       scale: of the products; H ** -0.5 by default.
       return_lse: also return the log-sum-exp, float32 [B, T, N].
       implementation: "reference" or "cpu"; None chooses by platform.
@@ -53,6 +55,8 @@ def attention(
     allowed = reference.mask(
         (batch, length), k_BSKH.shape[1], causal, q_segments, kv_segments, q_offset, kv_length
     )
+    if mask is not None:
+        allowed &= mask
     out, lse = _IMPLEMENTATIONS[name](
         q_BTNH, k_BSKH, v_BSKH, allowed, width**-0.5 if scale is None else scale
     )

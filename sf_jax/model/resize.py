@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.sparse import csr_array
 
 LONGEST = 200  # times the shorter side; longer pictures are no photographs
+SPREAD = 16  # times the smallest bucket, the largest one
 REACH = 2  # pixels to either side that the cubic weighs
 
 
@@ -56,6 +57,16 @@ def bucket(count: int) -> int:
     """The smallest bucket that holds `count`: at most a quarter larger, from 64 on."""
     step = max(16, 2 ** (count.bit_length() - 3))
     return -(-count // step) * step
+
+
+def coarse_bucket(count: int, most: int) -> int:
+    """The smallest of six sizes that holds `count`, the largest of them `most`.
+
+    Each is 1.74 times the one before, rounded up to 16, so that pictures of whatever sizes compile
+    six programs. The few that exceed `most` (see `smart_size`) are rounded up to 16.
+    """
+    sizes = [-(-round(most / SPREAD ** (k / 5)) // 16) * 16 for k in range(5, 0, -1)]
+    return next((size for size in (*sizes, most) if count <= size <= most), -(-count // 16) * 16)
 
 
 def resized(image: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sf_jax.kernels import attention
 from sf_jax.model.config import TextConfig
@@ -25,7 +25,8 @@ class Cache:
     """Keys and values of the tokens seen so far.
 
     Attributes:
-      k, v: [L, B, S, K, H], or tuples of L arrays [B, S, K, H] beside unstacked layers.
+      k, v: [L, B, K, S, H], or tuples of L arrays [B, K, S, H] beside unstacked layers. A head's
+        keys lie together, as a product over them wants it.
       length: int32 [B], tokens held; a chunk is written at this offset.
       segments: int32 [B, S], 1 where a slot holds a real token, 0 for padding and free slots.
     """
@@ -38,7 +39,7 @@ class Cache:
 
 def empty_cache(config: TextConfig, batch: int, size: int, dtype: Any, stacked: bool) -> Cache:
     """A cache of `size` slots for `batch` rows."""
-    shape = (batch, size, config.num_key_value_heads, config.head_dim)
+    shape = (batch, config.num_key_value_heads, size, config.head_dim)
     layers = config.num_hidden_layers
     k: Any
     v: Any
@@ -64,8 +65,8 @@ def _rope(positions: Int[Array, "3 B T"], config: TextConfig) -> tuple[Array, Ar
 
 def _append(store: Array, new: Array, length: Int[Array, " B"]) -> Array:
     """Writes a chunk [B, T, K, H] at each row's offset."""
-    put = jax.vmap(lambda s, n, at: jax.lax.dynamic_update_slice(s, n, (at, 0, 0)))
-    return put(store, new.astype(store.dtype), length)
+    put = jax.vmap(lambda s, n, at: jax.lax.dynamic_update_slice(s, n, (0, at, 0)))
+    return put(store, new.astype(store.dtype).swapaxes(1, 2), length)
 
 
 def _layer(
@@ -87,11 +88,12 @@ def _layer(
     k = (k * cos + rotate_half(k) * sin).astype(x_BTD.dtype)
     offset: Any = 0
     if kv is not None:
-        kv = k, v = _append(kv[0], k, context.length), _append(kv[1], v, context.length)
+        kv = _append(kv[0], k, context.length), _append(kv[1], v, context.length)
+        k, v = (x.swapaxes(1, 2) for x in kv)
         offset = context.length
     mixed = attention(
         q, k, v, causal=True, q_offset=offset,
-        q_segments=context.q_segments, kv_segments=context.kv_segments,
+        q_segments=context.q_segments, kv_segments=context.kv_segments, mask=context.mask,
     )  # fmt: skip
     x_BTD = x_BTD + apply(layer.o, rearrange(mixed, "b t n h -> b t (n h)"), dtype)
     normed = rms_norm(x_BTD, layer.post_norm, config.rms_norm_eps)
@@ -108,6 +110,7 @@ class _Context:
     length: Any
     q_segments: Any
     kv_segments: Any
+    mask: Any
     config: TextConfig = struct.field(pytree_node=False)
     dtype: str = struct.field(pytree_node=False)
 
@@ -154,6 +157,7 @@ def forward(
     segments: Int[Array, "B T"],
     cache: Cache | None = None,
     deepstack: Float[Array, "levels B T D"] | None = None,
+    mask: Bool[Array, "B T S"] | None = None,
     dtype: str = "float32",
 ) -> tuple[Float[Array, "B T D"], Cache | None]:
     """One pass over a chunk of T tokens; returns final normalised states and the grown cache.
@@ -162,6 +166,7 @@ def forward(
       segments: which example of its row each token belongs to; 0 marks padding, seen by nobody.
         With a cache rows hold one example each, so real tokens carry segment 1.
       cache: tokens before the chunk; the chunk is written behind them.
+      mask: further tokens, of cache and chunk, that a token may not see, where False.
       deepstack: features added to the output of the first layers, zero away from picture tokens.
     """
     if deepstack is None:
@@ -173,7 +178,7 @@ def forward(
         put = jax.vmap(lambda s, n, at: jax.lax.dynamic_update_slice(s, n, (at,)))
         kv_segments = put(cache.segments, segments, length)
     context = _Context(
-        _rope(positions, config), length, segments, kv_segments, config=config, dtype=dtype
+        _rope(positions, config), length, segments, kv_segments, mask, config=config, dtype=dtype
     )
     run = _loop_layers if isinstance(weights.layers, tuple) else _scan_layers
     with jax.named_scope("text"):

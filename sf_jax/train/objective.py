@@ -10,7 +10,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from sf_jax.decode.prompt import Rows
-from sf_jax.decode.schema import SlotProgram
+from sf_jax.decode.program import SlotProgram
 from sf_jax.model import text, vision, vlm
 from sf_jax.model.config import Config
 from sf_jax.model.weights import TextWeights, Weights
@@ -36,10 +36,10 @@ class Values:
 
     @classmethod
     def of(cls, program: SlotProgram, decimals: int) -> "Values":
-        symbols, real = program.value_symbols, program.valid
+        symbols, real = program.value_symbols, program.valid[program.kind]
         ids, first = np.unique(symbols[real], return_index=True)
         allowed = np.stack([np.isin(ids, row[ok]) for row, ok in zip(symbols, real, strict=True)])
-        return cls(ids, program.values[real][first], allowed, 10.0**-decimals)
+        return cls(ids, program.values[program.kind][real][first], allowed, 10.0**-decimals)
 
 
 def states(

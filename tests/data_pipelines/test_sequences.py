@@ -142,7 +142,7 @@ def test_loss_is_on_values_and_words_alone(batch_of: Any) -> None:
         weighted = np.flatnonzero(batch["rows"].loss_weights[row] == 1)
         assert len(weighted) == len(NAMES) and set(example.block.tolist()) == {0.0, 1.0}
         for slot, token in enumerate(batch["targets"][row, weighted]):
-            assert token in program.value_symbols[slot][program.valid[slot]]
+            assert token in program.value_symbols[slot][program.valid[program.kind[slot]]]
 
 
 def test_foreign_words_carry_no_loss(batch_of: Any, faces: np.ndarray) -> None:

@@ -11,9 +11,10 @@ from data_pipelines.sampler import sample
 from data_pipelines.sequences import vocabulary_texts
 from experiments.bench_checkpoint import make_tokenizer
 from sf_jax.decode import prompt, tokenizer
-from sf_jax.decode.generate import generate
-from sf_jax.decode.schema import Schema, compile_program
-from sf_jax.decode.tokenizer import TokenizerError
+from sf_jax.decode.drafts import Draft
+from sf_jax.decode.generate import SEQUENTIAL, Plan, generate
+from sf_jax.decode.noise import Sampling
+from sf_jax.decode.program import compile_program
 from sf_jax.estimator import SCHEMA
 from sf_jax.face import answers, channels
 from sf_jax.model import text, vision, vlm
@@ -21,6 +22,7 @@ from sf_jax.model.weights import initialise, unstack_layers
 
 MAX_WORDS = 12
 PATCHES = 36
+PLAN = Plan(words=3, block=(16, 40))
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +61,20 @@ def inputs(config, words, pictures, speak):
     return rows, vision.collate(pictures, config.vision, PATCHES), prompts, grids
 
 
-def run(config, weights, words, program, pictures, *, speak=True, temperature=0.0, seed=0):
+def run(
+    config, weights, words, program, pictures, *, speak=True, temperature=0.0, seed=0, plan=PLAN
+):
     rows, patches, prompts, grids = inputs(config, words, pictures, speak)
+    count = len(pictures)
+    draft = Draft(
+        np.zeros((count, 2), np.int32), program.nearest(np.zeros((count, 61), np.float32)), None
+    )
+    sampling = Sampling(
+        np.full(count, temperature, np.float32), np.arange(count, dtype=np.uint32) + 100 * seed
+    )
     out = generate(
-        unstack_layers(weights), rows, patches, program, jax.random.key(seed), config,
-        MAX_WORDS, temperature, speak,
+        unstack_layers(weights), rows, patches, program, draft, sampling, config, plan, MAX_WORDS,
+        speak,
     )  # fmt: skip
     return jax.device_get(out), prompts, grids
 
@@ -76,7 +87,7 @@ def whole_answer(out, row, program, prompt_tokens, speak):
     places = []
     for slot in range(len(out.choices[row])):
         before = len(program.answer(out.choices[row][:slot]))
-        places.append(len(prompt_tokens) + len(ids) + before + program.forced_real[slot].sum() - 1)
+        places.append(len(prompt_tokens) + len(ids) + before + program.forced_length[slot] - 1)
     return ids + program.answer(out.choices[row]), places
 
 
@@ -95,7 +106,7 @@ def teacher_forced(config, weights, words, program, picture, prompt_tokens, ids,
         [
             jax.nn.softmax(jnp.where(real, scores[place][allowed], -jnp.inf))
             for place, allowed, real in zip(
-                places, program.value_symbols, program.valid, strict=True
+                places, program.value_symbols, program.valid[program.kind], strict=True
             )
         ]
     )
@@ -109,10 +120,10 @@ def test_equal_to_one_uncached_pass(config, weights, words, program, pictures, s
         expected = teacher_forced(
             config, weights, words, program, picture, prompts[row], ids, places, grids[row]
         )
-        np.testing.assert_allclose(out.probabilities[row], expected, atol=2e-5)
+        np.testing.assert_allclose(np.exp(out.log_probabilities)[row], expected, atol=2e-5)
         assert (out.choices[row] == expected.argmax(-1)).all()
         # The mechanism matters: shifted by one slot the distributions are others.
-        assert np.abs(out.probabilities[row][:-1] - expected[1:]).max() > 1e-2
+        assert np.abs(np.exp(out.log_probabilities)[row][:-1] - expected[1:]).max() > 1e-2
 
 
 def test_a_batch_changes_nothing(config, weights, words, program, pictures) -> None:
@@ -121,7 +132,7 @@ def test_a_batch_changes_nothing(config, weights, words, program, pictures) -> N
         alone, _, _ = run(config, weights, words, program, [picture])
         assert (alone.words[0] == together.words[row]).all()
         assert (alone.choices[0] == together.choices[row]).all()
-        np.testing.assert_allclose(alone.probabilities[0], together.probabilities[row], atol=2e-5)
+        np.testing.assert_allclose(np.exp(alone.log_probabilities)[0], np.exp(together.log_probabilities)[row], atol=2e-5)
     assert len({tuple(choices) for choices in together.choices}) > 1
 
 
@@ -134,7 +145,7 @@ def test_sampled_answers_never_leave_the_grammar(config, weights, words, program
             ids, _ = whole_answer(out, row, program, prompts[row], True)
             spoken = words.decode(ids) + "}"
             answer = answers.parse(spoken)
-            values = program.values[np.arange(61), out.choices[row]]
+            values = program.values[program.kind, out.choices[row]]
             np.testing.assert_allclose(answer.coefficients, values, atol=1e-6)
             assert not program.banned[out.words[row, : out.words_length[row]]].any()
             seen.add(spoken)
@@ -151,19 +162,7 @@ def test_the_same_seed_gives_the_same_answer(config, weights, words, program, pi
 def test_words_stop_at_the_cap(config, weights, words, program, pictures) -> None:
     out, _, _ = run(config, weights, words, program, pictures)
     assert out.words.shape == (3, MAX_WORDS)
-    assert (out.words_length <= MAX_WORDS).all() and out.word_passes <= MAX_WORDS
-
-
-def test_values_of_a_schema() -> None:
-    schema = Schema(("a", "b"), (0.0, -0.2), (0.3, 0.2))
-    assert schema.values(0) == ["0.0", "0.1", "0.2", "0.3"]
-    assert schema.values(1) == ["-0.2", "-0.1", "0.0", "0.1", "0.2"]
-    assert schema.format(np.array([0.26, -0.04])) == '{"a": 0.3, "b": 0.0}'
-
-
-def test_values_that_part_too_often_are_refused(words) -> None:
-    with pytest.raises(TokenizerError, match="part at 111 places in this tokenizer, at most 8"):
-        compile_program(Schema(("EyeBlinkLeft",), (0.0,), (1.0,), decimals=3), words)
+    assert (out.words_length <= MAX_WORDS).all() and (out.word_passes < MAX_WORDS).all()
 
 
 def test_program_fits_the_canonical_tokens(words, program) -> None:
@@ -190,8 +189,9 @@ def test_values_of_several_tokens(digits, digit_program) -> None:
     """A sign stands with its space; then come 0 or 1, the point, and a digit unless all is said."""
     texts = digits.token_texts()
     smile, yaw = (channels.NAMES.index(name) for name in ("MouthSmileLeft", "HeadYaw"))
-    assert digit_program.nodes[[smile, yaw]].tolist() == [2, 5]
-    allowed = digit_program.allowed[yaw, 0][digit_program.allowed_real[yaw, 0]]
+    smile_kind, yaw_kind = digit_program.kind[[smile, yaw]]
+    assert digit_program.allowed[[smile_kind, yaw_kind]].any(-1).sum(1).tolist() == [2, 5]
+    allowed = digit_program.symbols[digit_program.allowed[yaw_kind, 0]]
     assert sorted(texts[i] for i in allowed) == [" ", " -"]
     assert digit_program.banned[len(digits) :].all() and digit_program.ends.sum() == 1
     assert texts[int(np.argmax(digit_program.ends))].startswith("{")
@@ -204,16 +204,10 @@ def test_values_of_several_tokens(digits, digit_program) -> None:
     ]
 
 
-def spelling(program, slot: int) -> list[list[int]]:
-    """The tokens of each value of a slot."""
-    rows = zip(program.value_tokens[slot], program.value_real[slot], strict=True)
-    return [tokens[real == 1].tolist() for tokens, real in rows]
-
-
 def enumerated(config, weights, program, picture, prompt_tokens, prefix, slot, grid) -> np.ndarray:
     """Probabilities [V] of a slot's values, each spelt out in an uncached row of its own."""
-    count = int(program.valid[slot].sum())
-    spelt = spelling(program, slot)
+    spelt = program.spelling(slot)
+    count = len(spelt)
     answers = [prefix + spelt[v] for v in range(count)]
     made = prompt.rows(
         [prompt_tokens] * count, answers, [[1.0] * len(a) for a in answers], [grid] * count,
@@ -246,7 +240,7 @@ def test_probabilities_equal_enumeration(config, weights, digits, digit_program,
     )  # fmt: skip
     weights = jax.tree.map(lambda x: x * 2 if x.ndim > 1 else x, initialise(config, 5))
     out, prompts, grids = run(config, weights, digits, digit_program, pictures[:2])
-    np.testing.assert_allclose(out.probabilities.sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.exp(out.log_probabilities).sum(-1), 1, atol=1e-5)
     for row, picture in enumerate(pictures[:2]):
         answer, places = whole_answer(out, row, digit_program, prompts[row], True)
         for slot in (0, 17, 52, 60):
@@ -254,7 +248,7 @@ def test_probabilities_equal_enumeration(config, weights, digits, digit_program,
             expected = enumerated(
                 config, weights, digit_program, picture, prompts[row], prefix, slot, grids[row]
             )
-            found = out.probabilities[row, slot]
+            found = np.exp(out.log_probabilities)[row, slot]
             np.testing.assert_allclose(found[: len(expected)], expected, atol=2e-5)
             assert (found[len(expected) :] == 0).all()
             assert out.choices[row, slot] == greedy(digit_program, slot, expected)
@@ -262,7 +256,7 @@ def test_probabilities_equal_enumeration(config, weights, digits, digit_program,
 
 def greedy(program, slot: int, probabilities: np.ndarray) -> int:
     """The value reached by taking the likeliest token at each step."""
-    spelt = spelling(program, slot)
+    spelt = program.spelling(slot)
     alive = list(range(len(probabilities)))
     for i in range(program.value_tokens.shape[-1]):
         totals: dict[int, float] = {}

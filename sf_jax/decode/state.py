@@ -1,0 +1,134 @@
+"""Where an answer stands while it is being made: the cache, and what every pass does with it."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from sf_jax.decode.prompt import Rows
+from sf_jax.model import text, vision, vlm
+from sf_jax.model.config import Config
+from sf_jax.model.weights import Weights
+
+
+@struct.dataclass
+class State:
+    """One row each.
+
+    Attributes:
+      cache: the prompt's places, then those of the answer's tokens fed so far, without gaps.
+      prompt: int32 [], places of the prompt.
+      start: int32 [B], the position of an answer's first token.
+      last: float [B, D], the final state of the prompt's last token.
+    """
+
+    cache: text.Cache
+    prompt: Any
+    start: Any
+    last: Any
+
+    @property
+    def fed(self) -> Int[Array, " B"]:
+        """Tokens of the answer in the cache."""
+        return self.cache.length - self.prompt
+
+    def at(self, fed: Int[Array, " B"]) -> "State":
+        """The same with so many tokens of the answer in the cache; what lies behind is forgotten."""
+        return replace(self, cache=replace(self.cache, length=self.prompt + fed))
+
+
+def feed(
+    weights: Weights,
+    state: State,
+    tokens: Int[Array, "B T"],
+    lengths: Int[Array, " B"],
+    config: Config,
+) -> tuple[State, Float[Array, "B T D"]]:
+    """Feeds the first `lengths` tokens of each row; their final states, garbage behind them."""
+    offsets = jnp.arange(tokens.shape[1])
+    fed = state.fed
+    segments = (offsets < lengths[:, None]).astype(jnp.int32)
+    states, cache = forward(weights, state, tokens, fed[:, None] + offsets, segments, config)
+    return replace(state, cache=cache).at(fed + lengths), states
+
+
+def forward(
+    weights: Weights,
+    state: State,
+    tokens: Int[Array, "B T"],
+    ordinals: Int[Array, "B T"],
+    segments: Int[Array, "B T"],
+    config: Config,
+    mask: Bool[Array, "B T S"] | None = None,
+) -> tuple[Float[Array, "B T D"], text.Cache]:
+    """One pass; `ordinals` are the places of the tokens in the answer."""
+    positions = jnp.broadcast_to(state.start[:, None] + ordinals, (3, *tokens.shape))
+    states, cache = text.forward(
+        weights.text, weights.text.embed[tokens], positions, config.text,
+        segments=segments, cache=state.cache, mask=mask, dtype=config.product_dtype,
+    )  # fmt: skip
+    assert cache is not None
+    return states, cache
+
+
+@partial(jax.jit, static_argnames="config")
+def prompt_prefix(weights: Weights, ids: Int[Array, " P"], config: Config) -> text.Cache:
+    """The cache of text that many prompts begin with; pictures come behind it."""
+    places = jnp.arange(len(ids))[None]
+    stacked = not isinstance(weights.text.layers, tuple)
+    embeddings = weights.text.embed[ids[None]]
+    _, cache = text.forward(
+        weights.text, embeddings, jnp.broadcast_to(places, (3, 1, len(ids))), config.text,
+        segments=jnp.ones_like(places), dtype=config.product_dtype,
+        cache=text.empty_cache(config.text, 1, len(ids), embeddings.dtype, stacked),
+    )  # fmt: skip
+    assert cache is not None
+    return cache
+
+
+def _begun(cache: text.Cache, prefix: text.Cache) -> text.Cache:
+    """An empty cache with every row's first places filled."""
+    count = prefix.segments.shape[1]
+
+    def fill(whole: Array, part: Array) -> Array:
+        return whole.at[..., :count, :].set(part)
+
+    return text.Cache(
+        jax.tree.map(fill, cache.k, prefix.k),
+        jax.tree.map(fill, cache.v, prefix.v),
+        cache.length + count,
+        cache.segments.at[:, :count].set(1),
+    )
+
+
+def prefill(
+    weights: Weights, rows: Rows, patches: vision.Patches, capacity: int, config: Config,
+    prefix: text.Cache | None = None,
+) -> State:  # fmt: skip
+    """Runs picture and prompt; rows are padded on the left.
+
+    Args:
+      capacity: places of the cache.
+      prefix: what all rows begin with and `rows` lack, of one row, as `prompt_prefix` makes it.
+    """
+    dtype = config.product_dtype
+    features, levels = vision.forward(weights.vision, patches, config.vision, dtype)
+    embeddings, levels = vlm.embed(
+        weights, rows.input_ids, features, levels, rows.image_places, config
+    )
+    batch, length = rows.input_ids.shape
+    stacked = not isinstance(weights.text.layers, tuple)
+    cache = text.empty_cache(config.text, batch, capacity, embeddings.dtype, stacked)
+    if prefix is not None:
+        cache = _begun(cache, prefix)
+        length += prefix.segments.shape[1]
+    states, grown = text.forward(
+        weights.text, embeddings, rows.positions, config.text,
+        segments=rows.segments, cache=cache, deepstack=levels, dtype=dtype,
+    )  # fmt: skip
+    assert grown is not None
+    return State(grown, jnp.int32(length), rows.positions.max((0, 2)) + 1, states[:, -1])

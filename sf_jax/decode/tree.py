@@ -1,0 +1,83 @@
+"""The distribution of every slot of a finished block, branches not taken included."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from sf_jax.decode.block import Block, Lead, layout
+from sf_jax.decode.program import Branches, SlotProgram
+from sf_jax.decode.state import State, forward
+from sf_jax.model import text
+from sf_jax.model.config import Config
+from sf_jax.model.weights import Weights
+
+
+def steps(
+    scores: Float[Array, "B C N U"], program: SlotProgram, temperature: Any = 1.0
+) -> Float[Array, "B C V S"]:
+    """Log-probability of each step that each value takes, 0 where it takes no more."""
+    kind = program.kind
+    logs = jnp.where(program.allowed[kind], scores / temperature, -jnp.inf)
+    logs = jax.nn.log_softmax(logs, -1)
+    slots = jnp.arange(len(kind))[:, None, None]
+    found = logs[:, slots, program.step_node[kind], program.step_symbol[kind]]
+    return jnp.where(program.step_real[kind], found, 0.0)
+
+
+def log_probabilities(
+    scores: Float[Array, "B C N U"], program: SlotProgram
+) -> Float[Array, "B C V"]:
+    """Of each value of each slot; -inf for places beyond a slot's values."""
+    return jnp.where(program.valid[program.kind], steps(scores, program).sum(-1), -jnp.inf)
+
+
+def node_scores(
+    weights: Weights, state: State, before: Lead, block: Block, program: SlotProgram,
+    config: Config,
+) -> Float[Array, "B C N U"]:  # fmt: skip
+    """Scores of the program's symbols at every node of every slot, given the slots before it.
+
+    Values of one token have their root alone, whose scores are known already. For others all
+    branches are looked at in one pass, or in a few where values have many digits: each token sees
+    the answer up to its slot, and the tokens between itself and its slot's root.
+    """
+    if program.branches is None:
+        return block.roots[:, :, None]
+    roots = layout(block.choices, before, program).root + before.first[:, None]
+
+    def look(_: None, branches: Branches) -> tuple[None, Array]:
+        return None, _branch_scores(weights, state, roots, branches, program, config)
+
+    passes = replace(program.branches, place=None)
+    _, found = jax.lax.scan(look, None, passes)  # [G, B, E, U]
+    flat = found.swapaxes(0, 1).reshape(found.shape[1], -1, found.shape[-1])
+    return flat[:, program.branches.place]
+
+
+def _branch_scores(
+    weights: Weights, state: State, roots: Int[Array, "B C"], branches: Branches,
+    program: SlotProgram, config: Config,
+) -> Float[Array, "B E U"]:  # fmt: skip
+    """One pass over branches, written behind the answer; `roots` are places in the answer."""
+    rows, count = roots.shape
+    slot = jnp.minimum(branches.slot, count - 1)
+    ordinals = roots[:, slot] + branches.depth
+    tokens = jnp.broadcast_to(branches.tokens, ordinals.shape)
+    segments = jnp.broadcast_to((branches.slot < count).astype(jnp.int32), ordinals.shape)
+    mask = _mask(state, roots[:, slot], branches)
+    states, _ = forward(weights, state, tokens, ordinals, segments, config, mask)
+    return text.logits(weights.text, states, program.symbols, config.product_dtype)
+
+
+def _mask(
+    state: State, roots: Int[Array, "B E"], branches: Branches
+) -> Bool[Array, "B E S"]:
+    """Which places of the cache each token of the branches sees."""
+    places = jnp.arange(state.cache.segments.shape[1])
+    answer = places < (state.prompt + roots)[..., None]
+    own = state.cache.length[:, None, None] + branches.above
+    own = jnp.where(branches.above >= 0, own, -1)
+    return answer | (places == own[..., None]).any(-2)

@@ -1,0 +1,156 @@
+"""How answers are held against the reference: equal, or apart where two tokens were as good as one.
+
+The reference takes one token a pass under a mask over the whole vocabulary. Rounding differs with
+the shape of a pass, so where an answer parts from it, the two best tokens must have been equal to
+within TIE of the largest score; such answers are counted.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from sf_jax.decode import prompt, tokenizer
+from sf_jax.decode.drafts import Draft
+from sf_jax.decode.generate import Generated, Plan, generate
+from sf_jax.decode.noise import Sampling
+from sf_jax.decode.program import SlotProgram, compile_program
+from sf_jax.decode.reference import Automaton, token_by_token
+from sf_jax.decode.schema import Schema
+from sf_jax.decode.score import Score, score
+from sf_jax.model import vision
+from sf_jax.model.config import Config
+from sf_jax.model.weights import Weights, initialise, unstack_layers
+
+TIE = 1e-5
+MAX_WORDS = 12
+PATCHES = 36
+PLAN = Plan(words=3, block=(16, 40))
+
+
+class NotEqualError(AssertionError):
+    """An answer that parts from the reference where no tie was."""
+
+
+def said(program: SlotProgram, generated: Generated, row: int, spoke: bool) -> list[int]:
+    """The tokens of an answer, words and block."""
+    ids = generated.words[row, : generated.words_length[row]].tolist()
+    if generated.cut[row] or (spoke and not program.block_ends_words):
+        ids.append(int(program.end_of_words))
+    return ids + program.answer(generated.choices[row])
+
+
+def count_ties(
+    answers: list[list[int]], reference: list[Automaton], gaps: np.ndarray, tie: float = TIE
+) -> int:
+    """How many answers part from the reference at a tie.
+
+    Raises:
+      NotEqualError: one parts where there was none.
+    """
+    ties = 0
+    for row, (ids, made) in enumerate(zip(answers, reference, strict=True)):
+        if ids == made.said:
+            continue
+        pairs = zip(ids, made.said, strict=False)
+        at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ids), len(made.said)))
+        if at >= len(made.said) or not gaps[row, at] <= tie:
+            raise NotEqualError(f"row {row} parts at token {at}, where the gap is {gaps[row, at]}")
+        ties += 1
+    return ties
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A small random model with the program of a schema."""
+
+    config: Config
+    weights: Weights
+    words: tokenizer.Tokenizer
+    program: SlotProgram
+
+    @classmethod
+    def make(
+        cls, config: Config, words: tokenizer.Tokenizer, schema: Schema, seed: int,
+        scale: float = 2.0,
+    ) -> "Tiny":  # fmt: skip
+        """Weights large enough that answers differ from slot to slot and picture to picture."""
+        names = tokenizer.IMAGE, tokenizer.VISION_START, tokenizer.VISION_END
+        ids = [words.symbol(name) for name in names]
+        language = dataclasses.replace(config.text, vocab_size=len(words) + 40)
+        config = dataclasses.replace(
+            config, text=language, image_token_id=ids[0], vision_start_token_id=ids[1],
+            vision_end_token_id=ids[2],
+        )  # fmt: skip
+        weights = jax.tree.map(
+            lambda x: x * scale if x.ndim > 1 else x, initialise(config, seed)
+        )
+        program = compile_program(schema, words, language.vocab_size)
+        return cls(config, unstack_layers(weights), words, program)
+
+    def inputs(self, pictures: list[np.ndarray], speak: bool) -> tuple[prompt.Rows, Any]:
+        grids = [(picture.shape[0] // 32, picture.shape[1] // 32) for picture in pictures]
+        prompts = [prompt.prompt_ids(self.words, h * w, speak) for h, w in grids]
+        longest = len(prompt.prompt_ids(self.words, PATCHES // 4, speak))
+        empty: list = [[] for _ in prompts]
+        made = prompt.rows(
+            prompts, empty, empty, grids, self.config, longest, PATCHES // 4, left=True
+        )
+        return made, vision.collate(pictures, self.config.vision, PATCHES)
+
+    def answer(
+        self, pictures: list[np.ndarray], sampling: Sampling, plan: Plan = PLAN, speak: bool = True,
+        draft: Draft | None = None, max_words: int = MAX_WORDS,
+    ) -> Generated:  # fmt: skip
+        rows, patches = self.inputs(pictures, speak)
+        at_rest = np.zeros((len(pictures), len(self.program.kind)), np.float32)
+        draft = draft or Draft(
+            np.zeros((len(pictures), 2), np.int32), self.program.nearest(at_rest), None
+        )
+        return jax.device_get(
+            generate(
+                self.weights, rows, patches, self.program, draft, sampling, self.config, plan,
+                max_words, speak,
+            )  # fmt: skip
+        )
+
+    def reference(
+        self, pictures: list[np.ndarray], sampling: Sampling, speak: bool = True,
+        max_words: int = MAX_WORDS,
+    ) -> tuple[list[Automaton], np.ndarray]:  # fmt: skip
+        rows, patches = self.inputs(pictures, speak)
+        return token_by_token(
+            self.weights, rows, patches, self.program, sampling, self.config,
+            max_words if speak else 0,
+        )  # fmt: skip
+
+    def certificate(
+        self, pictures: list[np.ndarray], made: Generated, sampling: Sampling, speak: bool = True
+    ) -> Score:
+        """The score of answers as they were generated."""
+        rows, patches = self.inputs(pictures, speak)
+        return jax.device_get(
+            score(
+                self.weights, rows, patches, self.program,
+                *scored_words(self.program, made, speak), made.choices, sampling, self.config,
+            )  # fmt: skip
+        )
+
+
+def scored_words(
+    program: SlotProgram, made: Generated, spoke: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `score` wants of the words of answers: tokens, how many, and how many were free."""
+    words = np.pad(made.words, [(0, 0), (0, 1)])
+    blank = made.cut | (spoke and not program.block_ends_words)
+    words[np.arange(len(words)), made.words_length] = np.where(blank, program.end_of_words, 0)
+    free = np.where(made.cut, made.words_length, made.words_length + 1)
+    return words, made.words_length + blank, np.where(spoke, free, 0).astype(np.int32)
+
+
+def sampling(count: int, temperature: float = 0.0, first_seed: int = 0) -> Sampling:
+    """A seed for each row."""
+    seeds = np.arange(first_seed, first_seed + count, dtype=np.uint32)
+    return Sampling(np.full(count, temperature, np.float32), seeds)
