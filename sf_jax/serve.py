@@ -8,6 +8,7 @@ whatever it has taken before it leaves.
 """
 
 import argparse
+import asyncio
 import re
 import signal
 import socket
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import uvicorn
 from tqdm import tqdm
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sf_jax.batching import Options, answer_batch, sizes
 from sf_jax.service import Limits, Service, build_app
@@ -29,6 +31,7 @@ from sf_jax.shell import Parser, UsageError, number, whole
 if TYPE_CHECKING:
     from sf_jax.estimator import Model
 
+HEAD = 10.0  # seconds for a request's head; also longer than a connection may idle between two
 GRACE = 5  # seconds beyond the time limit of a request, for the reply to leave
 
 
@@ -115,6 +118,25 @@ def warm_up(
         answer_batch(model, [fitted] * size, [options] * size)
 
 
+class Protocol(H11Protocol):
+    """Closes a connection on which no request's head has come for `HEAD` seconds; uvicorn limits
+    the time between requests alone, and a head that never ends would keep its place for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(HEAD, self._look, None)
+
+    def _look(self, before: object) -> None:
+        """`before` is the last request, if it was answered at the last look already."""
+        if self.transport.is_closing():
+            return
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self.cycle is before:
+            self.transport.close()
+        else:
+            self.loop.call_later(HEAD, self._look, self.cycle if idle else self)
+
+
 class Server(uvicorn.Server):
     """Says to the service that it is ending, and leaves with 0 after a signal."""
 
@@ -122,7 +144,7 @@ class Server(uvicorn.Server):
         # Loop and parser are named, so that what else is installed changes nothing; configuring
         # the logging would close other people's handlers.
         config = uvicorn.Config(
-            build_app(service), loop="asyncio", http="h11", ws="none", lifespan="off",
+            build_app(service), loop="asyncio", http=Protocol, ws="none", lifespan="off",
             log_config=None, log_level="warning", access_log=False, server_header=False,
             timeout_graceful_shutdown=int(service.limits.timeout) + GRACE,
         )  # fmt: skip
@@ -153,9 +175,10 @@ def run(service: Service, listening: socket.socket, warm: Callable[[], None]) ->
             service.status = "ready"
             print(f"ready: {where}, see {where}/docs", flush=True)
 
-    # Once drained, uvicorn raises the signal again for whoever had it before: here nobody.
+    # Once drained, uvicorn raises the signal again for whoever had it before; and one that comes
+    # before uvicorn listens to signals must not be lost.
     for ending in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(ending, lambda *_: None)
+        signal.signal(ending, server.handle_exit)
     preparing = threading.Thread(target=prepare, name="warm-up")
     preparing.start()
     server.run(sockets=[listening])

@@ -1,6 +1,9 @@
 """`ask`: what it sends, and what it says when things go wrong."""
 
+import http.client
 import io
+import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sf_jax import serve
 from sf_jax.client import ServiceError, ask, encoded
-from sf_jax.serve import Server, address, listen
-from sf_jax.service import Limits, Service
-from tests.test_service import FakeModel, action_of, png, same
+from sf_jax.output import from_json
+from sf_jax.serve import listen
+from sf_jax.service import Limits
+from tests.test_service import FakeModel, action_of, on_loopback, png, same
 
 
 @pytest.fixture(scope="module")
@@ -23,17 +28,8 @@ def model() -> FakeModel:
 
 @pytest.fixture(scope="module")
 def url(model: FakeModel) -> Iterator[str]:
-    """A service on loopback, in a thread of this process."""
-    limits = Limits(max_bytes=1_000_000, max_words=(40,))
-    service = Service(model, limits, batch=2)  # type: ignore[arg-type]
-    service.status = "ready"
-    server, listening = Server(service), listen("127.0.0.1", 0)
-    thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
-    thread.start()
-    yield address(listening)
-    server.should_exit = True
-    thread.join()
-    service.close()
+    with on_loopback(model, Limits(max_bytes=1_000_000, max_words=(40,))) as found:
+        yield found
 
 
 def test_any_kind_of_picture_may_be_asked_about(url: str, tmp_path: Path) -> None:
@@ -67,6 +63,28 @@ def test_a_body_that_is_too_long_is_told_so(url: str, size: int) -> None:
     with pytest.raises(ServiceError) as found:
         ask(url, b"x" * size)
     assert found.value.status == 413 and f"{size:,} bytes" in str(found.value)
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_a_head_that_never_ends_is_given_up(
+    url: str, first: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "HEAD", 0.05)
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(first + b"POST /v1/predict HTTP/1.1\r\nHost: x\r\n")
+        said = b""
+        while part := connection.recv(1000):  # until the service closes it
+            said += part
+    assert said.startswith(b"HTTP/1.1 200") if first else said == b""
+
+
+def test_a_connection_may_ask_again(url: str) -> None:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    for level in (3, 4):
+        connection.request("POST", "/v1/predict", png(level))
+        assert same(from_json(json.load(connection.getresponse())), action_of(np.full(1, level)))
+    connection.close()
 
 
 def test_arrays_lose_nothing_on_the_way() -> None:

@@ -130,6 +130,20 @@ def serving(
         service.close()
 
 
+@contextmanager
+def on_loopback(model: Any, limits: Limits, batch: int = 2) -> Iterator[str]:
+    """The address of a service that is ready, in a thread of this process."""
+    with serving(model, limits, batch) as (_, service):
+        server, listening = serve.Server(service), serve.listen("127.0.0.1", 0)
+        thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
+        thread.start()
+        try:
+            yield serve.address(listening)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
 def reply_to(*arguments: Any, limits: Limits | None = None, **named: Any) -> Reply:
     with serving(limits=limits) as (app, _):
         return asyncio.run(call(app, *arguments, **named))
