@@ -273,9 +273,11 @@ def report(options: argparse.Namespace, results: list[Found], cores: int) -> str
             f"--batch {options.batch} --pictures {options.pictures}`, built-in model, {cores} "
             "cores shared with the client",
             table([HEAD, *([f"--batch {found.batch}", *found.tally.row()] for found in results)]),
-            f'Images/s with batching to without: {speeds[0] / speeds[1]:.2f}. "Other numbers": a '
-            f'coefficient more than {CLOSE:g} from that of `predict`; "apart by": the largest '
-            'difference where the text is the same; "a batch": pictures in it, on average.',
+            f"With batching to without: {speeds[0] / speeds[1]:.2f} in images/s, "
+            f"{results[1].tally.cpu / results[0].tally.cpu:.2f} in images a CPU second. "
+            f'"Other numbers": a coefficient more than {CLOSE:g} from that of `predict`; '
+            '"apart by": the largest difference where the text is the same; "a batch": pictures '
+            "in it, on average.",
             *(f"{found.drained} (--batch {found.batch})." for found in results),
             table(refused),
             *lost,
