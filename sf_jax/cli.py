@@ -210,11 +210,25 @@ def _convert(arguments: list[str]) -> int:
     return conversion.main(arguments)
 
 
+def _serve(arguments: list[str]) -> int:
+    try:
+        from sf_jax import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("fastapi", "pydantic", "starlette", "uvicorn"):
+            raise
+        raise UsageError(
+            f"serve needs {error.name}, which is not installed: pip install 'sf_jax[serve]'"
+        ) from error
+    serve.main(arguments, load_model)
+    return 0
+
+
 # Commands whose arguments are read by the module that they start, imported only then.
 HANDED_ON: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "train": (_train, "run an experiment: sf-jax train builtin_model"),
     "evaluate": (_evaluate, "measure a model on rendered faces, beside all baselines"),
     "convert": (_convert, "checkpoints in and out, adapters merged, logits verified"),
+    "serve": (_serve, "answer pictures over HTTP, several at a time"),
     "bench": (_bench, "time one thing beside another, in one run"),
     "data": (_data, "render faces, import other people's data, build the dataset"),
 }

@@ -1,5 +1,6 @@
 """Any picture file a person may hand over → uint8 RGB, or one clear error."""
 
+import io
 import os
 import warnings
 from pathlib import Path
@@ -28,6 +29,10 @@ _UPRIGHT = {
 
 class ImageError(ValueError):
     """A picture that cannot be read; the message names it and says why."""
+
+
+class TooLargeError(ImageError):
+    """A picture of more pixels than are read."""
 
 
 def read_image(image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
@@ -66,9 +71,24 @@ def read_noted(
             raise ImageError(f"{name}: the file is empty")
     except OSError as error:  # no permission, or a name that no file can have
         raise ImageError(f"{name:.80}: {error.strerror or error}") from error
+    return _guarded(lambda: _open(name), name)
+
+
+def read_bytes(content: bytes, max_pixels: int, name: str = "picture") -> np.ndarray:
+    """Reads the bytes of a picture file as `read_image` reads the file.
+
+    Raises:
+      TooLargeError: it has more than `max_pixels`; said before they are decoded.
+      ImageError: empty, truncated or corrupt.
+    """
+    if not content:
+        raise ImageError(f"{name}: the file is empty")
+    return _guarded(lambda: _open(io.BytesIO(content)), name, max_pixels)[0]
+
+
+def _open(file: str | io.BytesIO) -> Image.Image:
     Image.init()
-    formats = [known for known in FORMATS if known in Image.OPEN]
-    return _guarded(lambda: Image.open(name, formats=formats), name)
+    return Image.open(file, formats=[known for known in FORMATS if known in Image.OPEN])
 
 
 def _from_array(array: np.ndarray) -> np.ndarray:
@@ -81,29 +101,32 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _guarded(open_it, name: str) -> tuple[np.ndarray, list[str]]:  # type: ignore[no-untyped-def]
+def _guarded(  # type: ignore[no-untyped-def]
+    open_it, name: str, most: int | None = None
+) -> tuple[np.ndarray, list[str]]:
     """Opens and converts; whatever a decoder raises on a damaged file becomes an ImageError."""
+    most = MAX_PIXELS if most is None else most
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, checked below, and of damaged EXIF blocks
             with open_it() as opened:
-                return _convert(opened, name)
+                return _convert(opened, name, most)
     except ImageError:
         raise
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture in a known format") from None
     except (Image.DecompressionBombError, MemoryError) as error:
-        raise ImageError(f"{name}: too large, at most {MAX_PIXELS:,} pixels are read") from error
+        raise TooLargeError(f"{name}: too large, at most {most:,} pixels are read") from error
     except Exception as error:  # decoders raise many kinds on damaged files
         raise ImageError(f"{name}: damaged or truncated: {error}") from error
 
 
-def _convert(image: Image.Image, name: str) -> tuple[np.ndarray, list[str]]:
+def _convert(image: Image.Image, name: str, most: int) -> tuple[np.ndarray, list[str]]:
     if not image.width or not image.height:
         raise ImageError(f"{name}: has no pixels")
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: {image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are read"
+    if image.width * image.height > most:
+        raise TooLargeError(
+            f"{name}: {image.width} x {image.height} pixels, at most {most:,} are read"
         )
     frames = getattr(image, "n_frames", 1) if image.format not in ("MPO", "ICO") else 1
     notes = [f"{name}: the first of {frames} frames was read"] if frames > 1 else []

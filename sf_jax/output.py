@@ -1,7 +1,11 @@
-"""Results on disk: JSON for one picture. Sequences go through `sf_jax.face.livelink.write`."""
+"""Results as JSON for one picture, on disk and on the wire.
+
+Sequences go through `sf_jax.face.livelink.write`.
+"""
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,20 +30,62 @@ def as_json(action: "FaceAction", source: str, values: np.ndarray) -> dict[str, 
     def named(numbers: np.ndarray) -> dict[str, float]:
         return {name: round(float(x), 4) for name, x in zip(NAMES, numbers, strict=True)}
 
-    words = action.rationale
     return {
         "image": source,
-        "rationale": {
-            "expression": words.expression, "movements": words.movements,
-            "emotion": words.emotion, "symmetry": words.symmetry,
-        },
+        "rationale": _fields(action),
         "text": action.text,
         "coefficients": named(values),
         "mean": named(action.coefficients),
         "answer": named(action.answer),
         "spread": named(action.spread),
         "passes": action.passes,
+    }
+
+
+def _fields(action: "FaceAction") -> dict[str, str]:
+    words = action.rationale
+    return {
+        "expression": words.expression, "movements": words.movements,
+        "emotion": words.emotion, "symmetry": words.symmetry,
     }  # fmt: skip
+
+
+def exact_json(action: "FaceAction") -> dict[str, Any]:
+    """An answer from which `from_json` makes the same `FaceAction` again, to the last bit."""
+
+    def named(numbers: np.ndarray) -> dict[str, float]:
+        return dict(zip(NAMES, map(float, numbers), strict=True))
+
+    return {
+        "rationale": _fields(action),
+        "text": action.text,
+        "coefficients": named(action.coefficients),
+        "answer": named(action.answer),
+        "spread": named(action.spread),
+        "passes": action.passes,
+    }
+
+
+def from_json(content: Mapping[str, Any]) -> "FaceAction":
+    """The answer that `exact_json` wrote.
+
+    Raises:
+      ValueError: a field or a channel is missing or of another kind; says which.
+    """
+    from sf_jax.estimator import FaceAction
+    from sf_jax.face.describe import Description
+
+    try:
+        coefficients, answer, spread = (
+            np.array([float(content[field][name]) for name in NAMES], np.float32)
+            for field in ("coefficients", "answer", "spread")
+        )
+        words, passes = Description(**content["rationale"]), dict(content["passes"])
+        return FaceAction(coefficients, spread, answer, words, str(content["text"]), passes)
+    except KeyError as error:
+        raise ValueError(f"the answer lacks {error}") from error
+    except TypeError as error:
+        raise ValueError(f"no answer of this service: {error}") from error
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

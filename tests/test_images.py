@@ -8,7 +8,14 @@ import pytest
 from PIL import Image
 
 from sf_jax import images
-from sf_jax.images import BEHIND_ALPHA, ImageError, read_image, read_noted
+from sf_jax.images import (
+    BEHIND_ALPHA,
+    ImageError,
+    TooLargeError,
+    read_bytes,
+    read_image,
+    read_noted,
+)
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +198,34 @@ def test_pillows_own_bound_speaks_as_ours(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ImageError, match=r"large\.png: too large"):
         read_image(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize("kind", ["turned.jpg", "vast.jpg", "deep.png", "turned.tif", "clear.png"])
+def test_bytes_are_read_as_their_file_is(tmp_path: Path, colour: np.ndarray, kind: str) -> None:
+    picture, exif = Image.fromarray(colour), Image.Exif()
+    if kind.startswith("turned"):
+        exif[0x0112] = 6
+    elif kind.startswith("vast"):
+        picture = picture.resize((4200, 4100))
+    elif kind.startswith("deep"):
+        picture = Image.fromarray(colour[..., 2].astype(np.uint16) * 257)
+    else:
+        picture.putalpha(Image.fromarray(colour[..., 0]))
+    picture.save(tmp_path / kind, exif=exif)
+    read = read_bytes((tmp_path / kind).read_bytes(), 50_000_000)
+    np.testing.assert_array_equal(read, read_image(tmp_path / kind))
+
+
+def test_bytes_of_too_many_pixels_are_refused_before_decoding(
+    colour: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = encoded(colour, "PNG")
+    assert read_bytes(content, 256 * 192).shape == (192, 256, 3)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(TooLargeError, match=r"picture: 256 x 192 pixels, at most 49,151 are read"):
+        read_bytes(content, 256 * 192 - 1)
+    with pytest.raises(ImageError, match="picture: the file is empty"):
+        read_bytes(b"", 1000)
 
 
 def encoded(colour: np.ndarray, kind: str) -> bytes:
