@@ -30,12 +30,9 @@ class Options:
     max_words: int | None = None
 
 
-def group(options: Options) -> Hashable | None:
-    """What the pictures of one batch must agree in; None where a picture must go alone.
-
-    A sample depends on its place in the batch, so only greedy answers share one.
-    """
-    return None if options.temperature > 0 else (options.words, options.max_words)
+def group(options: Options) -> Hashable:
+    """What the pictures of one batch must agree in: the rest belongs to each of them."""
+    return options.words, options.max_words
 
 
 def answer_batch(
@@ -44,8 +41,9 @@ def answer_batch(
     """The answers to pictures of one `group`, each as if it were alone."""
     first = options[0]
     return model.predict_batch(
-        pictures, words=first.words, temperature=first.temperature, seed=first.seed,
-        max_words=first.max_words,
+        pictures, words=first.words, max_words=first.max_words,
+        temperature=[asked.temperature for asked in options],
+        seed=[asked.seed for asked in options],
     )  # fmt: skip
 
 
@@ -134,7 +132,7 @@ class Batcher:
             if not self._jobs:
                 return None
             ends = self._jobs[0].since + self._wait
-            while len(self._chosen()) < self._most() and not self._closing:
+            while len(self._chosen()) < self._batch and not self._closing:
                 left = ends - time.monotonic()
                 if left <= 0:
                     break
@@ -144,14 +142,11 @@ class Batcher:
             self._jobs = deque(job for job in self._jobs if id(job) not in taken)
         return [job for job in jobs if job.future.set_running_or_notify_cancel()]
 
-    def _most(self) -> int:
-        return 1 if group(self._jobs[0].options) is None else self._batch
-
     def _chosen(self) -> list[_Job]:
         """The longest waiting job, and those behind it that may go with it."""
         key = group(self._jobs[0].options)
         alike = [job for job in self._jobs if group(job.options) == key]
-        return alike[: self._most()]
+        return alike[: self._batch]
 
     def _run(self, jobs: list[_Job]) -> None:
         """Answers a batch. If it fails, each goes alone, so that one harms no other."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # the estimator brings jax, which writing a file does not nee
     from sf_jax.estimator import FaceAction
 
 
+NUMBERS = ("coefficients", "answer", "spread", "entropy", "log_likelihood")  # of each channel
+
+
 def as_json(action: "FaceAction", source: str, values: np.ndarray) -> dict[str, Any]:
     """Everything known of one picture.
 
@@ -38,6 +41,8 @@ def as_json(action: "FaceAction", source: str, values: np.ndarray) -> dict[str, 
         "mean": named(action.coefficients),
         "answer": named(action.answer),
         "spread": named(action.spread),
+        "entropy": named(action.entropy),
+        "log_likelihood": named(action.log_likelihood),
         "passes": action.passes,
     }
 
@@ -53,17 +58,14 @@ def _fields(action: "FaceAction") -> dict[str, str]:
 def exact_json(action: "FaceAction") -> dict[str, Any]:
     """An answer from which `from_json` makes the same `FaceAction` again, to the last bit."""
 
-    def named(numbers: np.ndarray) -> dict[str, float]:
-        return dict(zip(NAMES, map(float, numbers), strict=True))
-
-    return {
-        "rationale": _fields(action),
-        "text": action.text,
-        "coefficients": named(action.coefficients),
-        "answer": named(action.answer),
-        "spread": named(action.spread),
-        "passes": action.passes,
+    numbers = {
+        field: dict(zip(NAMES, map(float, getattr(action, field)), strict=True))
+        for field in NUMBERS
     }
+    return {
+        "rationale": _fields(action), "text": action.text, **numbers,
+        "passes": action.passes, "words": action.words.tolist(),
+    }  # fmt: skip
 
 
 def from_json(content: Mapping[str, Any]) -> "FaceAction":
@@ -76,12 +78,14 @@ def from_json(content: Mapping[str, Any]) -> "FaceAction":
     from sf_jax.face.describe import Description
 
     try:
-        coefficients, answer, spread = (
-            np.array([float(content[field][name]) for name in NAMES], np.float32)
-            for field in ("coefficients", "answer", "spread")
-        )
-        words, passes = Description(**content["rationale"]), dict(content["passes"])
-        return FaceAction(coefficients, spread, answer, words, str(content["text"]), passes)
+        numbers = {
+            field: np.array([float(content[field][name]) for name in NAMES], np.float32)
+            for field in NUMBERS
+        }
+        return FaceAction(
+            rationale=Description(**content["rationale"]), text=str(content["text"]),
+            passes=dict(content["passes"]), words=np.array(content["words"], np.int32), **numbers,
+        )  # fmt: skip
     except KeyError as error:
         raise ValueError(f"the answer lacks {error}") from error
     except TypeError as error:

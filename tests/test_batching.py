@@ -88,13 +88,13 @@ def test_only_what_agrees_in_words_and_cap_goes_together(model: Gated, batcher: 
     assert [set(options) for _, options in model.batches[1:]] == [{Options()}, {mute}, {short}]
 
 
-def test_sampled_answers_go_alone(model: Gated, batcher: Batcher) -> None:
+def test_sampled_answers_share_a_batch(model: Gated, batcher: Batcher) -> None:
     occupied(model, batcher)
     asked = [Options(temperature=1.0, seed=3), Options(), Options(temperature=1.0, seed=3)]
     futures = [batcher.submit(picture(i), options) for i, options in enumerate(asked, 1)]
     model.open()
     assert [future.result(FOREVER) for future in futures] == [10, 20, 30]
-    assert model.shown() == [[0], [1], [2], [3]]
+    assert model.shown() == [[0], [1, 2, 3, 3]]
 
 
 def test_a_picture_that_fails_fails_alone(model: Gated, batcher: Batcher) -> None:
@@ -158,4 +158,4 @@ def test_options_reach_the_model() -> None:
 
     options = Options(words=False, temperature=0.5, seed=7, max_words=9)
     (called,) = answer_batch(Model(), [picture(1)], [options])  # type: ignore[arg-type]
-    assert called == {"words": False, "temperature": 0.5, "seed": 7, "max_words": 9}
+    assert called == {"words": False, "temperature": [0.5], "seed": [7], "max_words": 9}

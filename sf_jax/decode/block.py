@@ -23,6 +23,9 @@ from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
 
 
+LEAD = 2  # tokens that may have to be fed before a block
+
+
 @struct.dataclass
 class Block:
     """The slots of a block.
@@ -308,6 +311,24 @@ def scores_at_steps(
     return jnp.where(allowed, scores, -jnp.inf), known
 
 
+def pass_widths(program: SlotProgram, widths: tuple[int, ...]) -> tuple[int, ...]:
+    """The widths of passes that are possible, ascending; the last takes lead and block whole."""
+    size = LEAD + program.longest
+    least = 2 + program.path.shape[-1]  # a root and the longest way to a node, and one to go on
+    return (*sorted({max(width, least) for width in widths if width < size}), size)
+
+
+def spare_places(program: SlotProgram, widths: tuple[int, ...], batch: int) -> int:
+    """Places of a cache that passes may write to behind the block's end.
+
+    A single row's pass is at most a step wider than what remains; of several rows one may be near
+    its end while another asks for the widest pass.
+    """
+    sizes = pass_widths(program, widths)
+    steps = [wide - narrow for narrow, wide in zip((0, *sizes), sizes, strict=False)]
+    return max(steps) if batch == 1 else sizes[-1]
+
+
 def fill_drafted(
     weights: Weights, state: State, before: Lead, program: SlotProgram, draft: Int[Array, "B C"],
     sampling: Sampling, config: Config, widths: tuple[int, ...], growth: int,
@@ -321,9 +342,8 @@ def fill_drafted(
         fewer than all that remain. The first looks at all.
     """
     batch, count = draft.shape
-    size = before.tokens.shape[1] + program.longest
-    least = 2 + program.path.shape[-1]  # a root and the longest way to a node, and one to go on
-    sizes = (*sorted({max(w, least) for w in widths if w < size}), size)
+    sizes = pass_widths(program, widths)
+    size = sizes[-1]
     added = _noise_behind(before, program, sampling)
     zeros = jnp.zeros(batch, jnp.int32)
     roots = jnp.zeros((batch, count, program.symbols.shape[0]), jnp.float32)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from sf_jax.decode.block import fill_drafted, fill_slots, lead
+from sf_jax.decode.block import LEAD, fill_drafted, fill_slots, lead, spare_places
 from sf_jax.decode.drafts import Draft
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram
@@ -95,8 +95,8 @@ def generate(
     """
     batch, length = rows.input_ids.shape
     before = 0 if prefix is None else prefix.segments.shape[1]
-    longest = (max_words if words else 0) + 2 + program.longest
-    spare = max(plan.words, 2 + program.longest)
+    longest = (max_words if words else 0) + LEAD + program.longest
+    spare = max(plan.words, spare_places(program, plan.block, batch))
     if program.branches is not None:
         spare = max(spare, program.branches.tokens.shape[-1])
     state = prefill(weights, rows, patches, before + length + longest + spare, config, prefix)

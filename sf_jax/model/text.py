@@ -17,7 +17,7 @@ from sf_jax.model.config import TextConfig
 from sf_jax.model.linear import apply, linear, output_major
 from sf_jax.model.norms import rms_norm
 from sf_jax.model.vision import rotate_half
-from sf_jax.model.weights import TextLayer, TextWeights
+from sf_jax.model.weights import JoinedLayer, TextLayer, TextWeights
 
 
 @struct.dataclass
@@ -58,9 +58,10 @@ def _rope(positions: Int[Array, "3 B T"], config: TextConfig) -> tuple[Array, Ar
         axis[offset : 3 * config.mrope_section[offset] : 3] = offset
     frequencies = config.rope_theta ** (-np.arange(half, dtype=np.float32) / half)
     chosen = jnp.moveaxis(positions, 0, -1)[..., axis].astype(jnp.float32)
-    angles = chosen * frequencies
-    angles = jnp.concatenate([angles, angles], -1)[:, :, None]
-    return jnp.cos(angles), jnp.sin(angles)
+    angles = (chosen * frequencies)[:, :, None]
+    # Doubled last: a compiler for CPUs would compute what stands before anew for every head.
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    return jnp.concatenate([cos, cos], -1), jnp.concatenate([sin, sin], -1)
 
 
 def _append(store: Array, new: Array, length: Int[Array, " B"]) -> Array:
@@ -71,7 +72,7 @@ def _append(store: Array, new: Array, length: Int[Array, " B"]) -> Array:
 
 def _layer(
     x_BTD: Array,
-    layer: TextLayer,
+    layer: TextLayer | JoinedLayer,
     kv: tuple[Array, Array] | None,
     context: "_Context",
 ) -> tuple[Array, tuple[Array, Array] | None]:
@@ -79,9 +80,7 @@ def _layer(
     cos, sin = context.rope
     heads = (*x_BTD.shape[:2], -1, config.head_dim)
     normed = rms_norm(x_BTD, layer.input_norm, config.rms_norm_eps)
-    q = apply(layer.q, normed, dtype).reshape(heads)
-    k = apply(layer.k, normed, dtype).reshape(heads)
-    v = apply(layer.v, normed, dtype).reshape(heads)
+    q, k, v = (part.reshape(heads) for part in _projected(layer, normed, context))
     q = rms_norm(q, layer.q_norm, config.rms_norm_eps)
     k = rms_norm(k, layer.k_norm, config.rms_norm_eps)
     q = (q * cos + rotate_half(q) * sin).astype(x_BTD.dtype)
@@ -97,9 +96,21 @@ def _layer(
     )  # fmt: skip
     x_BTD = x_BTD + apply(layer.o, rearrange(mixed, "b t n h -> b t (n h)"), dtype)
     normed = rms_norm(x_BTD, layer.post_norm, config.rms_norm_eps)
-    gate = jax.nn.silu(apply(layer.gate, normed, dtype))
-    up = apply(layer.up, normed, dtype)
-    return x_BTD + apply(layer.down, gate * up, dtype), kv
+    if isinstance(layer, JoinedLayer):
+        gate, up = jnp.split(apply(layer.gate_up, normed, dtype), 2, -1)
+    else:
+        gate, up = apply(layer.gate, normed, dtype), apply(layer.up, normed, dtype)
+    return x_BTD + apply(layer.down, jax.nn.silu(gate) * up, dtype), kv
+
+
+def _projected(layer: TextLayer | JoinedLayer, normed: Array, context: "_Context") -> list[Array]:
+    """Queries, keys and values, heads not yet apart."""
+    if not isinstance(layer, JoinedLayer):
+        return [apply(linear, normed, context.dtype) for linear in (layer.q, layer.k, layer.v)]
+    queries = context.config.num_attention_heads * context.config.head_dim
+    keys = context.config.num_key_value_heads * context.config.head_dim
+    joined = apply(layer.qkv, normed, context.dtype)
+    return jnp.split(joined, [queries, queries + keys], -1)
 
 
 @struct.dataclass

@@ -110,8 +110,9 @@ def _rope(patches: Patches, head_dim: int) -> tuple[Array, Array]:
     frequencies = ROPE_THETA ** (-jnp.arange(quarter, dtype=jnp.float32) / quarter)
     rows = patches.rows[..., None] * frequencies
     columns = patches.columns[..., None] * frequencies
-    angles = jnp.concatenate([rows, columns, rows, columns], -1)[:, :, None]
-    return jnp.cos(angles), jnp.sin(angles)
+    angles = jnp.concatenate([rows, columns], -1)[:, :, None]
+    cos, sin = jnp.cos(angles), jnp.sin(angles)  # doubled last, as in `text`
+    return jnp.concatenate([cos, cos], -1), jnp.concatenate([sin, sin], -1)
 
 
 def rotate_half(x: Array) -> Array:

@@ -56,6 +56,9 @@ class Linear:
     bias: Any = None
 
 
+SMALL = 2**20  # values of a weight matrix, from which on it is large
+
+
 @struct.dataclass
 class OutputMajorLinear:
     """A linear whose weight lies [O, I], as a CPU multiplies few rows fastest by."""
@@ -102,6 +105,20 @@ class TextLayer:
     post_norm: Norm
     gate: Linear
     up: Linear
+    down: Linear
+
+
+@struct.dataclass
+class JoinedLayer:
+    """A `TextLayer` whose products over the same input are one: fewer and larger products."""
+
+    input_norm: Norm
+    qkv: Linear
+    q_norm: Norm
+    k_norm: Norm
+    o: Linear
+    post_norm: Norm
+    gate_up: Linear
     down: Linear
 
 
@@ -249,10 +266,12 @@ def initialise(config: Config, seed: int, dtype: Any = jnp.float32) -> Weights:
 
 
 def unstack_layers(weights: Weights, consume: bool = False) -> Weights:
-    """Turns the stacked text layers into a tuple of layers with output-major linears.
+    """Turns the stacked text layers into a tuple of layers, laid out as a CPU multiplies fastest.
 
     A scan copies each layer's weights out of the stack at every pass; for passes of a few tokens
-    on a CPU that costs more than the pass, so decoding there loops over a tuple instead.
+    on a CPU that costs more than the pass, so decoding there loops over a tuple instead. Large
+    weights, and those in low precision, become output-major. Small ones stay as they are and are
+    joined: of a small product most is overhead.
 
     Args:
       consume: free each stack once it is split, so that never more than one exists twice; the
@@ -269,11 +288,30 @@ def unstack_layers(weights: Weights, consume: bool = False) -> Weights:
     def unstack(node: Any) -> list[Any]:
         if not isinstance(node, Linear):
             return split(node, matrix=False)
-        matrices = split(node.weight, matrix=True)
+        small = node.weight[0].size < SMALL and node.weight.dtype == jnp.float32
+        matrices = split(node.weight, matrix=not small)
         biases = [None] * len(matrices) if node.bias is None else split(node.bias, matrix=False)
-        return [OutputMajorLinear(*pair) for pair in zip(matrices, biases, strict=True)]
+        kind = Linear if small else OutputMajorLinear
+        return [kind(*pair) for pair in zip(matrices, biases, strict=True)]
 
     nodes, tree = jax.tree.flatten(weights.text.layers, is_leaf=lambda n: isinstance(n, Linear))
     layers = zip(*map(unstack, nodes), strict=True)
-    unstacked = tuple(jax.tree.unflatten(tree, layer) for layer in layers)
+    unstacked = tuple(_joined(jax.tree.unflatten(tree, layer)) for layer in layers)
     return replace(weights, text=replace(weights.text, layers=unstacked))
+
+
+def _joined(layer: TextLayer) -> TextLayer | JoinedLayer:
+    """A layer of plain linears with those over the same input joined; others as they are."""
+    attention, feed_forward = (layer.q, layer.k, layer.v), (layer.gate, layer.up)
+    if not all(isinstance(linear, Linear) for linear in attention + feed_forward):
+        return layer
+
+    def join(linears: tuple[Linear, ...]) -> Linear:
+        biases = [linear.bias for linear in linears]
+        bias = None if biases[0] is None else jnp.concatenate(biases)
+        return Linear(jnp.concatenate([linear.weight for linear in linears], 1), bias)
+
+    return JoinedLayer(
+        layer.input_norm, join(attention), layer.q_norm, layer.k_norm, layer.o, layer.post_norm,
+        join(feed_forward), layer.down,
+    )  # fmt: skip

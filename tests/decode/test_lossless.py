@@ -156,7 +156,7 @@ def test_a_verifier_that_lets_one_wrong_draft_pass_is_caught(
 
 
 TOY = Schema(("a", "b", "c"), (0.0, -0.1, 0.9), (0.3, 0.1, 1.1), paragraphs=True)
-DRAWS, BATCH = 200_000, 2_000
+DRAWS, BATCH = 20_000, 500  # `python -m tests.decode_checks` draws ten times as many
 
 
 def test_samples_follow_the_joint_distribution(small, digits, pictures) -> None:
