@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sf_jax.decode.prompt import NUMBERS_ONLY, WITH_WORDS, Rows, prompt_ids, rows
 from sf_jax.decode.program import SlotProgram, compile_program
+from sf_jax.decode.prompt import NUMBERS_ONLY, WITH_WORDS, Rows, prompt_ids, rows
 from sf_jax.decode.schema import Schema
 from sf_jax.decode.tokenizer import IM_END, Tokenizer
 from sf_jax.face.describe import describe

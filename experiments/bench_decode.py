@@ -45,7 +45,9 @@ SEED = 0
 DISTURBED = 1.5  # answers differ in length by less
 
 # Our ways to decode: name → arguments of `Model.predict`.
-OURS: dict[str, dict[str, Any]] = {"sequential": {}}
+OURS: dict[str, dict[str, Any]] = {
+    "drafted": {"decoding": "drafted"}, "sequential": {"decoding": "sequential"},
+}  # fmt: skip
 
 # Theirs. "plain, compiled" is left out: on a CPU it has been slower than the same uncompiled.
 FULL = ["plain", "plain, dynamic", "dfa"]
@@ -65,14 +67,8 @@ def pictures(count: int) -> list[np.ndarray]:
 
 def slot_tokens(program: Any) -> tuple[list[list[int]], list[list[list[int]]]]:
     """The tokens before each slot, and those of each value that may stand in it."""
-    slots = range(len(program.nodes))
-    forced = [program.forced[i][program.forced_real[i] == 1].tolist() for i in slots]
-    values = [
-        [tokens[real == 1].tolist() for tokens, real, ok in zip(
-            program.value_tokens[i], program.value_real[i], program.valid[i], strict=True) if ok]
-        for i in slots
-    ]  # fmt: skip
-    return forced, values
+    slots = range(len(program.kind))
+    return [program.before(i) for i in slots], [program.spelling(i) for i in slots]
 
 
 def grammar(schema: Any, program: Any) -> dict[str, Any]:
@@ -94,13 +90,8 @@ def answer(model: Any, image: np.ndarray, cap: int) -> dict[str, list[int]]:
     """Token ids of our answer: the words with the blank line behind them, and the block."""
     import jax
 
-    from sf_jax.decode.generate import generate
-
-    rows, patches = model.inputs([image])
-    said = jax.device_get(
-        generate(model.weights, rows, patches, model.program, jax.random.key(0), model.config, cap)
-    )
-    program = jax.device_get(model.program)
+    said = jax.device_get(model.generate(*model.inputs([image]), max_words=cap))
+    program = model.program
     words = said.words[0, : said.words_length[0]].tolist()
     if said.cut[0] or not program.block_ends_words:
         words.append(int(program.end_of_words))
@@ -110,18 +101,16 @@ def answer(model: Any, image: np.ndarray, cap: int) -> dict[str, list[int]]:
 def write_job(folder: Path, model: Any, checkpoint: Path, images: list[np.ndarray],
               answers: list[dict[str, list[int]]], cap: int, modes: list[str]) -> None:  # fmt: skip
     """What the other side needs: `job.json` and `job.npz`."""
-    import jax
-
     arrays: dict[str, Any] = {}
     for i, image in enumerate(images):
-        rows, patches = model.inputs([image])
+        rows, patches, _ = model.inputs([image])
         fitted = model.processor.fit(image)
         side = model.processor.patch_size
         arrays[f"input_ids_{i}"] = np.asarray(rows.input_ids[0][rows.segments[0] == 1])
         arrays[f"pixel_values_{i}"] = np.asarray(patches.pixels[0][patches.segments[0] == 1])
         grid = [1, fitted.shape[0] // side, fitted.shape[1] // side]
         arrays[f"image_grid_thw_{i}"] = np.array([grid])
-    job = grammar(model.schema, jax.device_get(model.program)) | {
+    job = grammar(model.schema, model.program) | {
         "checkpoint": str(checkpoint.resolve()), "dtype": model.config.product_dtype,
         "threads": THREADS, "cap": cap, "answers": answers, "modes": modes,
     }  # fmt: skip
@@ -136,12 +125,12 @@ def given_words(model: Any, images: list[np.ndarray], answers: list[dict]) -> li
     plain = [model.inputs([image]) for image in images]
     prompts = [
         made.input_ids[0][made.segments[0] == 1].tolist() + answer["words"]
-        for (made, _), answer in zip(plain, answers, strict=True)
+        for (made, _, _), answer in zip(plain, answers, strict=True)
     ]
     longest = max(map(len, prompts))
     side = model.processor.patch_size * model.processor.merge_size
     out = []
-    for image, prompt, (made, patches) in zip(images, prompts, plain, strict=True):
+    for image, prompt, (made, patches, _) in zip(images, prompts, plain, strict=True):
         fitted = model.processor.fit(image)
         grid = fitted.shape[0] // side, fitted.shape[1] // side
         merged = made.image_places.shape[1]
@@ -152,30 +141,19 @@ def given_words(model: Any, images: list[np.ndarray], answers: list[dict]) -> li
 
 def block_call(model: Any, **how: Any) -> Callable[[Any, Any], Any]:
     """The block alone: what `generate` does without words is to begin with the slots."""
-    import jax
-
-    from sf_jax.decode.generate import generate
-
-    def call(row: Any, patches: Any) -> Any:
-        return generate(
-            model.weights, row, patches, model.program, jax.random.key(0), model.config, 1,
-            words=False, **how,
-        )  # fmt: skip
-
-    return call
+    return partial(model.generate, words=False, **how)
 
 
 def prefill_call(model: Any) -> Callable[[Any, Any], Any]:
     """Picture, prompt and words read, and the likeliest next token."""
     import jax
 
-    from sf_jax.decode.generate import _prefill
+    from sf_jax.decode.state import prefill
     from sf_jax.model import text
 
     @jax.jit
     def call(weights: Any, row: Any, patches: Any) -> Any:
-        key = jax.random.key(0)
-        state = _prefill(weights, row, patches, row.input_ids.shape[1], key, model.config)
+        state = prefill(weights, row, patches, row.input_ids.shape[1], model.config)
         scores = text.logits(weights.text, state.last, dtype=model.config.product_dtype)
         return scores.argmax(-1)
 
@@ -233,7 +211,7 @@ def check_block(model: Any, given: list[tuple], answers: list[dict]) -> None:
     """The block alone must be that of the whole answer, or the two would not do the same work."""
     import jax
 
-    call, program = block_call(model), jax.device_get(model.program)
+    call, program = block_call(model), model.program
     for (row, patches), known in zip(given, answers, strict=True):
         choices = jax.device_get(call(row, patches)).choices[0]
         if program.answer(choices) != known["block"]:

@@ -159,7 +159,7 @@ class Model:
         """
         return self.predict_batch(
             [image], words=words, temperature=temperature, seed=seed, messages=messages,
-            max_words=max_words, decoding=decoding, previous=previous and [previous],
+            max_words=max_words, decoding=decoding, previous=None if previous is None else [previous],
         )[0]  # fmt: skip
 
     def predict_batch(
@@ -181,24 +181,50 @@ class Model:
         """
         if not images:
             return []
+        inputs = self.inputs([read_image(image) for image in images], words, messages)
+        generated = self.generate(
+            *inputs, words=words, temperature=temperature, seed=seed, max_words=max_words,
+            decoding=decoding, previous=previous,
+        )  # fmt: skip
+        return list(self._actions(jax.device_get(generated), words))
+
+    def generate(
+        self,
+        prompt: Rows,
+        patches: vision.Patches,
+        prefix: Cache | None = None,
+        *,
+        words: bool = True,
+        temperature: float | Sequence[float] = 0.0,
+        seed: int | Sequence[int] = 0,
+        max_words: int | None = None,
+        decoding: str = "drafted",
+        previous: Sequence[FaceAction | None] | None = None,
+    ) -> Generated:
+        """What `predict_batch` does with what `inputs` made: one compiled call, left running.
+
+        Raises:
+          ValueError: an argument is out of range.
+        """
         if decoding not in DECODINGS:
             raise ValueError(f"decoding is {decoding!r}, expected one of {DECODINGS}")
         if max_words is not None and max_words < 1:
             raise ValueError(f"max_words is {max_words}, expected 1 or more")
-        cap = max_words or (MAX_WORDS_OF_OTHERS if self.instructed else MAX_WORDS)
-        prompt, patches, prefix = self.inputs(
-            [read_image(image) for image in images], words, messages
-        )
+        cap, count = max_words or self.max_words, len(prompt.input_ids)
         program, phrases = self._on_device
         plan = SEQUENTIAL if decoding == "sequential" else self.plan
         if phrases is None and previous is None:
             plan = replace(plan, words=1)
-        draft = self._draft(previous or [None] * len(images), cap)
-        generated = generate(
-            self.weights, prompt, patches, program, replace(draft, phrases=phrases),
-            _sampling(temperature, seed, len(images)), self.config, plan, cap, words, prefix,
+        draft = replace(self._draft(previous or [None] * count, cap), phrases=phrases)
+        return generate(
+            self.weights, prompt, patches, program, draft, _sampling(temperature, seed, count),
+            self.config, plan, cap, words, prefix,
         )  # fmt: skip
-        return list(self._actions(jax.device_get(generated), words))
+
+    @property
+    def max_words(self) -> int:
+        """The cap on the tokens of the rationale where none is asked for."""
+        return MAX_WORDS_OF_OTHERS if self.instructed else MAX_WORDS
 
     def _draft(self, previous: Sequence[FaceAction | None], cap: int) -> Draft:
         """Answers like those before; at rest where there are none."""

@@ -78,29 +78,36 @@ class Reader:
     def _cropped(self, picture: np.ndarray, cropper: Cropper) -> tuple[np.ndarray, bool]:
         return cropper(picture) if self.options.crop else (picture, True)
 
-    def _predict(self, picture: np.ndarray, messages: Messages | None) -> FaceAction:
+    def _predict(
+        self, picture: np.ndarray, messages: Messages | None, previous: FaceAction | None = None
+    ) -> FaceAction:
         options = self.options
         return self.model.predict(
             picture, words=options.words, temperature=options.temperature, seed=options.seed,
-            messages=messages, max_words=options.max_words,
+            messages=messages, max_words=options.max_words, previous=previous,
         )  # fmt: skip
 
     def _numbers(self, action: FaceAction) -> np.ndarray:
         return action.answer if self.options.values == "answer" else action.coefficients
 
     def read(
-        self, picture: np.ndarray, cropper: Cropper, messages: Messages | None = None
+        self,
+        picture: np.ndarray,
+        cropper: Cropper,
+        messages: Messages | None = None,
+        previous: FaceAction | None = None,
     ) -> tuple[np.ndarray, FaceAction, np.ndarray, bool]:
         """The picture as the model saw it, the action, the numbers, whether a face was found.
 
         Args:
           messages: the conversation to answer; None means the prompt of the options.
+          previous: of the frame before, which makes this one faster to read.
 
         Raises:
           ImageError: the picture's shape is absurd.
         """
         picture, found = self._cropped(picture, cropper)
-        action = self._predict(picture, messages or self.options.prompt)
+        action = self._predict(picture, messages or self.options.prompt, previous)
         numbers = self._numbers(action)
         if self.neutral is not None:
             numbers = remove_neutral(numbers, self.neutral)
@@ -201,8 +208,9 @@ def predict_video(reader: Reader, file: Path, name: str) -> None:
     smooth = OneEuro(opened.fps) if options.smooth else None
     cropper, rows, found = Cropper(every=SEARCH_EVERY), [], 0
     sheet: tuple[np.ndarray, Any] | None = None
+    action: FaceAction | None = None
     for number, frame in enumerate(tqdm(opened.frames(), total=opened.count, unit="frame")):
-        seen, action, numbers, ok = reader.read(frame, cropper)
+        seen, action, numbers, ok = reader.read(frame, cropper, previous=action)
         rows.append(numbers if smooth is None else smooth(numbers))
         found += ok
         if sheet is None or number == opened.count // 2:  # the stated count may be too high

@@ -22,7 +22,6 @@ from sf_jax.model import text
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
 
-
 LEAD = 2  # tokens that may have to be fed before a block
 
 
@@ -73,9 +72,7 @@ def _narrowed(
     return alive & (~real[..., None] | (passing & (symbols == taken[..., None])))
 
 
-def _noise_behind(
-    before: Lead, program: SlotProgram, sampling: Sampling
-) -> Float[Array, "B X U"]:
+def _noise_behind(before: Lead, program: SlotProgram, sampling: Sampling) -> Float[Array, "B X U"]:
     """For choosing the token behind each token of lead and block."""
     size = before.tokens.shape[1] + program.longest
     return noise(sampling, before.first[:, None] + jnp.arange(1, size + 1), program.symbols)
@@ -134,7 +131,9 @@ def fill_slots(
     carry = (state, pending, before.length, jnp.zeros(batch, jnp.int32))
     (state, _, _, passes), (choices, roots) = jax.lax.scan(fill, carry, slots)
     count = len(program.kind)
-    positions = count * (width + program.forced.shape[1]) + (passes - count) * program.path.shape[-1]
+    positions = (
+        count * (width + program.forced.shape[1]) + (passes - count) * program.path.shape[-1]
+    )
     choices = choices.swapaxes(0, 1).astype(jnp.int32)
     return state, Block(choices, roots.swapaxes(0, 1), passes, positions)
 
@@ -357,9 +356,7 @@ def fill_drafted(
 
     def at_width(progress: _Progress, number: int) -> _Progress:
         def verify(progress: _Progress) -> _Progress:
-            return _verify(
-                weights, progress, before, program, added, config, sizes[number], growth
-            )
+            return _verify(weights, progress, before, program, added, config, sizes[number], growth)
 
         return jax.lax.while_loop(lambda p: chosen(p) == number, verify, progress)
 

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 
 from sf_jax.decode.block import LEAD, fill_drafted, fill_slots, lead, spare_places

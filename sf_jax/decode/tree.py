@@ -62,7 +62,7 @@ def _branch_scores(
     program: SlotProgram, config: Config,
 ) -> Float[Array, "B E U"]:  # fmt: skip
     """One pass over branches, written behind the answer; `roots` are places in the answer."""
-    rows, count = roots.shape
+    _rows, count = roots.shape
     slot = jnp.minimum(branches.slot, count - 1)
     ordinals = roots[:, slot] + branches.depth
     tokens = jnp.broadcast_to(branches.tokens, ordinals.shape)
@@ -72,9 +72,7 @@ def _branch_scores(
     return text.logits(weights.text, states, program.symbols, config.product_dtype)
 
 
-def _mask(
-    state: State, roots: Int[Array, "B E"], branches: Branches
-) -> Bool[Array, "B E S"]:
+def _mask(state: State, roots: Int[Array, "B E"], branches: Branches) -> Bool[Array, "B E S"]:
     """Which places of the cache each token of the branches sees."""
     places = jnp.arange(state.cache.segments.shape[1])
     answer = places < (state.prompt + roots)[..., None]

@@ -9,8 +9,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from sf_jax.decode.prompt import Rows
 from sf_jax.decode.program import SlotProgram
+from sf_jax.decode.prompt import Rows
 from sf_jax.model import text, vision, vlm
 from sf_jax.model.config import Config
 from sf_jax.model.weights import TextWeights, Weights

@@ -42,7 +42,7 @@ def textured() -> list[np.ndarray]:
 def test_the_built_in_model_is_the_same_there(theirs: dict, number: int) -> None:
     """Ids, pixels, and logits at every place of the prompt."""
     model = estimator.load()
-    rows, patches = model.inputs([textured()[number]])
+    rows, patches, _ = model.inputs([textured()[number]])
     found = {name: theirs[f"picture_{number}/{name}"] for name in
              ("input_ids", "pixel_values", "image_grid_thw", "logits")}  # fmt: skip
     assert rows.input_ids[0][rows.segments[0] == 1].tolist() == found["input_ids"][0].tolist()

@@ -84,9 +84,7 @@ class Tiny:
             config, text=language, image_token_id=ids[0], vision_start_token_id=ids[1],
             vision_end_token_id=ids[2],
         )  # fmt: skip
-        weights = jax.tree.map(
-            lambda x: x * scale if x.ndim > 1 else x, initialise(config, seed)
-        )
+        weights = jax.tree.map(lambda x: x * scale if x.ndim > 1 else x, initialise(config, seed))
         program = compile_program(schema, words, language.vocab_size)
         return cls(config, unstack_layers(weights), words, program)
 
@@ -111,9 +109,17 @@ class Tiny:
         )
         return jax.device_get(
             generate(
-                self.weights, rows, patches, self.program, draft, sampling, self.config, plan,
-                max_words, speak,
-            )  # fmt: skip
+                self.weights,
+                rows,
+                patches,
+                self.program,
+                draft,
+                sampling,
+                self.config,
+                plan,
+                max_words,
+                speak,
+            )
         )
 
     def reference(
@@ -133,9 +139,15 @@ class Tiny:
         rows, patches = self.inputs(pictures, speak)
         return jax.device_get(
             score(
-                self.weights, rows, patches, self.program,
-                *scored_words(self.program, made, speak), made.choices, sampling, self.config,
-            )  # fmt: skip
+                self.weights,
+                rows,
+                patches,
+                self.program,
+                *scored_words(self.program, made, speak),
+                made.choices,
+                sampling,
+                self.config,
+            )
         )
 
 

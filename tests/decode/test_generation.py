@@ -12,7 +12,7 @@ from data_pipelines.sequences import vocabulary_texts
 from experiments.bench_checkpoint import make_tokenizer
 from sf_jax.decode import prompt, tokenizer
 from sf_jax.decode.drafts import Draft
-from sf_jax.decode.generate import SEQUENTIAL, Plan, generate
+from sf_jax.decode.generate import Plan, generate
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import compile_program
 from sf_jax.estimator import SCHEMA
@@ -132,7 +132,9 @@ def test_a_batch_changes_nothing(config, weights, words, program, pictures) -> N
         alone, _, _ = run(config, weights, words, program, [picture])
         assert (alone.words[0] == together.words[row]).all()
         assert (alone.choices[0] == together.choices[row]).all()
-        np.testing.assert_allclose(np.exp(alone.log_probabilities)[0], np.exp(together.log_probabilities)[row], atol=2e-5)
+        np.testing.assert_allclose(
+            np.exp(alone.log_probabilities)[0], np.exp(together.log_probabilities)[row], atol=2e-5
+        )
     assert len({tuple(choices) for choices in together.choices}) > 1
 
 

@@ -104,9 +104,7 @@ def test_phrases_change_passes_alone(models, pictures) -> None:
     tiny, drawn = models["symbols"], sampling(3)
     plain = tiny.answer(pictures, drawn)
     ends = int(np.argmax(tiny.program.ends))
-    spoken = [
-        [*plain.words[row, : plain.words_length[row]].tolist(), ends] for row in range(3)
-    ]
+    spoken = [[*plain.words[row, : plain.words_length[row]].tolist(), ends] for row in range(3)]
     rest = np.zeros_like(plain.choices)
     draft = Draft(np.zeros((3, 2), np.int32), rest, learn_phrases(spoken))
     guessed = tiny.answer(pictures, drawn, draft=draft)
@@ -133,9 +131,7 @@ def test_a_batch_changes_nothing(models, pictures) -> None:
             assert (alone.choices[0] == together.choices[row]).all()
 
 
-def test_a_verifier_that_lets_one_wrong_draft_pass_is_caught(
-    models, pictures, monkeypatch
-) -> None:
+def test_a_verifier_that_lets_one_wrong_draft_pass_is_caught(models, pictures, monkeypatch) -> None:
     """The check itself must be able to fail."""
     tiny, drawn = models["symbols"], sampling(3)
     reference, gaps = tiny.reference(pictures, drawn)
