@@ -223,6 +223,17 @@ def _serve(arguments: list[str]) -> int:
     return 0
 
 
+def _schema(arguments: list[str]) -> None:
+    """Prints the JSON Schema of the numbers of an answer."""
+    import json
+
+    parser = Parser(prog="sf-jax schema", description="The JSON Schema of an answer's numbers.")
+    parser.parse_args(arguments)
+    from sf_jax.estimator import SCHEMA
+
+    print(json.dumps(SCHEMA.json_schema(), indent=2))
+
+
 # Commands whose arguments are read by the module that they start, imported only then.
 HANDED_ON: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "train": (_train, "run an experiment: sf-jax train builtin_model"),
@@ -230,6 +241,7 @@ HANDED_ON: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "convert": (_convert, "checkpoints in and out, adapters merged, logits verified"),
     "serve": (_serve, "answer pictures over HTTP, several at a time"),
     "bench": (_bench, "time one thing beside another, in one run"),
+    "schema": (_schema, "print the JSON Schema of the numbers of an answer"),
     "data": (_data, "render faces, import other people's data, build the dataset"),
 }
 

@@ -159,7 +159,7 @@ class Model:
         """
         return self.predict_batch(
             [image], words=words, temperature=temperature, seed=seed, messages=messages,
-            max_words=max_words, decoding=decoding, previous=None if previous is None else [previous],
+            max_words=max_words, decoding=decoding, previous=[previous] if previous else None,
         )[0]  # fmt: skip
 
     def predict_batch(
@@ -186,7 +186,7 @@ class Model:
             *inputs, words=words, temperature=temperature, seed=seed, max_words=max_words,
             decoding=decoding, previous=previous,
         )  # fmt: skip
-        return list(self._actions(jax.device_get(generated), words))
+        return list(self.actions(jax.device_get(generated), words))
 
     def generate(
         self,
@@ -217,7 +217,7 @@ class Model:
             plan = replace(plan, words=1)
         draft = replace(self._draft(previous or [None] * count, cap), phrases=phrases)
         return generate(
-            self.weights, prompt, patches, program, draft, _sampling(temperature, seed, count),
+            self.weights, prompt, patches, program, draft, sampling_of(temperature, seed, count),
             self.config, plan, cap, words, prefix,
         )  # fmt: skip
 
@@ -291,7 +291,8 @@ class Model:
         ids = self.tokenizer.encode(chat_text(messages, [image_tokens]))
         return ids + ([] if words else self.tokenizer.encode(BLANK_LINE))
 
-    def _actions(self, generated: Generated, spoke: bool) -> Iterator[FaceAction]:
+    def actions(self, generated: Generated, spoke: bool) -> Iterator[FaceAction]:
+        """What a batch said; `spoke` tells whether words were asked for."""
         program = self.program
         slots = np.arange(len(self.schema.names))
         values = program.values[program.kind]
@@ -321,9 +322,10 @@ class Model:
             )
 
 
-def _sampling(
+def sampling_of(
     temperature: float | Sequence[float], seed: int | Sequence[int], rows: int
 ) -> Sampling:
+    """Temperature and seed of each row: one of each for all, or one for each."""
     temperatures = np.broadcast_to(np.asarray(temperature, np.float32), (rows,))
     if not (np.isfinite(temperatures) & (temperatures >= 0)).all():
         raise ValueError(f"temperature is {temperature}, expected 0 or more")

@@ -11,11 +11,13 @@ from typing import Any
 import jax
 from flax import struct
 
-from sf_jax.decode.block import LEAD, fill_drafted, fill_slots, lead, spare_places
+from sf_jax.decode.block import LEAD, lead
+from sf_jax.decode.drafted import fill_drafted, spare_places
 from sf_jax.decode.drafts import Draft
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.prompt import Rows
+from sf_jax.decode.sequential import fill_slots
 from sf_jax.decode.state import prefill
 from sf_jax.decode.tree import log_probabilities, node_scores
 from sf_jax.decode.words import no_words, say_words
@@ -31,7 +33,7 @@ class Plan:
     Attributes:
       words: tokens a pass over words: the last one said, and guesses. 1 guesses nothing.
       block: widths, in tokens, of passes over a part of the block; the whole is always possible.
-      growth: see `block.fill_drafted`.
+      growth: see `drafted.fill_drafted`.
       sequential: slot by slot, a pass for each token that is not forced.
     """
 

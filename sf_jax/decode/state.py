@@ -37,7 +37,7 @@ class State:
         return self.cache.length - self.prompt
 
     def at(self, fed: Int[Array, " B"]) -> "State":
-        """The same with so many tokens of the answer in the cache; what lies behind is forgotten."""
+        """The same with so many tokens of the answer in the cache, what lies behind forgotten."""
         return replace(self, cache=replace(self.cache, length=self.prompt + fed))
 
 

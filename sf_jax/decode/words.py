@@ -59,7 +59,7 @@ def _accepted(guesses: Int[Array, "B G"], taken: Int[Array, "B T"]) -> Int[Array
 
 
 def _add(words: Words, taken: Int[Array, "B T"], right: Int[Array, " B"], ends: Array) -> Words:
-    """Words with the first `right` + 1 tokens of `taken`, up to one that ends them or to the cap."""
+    """Words with the first `right` + 1 tokens of `taken`, up to one that ends them or the cap."""
     most, width = words.tokens.shape[1], taken.shape[1]
     count = jnp.minimum(right + 1, most - words.length)
     ending = ends[taken] & (jnp.arange(width) < count[:, None])

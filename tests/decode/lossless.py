@@ -21,9 +21,20 @@ from sf_jax.decode.reference import Automaton, token_by_token
 from sf_jax.decode.schema import Schema
 from sf_jax.decode.score import Score, score
 from sf_jax.model import vision
-from sf_jax.model.config import Config
+from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.weights import Weights, initialise, unstack_layers
 
+SMALL = Config(
+    VisionConfig(
+        depth=2, hidden_size=64, intermediate_size=96, num_heads=4, out_hidden_size=48,
+        num_position_embeddings=49, deepstack_visual_indexes=(0,),
+    ),
+    TextConfig(
+        vocab_size=200, hidden_size=48, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, mrope_section=(4, 2, 2),
+    ),
+    7, 8, 9,
+)  # fmt: skip
 TIE = 1e-5
 MAX_WORDS = 12
 PATCHES = 36

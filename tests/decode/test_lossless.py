@@ -1,6 +1,7 @@
 """Drafted answers are the sequential ones, and both are the reference's."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,14 +11,14 @@ from scipy.stats import chi2
 from data_pipelines.sampler import sample
 from data_pipelines.sequences import vocabulary_texts
 from experiments.bench_checkpoint import make_tokenizer
-from sf_jax.decode import block, tokenizer
+from sf_jax.decode import drafted, tokenizer
 from sf_jax.decode.drafts import Draft, learn_phrases
 from sf_jax.decode.generate import SEQUENTIAL, Plan, generate
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.schema import Schema
 from sf_jax.estimator import SCHEMA
 from sf_jax.face import channels
-from tests.decode.lossless import PLAN, NotEqualError, Tiny, count_ties, said, sampling
+from tests.decode.lossless import PLAN, SMALL, NotEqualError, Tiny, count_ties, said, sampling
 
 BLENDSHAPES = channels.NAMES[:52]
 NESTED = Schema(
@@ -28,31 +29,31 @@ NESTED = Schema(
 FINE = Schema(("JawOpen", "HeadRoll"), (0.0, -1.0), (1.0, 1.0), decimals=3, paragraphs=True)
 
 
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> tokenizer.JsonTokenizer:
-    folder = tmp_path_factory.mktemp("digits")
+def whole_schema() -> Schema:
+    """All 61 channels, for a model whose words may hold blank lines."""
+    return dataclasses.replace(SCHEMA, paragraphs=True)
+
+
+def digit_tokenizer(folder: Path) -> tokenizer.JsonTokenizer:
+    """A byte-level tokenizer of single digits, as Qwen's."""
     make_tokenizer(folder)
     return tokenizer.JsonTokenizer.load(folder / "tokenizer.json")
 
 
 @pytest.fixture(scope="module")
-def small(tiny_config):
-    """Two layers compile sooner than four."""
-    language = dataclasses.replace(tiny_config.text, num_hidden_layers=2)
-    tower = dataclasses.replace(tiny_config.vision, depth=2, deepstack_visual_indexes=(0,))
-    return dataclasses.replace(tiny_config, text=language, vision=tower)
+def digits(tmp_path_factory) -> tokenizer.JsonTokenizer:
+    return digit_tokenizer(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="module")
-def models(tiny_config, small, digits) -> dict[str, Tiny]:
+def models(tiny_config, digits) -> dict[str, Tiny]:
     faces = np.stack([sample(i) for i in range(300)])
     symbols = tokenizer.train(vocabulary_texts(faces), SCHEMA.symbols(), 700)
-    whole = dataclasses.replace(SCHEMA, paragraphs=True)
     return {
         "symbols": Tiny.make(tiny_config, symbols, SCHEMA, 3),
-        "digits": Tiny.make(small, digits, whole, 4),
-        "nested": Tiny.make(small, digits, NESTED, 5),
-        "fine": Tiny.make(small, digits, FINE, 6),
+        "digits": Tiny.make(SMALL, digits, whole_schema(), 4),
+        "nested": Tiny.make(SMALL, digits, NESTED, 5),
+        "fine": Tiny.make(SMALL, digits, FINE, 6),
     }
 
 
@@ -135,14 +136,14 @@ def test_a_verifier_that_lets_one_wrong_draft_pass_is_caught(models, pictures, m
     """The check itself must be able to fail."""
     tiny, drawn = models["symbols"], sampling(3)
     reference, gaps = tiny.reference(pictures, drawn)
-    real = block._repaired
+    real = drafted._repaired
 
     def lenient(choices, *rest):  # type: ignore[no-untyped-def]
         repaired, decided = real(choices, *rest)
         first = (repaired != choices).cumsum(1) == 1
         return jax.numpy.where(first, choices, repaired), decided
 
-    monkeypatch.setattr(block, "_repaired", lenient)
+    monkeypatch.setattr(drafted, "_repaired", lenient)
     # A function of its own: jax would find the sound one's trace again.
     broken = jax.jit(lambda *args: generate.__wrapped__(*args), static_argnums=(6, 7, 8, 9))
     monkeypatch.setattr("tests.decode.lossless.generate", broken)
@@ -152,26 +153,29 @@ def test_a_verifier_that_lets_one_wrong_draft_pass_is_caught(models, pictures, m
 
 
 TOY = Schema(("a", "b", "c"), (0.0, -0.1, 0.9), (0.3, 0.1, 1.1), paragraphs=True)
-DRAWS, BATCH = 20_000, 500  # `python -m tests.decode_checks` draws ten times as many
 
 
-def test_samples_follow_the_joint_distribution(small, digits, pictures) -> None:
+def test_samples_follow_the_joint_distribution(digits, pictures) -> None:
+    check_joint(Tiny.make(SMALL, digits, TOY, 7), pictures[2], draws=20_000, batch=500)
+
+
+def check_joint(tiny: Tiny, picture: np.ndarray, draws: int, batch: int) -> float:
     """Chi-squared over all 36 answers of three slots, tree-shaped values among them."""
-    tiny = Tiny.make(small, digits, TOY, 7)
     counts = tiny.program.valid.sum(1)[tiny.program.kind]
     found = np.zeros(counts, int)
-    for start in range(0, DRAWS, BATCH):
-        drawn = sampling(BATCH, 1.0, start)
-        made = tiny.answer(pictures[2:] * BATCH, drawn, Plan(), speak=False)
+    for start in range(0, draws, batch):
+        drawn = sampling(batch, 1.0, start)
+        made = tiny.answer([picture] * batch, drawn, Plan(), speak=False)
         np.add.at(found, tuple(made.choices.T), 1)
-    expected = DRAWS * np.exp(joint(tiny, pictures[2], counts))
-    np.testing.assert_allclose(expected.sum(), DRAWS, rtol=1e-4)
-    statistic = (np.square(found - expected) / expected).sum()
-    assert chi2.sf(statistic, found.size - 1) > 0.001
+    expected = draws * np.exp(joint(tiny, picture, counts))
+    np.testing.assert_allclose(expected.sum(), draws, rtol=1e-4)
+    probability = chi2.sf((np.square(found - expected) / expected).sum(), found.size - 1)
+    assert probability > 0.001
     # A sampler that drew each slot from its own marginal would be caught.
-    marginals = [found.sum(tuple({0, 1, 2} - {axis})) / DRAWS for axis in range(3)]
-    independent = DRAWS * np.einsum("a,b,c->abc", *marginals)
+    marginals = [found.sum(tuple({0, 1, 2} - {axis})) / draws for axis in range(3)]
+    independent = draws * np.einsum("a,b,c->abc", *marginals)
     assert chi2.sf((np.square(independent - expected) / expected).sum(), found.size - 1) < 1e-6
+    return float(probability)
 
 
 def joint(tiny: Tiny, picture: np.ndarray, counts: np.ndarray) -> np.ndarray:
