@@ -23,6 +23,7 @@ from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram, compile_program
 from sf_jax.decode.prompt import Rows, prompt_ids, rows
 from sf_jax.decode.schema import Schema
+from sf_jax.decode.score import score
 from sf_jax.decode.state import prompt_prefix
 from sf_jax.decode.tokenizer import BLANK_LINE, IMAGE, JsonTokenizer, Tokenizer
 from sf_jax.face import channels
@@ -85,6 +86,23 @@ class FaceAction:
     def as_dict(self) -> dict[str, float]:
         """Channel name → coefficient, in canonical order."""
         return dict(zip(channels.NAMES, map(float, self.coefficients), strict=True))
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Log-likelihood, in nats, of an answer that was given.
+
+    Attributes:
+      words: of the rationale and its end; 0 without one.
+      coefficients: float32 [61], of each value, given the words and the values before it.
+    """
+
+    words: float
+    coefficients: np.ndarray
+
+    @property
+    def total(self) -> float:
+        return self.words + float(self.coefficients.sum())
 
 
 class Model:
@@ -220,6 +238,50 @@ class Model:
             self.weights, prompt, patches, program, draft, sampling_of(temperature, seed, count),
             self.config, plan, cap, words, prefix,
         )  # fmt: skip
+
+    def score(
+        self,
+        image: Any,
+        answer: np.ndarray,
+        rationale: str | None = None,
+        *,
+        messages: Messages | None = None,
+    ) -> Likelihood:
+        """How likely an answer is, by one pass over it.
+
+        Args:
+          answer: float [61], taken as the nearest values that can be spoken.
+          rationale: the words before it; None where it was asked for without words.
+          messages: as for `predict`.
+
+        Raises:
+          ValueError: the rationale holds text that no answer's words can.
+        """
+        program = self.program
+        inputs = self.inputs([read_image(image)], rationale is not None, messages)
+        said: list[int] = []
+        free = 0
+        if rationale is not None:
+            said = self.tokenizer.encode(rationale)
+            for token in said:
+                if program.banned[token] or program.ends[token]:
+                    text = self.tokenizer.decode([token])
+                    raise ValueError(
+                        f"the words hold {text!r}, which ends words or belongs to none"
+                    )
+            said += [] if program.block_ends_words else [int(program.end_of_words)]
+            free = len(said) + program.block_ends_words
+        words = np.zeros((1, -(-max(len(said), 1) // 32) * 32), np.int32)
+        words[0, : len(said)] = said
+        rows, patches, prefix = inputs
+        scored = jax.device_get(
+            score(
+                self.weights, rows, patches, self._on_device[0], words, np.array([len(said)]),
+                np.array([free]), program.nearest(np.asarray(answer))[None],
+                sampling_of(0.0, 0, 1), self.config, prefix,
+            )
+        )  # fmt: skip
+        return Likelihood(float(scored.words[0].sum()), scored.slots[0])
 
     @property
     def max_words(self) -> int:

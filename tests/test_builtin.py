@@ -69,3 +69,45 @@ def test_two_processes_agree_to_the_bit(model) -> None:
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
     )
     assert f"digest {here}" in other.stdout
+
+
+def test_both_decodings_give_one_answer(model) -> None:
+    pictures = [record["image"] for record in checks.held_out(6)]
+    drafted = model.predict_batch(pictures)
+    plain = model.predict_batch(pictures, decoding="sequential")
+    for ours, theirs in zip(drafted, plain, strict=True):
+        assert ours.text == theirs.text
+        np.testing.assert_allclose(ours.coefficients, theirs.coefficients, atol=1e-5)
+        assert ours.passes["coefficients"] < 12 and theirs.passes["coefficients"] == 61
+        assert ours.passes["rationale"] < theirs.passes["rationale"]
+    again = model.predict_batch(pictures, previous=drafted)
+    for ours, known in zip(drafted, again, strict=True):
+        assert ours.text == known.text and known.passes["coefficients"] == 1
+        assert known.passes["rationale"] < ours.passes["rationale"]
+    with pytest.raises(ValueError, match="decoding is 'guessed'"):
+        model.predict(pictures[0], decoding="guessed")
+
+
+def test_an_answer_does_not_depend_on_its_neighbours(model) -> None:
+    pictures = [record["image"] for record in checks.held_out(2)]
+    together = model.predict_batch(pictures, temperature=[0.0, 0.8], seed=[1, 2])
+    assert together[0].text == model.predict(pictures[0]).text
+    assert together[1].text == model.predict(pictures[1], temperature=0.8, seed=2).text
+    assert together[1].text != model.predict(pictures[1], temperature=0.8, seed=3).text
+    with pytest.raises(ValueError, match="temperature is nan"):
+        model.predict(pictures[0], temperature=float("nan"))
+
+
+def test_an_answer_scores_as_it_was_given(model) -> None:
+    picture = checks.held_out(1)[0]["image"]
+    action = model.predict(picture)
+    words = action.text[: action.text.rindex("\n\n{")]
+    scored = model.score(picture, action.answer, words)
+    np.testing.assert_allclose(scored.coefficients, action.log_likelihood, atol=1e-4)
+    assert scored.total == pytest.approx(scored.words + action.log_likelihood.sum(), abs=1e-3)
+    other = np.where(channels.LOW < 0, 0.9, 1.0)
+    assert model.score(picture, other, words).total < scored.total - 10
+    assert model.score(picture, action.answer, "Hello.").words < scored.words
+    assert (action.entropy >= 0).all() and (action.entropy <= np.log(21)).all()
+    with pytest.raises(ValueError, match="the words hold '{'"):
+        model.score(picture, action.answer, "a { b")
