@@ -79,9 +79,9 @@ class FaceAction:
     rationale: Description
     text: str
     passes: dict[str, int] = field(default_factory=dict)
-    entropy: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
-    log_likelihood: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
-    words: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32), repr=False)
+    entropy: np.ndarray = field(kw_only=True, repr=False)
+    log_likelihood: np.ndarray = field(kw_only=True, repr=False)
+    words: np.ndarray = field(kw_only=True, repr=False)
 
     def as_dict(self) -> dict[str, float]:
         """Channel name → coefficient, in canonical order."""

@@ -171,7 +171,10 @@ class Answer(BaseModel):
     coefficients: dict[str, float] = Field(description="the mean of each channel's distribution")
     answer: dict[str, float] = Field(description="the value spoken")
     spread: dict[str, float] = Field(description="the distribution's standard deviation")
+    entropy: dict[str, float] = Field(description="the distribution's entropy in nats")
+    log_likelihood: dict[str, float] = Field(description="of the value spoken")
     passes: dict[str, int] = Field(description="model passes spent")
+    words: list[int] = Field(description="the words as the model's tokens")
 
 
 class Error(BaseModel):

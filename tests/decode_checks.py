@@ -146,8 +146,7 @@ def check_joint() -> None:
     picture = np.random.default_rng(2).integers(0, 256, (32, 64, 3)).astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         words = test_lossless.digit_tokenizer(Path(folder))
-    toy = lossless.Tiny.make(lossless.SMALL, words, test_lossless.TOY, 7)
-    found = test_lossless.check_joint(toy, picture, 200_000, 2_000)
+    found = test_lossless.check_joint(test_lossless.toy(words), picture, 200_000, 2_000)
     print(f"joint: 200,000 draws, chi-squared p = {found:.3f}")
 
 

@@ -29,7 +29,8 @@ class Action:
         self.coefficients[JAW] = picture[..., 1].mean() / 255
         self.coefficients[YAW] = picture[..., 0].mean() / 255 - 0.5
         self.answer = np.round(self.coefficients, 1)
-        self.spread = np.full(61, 0.05, np.float32)
+        self.spread = self.entropy = np.full(61, 0.05, np.float32)
+        self.log_likelihood = -self.spread
         self.rationale = describe(self.answer)
         self.text = self.rationale.text
         self.passes = {"rationale": 3, "coefficients": 61}
@@ -127,7 +128,7 @@ def test_flags_reach_the_model(model: FakeModel, picture: Callable, tmp_path: Pa
     messages = [{"role": "user", "content": "<image>?"}]
     usual = {"words": True, "temperature": 0.0, "seed": 0, "messages": None, "max_words": None}
     changed = {"words": False, "temperature": 0.7, "seed": 5, "messages": messages, "max_words": 9}
-    assert model.called == [usual, changed]
+    assert model.called == [usual | {"previous": None}, changed | {"previous": None}]
 
 
 def test_a_model_directory_is_handed_on(

@@ -43,10 +43,10 @@ def test_any_kind_of_picture_may_be_asked_about(url: str, tmp_path: Path) -> Non
 
 def test_options_arrive(url: str, model: FakeModel) -> None:
     ask(url, png(), temperature=0.25, seed=2**32 - 1, max_words=40)
-    given = {"words": True, "temperature": 0.25, "seed": 2**32 - 1, "max_words": 40}
+    given = {"words": True, "temperature": [0.25], "seed": [2**32 - 1], "max_words": 40}
     assert model.called[-1] == (1, given)
     ask(url, png(), words=False)
-    usual = {"words": False, "temperature": 0.0, "seed": 0, "max_words": None}
+    usual = {"words": False, "temperature": [0.0], "seed": [0], "max_words": None}
     assert model.called[-1] == (1, usual)
 
 

@@ -38,8 +38,11 @@ PREDICT = "/v1/predict"
 
 def action_of(picture: np.ndarray) -> estimator.FaceAction:
     """An answer that tells which picture it is of, with numbers that rounding would change."""
-    numbers = np.random.default_rng(picture.flat[0]).random((3, 61), np.float32)
-    return estimator.FaceAction(*numbers, describe(numbers[0]), "“ünsaid”", {"rationale": 3})
+    numbers = np.random.default_rng(picture.flat[0]).random((5, 61), np.float32)
+    return estimator.FaceAction(
+        *numbers[:3], describe(numbers[0]), "“ünsaid”", {"rationale": 3},
+        entropy=numbers[3], log_likelihood=numbers[4], words=np.array([5, 7], np.int32),
+    )  # fmt: skip
 
 
 class FakeModel:
@@ -184,8 +187,8 @@ def test_options_reach_the_model() -> None:
     with serving(model, Limits(max_words=(40,))) as (app, _):
         for query in ("temperature=0.5&seed=7&max_words=40", "", "words=false&max_words=40"):
             assert asyncio.run(call(app, PREDICT, png(), query)).status == 200
-    usual = {"words": True, "temperature": 0.0, "seed": 0, "max_words": None}
-    given = {"words": True, "temperature": 0.5, "seed": 7, "max_words": 40}
+    usual = {"words": True, "temperature": [0.0], "seed": [0], "max_words": None}
+    given = {"words": True, "temperature": [0.5], "seed": [7], "max_words": 40}
     assert model.called == [(1, given), (1, usual), (1, usual | {"words": False})]
 
 

@@ -81,6 +81,7 @@ class Tiny:
     weights: Weights
     words: tokenizer.Tokenizer
     program: SlotProgram
+    patches: int = PATCHES  # that pictures are padded to
 
     @classmethod
     def make(
@@ -102,12 +103,12 @@ class Tiny:
     def inputs(self, pictures: list[np.ndarray], speak: bool) -> tuple[prompt.Rows, Any]:
         grids = [(picture.shape[0] // 32, picture.shape[1] // 32) for picture in pictures]
         prompts = [prompt.prompt_ids(self.words, h * w, speak) for h, w in grids]
-        longest = len(prompt.prompt_ids(self.words, PATCHES // 4, speak))
+        longest = len(prompt.prompt_ids(self.words, self.patches // 4, speak))
         empty: list = [[] for _ in prompts]
         made = prompt.rows(
-            prompts, empty, empty, grids, self.config, longest, PATCHES // 4, left=True
+            prompts, empty, empty, grids, self.config, longest, self.patches // 4, left=True
         )
-        return made, vision.collate(pictures, self.config.vision, PATCHES)
+        return made, vision.collate(pictures, self.config.vision, self.patches)
 
     def answer(
         self, pictures: list[np.ndarray], sampling: Sampling, plan: Plan = PLAN, speak: bool = True,

@@ -46,11 +46,11 @@ def digits(tmp_path_factory) -> tokenizer.JsonTokenizer:
 
 
 @pytest.fixture(scope="module")
-def models(tiny_config, digits) -> dict[str, Tiny]:
+def models(digits) -> dict[str, Tiny]:
     faces = np.stack([sample(i) for i in range(300)])
     symbols = tokenizer.train(vocabulary_texts(faces), SCHEMA.symbols(), 700)
     return {
-        "symbols": Tiny.make(tiny_config, symbols, SCHEMA, 3),
+        "symbols": Tiny.make(SMALL, symbols, SCHEMA, 3),
         "digits": Tiny.make(SMALL, digits, whole_schema(), 4),
         "nested": Tiny.make(SMALL, digits, NESTED, 5),
         "fine": Tiny.make(SMALL, digits, FINE, 6),
@@ -156,7 +156,12 @@ TOY = Schema(("a", "b", "c"), (0.0, -0.1, 0.9), (0.3, 0.1, 1.1), paragraphs=True
 
 
 def test_samples_follow_the_joint_distribution(digits, pictures) -> None:
-    check_joint(Tiny.make(SMALL, digits, TOY, 7), pictures[2], draws=20_000, batch=500)
+    check_joint(toy(digits), pictures[2], draws=10_000, batch=500)
+
+
+def toy(words: tokenizer.Tokenizer) -> Tiny:
+    """For pictures of 32 x 64 pixels."""
+    return dataclasses.replace(Tiny.make(SMALL, words, TOY, 7), patches=8)
 
 
 def check_joint(tiny: Tiny, picture: np.ndarray, draws: int, batch: int) -> float:
@@ -174,7 +179,7 @@ def check_joint(tiny: Tiny, picture: np.ndarray, draws: int, batch: int) -> floa
     # A sampler that drew each slot from its own marginal would be caught.
     marginals = [found.sum(tuple({0, 1, 2} - {axis})) / draws for axis in range(3)]
     independent = draws * np.einsum("a,b,c->abc", *marginals)
-    assert chi2.sf((np.square(independent - expected) / expected).sum(), found.size - 1) < 1e-6
+    assert chi2.sf((np.square(independent - expected) / expected).sum(), found.size - 1) < 1e-3
     return float(probability)
 
 

@@ -9,7 +9,8 @@ import pytest
 from experiments import _decode_torch, bench_decode
 from experiments.bench_checkpoint import make_tokenizer
 from sf_jax import estimator
-from sf_jax.decode.schema import Schema, compile_program
+from sf_jax.decode.program import compile_program
+from sf_jax.decode.schema import Schema
 from sf_jax.decode.tokenizer import JsonTokenizer, Tokenizer
 from sf_jax.estimator import SCHEMA
 
@@ -35,7 +36,7 @@ def blocks(job: dict, count: int) -> list[list[int]]:
     """Random whole blocks."""
     generator = np.random.default_rng(0)
     program = job["program"]
-    counts = program.valid.sum(1)
+    counts = program.valid.sum(1)[program.kind]
     return [program.answer(generator.integers(0, counts)) for _ in range(count)]
 
 
