@@ -48,7 +48,7 @@ MOST_PREFIXES = 8
 # Widths by what passes cost (`sf-jax bench decode`): on a CPU more tokens take longer, elsewhere a
 # pass over the block costs little more than one token.
 PLANS = {
-    "cpu": Plan(words=8, block=(32, 64, 96), growth=8),
+    "cpu": Plan(words=8, block=(32, 64, 96), growth=64),
     "accelerator": Plan(words=16, block=(), growth=4),
 }
 DECODINGS = ("drafted", "sequential")
