@@ -131,10 +131,12 @@ def check_fuzz(count: int) -> None:
     seen = set()
     for start in tqdm(range(0, count, 500), unit="batch"):
         seeds = list(range(start, start + 500))
-        inputs = model.inputs([image] * 500)
+        inputs = model.inputs([image] * 500, words=False)
         how = "drafted" if start % 2000 == 0 else "sequential"
-        made = jax.device_get(model.generate(*inputs, temperature=1e4, seed=seeds, decoding=how))
-        for action in model.actions(made, True):
+        made = jax.device_get(
+            model.generate(*inputs, words=False, temperature=1e4, seed=seeds, decoding=how)
+        )
+        for action in model.actions(made, False):
             text = action.text[action.text.rindex("{") :]
             validator.validate(json.loads(text))
             assert SCHEMA.format(action.answer) == text
