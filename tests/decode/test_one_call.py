@@ -3,6 +3,10 @@
 import glob
 import gzip
 import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -71,6 +75,25 @@ def test_the_program_of_a_tpu_talks_to_no_host(arguments: tuple) -> None:
     for word in ("stablehlo.send", "stablehlo.recv", "stablehlo.infeed", "stablehlo.outfeed"):
         assert word not in text
     assert "callback" not in text
+
+
+def test_what_a_tpu_runs_talks_to_no_host() -> None:
+    """As compiled, not only as lowered."""
+    if find_spec("libtpu") is None:
+        pytest.skip("needs libtpu: pip install -e .[dev,tpu]")
+    script = [sys.executable, "-m", "tests.decode.compile_for_tpu"]
+    done = subprocess.run(
+        script,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {"while", "fusion"} <= set(found["operations"])
+    names = found["operations"] + found["custom"]
+    assert not [name for name in names if any(word in name.lower() for word in HOST)]
 
 
 def test_a_batch_is_one_dispatch(model: Model, tmp_path) -> None:

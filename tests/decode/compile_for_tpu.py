@@ -1,0 +1,54 @@
+"""Compiles the whole answer of the built-in model for a TPU, and lists the compiled operations.
+
+    JAX_PLATFORMS=cpu python -m tests.decode.compile_for_tpu
+
+Needs libtpu (the extra `tpu`) and no TPU: the compiler is given a topology.
+"""
+
+import json
+import os
+import re
+
+os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+
+import sf_jax
+from sf_jax import estimator
+from sf_jax.convert import hf
+
+TOPOLOGY = "v5e:2x2"
+
+
+def main() -> None:
+    given: list = []
+
+    def record(*arguments: object) -> None:
+        given.extend(arguments)
+
+    generate, estimator.generate = estimator.generate, record  # type: ignore[assignment]
+    on_cpu = sf_jax.load()
+    config, weights = hf.load(estimator.BUILTIN, None, dtype=jax.numpy.bfloat16)
+    model = sf_jax.Model(config, on_cpu.weights, on_cpu.tokenizer, on_cpu.processor, on_cpu.phrases)
+    model.weights, model.plan = weights, estimator.PLANS["accelerator"]  # layers stacked, as there
+    model.generate(*model.inputs([np.full((96, 96, 3), 90, np.uint8)]))
+
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices
+    one = jax.sharding.SingleDeviceSharding(devices[0])
+
+    def abstract(leaf: object) -> object:
+        if isinstance(leaf, np.ndarray | jax.Array):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one)
+        return leaf
+
+    text = generate.lower(*jax.tree.map(abstract, given)).compile().as_text()
+    print(json.dumps({
+        "operations": sorted(set(re.findall(r"(?<=[\])}] )([a-z][a-z0-9-]*)\(", text))),
+        "custom": sorted(set(re.findall(r'custom_call_target="([^"]*)"', text))),
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
