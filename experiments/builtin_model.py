@@ -8,11 +8,11 @@ Stages, each resumed where it stopped:
   reading   the whole model on the keys of the numbers alone: all slots at once, from the picture
   language  the whole model on words and numbers (train/objective.py)
   export    sf_jax/builtin: safetensors, tokenizer, processor settings
-  phrases   what the model tends to say, as drafts of its words (decode/drafts.py)
+  draft-heads  what foresees the model's words (train/draft_heads.py)
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,8 @@ from sf_jax.convert import hf
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode import drafts
 from sf_jax.decode import tokenizer as tokenizers
+from sf_jax.decode.prompt import Rows
+from sf_jax.decode.state import feed, prefill
 from sf_jax.decode.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
 from sf_jax.estimator import SCHEMA
 from sf_jax.face import channels
@@ -43,7 +45,7 @@ from sf_jax.model.weights import Weights, initialise
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import MATERIALS
 from sf_jax.shell import Parser
-from sf_jax.train import checkpoint, loop, objective, optimizer, step, warmup
+from sf_jax.train import checkpoint, draft_heads, loop, objective, optimizer, step, warmup
 
 PATCH_COUNT = 36  # 96 x 96 pixels, or 64 x 128
 MAX_PIXELS = PATCH_COUNT * 16**2
@@ -57,11 +59,20 @@ VISION = VisionConfig(
 
 
 @dataclass(frozen=True)
+class DraftHeadsRecipe:
+    """How to foresee words: from how many answers, and how much."""
+
+    answers: int = 12_000
+    heads: int = 9
+    width: int = 384
+    steps: int = 3_000
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything about a run."""
 
     pictures: int = 100_000
-    answers: int = 3_000  # from which phrases are learnt
     vocab_size: int = 1600
     warmup_batch: int = 64
     warmup: optimizer.OptimizerConfig = optimizer.OptimizerConfig(1.5e-3, 8000, 150)
@@ -71,6 +82,7 @@ class Recipe:
     language: optimizer.OptimizerConfig = optimizer.OptimizerConfig(1e-3, 2000, 40)
     dense_share: float = 0.5  # of the warm-up's loss, which goes on in the later stages
     sequences: SequenceConfig = field(default_factory=SequenceConfig)
+    draft_heads: DraftHeadsRecipe = field(default_factory=DraftHeadsRecipe)
     product_dtype: str = "bfloat16"
     seed: int = 0
 
@@ -281,24 +293,52 @@ def run(
         model = jax.device_get(weights.model)
         estimator.save(export, config, model, tokenizer, PROCESSOR, dtype=half)
         save_readout(export / "readout.safetensors", weights.readout)
-    if "phrases" in stages:
-        learn_phrases(data / "train", recipe.answers, export)
+    if "draft-heads" in stages:
+        learn_draft_heads(data / "train", recipe.draft_heads, export)
 
 
-def learn_phrases(directory: Path, count: int, export: Path) -> None:
-    """What the model says of training pictures, as guesses at what it will say."""
+def learn_draft_heads(directory: Path, recipe: DraftHeadsRecipe, export: Path) -> None:
+    """From what the model says of training pictures."""
     model = estimator.load(export)
-    images = [record["image"] for record in records.first(directory, count)]
+    images = [record["image"] for record in records.first(directory, recipe.answers)]
+    states, words = [], []
+    for start in tqdm(range(0, len(images), 50), desc="answers", unit="batch"):
+        for state, said in said_from(model, images[start : start + 50]):
+            states.append(state.astype(np.float16))
+            words.append(said)
+    heads = draft_heads.learn(states, words, recipe.heads, recipe.width, recipe.steps)
+    drafts.save_heads(export / estimator.DRAFT_HEADS_FILE, heads)
+
+
+def said_from(
+    model: estimator.Model, images: list[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each picture, the states [N, D] that yielded its words, and the tokens [N]."""
     end = int(model.program.ends.argmax())
-    said: list[list[int]] = []
-    for start in tqdm(range(0, len(images), 50), desc="phrases", unit="batch"):
-        actions = model.predict_batch(images[start : start + 50])
-        said += [[*action.words.tolist(), end] for action in actions]
-    drafts.save_phrases(export / estimator.PHRASES_FILE, drafts.learn_phrases(said))
+    said = [[*action.words.tolist(), end] for action in model.predict_batch(images)]
+    tokens = np.zeros((len(said), model.max_words + 1), np.int32)
+    for row, words in enumerate(said):
+        tokens[row, : len(words)] = words
+    prompts, patches, _ = model.inputs(images)
+    states = np.asarray(_states_of(model.weights, prompts, patches, tokens, model.config))
+    for row, words in enumerate(said):
+        yield states[row, : len(words)], tokens[row, : len(words)]
+
+
+@partial(jax.jit, static_argnames="config")
+def _states_of(
+    weights: Weights, prompts: Rows, patches: vision.Patches, tokens: jax.Array, config: Config
+) -> jax.Array:
+    """The state before each token of an answer."""
+    lengths = jnp.full(len(tokens), tokens.shape[1])
+    places = prompts.input_ids.shape[1] + tokens.shape[1]
+    state = prefill(weights, prompts, patches, places, config)
+    _, states = feed(weights, state, tokens, lengths, config)
+    return jnp.concatenate([state.last[:, None], states[:, :-1]], 1)
 
 
 def main(argv: list[str] | None = None) -> None:
-    everything = ("render", "warm-up", "reading", "language", "export", "phrases")
+    everything = ("render", "warm-up", "reading", "language", "export", "draft-heads")
     parser = Parser(prog="sf-jax train builtin_model", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/builtin"))
     parser.add_argument("--stages", nargs="+", choices=everything, default=everything)

@@ -17,7 +17,7 @@ from sf_jax.convert.processor import FILE as PROCESSOR_FILE
 from sf_jax.convert.processor import ImageProcessor, ProcessorError
 from sf_jax.convert.tensor_files import write_text
 from sf_jax.decode.chat import chat_text
-from sf_jax.decode.drafts import Draft, Phrases, load_phrases
+from sf_jax.decode.drafts import Draft, DraftHeads, load_heads
 from sf_jax.decode.generate import SEQUENTIAL, Generated, Plan, generate
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram, compile_program
@@ -33,7 +33,7 @@ from sf_jax.model import vision
 from sf_jax.model.config import Config
 from sf_jax.model.resize import coarse_bucket
 from sf_jax.model.text import Cache
-from sf_jax.model.weights import Weights, unstack_layers
+from sf_jax.model.weights import Weights, rough, unstack_layers
 
 BUILTIN = Path(__file__).parent / "builtin"
 SCHEMA = Schema(
@@ -42,13 +42,13 @@ SCHEMA = Schema(
 MAX_WORDS = 120  # tokens; twice a usual description of the built-in model
 MAX_WORDS_OF_OTHERS = 512  # the released SemanticFace says up to 410
 MAX_IMAGE_TOKENS = 1024  # as the released SemanticFace is run
-PHRASES_FILE = "phrases.npz"
+DRAFT_HEADS_FILE = "draft_heads.safetensors"
 SHORTEST_PREFIX = 16  # tokens before the picture, from which on they are kept between calls
 MOST_PREFIXES = 8
 # Widths by what passes cost (`sf-jax bench decode`): on a CPU more tokens take longer, elsewhere a
 # pass over the block costs little more than one token.
 PLANS = {
-    "cpu": Plan(words=8, block=(32, 64, 96), growth=64),
+    "cpu": Plan(words=9, block=(32, 64, 96), growth=64, guesses=2),
     "accelerator": Plan(words=16, block=(), growth=4),
 }
 DECODINGS = ("drafted", "sequential")
@@ -112,7 +112,7 @@ class Model:
       instructed: whether it reads instructions, as Qwen's models do; the built-in one was trained
         on its own two prompts alone.
       plan: how wide to draft on this device; changes the time an answer takes, never the answer.
-      phrases: guesses at words, or None.
+      heads: guess at words, or None.
     """
 
     def __init__(
@@ -121,12 +121,12 @@ class Model:
         weights: Weights,
         tokenizer: Tokenizer,
         processor: ImageProcessor,
-        phrases: Phrases | None = None,
+        heads: DraftHeads | None = None,
     ):
         self.config = config
         self.tokenizer = tokenizer
         self.processor = processor
-        self.phrases = phrases
+        self.heads = heads
         self.instructed = isinstance(tokenizer, JsonTokenizer)
         self.schema = replace(SCHEMA, paragraphs=self.instructed)
         # Accelerators scan stacked layers; short passes on a CPU loop over separate arrays.
@@ -142,8 +142,14 @@ class Model:
         return compile_program(self.schema, self.tokenizer, self.config.text.vocab_size)
 
     @cached_property
-    def _on_device(self) -> tuple[SlotProgram, Phrases | None]:
-        return jax.device_put((self.program, self.phrases))
+    def _on_device(self) -> tuple[SlotProgram, DraftHeads | None]:
+        return jax.device_put((self.program, self.heads))
+
+    @cached_property
+    def _rough(self) -> Weights | None:
+        """What guesses, where that is cheaper than the model itself."""
+        cheaper = jax.default_backend() == "cpu" and self.config.product_dtype == "float32"
+        return rough(self.weights) if cheaper else None
 
     def predict(
         self,
@@ -229,14 +235,14 @@ class Model:
         if max_words is not None and max_words < 1:
             raise ValueError(f"max_words is {max_words}, expected 1 or more")
         cap, count = max_words or self.max_words, len(prompt.input_ids)
-        program, phrases = self._on_device
+        program, heads = self._on_device
         plan = SEQUENTIAL if decoding == "sequential" else self.plan
-        if phrases is None and previous is None:
+        if heads is None and previous is None:
             plan = replace(plan, words=1)
-        draft = replace(self._draft(previous or [None] * count, cap), phrases=phrases)
+        draft = replace(self._draft(previous or [None] * count, cap), heads=heads)
         return generate(
             self.weights, prompt, patches, program, draft, sampling_of(temperature, seed, count),
-            self.config, plan, cap, words, prefix,
+            self.config, plan, cap, words, prefix, self._rough if plan.guesses else None,
         )  # fmt: skip
 
     def score(
@@ -443,9 +449,10 @@ def load(
     side = config.vision.patch_size * config.vision.spatial_merge_size
     processor = ImageProcessor.load(folder, max_pixels=max_image_tokens * side**2)
     processor.check(config.vision, folder)
-    path = folder / PHRASES_FILE
-    phrases = load_phrases(path, config.text.vocab_size) if path.is_file() else None
-    return Model(config, weights, tokenizer, processor, phrases)
+    path = folder / DRAFT_HEADS_FILE
+    text = config.text
+    heads = load_heads(path, text.hidden_size, text.vocab_size) if path.is_file() else None
+    return Model(config, weights, tokenizer, processor, heads)
 
 
 def save(

@@ -7,6 +7,7 @@ it become the next drafts, and the next pass goes on from there. When nothing di
 block is what slot by slot decoding gives.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.state import State, feed
 from sf_jax.model import text
 from sf_jax.model.config import Config
-from sf_jax.model.weights import Weights
+from sf_jax.model.weights import LOW, Weights
 
 
 def pass_widths(program: SlotProgram, widths: tuple[int, ...]) -> tuple[int, ...]:
@@ -52,6 +53,7 @@ def spare_places(program: SlotProgram, widths: tuple[int, ...], batch: int) -> i
 def fill_drafted(
     weights: Weights, state: State, before: Lead, program: SlotProgram, draft: Int[Array, "B C"],
     sampling: Sampling, config: Config, widths: tuple[int, ...], growth: int,
+    rough: Weights | None = None, guesses: int = 0,
 ) -> tuple[State, Block]:  # fmt: skip
     """All slots drafted, verified and repaired until nothing changes; as `fill_slots` gives.
 
@@ -60,6 +62,8 @@ def fill_drafted(
       widths: tokens that a pass may look at, ascending; the whole block is always among them.
       growth: a pass looks at so many times the tokens that the last one found right, if these are
         fewer than all that remain. The first looks at all.
+      rough: weights like these in low precision, which make `guesses` passes over the whole block
+        first. Such a pass is cheaper; what it takes for right is but a better draft.
     """
     batch, count = draft.shape
     sizes = pass_widths(program, widths)
@@ -68,6 +72,9 @@ def fill_drafted(
     zeros = jnp.zeros(batch, jnp.int32)
     roots = jnp.zeros((batch, count, program.symbols.shape[0]), jnp.float32)
     progress = _Progress(state, Block(draft, roots, zeros, zeros), zeros, zeros + size)
+    if rough is not None:
+        for _ in range(guesses):
+            progress = _guess(rough, progress, before, program, added, config)
 
     def chosen(progress: _Progress) -> Array:
         fed = progress.state.fed - before.first
@@ -102,6 +109,25 @@ class _Progress:
     block: Block
     done: Any
     want: Any
+
+
+@struct.dataclass
+class _Looked:
+    """What a pass saw.
+
+    Attributes:
+      scores: float32 [B, T, U], of the program's symbols behind each token.
+      root: int32 [B, C], as in `Layout`; fed, lengths: int32 [B], where the pass began in the
+        block, and how many of its tokens are real.
+      repaired, decided: see `_repaired`.
+    """
+
+    scores: Any
+    root: Any
+    fed: Any
+    lengths: Any
+    repaired: Any
+    decided: Any
 
 
 def _repaired(
@@ -149,41 +175,64 @@ def _verified(
     return count + mended, mended
 
 
+def _look(
+    weights: Weights, progress: _Progress, before: Lead, program: SlotProgram, added: Array,
+    config: Config, width: int,
+) -> tuple[State, _Looked]:  # fmt: skip
+    """One pass over the next `width` tokens of the draft."""
+    block = progress.block
+    laid = layout(block.choices, before, program)
+    fed = progress.state.fed - before.first
+    places = (fed[:, None] + jnp.arange(width)).clip(0, laid.tokens.shape[1] - 1)
+    tokens = jnp.take_along_axis(laid.tokens, places, 1)
+    active = progress.done < block.choices.shape[1]
+    lengths = jnp.where(active, jnp.clip(laid.total - fed, 0, width), 0)
+    state, states = feed(weights, progress.state, tokens, lengths, config)
+    scores = text.logits(weights.text, states, program.symbols, config.product_dtype)
+    drawn = scores + jnp.take_along_axis(added, places[..., None], 1)
+    at_steps, reached = scores_at_steps(drawn, block.choices, laid, fed, lengths, program)
+    taken = jnp.argmax(at_steps, -1).astype(jnp.int32)
+    repaired, decided = _repaired(block.choices, taken, reached, program)
+    return state, _Looked(scores, laid.root, fed, lengths, repaired, decided)
+
+
+def _guess(
+    rough: Weights, progress: _Progress, before: Lead, program: SlotProgram, added: Array,
+    config: Config,
+) -> _Progress:  # fmt: skip
+    """A better draft by a pass in low precision, of which nothing else is kept."""
+    low = replace(config, product_dtype=LOW)
+    width = added.shape[1]
+    state, looked = _look(rough, progress, before, program, added, low, width)
+    block = progress.block
+    block = Block(looked.repaired, block.roots, block.passes + 1, block.positions + width)
+    return replace(progress, state=state.at(progress.state.fed), block=block)
+
+
 def _verify(
     weights: Weights, progress: _Progress, before: Lead, program: SlotProgram, added: Array,
     config: Config, width: int, growth: int,
 ) -> _Progress:  # fmt: skip
-    """One pass over the next `width` tokens of the draft."""
+    """One pass: what it finds right is final, and the first that is wrong is put right."""
     block, done = progress.block, progress.done
-    count = block.choices.shape[1]
-    active = done < count
-    laid = layout(block.choices, before, program)
-    fed = progress.state.fed - before.first
-    places = fed[:, None] + jnp.arange(width)
-    known = places.clip(0, laid.tokens.shape[1] - 1)
-    tokens = jnp.take_along_axis(laid.tokens, known, 1)
-    lengths = jnp.where(active, jnp.clip(laid.total - fed, 0, width), 0)
-    state, states = feed(weights, progress.state, tokens, lengths, config)
-    scores = text.logits(weights.text, states, program.symbols, config.product_dtype)
-    drawn = scores + jnp.take_along_axis(added, known[..., None], 1)
-    at_steps, reached = scores_at_steps(drawn, block.choices, laid, fed, lengths, program)
-    taken = jnp.argmax(at_steps, -1).astype(jnp.int32)
-    repaired, decided = _repaired(block.choices, taken, reached, program)
-    final, mended = _verified(block.choices, repaired, decided, done)
+    state, looked = _look(weights, progress, before, program, added, config, width)
+    fed, lengths, count = looked.fed, looked.lengths, block.choices.shape[1]
+    final, mended = _verified(block.choices, looked.repaired, looked.decided, done)
     slots = jnp.arange(count)
-    repaired = jnp.where(slots < done[:, None], block.choices, repaired)
+    repaired = jnp.where(slots < done[:, None], block.choices, looked.repaired)
 
     # The first slot that is not final is looked at again from its last forced token on; a slot put
     # right is fed from its value on.
     slot = jnp.minimum(jnp.where(mended, final - 1, final), count - 1)[:, None]
-    root = jnp.take_along_axis(laid.root, slot, 1)[:, 0]
+    root = jnp.take_along_axis(looked.root, slot, 1)[:, 0]
     kept = jnp.minimum(fed + lengths, root + mended)
     kept = jnp.where(final >= count, fed + lengths, kept)
     new = (slots >= done[:, None]) & (slots < final[:, None])
-    at_root = (laid.root - fed[:, None]).clip(0, width - 1)
+    at_root = (looked.root - fed[:, None]).clip(0, width - 1)
     roots = jnp.where(
-        new[..., None], jnp.take_along_axis(scores, at_root[..., None], 1), block.roots
+        new[..., None], jnp.take_along_axis(looked.scores, at_root[..., None], 1), block.roots
     )
+    active = done < count
     block = Block(
         repaired, roots, block.passes + active, block.positions + jnp.where(active, width, 0)
     )

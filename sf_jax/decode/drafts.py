@@ -1,30 +1,39 @@
 """Guesses at what an answer will say, to be verified; wrong ones cost time and nothing else."""
 
 import os
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Int
-
-ROWS = 8192  # of each table; two contexts that share a row share its guess
-_FACTORS = (2654435761, 2246822519, 3266489917)  # odd and large, to spread contexts over the rows
+from jaxtyping import Array, Float, Int
+from safetensors.numpy import load_file, save_file
 
 
 @struct.dataclass
-class Phrases:
-    """What usually follows the last two and the last three tokens of words.
+class DraftHeads:
+    """What the model's state says of the words behind the next one.
+
+    After Medusa (Cai et al., 2024): head k guesses the token k + 1 places behind the one that the
+    state itself yields. The heads share a hidden layer, and each adds how well its tokens follow
+    the two before them, as guessed.
 
     Attributes:
-      two, three: int32 [ROWS], by a hash of those tokens; 0 where nothing was seen.
+      enter: [D, H] and enter_bias: [H], the hidden layer.
+      leave: [H, K, W] and leave_bias: [K, W], to the scores of the tokens that heads can guess.
+      after_one, after_two: [W + 1, W], how well a token follows the last and the last but one; the
+        last row is for tokens that heads cannot guess.
+      tokens: int32 [W], the token ids.
     """
 
-    two: Any
-    three: Any
+    enter: Any
+    enter_bias: Any
+    leave: Any
+    leave_bias: Any
+    after_one: Any
+    after_two: Any
+    tokens: Any
 
 
 @struct.dataclass
@@ -34,92 +43,107 @@ class Draft:
     Attributes:
       words: int32 [B, R], words like those to come, as of the frame before; padded with 0.
       choices: int32 [B, C], values of the slots.
-      phrases: or None.
+      heads: guess at words from the model's state; or None.
     """
 
     words: Any
     choices: Any
-    phrases: Phrases | None
+    heads: DraftHeads | None
 
 
-def _row(tokens: list) -> Any:
-    """A hash of tokens, of numpy or JAX arrays alike."""
-    mixed: Any = 0
-    for token, factor in zip(tokens, _FACTORS, strict=False):
-        mixed = (mixed ^ token.astype("uint32")) * np.uint32(factor)
-        mixed = mixed ^ (mixed >> np.uint32(15))
-    return mixed % np.uint32(ROWS)
+def hidden(heads: DraftHeads, states: Float[Array, "*rows D"]) -> Float[Array, "*rows K W"]:
+    """What the heads take from states alone."""
+    inner = jax.nn.silu(states.astype(jnp.float32) @ heads.enter + heads.enter_bias)
+    return jnp.tensordot(inner, heads.leave, 1) + heads.leave_bias
 
 
-def learn_phrases(sequences: Sequence[Sequence[int]]) -> Phrases:
-    """Tables from words as they were said, each with the token that ended it."""
-    tables = []
-    for context in (2, 3):
-        counts: dict[int, Counter] = {}
-        for said in sequences:
-            padded = np.array([0] * context + list(said), np.uint32)
-            before = [padded[i : len(padded) - context + i] for i in range(context)]
-            for row, token in zip(_row(before).tolist(), said, strict=True):
-                counts.setdefault(row, Counter())[token] += 1
-        table = np.zeros(ROWS, np.int32)
-        for row, found in counts.items():
-            table[row] = found.most_common(1)[0][0]
-        tables.append(table)
-    return Phrases(*tables)
-
-
-def save_phrases(path: str | os.PathLike, phrases: Phrases) -> None:
-    """Writes a file that `load_phrases` reads, whole or not at all."""
-    partial = Path(f"{os.fspath(path)}.partial.npz")
-    np.savez_compressed(
-        partial, two=phrases.two.astype(np.uint32), three=phrases.three.astype(np.uint32)
-    )
+def save_heads(path: str | os.PathLike, heads: DraftHeads) -> None:
+    """Writes a file that `load_heads` reads, in half precision, whole or not at all."""
+    partial = f"{os.fspath(path)}.partial"
+    arrays = {name: np.asarray(leaf) for name, leaf in vars(heads).items()}
+    half = {
+        name: leaf if name == "tokens" else leaf.astype(np.float16) for name, leaf in arrays.items()
+    }
+    save_file(half, partial)
     os.replace(partial, path)
 
 
-def load_phrases(path: str | os.PathLike, vocabulary: int) -> Phrases:
-    """Reads the tables.
+def load_heads(path: str | os.PathLike, width: int, vocabulary: int) -> DraftHeads:
+    """Reads heads for a model of a width and a vocabulary.
 
     Raises:
-      ValueError: not a file of tables, or they name tokens beyond the vocabulary.
+      ValueError: the file holds no heads, or they do not fit.
     """
+    names = DraftHeads.__dataclass_fields__
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = Phrases(*(arrays[name].astype(np.int32) for name in ("two", "three")))
-    except Exception as error:  # zip, numpy and zlib raise kinds of their own
-        raise ValueError(f"{path}: not a readable table of phrases: {error}") from error
-    for table in (found.two, found.three):
-        if table.shape != (ROWS,) or table.max() >= vocabulary or table.min() < 0:
-            raise ValueError(f"{path}: the table does not fit a vocabulary of {vocabulary}")
-    return found
+        arrays = load_file(path)
+        heads = DraftHeads(**{
+            name: arrays[name].astype(np.int32 if name == "tokens" else np.float32)
+            for name in names
+        })  # fmt: skip
+    except Exception as error:  # safetensors raises a kind of its own
+        raise ValueError(f"{path}: not readable as draft heads: {error!r}") from error
+    count, words = heads.leave_bias.shape if heads.leave_bias.ndim == 2 else (0, 0)
+    inner = heads.enter_bias.size
+    shapes = {
+        "enter": (width, inner), "enter_bias": (inner,), "leave": (inner, count, words),
+        "leave_bias": (count, words), "after_one": (words + 1, words),
+        "after_two": (words + 1, words), "tokens": (words,),
+    }  # fmt: skip
+    for name in names:
+        found = getattr(heads, name)
+        if found.shape != shapes[name] or 0 in found.shape:
+            raise ValueError(f"{path}: {name} has shape {found.shape}, expected {shapes[name]}")
+        if not np.isfinite(found).all():
+            raise ValueError(f"{path}: {name} holds numbers that are not finite")
+    if heads.tokens.min() < 0 or heads.tokens.max() >= vocabulary:
+        raise ValueError(f"{path}: tokens lie outside a vocabulary of {vocabulary}")
+    return heads
 
 
 def guess_words(
-    draft: Draft, before: Int[Array, "B 3"], at: Int[Array, " B"], count: int
+    draft: Draft,
+    states: Float[Array, "B D"],
+    before: Int[Array, "B 2"],
+    at: Int[Array, " B"],
+    count: int,
 ) -> Int[Array, "B count"]:
     """The tokens that may follow words, 0 where nothing is known.
 
     The draft's own words go first, from the place whose last two tokens are the same and that lies
-    nearest to `at`; then the tables.
+    nearest to `at`; then the heads.
 
     Args:
-      before: the last three tokens said, 0 before the beginning.
+      states: the state that yielded the last token.
+      before: the last two tokens said, 0 before the beginning.
       at: how many were said.
     """
     length = draft.words.shape[1]
     like = jnp.pad(draft.words, [(0, 0), (2, count)])  # like[i + 2] is the i-th word
-    same = (like[:, 1 : length + 1] == before[:, -1:]) & (like[:, :length] == before[:, -2:-1])
+    same = (like[:, 1 : length + 1] == before[:, 1:]) & (like[:, :length] == before[:, :1])
     same &= draft.words != 0
     places = jnp.arange(length)
     nearness = jnp.where(same, -jnp.abs(places - at[:, None]), -length - count)
     best = jnp.argmax(nearness, 1)
     copied = jnp.take_along_axis(like, best[:, None] + 2 + jnp.arange(count), 1)
-    if draft.phrases is None or count == 0:
-        return jnp.where(same.any(1, keepdims=True), copied, 0)
-    last = [before[:, i] for i in range(3)]
-    chained: list[Array] = []
-    for _ in range(count):
-        three = draft.phrases.three[_row(last)]
-        chained.append(jnp.where(three == 0, draft.phrases.two[_row(last[1:])], three))
-        last = [*last[1:], chained[-1]]
-    return jnp.where(same.any(1, keepdims=True), copied, jnp.stack(chained, 1))
+    foreseen = jnp.zeros_like(copied)
+    if draft.heads is not None and count:
+        foreseen = _foreseen(draft.heads, states, before, count)
+    return jnp.where(same.any(1, keepdims=True), copied, foreseen)
+
+
+def _foreseen(
+    heads: DraftHeads, states: Float[Array, "B D"], before: Int[Array, "B 2"], count: int
+) -> Int[Array, "B count"]:
+    """One guess after the other, each by its head; 0 behind the last head."""
+    scores = hidden(heads, states)
+    known = before[..., None] == heads.tokens
+    rows = jnp.where(known.any(-1), jnp.argmax(known, -1), len(heads.tokens))
+    last_but_one, last = rows[:, 0], rows[:, 1]
+    chain = []
+    for head in range(min(count, scores.shape[1])):
+        follows = heads.after_one[last] + heads.after_two[last_but_one]
+        last_but_one, last = last, jnp.argmax(scores[:, head] + follows, -1)
+        chain.append(heads.tokens[last])
+    guessed = jnp.stack(chain, 1)
+    return jnp.pad(guessed, [(0, 0), (0, count - guessed.shape[1])])

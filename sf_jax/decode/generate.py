@@ -33,13 +33,14 @@ class Plan:
     Attributes:
       words: tokens a pass over words: the last one said, and guesses. 1 guesses nothing.
       block: widths, in tokens, of passes over a part of the block; the whole is always possible.
-      growth: see `drafted.fill_drafted`.
+      growth, guesses: see `drafted.fill_drafted`.
       sequential: slot by slot, a pass for each token that is not forced.
     """
 
     words: int = 1
     block: tuple[int, ...] = ()
     growth: int = 4
+    guesses: int = 0
     sequential: bool = False
 
 
@@ -84,6 +85,7 @@ def generate(
     max_words: int,
     words: bool = True,
     prefix: text.Cache | None = None,
+    rough: Weights | None = None,
 ) -> Generated:
     """Answers of a batch of pictures.
 
@@ -93,6 +95,7 @@ def generate(
       max_words: cap on the tokens of the words.
       words: whether to speak before the slots.
       prefix: what all prompts begin with, taken off `rows`.
+      rough: weights like these in low precision, to guess with.
     """
     batch, length = rows.input_ids.shape
     before = 0 if prefix is None else prefix.segments.shape[1]
@@ -111,8 +114,9 @@ def generate(
         state, block = fill_slots(weights, state, start, program, sampling, config)
     else:
         state, block = fill_drafted(
-            weights, state, start, program, draft.choices, sampling, config, plan.block, plan.growth
-        )
+            weights, state, start, program, draft.choices, sampling, config, plan.block,
+            plan.growth, rough, plan.guesses,
+        )  # fmt: skip
     scores = node_scores(weights, state, start, block, program, config)
     looked = 0 if program.branches is None else len(program.branches.tokens)
     return Generated(

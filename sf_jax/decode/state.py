@@ -105,6 +105,19 @@ def _begun(cache: text.Cache, prefix: text.Cache) -> text.Cache:
     )
 
 
+def _widened(cache: text.Cache, size: int) -> text.Cache:
+    """A cache of `size` places, those behind the first free."""
+    more = size - cache.segments.shape[1]
+
+    def pad(store: Array) -> Array:
+        return jnp.pad(store, [(0, 0)] * (store.ndim - 2) + [(0, more), (0, 0)])
+
+    return replace(
+        cache, k=jax.tree.map(pad, cache.k), v=jax.tree.map(pad, cache.v),
+        segments=jnp.pad(cache.segments, [(0, 0), (0, more)]),
+    )  # fmt: skip
+
+
 def prefill(
     weights: Weights, rows: Rows, patches: vision.Patches, capacity: int, config: Config,
     prefix: text.Cache | None = None,
@@ -122,13 +135,15 @@ def prefill(
     )
     batch, length = rows.input_ids.shape
     stacked = not isinstance(weights.text.layers, tuple)
-    cache = text.empty_cache(config.text, batch, capacity, embeddings.dtype, stacked)
+    # The prompt sees itself alone; places for the answer come behind.
+    held = length + (0 if prefix is None else prefix.segments.shape[1])
+    cache = text.empty_cache(config.text, batch, held, embeddings.dtype, stacked)
     if prefix is not None:
         cache = _begun(cache, prefix)
-        length += prefix.segments.shape[1]
     states, grown = text.forward(
         weights.text, embeddings, rows.positions, config.text,
         segments=rows.segments, cache=cache, deepstack=levels, dtype=dtype,
     )  # fmt: skip
     assert grown is not None
-    return State(grown, jnp.int32(length), rows.positions.max((0, 2)) + 1, states[:, -1])
+    roomy = _widened(grown, capacity)
+    return State(roomy, jnp.int32(held), rows.positions.max((0, 2)) + 1, states[:, -1])

@@ -74,9 +74,9 @@ def _add(words: Words, taken: Int[Array, "B T"], right: Int[Array, " B"], ends: 
     return Words(tokens, length, words.done | ended | cut, cut, words.passes)
 
 
-def _before(words: Words) -> Int[Array, "B 3"]:
-    """The last three tokens, 0 before the beginning."""
-    at = words.length[:, None] + jnp.arange(-3, 0)
+def _before(words: Words) -> Int[Array, "B 2"]:
+    """The last two tokens, 0 before the beginning."""
+    at = words.length[:, None] + jnp.arange(-2, 0)
     found = jnp.take_along_axis(words.tokens, jnp.maximum(at, 0), 1)
     return jnp.where(at >= 0, found, 0)
 
@@ -93,23 +93,26 @@ def say_words(
     batch = state.start.shape[0]
     choose = partial(_taken, weights, program=program, sampling=sampling, config=config)
 
-    def unfinished(carry: tuple[State, Words]) -> Array:
+    def unfinished(carry: tuple[State, Words, Array]) -> Array:
         return ~carry[1].done.all()
 
-    def say(carry: tuple[State, Words]) -> tuple[State, Words]:
-        state, words = carry
+    def say(carry: tuple[State, Words, Array]) -> tuple[State, Words, Array]:
+        state, words, last = carry
         before, fed = _before(words), state.fed
-        guesses = guess_words(draft, before, words.length, width - 1)
+        guesses = guess_words(draft, last, before, words.length, width - 1)
         tokens = jnp.concatenate([before[:, -1:], guesses], 1)
         state, states = feed(weights, state, tokens, jnp.where(words.done, 0, width), config)
         taken = choose(states, words.length[:, None] + jnp.arange(width))
-        more = _add(words, taken, _accepted(guesses, taken), program.ends)
+        right = _accepted(guesses, taken)
+        more = _add(words, taken, right, program.ends)
         # All said so far is in the cache, but for a last token that nothing came behind.
         ended = more.done & ~more.cut
         state = state.at(jnp.where(words.done, fed, jnp.where(ended, more.length, more.length - 1)))
-        return state, replace(more, passes=words.passes + ~words.done)
+        last = jnp.take_along_axis(states, right[:, None, None], 1)[:, 0]
+        return state, replace(more, passes=words.passes + ~words.done), last
 
     words = replace(no_words(batch, most), done=jnp.zeros(batch, bool))
     first = choose(state.last[:, None], jnp.zeros((batch, 1), jnp.int32))
     words = _add(words, first, jnp.zeros(batch, jnp.int32), program.ends)
-    return jax.lax.while_loop(unfinished, say, (state, words))
+    state, words, _ = jax.lax.while_loop(unfinished, say, (state, words, state.last))
+    return state, words

@@ -90,11 +90,14 @@ def _layer(
         kv = _append(kv[0], k, context.length), _append(kv[1], v, context.length)
         k, v = (x.swapaxes(1, 2) for x in kv)
         offset = context.length
+        if context.dtype != "float32":
+            q, k, v = (part.astype(context.dtype) for part in (q, k, v))
     mixed = attention(
         q, k, v, causal=True, q_offset=offset,
         q_segments=context.q_segments, kv_segments=context.kv_segments, mask=context.mask,
     )  # fmt: skip
-    x_BTD = x_BTD + apply(layer.o, rearrange(mixed, "b t n h -> b t (n h)"), dtype)
+    mixed = rearrange(mixed, "b t n h -> b t (n h)").astype(x_BTD.dtype)
+    x_BTD = x_BTD + apply(layer.o, mixed, dtype)
     normed = rms_norm(x_BTD, layer.post_norm, config.rms_norm_eps)
     if isinstance(layer, JoinedLayer):
         gate, up = jnp.split(apply(layer.gate_up, normed, dtype), 2, -1)

@@ -7,6 +7,7 @@ Source: the Qwen3-VL release (`Qwen3VLVisionModel` in transformers) for every fo
 """
 
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import jax
@@ -160,8 +161,8 @@ def embed_patches(
 
 def hidden_states(
     weights: VisionWeights, patches: Patches, config: VisionConfig, dtype: str = "float32"
-) -> Float[Array, "L B P D"]:
-    """The output of every block."""
+) -> Float[Array, "L B P D"] | list[Float[Array, "B P D"]]:
+    """The output of every block: stacked, or a list beside blocks in a tuple."""
     with jax.named_scope("vision"):
         rope = _rope(patches, config.head_dim)
         step = partial(
@@ -173,22 +174,30 @@ def hidden_states(
             return x, x
 
         x = embed_patches(weights, patches, config, dtype)
+        if isinstance(weights.blocks, tuple):
+            return list(accumulate(weights.blocks, step, initial=x))[1:]
         return jax.lax.scan(scanned, x, weights.blocks)[1]
 
 
 def tokens(
-    weights: VisionWeights, states: Float[Array, "L B P D"], config: VisionConfig, dtype: str
+    weights: VisionWeights, states: Any, config: VisionConfig, dtype: str
 ) -> tuple[Float[Array, "B M D"], Float[Array, "levels B M D"]]:
-    """Block outputs → features for the text model, and for each DeepStack level for one layer."""
+    """Block outputs → features for the text model, and for each DeepStack level for one layer.
+
+    Args:
+      states: as `hidden_states` gives them.
+    """
     merge = config.spatial_merge_size
     features = _merge(states[-1], weights.merger, merge, norm_first=True, dtype=dtype)
     if weights.deepstack is None:
         return features, jnp.zeros((0, *features.shape), features.dtype)
-    tapped = states[jnp.array(config.deepstack_visual_indexes)]
-    deepstack = jax.vmap(partial(_merge, merge=merge, norm_first=False, dtype=dtype))(
-        tapped, weights.deepstack
+    level = partial(_merge, merge=merge, norm_first=False, dtype=dtype)
+    if isinstance(weights.deepstack, tuple):
+        tapped = [states[i] for i in config.deepstack_visual_indexes]
+        return features, jnp.stack([*map(level, tapped, weights.deepstack)])
+    return features, jax.vmap(level)(
+        states[jnp.array(config.deepstack_visual_indexes)], weights.deepstack
     )
-    return features, deepstack
 
 
 def forward(

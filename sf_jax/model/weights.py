@@ -57,6 +57,7 @@ class Linear:
 
 
 SMALL = 2**20  # values of a weight matrix, from which on it is large
+LOW = "bfloat16"  # low precision
 
 
 @struct.dataclass
@@ -88,9 +89,9 @@ class Merger:
 class VisionWeights:
     patch_embed: Linear
     pos_embed: Any
-    blocks: VisionBlock  # stacked [L, ...]
+    blocks: Any  # a VisionBlock stacked [L, ...], or a tuple of them (see `unstack_layers`)
     merger: Merger
-    deepstack: Merger | None  # stacked, one for each DeepStack level
+    deepstack: Any  # a Merger stacked, one for each DeepStack level, or a tuple of them; or None
 
 
 @struct.dataclass
@@ -266,7 +267,7 @@ def initialise(config: Config, seed: int, dtype: Any = jnp.float32) -> Weights:
 
 
 def unstack_layers(weights: Weights, consume: bool = False) -> Weights:
-    """Turns the stacked text layers into a tuple of layers, laid out as a CPU multiplies fastest.
+    """Turns stacked layers into tuples of layers, laid out as a CPU multiplies fastest.
 
     A scan copies each layer's weights out of the stack at every pass; for passes of a few tokens
     on a CPU that costs more than the pass, so decoding there loops over a tuple instead. Large
@@ -294,10 +295,27 @@ def unstack_layers(weights: Weights, consume: bool = False) -> Weights:
         kind = Linear if small else OutputMajorLinear
         return [kind(*pair) for pair in zip(matrices, biases, strict=True)]
 
-    nodes, tree = jax.tree.flatten(weights.text.layers, is_leaf=lambda n: isinstance(n, Linear))
-    layers = zip(*map(unstack, nodes), strict=True)
-    unstacked = tuple(_joined(jax.tree.unflatten(tree, layer)) for layer in layers)
-    return replace(weights, text=replace(weights.text, layers=unstacked))
+    def apart(stacked: Any) -> tuple:
+        nodes, tree = jax.tree.flatten(stacked, is_leaf=lambda n: isinstance(n, Linear))
+        layers = zip(*map(unstack, nodes), strict=True)
+        return tuple(jax.tree.unflatten(tree, layer) for layer in layers)
+
+    layers = tuple(_joined(layer) for layer in apart(weights.text.layers))
+    vision = weights.vision
+    if vision is not None:
+        levels = None if vision.deepstack is None else apart(vision.deepstack)
+        vision = replace(vision, blocks=apart(vision.blocks), deepstack=levels)
+    return replace(weights, vision=vision, text=replace(weights.text, layers=layers))
+
+
+def rough(weights: Weights) -> Weights:
+    """The text layers with matrices in low precision, all else shared: for passes that guess."""
+
+    def low(leaf: Any) -> Any:
+        return leaf.astype(LOW) if leaf.ndim > 1 else leaf
+
+    layers = jax.tree.map(low, weights.text.layers)
+    return replace(weights, vision=None, text=replace(weights.text, layers=layers))
 
 
 def _joined(layer: TextLayer) -> TextLayer | JoinedLayer:

@@ -31,7 +31,7 @@ def main() -> None:
     generate, estimator.generate = estimator.generate, record  # type: ignore[assignment]
     on_cpu = sf_jax.load()
     config, weights = hf.load(estimator.BUILTIN, None, dtype=jax.numpy.bfloat16)
-    model = sf_jax.Model(config, on_cpu.weights, on_cpu.tokenizer, on_cpu.processor, on_cpu.phrases)
+    model = sf_jax.Model(config, on_cpu.weights, on_cpu.tokenizer, on_cpu.processor, on_cpu.heads)
     model.weights, model.plan = weights, estimator.PLANS["accelerator"]  # layers stacked, as there
     model.generate(*model.inputs([np.full((96, 96, 3), 90, np.uint8)]))
 

@@ -20,9 +20,10 @@ from sf_jax.decode.program import SlotProgram, compile_program
 from sf_jax.decode.reference import Automaton, token_by_token
 from sf_jax.decode.schema import Schema
 from sf_jax.decode.score import Score, score
+from sf_jax.decode.state import feed, prefill
 from sf_jax.model import vision
 from sf_jax.model.config import Config, TextConfig, VisionConfig
-from sf_jax.model.weights import Weights, initialise, unstack_layers
+from sf_jax.model.weights import Weights, initialise, rough, unstack_layers
 
 SMALL = Config(
     VisionConfig(
@@ -38,7 +39,7 @@ SMALL = Config(
 TIE = 1e-5
 MAX_WORDS = 12
 PATCHES = 36
-PLAN = Plan(words=3, block=(16, 40))
+PLAN = Plan(words=3, block=(16, 40), guesses=1)
 
 
 class NotEqualError(AssertionError):
@@ -131,6 +132,7 @@ class Tiny:
                 plan,
                 max_words,
                 speak,
+                rough=rough(self.weights) if plan.guesses else None,
             )
         )
 
@@ -143,6 +145,22 @@ class Tiny:
             self.weights, rows, patches, self.program, sampling, self.config,
             max_words if speak else 0,
         )  # fmt: skip
+
+    def said_from(
+        self, pictures: list[np.ndarray], made: Generated
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """For each picture, the states that yielded its words, and their tokens."""
+        rows, patches = self.inputs(pictures, True)
+        state = prefill(
+            self.weights, rows, patches, rows.input_ids.shape[1] + MAX_WORDS, self.config
+        )
+        whole = np.full(len(pictures), MAX_WORDS)
+        _, behind = feed(self.weights, state, made.words, whole, self.config)
+        states = np.concatenate([state.last[:, None], behind], 1)
+        return (
+            [row[:count] for row, count in zip(states, made.words_length, strict=True)],
+            [row[:count] for row, count in zip(made.words, made.words_length, strict=True)],
+        )
 
     def certificate(
         self, pictures: list[np.ndarray], made: Generated, sampling: Sampling, speak: bool = True

@@ -12,12 +12,13 @@ from data_pipelines.sampler import sample
 from data_pipelines.sequences import vocabulary_texts
 from experiments.bench_checkpoint import make_tokenizer
 from sf_jax.decode import drafted, tokenizer
-from sf_jax.decode.drafts import Draft, learn_phrases
+from sf_jax.decode.drafts import Draft, load_heads, save_heads
 from sf_jax.decode.generate import SEQUENTIAL, Plan, generate
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.schema import Schema
 from sf_jax.estimator import SCHEMA
 from sf_jax.face import channels
+from sf_jax.train import draft_heads
 from tests.decode.lossless import PLAN, SMALL, NotEqualError, Tiny, count_ties, said, sampling
 
 BLENDSHAPES = channels.NAMES[:52]
@@ -83,7 +84,7 @@ def test_drafted_is_sequential_is_the_reference(models, pictures, name, speak) -
                 atol=2e-5,
             )
         seen |= {tuple(choices) for choices in made.choices}
-        assert (made.block_passes >= len(tiny.program.kind)).all()
+        assert (made.block_passes >= len(tiny.program.kind)).all()  # the sequential
     assert len(seen) > 6  # sampling says other things than greed
 
 
@@ -92,7 +93,8 @@ def test_passes_are_saved(models, pictures) -> None:
     drafted = tiny.answer(pictures, drawn)
     assert (drafted.block_passes < 61).all() and (drafted.block_passes >= 2).all()
     known = Draft(drafted.words, drafted.choices, None)
-    again = tiny.answer(pictures, drawn, draft=known)
+    trusting = dataclasses.replace(PLAN, guesses=0)
+    again = tiny.answer(pictures, drawn, trusting, draft=known)
     assert (again.block_passes == 1).all() and (again.choices == drafted.choices).all()
     assert (again.words == drafted.words).all()
     assert (again.word_passes < drafted.word_passes).all()
@@ -101,22 +103,45 @@ def test_passes_are_saved(models, pictures) -> None:
     assert (misled.choices == drafted.choices).all() and (misled.words == drafted.words).all()
 
 
-def test_phrases_change_passes_alone(models, pictures) -> None:
+def test_draft_heads_change_passes_alone(models, pictures, tmp_path) -> None:
     tiny, drawn = models["symbols"], sampling(3)
     plain = tiny.answer(pictures, drawn)
-    ends = int(np.argmax(tiny.program.ends))
-    spoken = [[*plain.words[row, : plain.words_length[row]].tolist(), ends] for row in range(3)]
+    states, words = tiny.said_from(pictures, plain)
+    save_heads(tmp_path / "heads", draft_heads.learn(states, words, heads=2, width=8, steps=60))
+    text = tiny.config.text
+    heads = load_heads(tmp_path / "heads", text.hidden_size, text.vocab_size)
     rest = np.zeros_like(plain.choices)
-    draft = Draft(np.zeros((3, 2), np.int32), rest, learn_phrases(spoken))
+    draft = Draft(np.zeros((3, 2), np.int32), rest, heads)
     guessed = tiny.answer(pictures, drawn, draft=draft)
     assert (guessed.words == plain.words).all() and (guessed.choices == plain.choices).all()
     assert guessed.word_passes.sum() < plain.word_passes.sum()
 
 
+def test_draft_heads_that_do_not_fit_are_refused(tmp_path) -> None:
+    heads = draft_heads.learn([np.ones((3, 4), np.float32)], [np.array([5, 6, 7])], 2, 8, 1)
+    path = tmp_path / "heads"
+    save_heads(path, heads)
+    assert load_heads(path, 4, 8).tokens.tolist() == [5, 6, 7]
+    for width, vocabulary, reason in ((5, 8, "enter has shape"), (4, 7, "outside a vocabulary")):
+        with pytest.raises(ValueError, match=f"heads: {reason}|heads: .*{reason}"):
+            load_heads(path, width, vocabulary)
+    save_heads(path, heads.replace(leave=heads.leave[:, :1]))
+    with pytest.raises(ValueError, match="leave has shape"):
+        load_heads(path, 4, 8)
+    save_heads(path, heads.replace(enter_bias=heads.enter_bias * np.nan))
+    with pytest.raises(ValueError, match="enter_bias holds numbers that are not finite"):
+        load_heads(path, 4, 8)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match="not readable as draft heads"):
+        load_heads(path, 4, 8)
+    with pytest.raises(ValueError, match="no words to learn"):
+        draft_heads.learn([], [], 2, 8, 1)
+
+
 def test_any_plan_gives_the_same(models, pictures) -> None:
     tiny, drawn = models["digits"], sampling(3, 0.7)
     first = tiny.answer(pictures, drawn)
-    for plan in (Plan(), Plan(words=5, block=(8,), growth=1)):
+    for plan in (Plan(), Plan(words=5, block=(8,), growth=1), Plan(guesses=3)):
         made = tiny.answer(pictures, drawn, plan)
         assert (made.words == first.words).all() and (made.choices == first.choices).all()
 
@@ -145,7 +170,9 @@ def test_a_verifier_that_lets_one_wrong_draft_pass_is_caught(models, pictures, m
 
     monkeypatch.setattr(drafted, "_repaired", lenient)
     # A function of its own: jax would find the sound one's trace again.
-    broken = jax.jit(lambda *args: generate.__wrapped__(*args), static_argnums=(6, 7, 8, 9))
+    broken = jax.jit(
+        lambda *args, **more: generate.__wrapped__(*args, **more), static_argnums=(6, 7, 8, 9)
+    )
     monkeypatch.setattr("tests.decode.lossless.generate", broken)
     made = tiny.answer(pictures, drawn)
     with pytest.raises(NotEqualError):
