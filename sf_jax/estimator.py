@@ -239,6 +239,8 @@ class Model:
         plan = SEQUENTIAL if decoding == "sequential" else self.plan
         if heads is None and previous is None:
             plan = replace(plan, words=1)
+        if previous is not None and None not in previous:  # drafts too good for guesses to better
+            plan = replace(plan, guesses=0)
         draft = replace(self._draft(previous or [None] * count, cap), heads=heads)
         return generate(
             self.weights, prompt, patches, program, draft, sampling_of(temperature, seed, count),
