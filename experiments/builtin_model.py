@@ -8,7 +8,7 @@ Stages, each resumed where it stopped:
   reading   the whole model on the keys of the numbers alone: all slots at once, from the picture
   language  the whole model on words and numbers (train/objective.py)
   export    sf_jax/builtin: safetensors, tokenizer, processor settings
-  draft-heads  what foresees the model's words (train/draft_heads.py)
+  draft-heads   what foresees the exported model's words (train/draft_heads.py)
 """
 
 import dataclasses
@@ -64,7 +64,7 @@ class DraftHeadsRecipe:
 
     answers: int = 12_000
     heads: int = 9
-    width: int = 384
+    width: int = 128
     steps: int = 3_000
 
 

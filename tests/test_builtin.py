@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.builtin_model import said_from
 from sf_jax import estimator
 from sf_jax.face import channels
 from tests import builtin_model_checks as checks
@@ -28,6 +29,20 @@ def test_faces_of_strangers_are_read(model) -> None:
     summary = checks.scores(model, [record["image"] for record in found], labels).summary()
     assert summary["r_52"] > 0.5
     assert summary["head_degrees"] < 3
+
+
+def test_words_are_foreseen(model) -> None:
+    """By the shipped heads, and by what the recipe learns them from."""
+    images = [record["image"] for record in checks.held_out(6)]
+    actions = model.predict_batch(images)
+    words = sum(len(action.words) for action in actions)
+    assert words / sum(action.passes["rationale"] for action in actions) > 4
+    table = np.asarray(model.weights.text.embed)
+    for action, (states, tokens) in zip(actions, said_from(model, images), strict=True):
+        assert tokens[:-1].tolist() == action.words.tolist()
+        scores = states @ table.T
+        scores[:, model.program.banned & ~model.program.ends] = -np.inf
+        assert (scores.argmax(1) == tokens).mean() > 0.98  # but for ties
 
 
 def test_a_head_of_another_make_is_read(model) -> None:
