@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 seconds[row, picture] = min(seconds[row, picture], taken)
                 passes[row] += action.passes["rationale"], action.passes["coefficients"]
                 if texts.setdefault(picture, action.text) != action.text:
-                    print(f"picture {picture}: {plan} parts from {plans[0]}")
+                    raise SystemExit(f"picture {picture}: {plan} parts from {plans[0]}")
     means = seconds.mean(1)
     print(f"{'plan':<62}{'seconds':>9}{'ratio':>7}{'words':>7}{'block':>7}  (passes)")
     for row in np.argsort(means):

@@ -289,6 +289,7 @@ def run(
     if "export" in stages:
         rule = optimizer.build(recipe.language)
         weights = last_weights(initial_joint(config), rule, out / "language")
+        (export / estimator.DRAFT_HEADS_FILE).unlink(missing_ok=True)  # of another model's words
         half = np.float16  # half the size; the shipped package stays below 25 MB
         model = jax.device_get(weights.model)
         estimator.save(export, config, model, tokenizer, PROCESSOR, dtype=half)

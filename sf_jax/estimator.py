@@ -48,9 +48,11 @@ MOST_PREFIXES = 8
 # By what passes cost: on a CPU, where `sf-jax bench plans` measures it, more tokens take longer;
 # elsewhere a pass over the block costs little more than one token.
 PLANS = {
-    "cpu": Plan(words=9, block=(32, 64, 96), growth=64, guesses=2),
-    "accelerator": Plan(words=16, block=(), growth=4),
+    "cpu": Plan(words=10, block=(32, 64, 96), growth=64, guesses=2),
+    "cpu, large": Plan(words=10, block=(16, 48), growth=2),  # a copy to guess with is too large
+    "accelerator": Plan(words=10, block=(), growth=4),
 }
+LARGE = 2**26  # numbers in the text layers
 DECODINGS = ("drafted", "sequential")
 
 
@@ -112,7 +114,7 @@ class Model:
       instructed: whether it reads instructions, as Qwen's models do; the built-in one was trained
         on its own two prompts alone.
       plan: how wide to draft on this device; changes the time an answer takes, never the answer.
-      heads: guess at words, or None.
+      draft_heads: guess at words, or None.
     """
 
     def __init__(
@@ -121,19 +123,21 @@ class Model:
         weights: Weights,
         tokenizer: Tokenizer,
         processor: ImageProcessor,
-        heads: DraftHeads | None = None,
+        draft_heads: DraftHeads | None = None,
     ):
         self.config = config
         self.tokenizer = tokenizer
         self.processor = processor
-        self.heads = heads
+        self.draft_heads = draft_heads
         self.instructed = isinstance(tokenizer, JsonTokenizer)
         self.schema = replace(SCHEMA, paragraphs=self.instructed)
         # Accelerators scan stacked layers; short passes on a CPU loop over separate arrays.
         stacked = not isinstance(weights.text.layers, tuple)
         on_cpu = jax.default_backend() == "cpu"
         self.weights = unstack_layers(weights) if on_cpu and stacked else weights
-        self.plan = PLANS["cpu" if on_cpu else "accelerator"]
+        large = sum(leaf.size for leaf in jax.tree.leaves(weights.text.layers)) >= LARGE
+        cpu = "cpu, large" if large else "cpu"
+        self.plan = PLANS[cpu if on_cpu else "accelerator"]
         self._prefixes: dict[tuple[int, ...], Cache] = {}
 
     @cached_property
@@ -143,13 +147,13 @@ class Model:
 
     @cached_property
     def _on_device(self) -> tuple[SlotProgram, DraftHeads | None]:
-        return jax.device_put((self.program, self.heads))
+        return jax.device_put((self.program, self.draft_heads))
 
     @cached_property
     def _rough(self) -> Weights | None:
         """What guesses, where that is cheaper than the model itself."""
-        cheaper = jax.default_backend() == "cpu" and self.config.product_dtype == "float32"
-        return rough(self.weights) if cheaper else None
+        exact = jax.default_backend() == "cpu" and self.config.product_dtype == "float32"
+        return rough(self.weights) if exact and self.plan.guesses else None
 
     def predict(
         self,
@@ -239,12 +243,10 @@ class Model:
         plan = SEQUENTIAL if decoding == "sequential" else self.plan
         if heads is None and previous is None:
             plan = replace(plan, words=1)
-        if previous is not None and None not in previous:  # drafts too good for guesses to better
-            plan = replace(plan, guesses=0)
         draft = replace(self._draft(previous or [None] * count, cap), heads=heads)
         return generate(
             self.weights, prompt, patches, program, draft, sampling_of(temperature, seed, count),
-            self.config, plan, cap, words, prefix, self._rough if plan.guesses else None,
+            self.config, plan, cap, words, prefix, None if plan.sequential else self._rough,
         )  # fmt: skip
 
     def score(
@@ -304,7 +306,9 @@ class Model:
             if action is not None:
                 said = [*action.words.tolist(), int(self.program.ends.argmax())][: cap + 1]
                 words[row, : len(said)], numbers[row] = said, action.answer
-        return Draft(words, self.program.nearest(numbers), None)
+        # The frame before is a better draft than guesses are.
+        guesses = 0 if all(previous) else self.plan.guesses
+        return Draft(words, self.program.nearest(numbers), None, np.int32(guesses))
 
     def inputs(
         self,
@@ -422,6 +426,7 @@ def load(
 
     Raises:
       CheckpointError, TokenizerError, ProcessorError: a file is missing or cannot be read.
+      ValueError: draft heads do not fit the model.
     """
     folder = BUILTIN if directory is None else Path(directory)
     if dtype is None:

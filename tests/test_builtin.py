@@ -38,8 +38,7 @@ def test_words_are_foreseen(model) -> None:
     words = sum(len(action.words) for action in actions)
     assert words / sum(action.passes["rationale"] for action in actions) > 4
     table = np.asarray(model.weights.text.embed)
-    for action, (states, tokens) in zip(actions, said_from(model, images), strict=True):
-        assert tokens[:-1].tolist() == action.words.tolist()
+    for states, tokens in said_from(model, images):
         scores = states @ table.T
         scores[:, model.program.banned & ~model.program.ends] = -np.inf
         assert (scores.argmax(1) == tokens).mean() > 0.98  # but for ties

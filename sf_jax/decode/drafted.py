@@ -53,7 +53,7 @@ def spare_places(program: SlotProgram, widths: tuple[int, ...], batch: int) -> i
 def fill_drafted(
     weights: Weights, state: State, before: Lead, program: SlotProgram, draft: Int[Array, "B C"],
     sampling: Sampling, config: Config, widths: tuple[int, ...], growth: int,
-    rough: Weights | None = None, guesses: int = 0,
+    rough: Weights | None = None, guesses: Any = 0,
 ) -> tuple[State, Block]:  # fmt: skip
     """All slots drafted, verified and repaired until nothing changes; as `fill_slots` gives.
 
@@ -73,8 +73,11 @@ def fill_drafted(
     roots = jnp.zeros((batch, count, program.symbols.shape[0]), jnp.float32)
     progress = _Progress(state, Block(draft, roots, zeros, zeros), zeros, zeros + size)
     if rough is not None:
-        for _ in range(guesses):
-            progress = _guess(rough, progress, before, program, added, config)
+
+        def guess(_: Any, progress: _Progress) -> _Progress:
+            return _guess(rough, progress, before, program, added, config)
+
+        progress = jax.lax.fori_loop(0, guesses, guess, progress)
 
     def chosen(progress: _Progress) -> Array:
         fed = progress.state.fed - before.first

@@ -44,15 +44,17 @@ class Draft:
       words: int32 [B, R], words like those to come, as of the frame before; padded with 0.
       choices: int32 [B, C], values of the slots.
       heads: guess at words from the model's state; or None.
+      guesses: int32 [], passes in low precision that are to better `choices` first.
     """
 
     words: Any
     choices: Any
     heads: DraftHeads | None
+    guesses: Any = 0
 
 
-def hidden(heads: DraftHeads, states: Float[Array, "*rows D"]) -> Float[Array, "*rows K W"]:
-    """What the heads take from states alone."""
+def head_scores(heads: DraftHeads, states: Float[Array, "*rows D"]) -> Float[Array, "*rows K W"]:
+    """What the heads make of states, before it counts what tokens follow."""
     inner = jax.nn.silu(states.astype(jnp.float32) @ heads.enter + heads.enter_bias)
     return jnp.tensordot(inner, heads.leave, 1) + heads.leave_bias
 
@@ -136,7 +138,7 @@ def _foreseen(
     heads: DraftHeads, states: Float[Array, "B D"], before: Int[Array, "B 2"], count: int
 ) -> Int[Array, "B count"]:
     """One guess after the other, each by its head; 0 behind the last head."""
-    scores = hidden(heads, states)
+    scores = head_scores(heads, states)
     known = before[..., None] == heads.tokens
     rows = jnp.where(known.any(-1), jnp.argmax(known, -1), len(heads.tokens))
     last_but_one, last = rows[:, 0], rows[:, 1]

@@ -33,7 +33,9 @@ class Plan:
     Attributes:
       words: tokens a pass over words: the last one said, and guesses. 1 guesses nothing.
       block: widths, in tokens, of passes over a part of the block; the whole is always possible.
-      growth, guesses: see `drafted.fill_drafted`.
+      growth: see `drafted.fill_drafted`.
+      guesses: passes in low precision for a draft that knows nothing of the picture; `Draft` says
+        how many there are.
       sequential: slot by slot, a pass for each token that is not forced.
     """
 
@@ -95,7 +97,7 @@ def generate(
       max_words: cap on the tokens of the words.
       words: whether to speak before the slots.
       prefix: what all prompts begin with, taken off `rows`.
-      rough: weights like these in low precision, to guess with.
+      rough: weights like these in low precision, to guess with; None makes no such pass.
     """
     batch, length = rows.input_ids.shape
     before = 0 if prefix is None else prefix.segments.shape[1]
@@ -115,7 +117,7 @@ def generate(
     else:
         state, block = fill_drafted(
             weights, state, start, program, draft.choices, sampling, config, plan.block,
-            plan.growth, rough, plan.guesses,
+            plan.growth, rough, draft.guesses,
         )  # fmt: skip
     scores = node_scores(weights, state, start, block, program, config)
     looked = 0 if program.branches is None else len(program.branches.tokens)

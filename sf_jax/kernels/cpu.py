@@ -19,7 +19,7 @@ def attend(
     allowed_BTS: Bool[Array, "B T S"],
     scale: float,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
-    """The reference's result; sums in float32."""
+    """The reference's result; sums in float32, probabilities in the operands' precision."""
     batch, length, heads, width = q_BTNH.shape
     size, kv_heads = k_BSKH.shape[1:3]
     groups = heads // kv_heads

@@ -90,7 +90,7 @@ def _layer(
         kv = _append(kv[0], k, context.length), _append(kv[1], v, context.length)
         k, v = (x.swapaxes(1, 2) for x in kv)
         offset = context.length
-        if context.dtype != "float32":
+        if context.dtype != "float32":  # training, which has no cache, attends in float32
             q, k, v = (part.astype(context.dtype) for part in (q, k, v))
     mixed = attention(
         q, k, v, causal=True, q_offset=offset,

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
-from sf_jax.decode.drafts import DraftHeads, hidden
+from sf_jax.decode.drafts import DraftHeads, head_scores
 
 
 def learn(
@@ -30,8 +30,11 @@ def learn(
       width: of the hidden layer.
 
     Raises:
-      ValueError: there is nothing to learn from.
+      ValueError: there is nothing to learn from, or states and words are not as many.
     """
+    for state, said in zip(states, words, strict=True):
+        if len(state) != len(said):
+            raise ValueError(f"{len(state)} states for {len(said)} words")
     tokens = np.unique(np.concatenate([np.zeros(0, np.int32), *words])).astype(np.int32)
     if not len(tokens):
         raise ValueError("no words to learn draft heads from")
@@ -54,11 +57,12 @@ def learn(
     def loss(learnt: dict, states: Array, windows: Array) -> Array:
         made = DraftHeads(**learnt, tokens=jnp.asarray(tokens))
         before, behind = windows[:, :-1], windows[:, 2:]
-        scores = hidden(made, states)
+        scores = head_scores(made, states)
         scores += made.after_one[before[:, 1:]] + made.after_two[before[:, :-1]]
         scores = jax.nn.log_softmax(scores)
         right = jnp.take_along_axis(scores, jnp.maximum(behind, 0)[..., None], -1)[..., 0]
-        return -(right * (behind >= 0)).sum() / (behind >= 0).sum()
+        real = behind >= 0
+        return -(right * real).sum() / jnp.maximum(real.sum(), 1)
 
     @jax.jit
     def step(learnt: dict, memory: optax.OptState, states: Array, windows: Array) -> tuple:

@@ -8,6 +8,7 @@ Needs libtpu (the extra `tpu`) and no TPU: the compiler is given a topology.
 import json
 import os
 import re
+from dataclasses import replace
 
 os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 
@@ -31,7 +32,10 @@ def main() -> None:
     generate, estimator.generate = estimator.generate, record  # type: ignore[assignment]
     on_cpu = sf_jax.load()
     config, weights = hf.load(estimator.BUILTIN, None, dtype=jax.numpy.bfloat16)
-    model = sf_jax.Model(config, on_cpu.weights, on_cpu.tokenizer, on_cpu.processor, on_cpu.heads)
+    model = sf_jax.Model(
+        config, on_cpu.weights, on_cpu.tokenizer, on_cpu.processor, on_cpu.draft_heads
+    )
+    model.config = replace(config, product_dtype="bfloat16")
     model.weights, model.plan = weights, estimator.PLANS["accelerator"]  # layers stacked, as there
     model.generate(*model.inputs([np.full((96, 96, 3), 90, np.uint8)]))
 

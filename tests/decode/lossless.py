@@ -83,11 +83,12 @@ class Tiny:
     words: tokenizer.Tokenizer
     program: SlotProgram
     patches: int = PATCHES  # that pictures are padded to
+    rough: Weights | None = None  # what guesses; None is these weights in low precision
 
     @classmethod
     def make(
         cls, config: Config, words: tokenizer.Tokenizer, schema: Schema, seed: int,
-        scale: float = 2.0,
+        scale: float = 2.0, stacked: bool = False,
     ) -> "Tiny":  # fmt: skip
         """Weights large enough that answers differ from slot to slot and picture to picture."""
         names = tokenizer.IMAGE, tokenizer.VISION_START, tokenizer.VISION_END
@@ -99,7 +100,7 @@ class Tiny:
         )  # fmt: skip
         weights = jax.tree.map(lambda x: x * scale if x.ndim > 1 else x, initialise(config, seed))
         program = compile_program(schema, words, language.vocab_size)
-        return cls(config, unstack_layers(weights), words, program)
+        return cls(config, weights if stacked else unstack_layers(weights), words, program)
 
     def inputs(self, pictures: list[np.ndarray], speak: bool) -> tuple[prompt.Rows, Any]:
         grids = [(picture.shape[0] // 32, picture.shape[1] // 32) for picture in pictures]
@@ -120,6 +121,7 @@ class Tiny:
         draft = draft or Draft(
             np.zeros((len(pictures), 2), np.int32), self.program.nearest(at_rest), None
         )
+        draft = draft.replace(guesses=np.int32(plan.guesses))
         return jax.device_get(
             generate(
                 self.weights,
@@ -132,7 +134,7 @@ class Tiny:
                 plan,
                 max_words,
                 speak,
-                rough=rough(self.weights) if plan.guesses else None,
+                rough=(self.rough or rough(self.weights)) if plan.guesses else None,
             )
         )
 

@@ -103,6 +103,27 @@ def test_passes_are_saved(models, pictures) -> None:
     assert (misled.choices == drafted.choices).all() and (misled.words == drafted.words).all()
 
 
+def test_guesses_save_passes_and_change_nothing(models, pictures) -> None:
+    tiny, drawn = models["symbols"], sampling(3)
+    alone = tiny.answer(pictures, drawn, dataclasses.replace(PLAN, guesses=0))
+    guessed = tiny.answer(pictures, drawn, dataclasses.replace(PLAN, guesses=1))
+    assert (guessed.choices == alone.choices).all() and (guessed.words == alone.words).all()
+    assert (guessed.block_passes - 1).sum() < alone.block_passes.sum()
+    other = Tiny.make(SMALL, tiny.words, SCHEMA, 77).weights
+    misled = dataclasses.replace(tiny, rough=other).answer(pictures, drawn)
+    assert (misled.choices == alone.choices).all() and (misled.words == alone.words).all()
+    assert (misled.block_passes > guessed.block_passes).any()  # it does guess
+
+
+def test_stacked_layers_give_the_same(models, pictures) -> None:
+    tiny = models["digits"]
+    stacked = Tiny.make(SMALL, tiny.words, whole_schema(), 4, stacked=True)
+    for plan in (Plan(words=2, block=(40,)), SEQUENTIAL):
+        drawn = sampling(3, 0.5)
+        made, other = tiny.answer(pictures, drawn, plan), stacked.answer(pictures, drawn, plan)
+        assert (made.words == other.words).all() and (made.choices == other.choices).all()
+
+
 def test_draft_heads_change_passes_alone(models, pictures, tmp_path) -> None:
     tiny, drawn = models["symbols"], sampling(3)
     plain = tiny.answer(pictures, drawn)

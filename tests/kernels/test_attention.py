@@ -44,6 +44,18 @@ def test_cpu_equals_reference_in_value_and_gradient(name) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_low_precision_on_a_cpu_is_near_the_reference(name) -> None:
+    rounded = [x.astype(jnp.bfloat16) for x in inputs()]
+    found = attention(*rounded, implementation="cpu", **CASES[name])
+    wanted = attention(
+        *[x.astype(jnp.float32) for x in rounded], implementation="reference", **CASES[name]
+    )
+    assert found.dtype == jnp.bfloat16
+    error = jnp.linalg.norm(found.astype(jnp.float32) - wanted) / jnp.linalg.norm(wanted)
+    assert 0 < error <= 8e-3
+
+
 def test_reference_by_hand() -> None:
     q, k, v = inputs(batch=1, length=1, size=2, heads=1, kv_heads=1, width=4)
     out = attention(q, k, v, causal=False, implementation="reference")
