@@ -2,8 +2,8 @@
 
 Renders of people never trained on, one by one, and rendered videos whose frames each draft from the
 one before: one that glides from one random expression into the next every second, every channel on
-the move, and with `--take` one that moves as a recorded face does. Counts, no times, so the machine
-does not matter.
+the move, and with `--take` one that moves as a recorded face does. Counts, no times, so other work
+does not matter; the plan does, which is another on an accelerator.
 
     sf-jax bench passes --out experiments/results      # a table and a plot of the distribution
     sf-jax bench passes --take Recorded.csv            # a Live Link Face recording

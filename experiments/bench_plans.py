@@ -1,8 +1,8 @@
 """`sf-jax bench plans`: how wide to draft on this machine.
 
 Times answers of the built-in model under plans that differ from the one in use by one thing each,
-and slot by slot; plans take turns, picture by picture. `estimator.PLANS` is chosen by such runs.
-The answers are the same with every plan, which is checked.
+and slot by slot; plans take turns, picture by picture. The answers are the same with every plan,
+which is checked.
 
     sf-jax bench plans --pictures 20
 """

@@ -45,7 +45,7 @@ MAX_IMAGE_TOKENS = 1024  # as the released SemanticFace is run
 DRAFT_HEADS_FILE = "draft_heads.safetensors"
 SHORTEST_PREFIX = 16  # tokens before the picture, from which on they are kept between calls
 MOST_PREFIXES = 8
-# By what passes cost: on a CPU, where `sf-jax bench plans` measures it, more tokens take longer;
+# By what passes cost: on a CPU more tokens take longer (`sf-jax bench plans` measures there),
 # elsewhere a pass over the block costs little more than one token.
 PLANS = {
     "cpu": Plan(words=10, block=(32, 64, 96), growth=64, guesses=2),

@@ -57,7 +57,7 @@ class Linear:
 
 
 SMALL = 2**20  # values of a weight matrix, from which on it is large
-LOW = "bfloat16"  # low precision
+LOW = "bfloat16"  # the precision of passes that only guess
 
 
 @struct.dataclass
