@@ -48,6 +48,7 @@ DISTURBED = 1.5  # answers differ in length by less
 OURS: dict[str, dict[str, Any]] = {
     "drafted": {"decoding": "drafted"}, "sequential": {"decoding": "sequential"},
 }  # fmt: skip
+OUR_MODES = ["prefill", *OURS, *(f"block {name}" for name in OURS)]
 
 # Theirs. "plain, compiled" is left out: on a CPU it has been slower than the same uncompiled.
 FULL = ["plain", "plain, dynamic", "dfa"]
@@ -189,10 +190,11 @@ def ours(folder: Path, checkpoint: Path, options: argparse.Namespace, engines: b
     write_job(folder, model, checkpoint, images, answers, cap, modes)
     given = given_words(model, images, answers)
     check_block(model, given, answers)
-    calls: dict[str, Callable] = {"prefill": prefill_call(model)}
+    every: dict[str, Callable] = {"prefill": prefill_call(model)}
     for name, how in OURS.items():
-        calls[name] = partial(model.predict, max_words=cap, **how)
-        calls[f"block {name}"] = block_call(model, **how)
+        every[name] = partial(model.predict, max_words=cap, **how)
+        every[f"block {name}"] = block_call(model, **how)
+    calls = {name: every[name] for name in every if name in options.ours}
     whole = [(image,) for image in images]
     inputs = {name: whole if kind(name) == "answer" else given for name in calls}
     tokens = {
@@ -351,6 +353,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--words", type=int, help="cap on the words (default: 120, others 64)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--torch-python", help="compare with transformers, run by this Python")
+    parser.add_argument("--ours", nargs="+", choices=OUR_MODES, default=OUR_MODES,
+                        help="our modes (default: all)")  # fmt: skip
     parser.add_argument("--modes", nargs="+", help="of transformers (default: all that apply)")
     parser.add_argument("--side", choices=("ours",), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
