@@ -1,52 +1,286 @@
 """Attention laid out for a CPU.
 
-The five-dimensional einsums of the reference run as many tiny strided products there. Merging batch
-and head into one leading axis first gives plain batched matrix products over contiguous memory.
-Operands in low precision are multiplied as they are.
+Scores are made for a few heads and queries at a time, so that they stay in the cache: a large
+temporary is moreover fresh memory from the operating system at every call, and faulting it in takes
+longer than the arithmetic. Where causality alone decides, queries are multiplied only with the keys
+up to the end of their block. Every product is a plain batched matrix product over contiguous memory
+that contracts the last axis of its left side: contracting the other one is several times slower.
+The backward pass makes the probabilities again from the log-sum-exp (Dao et al. 2022,
+arXiv:2205.14135). Operands in low precision are multiplied as they are.
+
+Axes beside the usual ones: Z batch and kv heads together, G query heads of a kv head.
 """
 
+import dataclasses
+from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Float32
+
+from sf_jax.kernels.visible import Visible
+
+SCORES = 1 << 19  # made at a time: 2 MiB in float32, which a core's second-level cache holds
+ROWS = 128  # of scores of a kv head at least: a product of fewer is dominated by reading the keys
+QUERIES = 256  # in a piece of a causal pass: fewer would save more keys, and multiply less well
+BLOCKS = 4  # of a causal pass, at most, and a remainder: each is compiled apart
 
 
-def attend(
+UNSEEN = -1e30  # the score of a key that is not seen: of -inf alone no softmax is made
+
+
+class Block(NamedTuple):
+    """Pieces of queries which see no further than to the same key."""
+
+    start: int  # the first query
+    piece: int  # queries in a piece
+    pieces: int
+    stop: int  # the first key that none of them sees
+
+
+def forward(
     q_BTNH: Float[Array, "B T N H"],
     k_BSKH: Float[Array, "B S K H"],
     v_BSKH: Float[Array, "B S K H"],
-    allowed_BTS: Bool[Array, "B T S"],
+    visible: Visible,
     scale: float,
-) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
+) -> tuple[Float[Array, "B T N H"], Float32[Array, "B T N"]]:
     """The reference's result; sums in float32, probabilities in the operands' precision."""
-    batch, length, heads, width = q_BTNH.shape
-    size, kv_heads = k_BSKH.shape[1:3]
-    groups = heads // kv_heads
+    blocks = _blocks(q_BTNH, k_BSKH, visible)
+    operand = _operand(q_BTNH)
 
-    low = q_BTNH.dtype == jnp.bfloat16
-    operand = jnp.bfloat16 if low else jnp.float32
-    product = partial(  # written with a transpose it would be done in float32
-        jax.lax.dot_general, preferred_element_type=jnp.float32,
-        precision=None if low else jax.lax.Precision.HIGHEST,
-    )  # fmt: skip
+    def step(seen: Visible, q_BTNH: Array, k_BSKH: Array, v_BSKH: Array) -> list[Array]:
+        q_ZGTH = _of_queries(q_BTNH.astype(operand), k_BSKH)
+        k_ZSH, v_ZSH = _of_keys(k_BSKH.astype(operand)), _of_keys(v_BSKH.astype(operand))
 
-    def merged(x: Array) -> Array:
-        return x.astype(operand).transpose(0, 2, 1, 3).reshape(-1, x.shape[1], width)
+        def of_piece(block: Block, index: Array) -> tuple[Array, Array]:
+            start = block.start + index * block.piece
+            q, part = _sliced(q_ZGTH, start, block.piece, 2), _part(seen, start, block)
+            return _attend(q, k_ZSH[:, : block.stop], v_ZSH[:, : block.stop], part, scale)
 
-    q = merged(q_BTNH * scale).reshape(batch * kv_heads, groups * length, width)
-    k, v = merged(k_BSKH), merged(v_BSKH)
-    scores = product(q, k, (((2,), (2,)), ((0,), (0,))))
-    scores = scores.reshape(batch, kv_heads, groups, length, size)
-    scores = jnp.where(allowed_BTS[:, None, None], scores, -1e30)
-    top = jax.lax.stop_gradient(jnp.max(scores, -1, keepdims=True))
-    weights = jnp.exp(scores - top)
+        found = [
+            jax.lax.map(partial(of_piece, block), jnp.arange(block.pieces)) for block in blocks
+        ]
+        return [_apart(_joined(x), q_BTNH) for x in zip(*found, strict=True)]
+
+    results = [(q_BTNH.shape, q_BTNH.dtype), (q_BTNH.shape[:3], jnp.float32)]
+    out, lse = _in_steps(step, visible, (q_BTNH, k_BSKH, v_BSKH), results, blocks)
+    return out, lse
+
+
+def backward(
+    q: Array, k: Array, v: Array, visible: Visible, out: Array, lse: Array,
+    d_out: Array, d_lse: Array, scale: float,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Gradients of q, k and v given those of the output and of the log-sum-exp."""
+    blocks = _blocks(q, k, visible)
+    unseeing = lse == -jnp.inf
+    lse = jnp.where(unseeing, jnp.inf, lse)  # exp(score - inf) is 0
+    delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1) - d_lse
+    delta = jnp.where(unseeing, 0.0, delta)
+    lse_B1NT, delta_B1NT = (jnp.swapaxes(x, 1, 2)[:, None] for x in (lse, delta))
+    arrays = q, k, v, d_out, lse_B1NT, delta_B1NT
+
+    def step(seen: Visible, *arrays: Array) -> list[Array]:
+        return _pull(blocks, seen, arrays, scale)
+
+    results = [(x.shape, x.dtype) for x in (q, k, v)]
+    d_q, d_k, d_v = _in_steps(step, visible, arrays, results, blocks)
+    return d_q, d_k, d_v
+
+
+def _attend(
+    q_ZGTH: Array, k_ZSH: Array, v_ZSH: Array, visible: Visible, scale: float
+) -> tuple[Array, Array]:
+    """Output [Z, G, T, H] and log-sum-exp [Z, G, T]."""
+    heads, groups, length, width = q_ZGTH.shape
+    allowed = _allowed(visible, length, k_ZSH.shape[1])[:, None, None]
+    scores = _product(q_ZGTH.reshape(heads, -1, width), k_ZSH, 2) * scale
+    scores = scores.reshape(len(allowed), -1, groups, length, k_ZSH.shape[1])
+    scores = jnp.where(allowed, scores, UNSEEN)
+    top = jnp.max(scores, -1, keepdims=True)
+    weights = jnp.exp(scores - top)  # as it stands XLA makes one pass of this and the maximum
     total = weights.sum(-1, keepdims=True)
-    flat = weights.astype(operand).reshape(batch * kv_heads, groups * length, size)
-    out = product(flat, v, (((2,), (1,)), ((0,), (0,))))
-    out = out.reshape(batch, kv_heads, groups, length, width) / total
-    # A query that sees nothing has weighed everything alike.
-    seeing = allowed_BTS.any(-1)[:, None, None, :, None]
-    out = jnp.where(seeing, out, 0.0).transpose(0, 3, 1, 2, 4).reshape(q_BTNH.shape)
-    lse = jnp.where(seeing, jnp.log(total) + top, -jnp.inf)[..., 0]
-    return out.astype(q_BTNH.dtype), lse.transpose(0, 3, 1, 2).reshape(batch, length, heads)
+    flat = weights.astype(v_ZSH.dtype).reshape(heads, -1, v_ZSH.shape[1])
+    out = _product(flat, v_ZSH, 1).reshape(*scores.shape[:-1], width)
+    seeing = allowed.any(-1, keepdims=True)  # what sees nothing has weighed everything alike
+    out = jnp.where(seeing, out / total, 0.0)
+    lse = jnp.where(seeing, jnp.log(total) + top, -jnp.inf)
+    return out.reshape(q_ZGTH.shape), lse.reshape(q_ZGTH.shape[:3])
+
+
+def _pull(
+    blocks: list[Block], visible: Visible, arrays: tuple[Array, ...], scale: float
+) -> list[Array]:
+    """Gradients of a few heads' queries, keys and values."""
+    q, k, v, d_out, lse, delta = arrays
+    low = _operand(q)
+    of_queries = [_of_queries(x.astype(low), k) for x in (q, d_out)]
+    of_queries += [x.reshape(*of_queries[0].shape[:3]) for x in (lse, delta)]
+    k_ZSH, v_ZSH = _of_keys(k.astype(low)), _of_keys(v.astype(low))
+    k_ZHS = jnp.moveaxis(k_ZSH, 2, 1)
+
+    def of_piece(block: Block, sums: Any, index: Array) -> tuple[Any, Array]:
+        start, stop = block.start + index * block.piece, block.stop
+        few = [_sliced(x, start, block.piece, 2) for x in of_queries]
+        of_keys = k_ZSH[:, :stop], k_ZHS[..., :stop], v_ZSH[:, :stop]
+        d_q, *found = _pull_piece(few, of_keys, _part(visible, start, block), scale)
+        return [x.at[:, :stop].add(d) for x, d in zip(sums, found, strict=True)], d_q
+
+    d_kv = [jnp.zeros(k_ZSH.shape, jnp.float32)] * 2
+    d_qs = []
+    for block in blocks:
+        d_kv, d_q = jax.lax.scan(partial(of_piece, block), d_kv, jnp.arange(block.pieces))
+        d_qs.append(d_q)
+    return [_apart(_joined(d_qs), q), *(_apart(x[:, None], k) for x in d_kv)]
+
+
+def _pull_piece(
+    of_queries: list[Array], of_keys: tuple[Array, ...], visible: Visible, scale: float
+) -> tuple[Array, Array, Array]:
+    """Gradients, from scores with the keys before the queries.
+
+    So the products give the gradients of keys and values as they are needed, and of what is
+    multiplied only the keys have to be turned.
+    """
+    q_ZGTH, d_out_ZGTH, lse_ZGT, delta_ZGT = of_queries
+    k_ZSH, k_ZHS, v_ZSH = of_keys
+    heads, groups, length, width = q_ZGTH.shape
+    q_ZRH, d_out_ZRH = (x.reshape(heads, -1, width) for x in (q_ZGTH, d_out_ZGTH))
+    lse_ZR, delta_ZR = (x.reshape(heads, 1, -1) for x in (lse_ZGT, delta_ZGT))
+    allowed_BST = jnp.swapaxes(_allowed(visible, length, k_ZSH.shape[1]), 1, 2)
+    scores = _product(k_ZSH, q_ZRH, 2) * scale
+    shape = len(allowed_BST), -1, k_ZSH.shape[1], groups, length
+    scores = jnp.where(allowed_BST[:, None, :, None], scores.reshape(shape), UNSEEN)
+    weights = jnp.exp(scores.reshape(heads, k_ZSH.shape[1], -1) - lse_ZR)
+    d_scores = weights * (_product(v_ZSH, d_out_ZRH, 2) - delta_ZR)
+    weights, d_scores = weights.astype(k_ZSH.dtype), d_scores.astype(k_ZSH.dtype)
+    d_q_ZHR = _product(k_ZHS, d_scores, 1) * scale
+    d_q = jnp.moveaxis(d_q_ZHR, 1, 2).reshape(q_ZGTH.shape)
+    return d_q, _product(d_scores, q_ZRH, 1) * scale, _product(weights, d_out_ZRH, 1)
+
+
+def _allowed(visible: Visible, length: int, size: int) -> Array:
+    """Whether query sees key, [B, T, S]; of one row where all rows are alike."""
+    rows = max((len(x) for x in jax.tree.leaves(visible)), default=1)
+    return visible.allowed(rows, length, size)
+
+
+def _product(a: Array, b: Array, axis: int) -> Array:
+    """Of matrices: the last axis of `a` with the named one of `b`; sums in float32."""
+    precision = None if a.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
+    return jax.lax.dot_general(
+        a, b, (((2,), (axis,)), ((0,), (0,))), precision, preferred_element_type=jnp.float32
+    )
+
+
+def _operand(q: Array) -> Any:
+    return jnp.bfloat16 if q.dtype == jnp.bfloat16 else jnp.float32
+
+
+def _of_queries(x_BTN: Array, k_BSKH: Array) -> Array:
+    """From [B, T, N, ...] to [Z, G, T, ...]."""
+    heads = len(k_BSKH) * k_BSKH.shape[2]
+    x_BNT = jnp.moveaxis(x_BTN, 1, 2)
+    return x_BNT.reshape(heads, -1, *x_BNT.shape[2:])
+
+
+def _of_keys(x_BSKH: Array) -> Array:
+    """From [B, S, K, H] to [Z, S, H]."""
+    x_BKSH = jnp.moveaxis(x_BSKH, 1, 2)
+    return x_BKSH.reshape(-1, *x_BKSH.shape[2:])
+
+
+def _apart(x_ZGT: Array, like_BTN: Array) -> Array:
+    """From [Z, G, T, ...] to [B, T, N, ...]."""
+    batch, length, heads = like_BTN.shape[:3]
+    return jnp.moveaxis(x_ZGT.reshape(batch, heads, length, *x_ZGT.shape[3:]), 2, 1)
+
+
+def _joined(blocks: Any) -> Array:
+    """Pieces of every block, [piece, Z, G, T, ...], one after the other: [Z, G, T, ...]."""
+    whole = [jnp.moveaxis(x, 0, 2) for x in blocks]
+    return jnp.concatenate([x.reshape(*x.shape[:2], -1, *x.shape[4:]) for x in whole], 2)
+
+
+def _sliced(x: Array, start: Any, length: int, axis: int) -> Array:
+    return jax.lax.dynamic_slice_in_dim(x, start, length, axis)
+
+
+def _blocks(q_BTNH: Array, k_BSKH: Array, visible: Visible) -> list[Block]:
+    """How the queries are divided, by shapes alone."""
+    length, size = q_BTNH.shape[1], k_BSKH.shape[1]
+    groups = q_BTNH.shape[2] // k_BSKH.shape[2]
+    cut = visible.causal and visible.q_offset is None
+    piece = max(SCORES // max(size, 1), ROWS) // groups
+    if cut:
+        piece = min(piece, max(QUERIES // groups, 1))
+    piece = -(-length // -(-length // max(piece, 1)))  # as even as they can be
+    whole = length // piece
+    each = -(-whole // BLOCKS) if cut else whole
+    found = [(at * piece, piece, min(each, whole - at)) for at in range(0, whole, each)]
+    if length % piece:
+        found.append((whole * piece, length % piece, 1))
+    return [Block(*x, min(x[0] + x[1] * x[2], size) if cut else size) for x in found]
+
+
+def _part(visible: Visible, start: Any, block: Block) -> Visible:
+    """What a piece of the block, from query `start` on, sees of the block's keys."""
+    offset = jnp.zeros(1, jnp.int32) if visible.q_offset is None else visible.q_offset
+    q, kv, mask = visible.q_segments, visible.kv_segments, visible.mask
+    return dataclasses.replace(
+        visible,
+        q_segments=None if q is None else _sliced(q, start, block.piece, 1),
+        kv_segments=None if kv is None else kv[:, : block.stop],
+        q_offset=offset + start if visible.causal else None,
+        mask=None if mask is None else _sliced(mask, start, block.piece, 1)[..., : block.stop],
+    )
+
+
+def _in_steps(
+    step: Callable,
+    visible: Visible,
+    arrays: tuple[Array, ...],
+    results: list[tuple[tuple[int, ...], Any]],
+    blocks: list[Block],
+) -> list[Array]:
+    """Results of `step`, given as shapes and types, from as many heads at a time as make SCORES.
+
+    The arrays and results are [B, T, N, ...] or [B, S, K, ...]. A step sees whole rows of the batch
+    or some heads of one, and its results go to their places at once: gathered first they would be
+    copied twice more.
+    """
+    (batch, _, heads), kv_heads = arrays[0].shape[:3], arrays[1].shape[2]
+    few = _heads_at_a_time(batch, kv_heads, heads // kv_heads, blocks)
+    rows, part = max(1, few // kv_heads), min(few, kv_heads)
+
+    def at(x: Any, index: Array) -> tuple[Array, ...]:
+        row, head = index // (kv_heads // part) * rows, index % (kv_heads // part)
+        return row, 0, head * (x.shape[2] * part // kv_heads), *(0,) * (x.ndim - 3)
+
+    def of_heads(found: list[Array], index: Array) -> tuple[list[Array], None]:
+        seen = jax.tree.map(lambda x: _sliced(x, at(arrays[0], index)[0], rows, 0), visible)
+        given = [
+            jax.lax.dynamic_slice(
+                x, at(x, index), (rows, x.shape[1], x.shape[2] * part // kv_heads, *x.shape[3:])
+            )
+            for x in arrays
+        ]
+        made = zip(found, step(seen, *given), strict=True)
+        put = jax.lax.dynamic_update_slice
+        return [put(x, new.astype(x.dtype), at(x, index)) for x, new in made], None
+
+    empty = [jnp.zeros(shape, dtype) for shape, dtype in results]
+    return jax.lax.scan(of_heads, empty, jnp.arange(batch * kv_heads // few))[0]
+
+
+def _heads_at_a_time(batch: int, kv_heads: int, groups: int, blocks: list[Block]) -> int:
+    """Kv heads, at least one, of which a step makes SCORES scores at most."""
+    scores = groups * max(block.piece * block.stop for block in blocks)
+    return max(
+        n for n in range(1, batch * kv_heads + 1)
+        if (n == 1 or n * scores <= SCORES) and batch * kv_heads % n == 0
+        and (n % kv_heads == 0 or kv_heads % n == 0)
+    )  # fmt: skip

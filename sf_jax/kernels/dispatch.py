@@ -1,12 +1,18 @@
 """One `attention` for the whole package."""
 
+from functools import partial
+from importlib import import_module
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from sf_jax.kernels import cpu, reference
-
-_IMPLEMENTATIONS = {"reference": reference.attend, "cpu": cpu.attend}
+from sf_jax.kernels.by_platform import by_platform
+from sf_jax.kernels.sharded import ambient_mesh, over_mesh
+from sf_jax.kernels.visible import Visible, a_row
 
 
 def attention(
@@ -23,8 +29,12 @@ def attention(
     scale: float | None = None,
     return_lse: bool = False,
     implementation: str | None = None,
+    mesh: Mesh | None = None,
+    ring: bool = True,
 ) -> Any:
     """Scaled dot-product attention with grouped key/value heads.
+
+    Softmax and sums are float32 whatever the operands are.
 
     Args:
       causal: query t sees keys up to t + `q_offset`.
@@ -35,29 +45,126 @@ def attention(
       mask: further keys that queries may not see, where False: for trees of drafts.
       scale: of the products; H ** -0.5 by default.
       return_lse: also return the log-sum-exp, float32 [B, T, N].
-      implementation: "reference" or "cpu"; None chooses by platform.
+      implementation: "tpu", "gpu", "cpu" (plain JAX, runs anywhere) or "reference"; None: that of
+        the platform the call is compiled for, or plain JAX where its kernels cannot take the call.
+      mesh: devices to share the work, by its axes `data`, `fsdp`, `tensor` and `sequence`; None:
+        those of `jax.set_mesh`, if any.
+      ring: hand keys and values round along `sequence`, rather than gather them.
 
     Returns:
       [B, T, N, H] in the type of q. A query that sees no key gets zeros.
 
     Raises:
-      ValueError: unknown implementation, or shapes that do not fit.
+      ValueError: unknown implementation, one that cannot take the call, or shapes that do not fit
+        each other or the mesh.
     """
-    batch, length, heads, width = q_BTNH.shape
+    batch, _, heads, width = q_BTNH.shape
     if k_BSKH.shape != v_BSKH.shape or k_BSKH.shape[3] != width or heads % k_BSKH.shape[2]:
         raise ValueError(
             f"q {q_BTNH.shape}, k {k_BSKH.shape} and v {v_BSKH.shape} do not fit: "
             "k and v must agree, widths must be equal, query heads a multiple of key heads"
         )
-    name = implementation or "cpu"
-    if name not in _IMPLEMENTATIONS:
-        raise ValueError(f"implementation {name!r} is none of {sorted(_IMPLEMENTATIONS)}")
-    allowed = reference.mask(
-        (batch, length), k_BSKH.shape[1], causal, q_segments, kv_segments, q_offset, kv_length
-    )
-    if mask is not None:
-        allowed &= mask
-    out, lse = _IMPLEMENTATIONS[name](
-        q_BTNH, k_BSKH, v_BSKH, allowed, width**-0.5 if scale is None else scale
-    )
+    if (q_segments is None) != (kv_segments is None):
+        raise ValueError("segments of queries and of keys go together: one of them is missing")
+    if implementation not in (None, "reference", *MODULES):
+        raise ValueError(f"implementation {implementation!r} is none of {['reference', *MODULES]}")
+    offset = None if isinstance(q_offset, int) and q_offset == 0 else a_row(q_offset, batch)
+    visible = Visible(causal, q_segments, kv_segments, offset, a_row(kv_length, batch), mask)
+    scale = float(width**-0.5 if scale is None else scale)
+    operands = q_BTNH, k_BSKH, v_BSKH, visible
+    if implementation == "reference":
+        out, lse = reference.attend(*operands, scale)
+    else:
+        names = MODULES[implementation] if implementation else ()
+        if names and not _able(names, *operands):
+            raise ValueError(
+                f"implementation {implementation!r} has no kernel for {q_BTNH.dtype} "
+                f"{q_BTNH.shape} {'without' if mask is None else 'with'} a mask"
+            )
+
+        def attend(q: Array, k: Array, v: Array, visible: Visible) -> tuple[Array, Array]:
+            return _attend(q, k, v, visible, scale, implementation)
+
+        devices = mesh or ambient_mesh()
+        if devices is None:
+            out, lse = attend(*operands)
+        else:
+            out, lse = over_mesh(devices, attend, *operands, ring=ring)
     return (out, lse) if return_lse else out
+
+
+# The modules with the kernels of each implementation, those for fewer cases first; the last has a
+# backward pass. What none of them takes is done in plain JAX.
+MODULES: dict[str, tuple[str, ...]] = {"tpu": ("tpu_decode", "tpu"), "gpu": ("gpu",), "cpu": ()}
+PLATFORMS = {"tpu": "tpu", "cuda": "gpu"}
+
+
+def _able(names: tuple[str, ...], *operands: Any) -> list[Any]:
+    """The modules that can take a call; imported here, since other platforms need none of them."""
+    modules = (import_module(f"sf_jax.kernels.{name}") for name in names)
+    return [module for module in modules if module.supports(*operands)]
+
+
+def _forward(
+    q: Array, k: Array, v: Array, visible: Visible, *, scale: float, names: tuple[str, ...]
+) -> tuple[Array, Array]:
+    module, *_ = *_able(names, q, k, v, visible), cpu
+    return module.forward(q, k, v, visible, scale)
+
+
+def _backward(
+    q: Array, k: Array, v: Array, visible: Visible, *given: Array, scale: float,
+    names: tuple[str, ...],
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    module, *_ = *_able(names[-1:], q, k, v, visible), cpu
+    return module.backward(q, k, v, visible, *given, scale)
+
+
+def _each(function: Any) -> tuple[Any, dict[str, Any]]:
+    """The plain version, and one for each platform that has kernels."""
+    of = {name: partial(function, names=names) for name, names in MODULES.items()}
+    return of["cpu"], {platform: of[name] for platform, name in PLATFORMS.items()}
+
+
+_forward_anywhere = by_platform(
+    "attention",
+    lambda q, k, v, visible: (q, jax.ShapeDtypeStruct(q.shape[:3], jnp.float32)),
+    *_each(_forward),
+)
+_backward_anywhere = by_platform(
+    "attention_gradients", lambda q, k, v, *_: (q, k, v), *_each(_backward)
+)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attend(
+    q: Array, k: Array, v: Array, visible: Visible, scale: float, implementation: str | None
+) -> tuple[Array, Array]:
+    """Output and log-sum-exp, with a gradient that every implementation writes itself."""
+    if implementation is None:
+        out, lse = _forward_anywhere(q, k, v, visible, scale=scale)
+        return out, lse
+    with jax.named_scope("attention"):
+        return _forward(q, k, v, visible, scale=scale, names=MODULES[implementation])
+
+
+def _attend_forward(
+    q: Array, k: Array, v: Array, visible: Visible, scale: float, implementation: str | None
+) -> tuple[tuple[Array, Array], tuple]:
+    out, lse = _attend(q, k, v, visible, scale, implementation)
+    return (out, lse), (q, k, v, visible, out, lse)
+
+
+def _attend_backward(
+    scale: float, implementation: str | None, kept: tuple, given: tuple[Array, Array]
+) -> tuple[Array, Array, Array, None]:
+    if implementation is None:
+        d_q, d_k, d_v = _backward_anywhere(*kept, *given, scale=scale)
+    else:
+        with jax.named_scope("attention_gradients"):
+            names = MODULES[implementation]
+            d_q, d_k, d_v = _backward(*kept, *given, scale=scale, names=names)
+    return d_q, d_k, d_v, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)

@@ -43,7 +43,8 @@ def build_step(
     whole = NamedSharding(mesh, PartitionSpec())
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict]:
-        (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights, batch)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # attention shares its rows
+            (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights, batch)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(norm)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.weights)
@@ -58,12 +59,16 @@ def build_step(
     return jax.jit(step, donate_argnums=0, out_shardings=whole)
 
 
+def batch_spec(path: tuple) -> PartitionSpec:
+    """How the array at a path of a batch lies on the mesh."""
+    leading = 1 if "positions" in jax.tree_util.keystr(path)[-12:] else 0
+    return PartitionSpec(*([None] * leading), "data")
+
+
 def shard(batch: Any, mesh: Mesh) -> Any:
     """Puts a host batch on the mesh: leading axis split over "data", positions on their second."""
 
     def put(path: tuple, x: Any) -> jax.Array:
-        leading = 1 if "positions" in jax.tree_util.keystr(path)[-12:] else 0
-        spec = PartitionSpec(*([None] * leading), "data")
-        return jax.device_put(x, NamedSharding(mesh, spec))
+        return jax.device_put(x, NamedSharding(mesh, batch_spec(path)))
 
     return jax.tree_util.tree_map_with_path(put, batch)

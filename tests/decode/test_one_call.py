@@ -3,10 +3,6 @@
 import glob
 import gzip
 import json
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -18,6 +14,7 @@ import sf_jax
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.generate import Plan, generate
 from sf_jax.estimator import Model
+from tests import for_tpu
 
 HOST = ("callback", "infeed", "outfeed", "send", "recv", "host_local")
 
@@ -79,19 +76,9 @@ def test_the_program_of_a_tpu_talks_to_no_host(arguments: tuple) -> None:
 
 def test_what_a_tpu_runs_talks_to_no_host() -> None:
     """As compiled, not only as lowered."""
-    if find_spec("libtpu") is None:
-        pytest.skip("needs libtpu: pip install -e .[dev,tpu]")
-    script = [sys.executable, "-m", "tests.decode.compile_for_tpu"]
-    done = subprocess.run(
-        script,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = for_tpu.compiled("tests.decode.compile_for_tpu")
     assert {"while", "fusion"} <= set(found["operations"])
+    assert "tpu_custom_call" in found["custom"]  # the attention kernels
     names = found["operations"] + found["custom"]
     assert not [name for name in names if any(word in name.lower() for word in HOST)]
 

@@ -12,6 +12,7 @@ from sf_jax.decode import prompt
 from sf_jax.model import vision
 from sf_jax.model.weights import Linear, initialise
 from sf_jax.train import loop, objective, optimizer, step, warmup
+from tests import for_tpu
 
 CLASSES, CELLS, LANDMARKS = 5, 4, 3
 LOW = jnp.array([0.0, 0.0, -1.0])
@@ -208,3 +209,9 @@ def test_matrices_go_to_muon_and_the_rest_to_adam(tiny_config) -> None:
     # Adam's first update has one size everywhere.
     table = np.abs(np.asarray(updates.text.embed))
     np.testing.assert_allclose(table, table.mean(), rtol=1e-3)
+
+
+def test_a_step_on_four_tpu_chips_attends_by_kernels_and_shares_only_gradients() -> None:
+    found = for_tpu.compiled("tests.train.compile_for_tpu")
+    assert found["kernels"] == ["attention_backward", "attention_forward"]
+    assert found["collectives"] == ["all-reduce"]

@@ -1,0 +1,117 @@
+"""Estimated cycles of one way to attend, compiled for a TPU that need not be there.
+
+    python experiments/_attention_cycles.py TOPOLOGY CONTENDER LENGTH WIDTH BLOCK BLOCK BLOCK
+
+Bidirectional and unmasked, 8 heads, bfloat16 arrays [1, T, 8, H] in and out: the estimator takes a
+skipped block for an executed one. Prints a line of JSON: cycles of the whole program, forward
+alone and with the gradient, and of its largest parts. Needs libtpu (the extra `tpu`), whose
+profiler may abort: run it in a process of its own, as `bench_attention` does.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+os.environ |= {
+    "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_PLATFORMS": "cpu",
+    "LIBTPU_INIT_ARGS": f"--xla_jf_dump_static_llo_profile_to={tempfile.mkdtemp()}",
+}  # fmt: skip
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+
+HEADS = 8
+
+Attend = Callable[[Any, Any, Any], Any]
+
+
+def ours(length: int, width: int, blocks: list[int]) -> Attend:
+    from sf_jax.kernels import attention, tpu
+
+    if blocks[0]:
+        tpu.FORWARD = tpu.BACKWARD = tpu.Blocks(*blocks)
+    return lambda q, k, v: attention(q, k, v, causal=False, implementation="tpu")
+
+
+def flash(length: int, width: int, blocks: list[int]) -> Attend:
+    from jax.experimental.pallas.ops.tpu import flash_attention as library
+
+    q, major, minor = (min(block, length) for block in blocks)
+    sizes = library.BlockSizes(
+        block_q=q, block_k_major=major, block_k=minor, block_b=1,
+        block_q_major_dkv=q, block_k_major_dkv=major, block_k_dkv=minor, block_q_dkv=q,
+        block_k_major_dq=major, block_k_dq=minor, block_q_dq=q,
+    )  # fmt: skip
+
+    def call(q: Any, k: Any, v: Any) -> Any:
+        q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+        out = library.flash_attention(q, k, v, sm_scale=width**-0.5, block_sizes=sizes)
+        return out.swapaxes(1, 2)
+
+    return call
+
+
+def splash(length: int, width: int, blocks: list[int]) -> Attend:
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as library
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    q, major, minor = (min(block, length) for block in blocks)
+    sizes = library.BlockSizes(
+        block_q=q, block_kv=major, block_kv_compute=minor, block_q_dkv=q, block_kv_dkv=major,
+        block_kv_dkv_compute=minor, use_fused_bwd_kernel=True,
+    )  # fmt: skip
+    mask = masks.MultiHeadMask([masks.FullMask((length, length))] * HEADS)
+
+    def call(q: Any, k: Any, v: Any) -> Any:
+        kernel = library.make_splash_mha(mask, head_shards=1, q_seq_shards=1, block_sizes=sizes)
+        q, k, v = (x.swapaxes(1, 2) for x in (q * jnp.bfloat16(width**-0.5), k, v))
+        return jax.vmap(kernel)(q, k, v).swapaxes(1, 2)
+
+    return call
+
+
+def xla(length: int, width: int, blocks: list[int]) -> Attend:
+    return lambda q, k, v: jax.nn.dot_product_attention(q, k, v, implementation="xla")
+
+
+CONTENDERS = {"ours": ours, "flash": flash, "splash": splash, "xla": xla}
+
+
+def cycles(function: Callable, *arguments: Any) -> dict[str, Any]:
+    """Of the whole program, and of its five largest parts."""
+    text = jax.jit(function).lower(*arguments).compile().as_text() or ""
+    parts = re.findall(r'%?(\S+) = .*?estimated_cycles":"(\d+)', text)
+    largest = sorted(((int(count), name) for name, count in parts), reverse=True)
+    return {"cycles": sum(count for count, _ in largest), "parts": largest[:5]}
+
+
+def main() -> None:
+    topology, contender, *numbers = sys.argv[1:]
+    length, width, *blocks = map(int, numbers)
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    one = jax.sharding.SingleDeviceSharding(devices[0])
+    x = jax.ShapeDtypeStruct((1, length, HEADS, width), "bfloat16", sharding=one)
+    attend = CONTENDERS[contender](length, width, blocks)
+
+    def both(q: Any, k: Any, v: Any, d_out: Any) -> Any:
+        out, pull = jax.vjp(attend, q, k, v)
+        return out, pull(d_out)
+
+    for name, function, count in (("forward", attend, 3), ("both", both, 4)):
+        try:
+            found = cycles(function, *[x] * count)
+        except Exception as error:  # a contender that cannot is a result too
+            found = {"error": str(error).splitlines()[0][:200]}
+        print(json.dumps({name: found}), flush=True)
+    shutil.rmtree(os.environ["LIBTPU_INIT_ARGS"].partition("=")[2])
+    os._exit(0)  # the profiler's shutdown aborts
+
+
+if __name__ == "__main__":
+    main()

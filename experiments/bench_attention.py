@@ -1,0 +1,216 @@
+"""`sf-jax bench attention`: the attention kernels beside others', by the evidence at hand.
+
+    values    every implementation that runs here against the float64 reference
+    times     plain JAX for a CPU beside `jax.nn.dot_product_attention`, taking turns
+    cycles    the TPU compiler's own estimates, for chips that need not be there (needs libtpu)
+
+    sf-jax bench attention values times
+    sf-jax bench attention cycles --topologies v5e:2x2 --lengths 1024 2048 --widths 128
+    sf-jax bench attention cycles --contenders ours --tune      # tries block sizes
+
+Cycles are counted where the estimator can count: bidirectional, unmasked, static trip counts,
+whole programs, bfloat16 arrays [1, T, 8, H] in and out for all. Its blind spots: it takes every
+branch, so that nothing shows of what a mask skips; it guesses the rounds of loops whose number is
+not fixed; and it sees memory-bound kernels about twice as fast as they are. `floor` is what the
+products alone take in whole tiles of the chip's matrix unit, two of them forward, five backward.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from sf_jax.shell import Parser, whole
+
+# Multiplications a cycle, and the side of a matrix unit's tile.
+CHIPS = {"v4": (4 * 128 * 128, 128), "v5e": (4 * 128 * 128, 128), "v5p": (4 * 128 * 128, 128),
+         "v6e": (2 * 256 * 256, 256)}  # fmt: skip
+HEADS = 8
+DEFAULT = (0, 0, 0)  # our own table
+BLOCKS: dict[str, list[tuple[int, int, int]]] = {
+    "ours": [DEFAULT],
+    "flash": [(512, 512, 512), (512, 1024, 512), (1024, 1024, 1024)],
+    "splash": [(512, 512, 512), (512, 1024, 512), (1024, 1024, 1024)],
+    "xla": [DEFAULT],
+}  # queries, keys in memory, keys of one product
+TUNED = [
+    (256, 1024, 512), (512, 512, 512), (512, 1024, 512), (512, 1024, 1024), (512, 2048, 512),
+    (1024, 1024, 512), (1024, 2048, 512), (1024, 2048, 1024),
+]  # fmt: skip
+SHAPES = {"(4, 512, 8, 64)": (4, 512, 8, 64), "(1, 2048, 8, 64)": (1, 2048, 8, 64)}
+
+
+def floor(chip: str, length: int, width: int, products: int) -> int:
+    """Cycles of the products in whole tiles."""
+    rate, tile = CHIPS[chip]
+    return products * HEADS * length * length * (-(-width // tile) * tile) // rate
+
+
+def estimate(topology: str, contender: str, length: int, width: int, blocks: tuple) -> dict:
+    """Cycles forward and backward of one contender, or the error of each."""
+    script = str(Path(__file__).with_name("_attention_cycles.py"))
+    command = [sys.executable, script, topology, contender, *map(str, (length, width, *blocks))]
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    found: dict[str, Any] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("{"):
+            found |= json.loads(line)
+    out = {name: part.get("cycles") for name, part in found.items()}
+    forward, both = out.get("forward"), out.get("both")
+    return {"forward": forward, "backward": both and forward and both - forward, "parts": found}
+
+
+def best(topology: str, contender: str, length: int, width: int, blocks: list) -> dict:
+    """The least of each direction over block sizes."""
+    tried = {sizes: estimate(topology, contender, length, width, sizes) for sizes in blocks}
+    found: dict[str, Any] = {"tried": {str(sizes): made for sizes, made in tried.items()}}
+    for way in ("forward", "backward"):
+        known = {sizes: made[way] for sizes, made in tried.items() if made[way]}
+        sizes = min(known, key=lambda s: known[s]) if known else None
+        found[way] = known[sizes] if sizes else None
+        found[f"{way} blocks"] = sizes
+    return found
+
+
+def cycles(options: Any) -> str:
+    """A table: cycles of each contender, ours to the best other, ours to the floor."""
+    cells = [
+        (topology, length, width)
+        for topology in options.topologies for width in options.widths for length in options.lengths
+    ]  # fmt: skip
+    names = options.contenders
+    header = (
+        "| chip | T | H | way | floor | " + " | ".join(names) + " | ours / other | ours / floor |"
+    )
+    lines = [header, "|" + "---|" * (len(names) + 7)]
+    everything = {}
+    for topology, length, width in tqdm(cells, unit="cell"):
+        found = {
+            name: best(topology, name, length, width,
+                       TUNED if name == "ours" and options.tune else BLOCKS[name])
+            for name in names
+        }  # fmt: skip
+        everything[f"{topology} {length} {width}"] = found
+        chip = topology.partition(":")[0]
+        for way, products in (("forward", 2), ("backward", 5)):
+            least = floor(chip, length, width, products)
+            row = [f"{found[n][way]:,}" if found[n][way] else "-" for n in names]
+            own = found["ours"][way] if "ours" in names else None
+            others = [found[n][way] for n in names if n != "ours" and found[n][way]]
+            row.append(f"{own / min(others):.2f}" if own and others else "-")
+            row.append(f"{own / least:.2f}" if own else "-")
+            lines.append(f"| {chip} | {length} | {width} | {way} | {least:,} | "
+                         + " | ".join(row) + " |")  # fmt: skip
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "cycles.json").write_text(json.dumps(everything, indent=1))
+    return "\n".join(lines)
+
+
+def times(rounds: int) -> str:
+    """Seconds on this machine, causal float32, forward and with the gradient."""
+    import jax
+    import jax.numpy as jnp
+
+    from sf_jax.kernels import attention
+
+    def timed(call: Any, *arguments: Any) -> float:
+        begun = time.perf_counter()
+        jax.block_until_ready(call(*arguments))
+        return time.perf_counter() - begun
+
+    lines = ["| shape | way | ours, ms | jax.nn, ms | ratio |", "|---|---|---|---|---|"]
+    for label, shape in SHAPES.items():
+        generator = np.random.default_rng(0)
+        q, k, v = (jnp.asarray(generator.normal(size=shape), jnp.float32) for _ in range(3))
+        attends = {
+            "ours": lambda q, k, v: attention(q, k, v, causal=True),
+            "jax.nn": lambda q, k, v: jax.nn.dot_product_attention(q, k, v, is_causal=True),
+        }
+        for way in ("forward", "gradient"):
+            calls = {
+                name: jax.jit(
+                    f if way == "forward"
+                    else jax.grad(lambda q, k, v, f=f: (f(q, k, v) ** 2).sum(), (0, 1, 2))
+                )
+                for name, f in attends.items()
+            }  # fmt: skip
+            least = dict.fromkeys(calls, np.inf)
+            for again in range(rounds + 1):
+                for name, call in calls.items():
+                    taken = timed(call, q, k, v)
+                    if again:
+                        least[name] = min(least[name], taken)
+            own, other = 1e3 * least["ours"], 1e3 * least["jax.nn"]
+            lines.append(f"| {label} | {way} | {own:.2f} | {other:.2f} | {other / own:.2f} |")
+    return "\n".join(lines)
+
+
+def values() -> str:
+    """Relative L2 errors of output and gradients against the float64 reference."""
+    import jax
+    import jax.numpy as jnp
+
+    from sf_jax.kernels import attention
+
+    def everything(implementation: str, dtype: str) -> list[np.ndarray]:
+        generator = np.random.default_rng(0)
+        shapes = [(2, 300, 4, 64), (2, 300, 2, 64), (2, 300, 2, 64), (2, 300, 4, 64)]
+        rounded = [jnp.asarray(generator.normal(size=s), jnp.float32) for s in shapes]
+        if dtype == "bfloat16":
+            rounded = [x.astype(dtype) for x in rounded]
+        q, k, v, d_out = (x.astype("float64" if implementation == "reference" else dtype)
+                          for x in rounded)  # fmt: skip
+        out, pull = jax.vjp(lambda *x: attention(*x, implementation=implementation), q, k, v)
+        return [np.asarray(x, np.float64) for x in (out, *pull(d_out))]
+
+    lines = ["| implementation | operands | out | d_q | d_k | d_v |", "|---|---|---|---|---|---|"]
+    platform = {"tpu": "tpu", "gpu": "gpu"}.get(jax.default_backend())
+    for dtype in ("float32", "bfloat16"):
+        with jax.enable_x64(True):
+            right = everything("reference", dtype)
+        for name in filter(None, ("cpu", platform)):
+            errors = [
+                np.linalg.norm(a - b) / np.linalg.norm(b)
+                for a, b in zip(everything(name, dtype), right, strict=True)
+            ]
+            lines.append(f"| {name} | {dtype} | " + " | ".join(f"{e:.1e}" for e in errors) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(prog="sf-jax bench attention", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="values, times, cycles",
+                        default=["values", "times"])  # fmt: skip
+    parser.add_argument(
+        "--rounds", type=whole(1, 1000), default=20, help="of times; the least counts"
+    )
+    parser.add_argument("--topologies", nargs="+", default=["v5e:2x2", "v6e:2x2"])
+    parser.add_argument("--lengths", nargs="+", type=int, default=[1024, 2048, 8192])
+    parser.add_argument("--widths", nargs="+", type=int, default=[64, 128])
+    parser.add_argument("--contenders", nargs="+", choices=BLOCKS, default=list(BLOCKS))
+    parser.add_argument("--tune", action="store_true", help="try block sizes of ours, too")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench_attention"))
+    options = parser.parse_args(argv)
+    for part in options.parts:
+        if part == "values":
+            print(values())
+        elif part == "times":
+            print(times(options.rounds))
+        elif part == "cycles":
+            print(cycles(options))
+        else:
+            parser.error(f"no part {part!r}; there are values, times and cycles")
+        print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Attention over a mesh of devices.
+
+The partitioner cannot look into a Pallas call, so the call is made under `shard_map`: rows of the
+batch on the axes `data` and `fsdp`, heads on `tensor`, places of the sequence on `sequence`. Keys
+and values alone travel, and along `sequence` alone: gathered, or handed round a ring (Liu et al.,
+Ring Attention, arXiv:2310.01889) of which no device ever holds more than two pieces.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from sf_jax.kernels.visible import Visible
+
+ROWS, HEADS, PLACES = ("data", "fsdp"), "tensor", "sequence"
+
+Attend = Callable[[Array, Array, Array, Visible], tuple[Array, Array]]  # output, log-sum-exp
+
+
+def ambient_mesh() -> AbstractMesh | None:
+    """The mesh of `jax.set_mesh`, where it has devices to share among; None inside `shard_map`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.size == 1 or mesh.manual_axes else mesh
+
+
+def over_mesh(
+    mesh: Mesh | AbstractMesh,
+    attend: Attend,
+    q_BTNH: Float[Array, "B T N H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    visible: Visible,
+    ring: bool,
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
+    """What `attend` says of everything, each device seeing to its rows, heads and places.
+
+    Key heads are on `tensor` too, or on every device of it where it has more devices than there are
+    key heads.
+
+    Raises:
+      ValueError: a size that its axes do not divide.
+    """
+    sizes = {axis: mesh.shape.get(axis, 1) for axis in (*ROWS, HEADS, PLACES)}
+    split_heads = _check(q_BTNH, k_BSKH, sizes)
+    rows = tuple(axis for axis in ROWS if axis in mesh.shape) or None
+    heads = HEADS if HEADS in mesh.shape else None
+    places = PLACES if PLACES in mesh.shape else None
+    q_spec = P(rows, places, heads, None)
+    kv_spec = P(rows, places, heads if split_heads else None, None)
+    of_visible = {
+        "q_segments": P(rows, places), "kv_segments": P(rows, places), "q_offset": P(rows),
+        "kv_length": P(rows), "mask": P(rows, places, None),
+    }  # fmt: skip
+    narrowed = {
+        name: spec for name, spec in of_visible.items() if getattr(visible, name) is not None
+    }
+    visible_spec = Visible(visible.causal, **narrowed)  # type: ignore[arg-type]
+
+    def local(q: Array, k: Array, v: Array, visible: Visible) -> tuple[Array, Array]:
+        if not split_heads:
+            k, v = (_own_head(x, sizes[HEADS]) for x in (k, v))
+        if sizes[PLACES] == 1:
+            return attend(q, k, v, visible)
+        return (_ring if ring else _gathered)(attend, q, k, v, visible, sizes[PLACES])
+
+    return jax.shard_map(
+        local, mesh=mesh, in_specs=(q_spec, kv_spec, kv_spec, visible_spec),
+        out_specs=(q_spec, P(rows, places, heads)),
+        check_vma=False,  # Pallas calls do not say how their results vary
+    )(q_BTNH, k_BSKH, v_BSKH, visible)  # fmt: skip
+
+
+def _check(q_BTNH: Array, k_BSKH: Array, sizes: dict[str, int]) -> bool:
+    """Whether key heads are split, once everything else is known to be."""
+    batch, length, heads, _ = q_BTNH.shape
+    size, kv_heads = k_BSKH.shape[1:3]
+    for name, count, parts in (
+        ("rows", batch, sizes["data"] * sizes["fsdp"]), ("query heads", heads, sizes[HEADS]),
+        ("queries", length, sizes[PLACES]), ("keys", size, sizes[PLACES]),
+    ):  # fmt: skip
+        if count % parts:
+            raise ValueError(f"{count} {name} cannot be split among {parts} devices")
+    if kv_heads % sizes[HEADS] and sizes[HEADS] % kv_heads:
+        raise ValueError(
+            f"{kv_heads} key heads and {sizes[HEADS]} devices: neither divides the other"
+        )
+    return kv_heads % sizes[HEADS] == 0
+
+
+def _own_head(x_BSKH: Array, devices: int) -> Array:
+    """The one key head that this device's query heads share."""
+    head = jax.lax.axis_index(HEADS) * x_BSKH.shape[2] // devices
+    return jax.lax.dynamic_slice_in_dim(x_BSKH, head, 1, 2)
+
+
+def _offset(visible: Visible, q: Array) -> Array:
+    """Keys before this device's first query."""
+    before = jnp.zeros(len(q), jnp.int32) if visible.q_offset is None else visible.q_offset
+    return before + jax.lax.axis_index(PLACES) * q.shape[1]
+
+
+def _gathered(
+    attend: Attend, q: Array, k: Array, v: Array, visible: Visible, devices: int
+) -> tuple[Array, Array]:
+    """Every device's keys and values side by side."""
+    gather = partial(jax.lax.all_gather, axis_name=PLACES, axis=1, tiled=True)
+    segments = visible.kv_segments
+    visible = replace(
+        visible,
+        q_offset=_offset(visible, q),
+        kv_segments=None if segments is None else gather(segments),
+    )
+    return attend(q, gather(k), gather(v), visible)
+
+
+def _ring(
+    attend: Attend, q: Array, k: Array, v: Array, visible: Visible, devices: int
+) -> tuple[Array, Array]:
+    """One device's keys and values after another's; results are joined by their log-sum-exp."""
+    here, size, offset = jax.lax.axis_index(PLACES), k.shape[1], _offset(visible, q)
+    pass_on = [(i, (i + 1) % devices) for i in range(devices)]
+
+    def piece(moving: tuple, owner: Array) -> tuple[Array, Array]:
+        k, v, segments = moving
+        used, mask = visible.kv_length, visible.mask
+        seen = replace(
+            visible, kv_segments=segments, q_offset=offset - owner * size,
+            kv_length=None if used is None else jnp.clip(used - owner * size, 0, size),
+            mask=None if mask is None
+            else jax.lax.dynamic_slice_in_dim(mask, owner * size, size, 2),
+        )  # fmt: skip
+        return attend(q, k, v, seen)
+
+    def turn(carry: tuple, step: Array) -> tuple[tuple, None]:
+        moving, out, lse = carry
+        moving = jax.tree.map(lambda x: jax.lax.ppermute(x, PLACES, pass_on), moving)
+        return (moving, *_joined(out, lse, *piece(moving, (here - step) % devices))), None
+
+    moving: Any = k, v, visible.kv_segments
+    out, lse = piece(moving, here)
+    carry = moving, out.astype(jnp.float32), lse
+    (_, out, lse), _ = jax.lax.scan(turn, carry, jnp.arange(1, devices))
+    return out.astype(q.dtype), lse
+
+
+def _joined(out: Array, lse: Array, more: Array, more_lse: Array) -> tuple[Array, Array]:
+    """Attention to the union of two sets of keys, float32."""
+    top = jnp.maximum(lse, more_lse)
+    top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))  # -inf: seen in neither
+    weight, more_weight = jnp.exp(lse - top), jnp.exp(more_lse - top)
+    total = weight + more_weight
+    safe = jnp.where(total == 0, 1.0, total)
+    out = (out * weight[..., None] + more * more_weight[..., None]) / safe[..., None]
+    return out, jnp.where(total == 0, -jnp.inf, top + jnp.log(safe))

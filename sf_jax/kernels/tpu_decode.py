@@ -1,0 +1,338 @@
+"""Attention of a few queries over a long cache, for a TPU: the step of decoding.
+
+Such a step is bound by reading the cache, so each key and value is read once: all query heads and
+tokens of one key head are folded into the rows of one tile, and the softmax is summed up block by
+block along the cache (the online softmax of Milakov and Gimelshein, 2018, arXiv:1805.02867). Blocks
+behind the last key that a sequence may see are not read: the index of the block stops changing
+there, and a block whose index repeats is not fetched again.
+
+A cache that lies as [B, S, K, H] is read as it lies: merged to rows of [B, S K, H], which moves
+nothing, it gives the keys of one head by a load with stride K. A cache that lies as [B, K, S, H]
+needs no stride.
+
+What a query may see arrives as bits: bit t of a key's word says whether query t sees it. A word a
+key is little beside the key itself, and every kind of visibility is then one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Float, Int
+
+from sf_jax.kernels.visible import Visible
+
+MOST_QUERIES = 16
+MOST_ROWS = 1024  # of all heads together: more sums, held to the end, outgrow a TPU v4's memory
+WIDTHS = (64, 72, 128)
+BLOCK_BYTES = 2**20  # of keys, and as many of values: large against the cost of starting a step
+BLOCK_SCORES = 2**17  # of one head: several arrays of this size, of 4 bytes each, live at once
+LANES, SUBLANES = 128, 8
+UNSEEN = 31  # bit of rows that are no query: above those of MOST_QUERIES, so never set
+LOWEST = -1e30  # finite, so that differences of such scores are numbers
+
+
+def supports(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible: Visible) -> bool:
+    """Whether `forward` takes these operands; any batch, cache length and visibility will do."""
+    _, length, heads, width = q_BTNH.shape
+    kv_heads = k_BSKH.shape[2]
+    types = {x.dtype for x in (q_BTNH, k_BSKH, v_BSKH)}
+    return (
+        types in ({jnp.dtype("float32")}, {jnp.dtype("bfloat16")})
+        and 1 <= length <= MOST_QUERIES
+        and width in WIDTHS
+        and kv_heads * _up(length * heads // kv_heads, SUBLANES) <= MOST_ROWS
+        and LANES * _key_bytes(kv_heads, width, k_BSKH.dtype) <= BLOCK_BYTES
+    )
+
+
+def forward(
+    q_BTNH: Float[Array, "B T N H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    visible: Visible,
+    scale: float,
+    *,
+    heads_first: bool = True,
+    interpret: Any = False,
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
+    """The reference's result for operands that `supports` takes; no gradient.
+
+    Args:
+      heads_first: the cache lies in memory as [B, K, S, H], and k and v are such arrays with two
+        axes swapped. Either value is right for any cache; the wrong one copies it first.
+      interpret: run on a CPU, for tests: `pltpu.InterpretParams`.
+
+    Returns:
+      Output in the type of q, and the log-sum-exp in float32.
+    """
+    batch, length, heads, _ = q_BTNH.shape
+    size, kv_heads = k_BSKH.shape[1:3]
+    used_B = used_keys(visible, batch, length, size)
+    q_BKRH = _folded(q_BTNH, kv_heads)
+    layout = _layout(q_BKRH, size, heads_first)
+    query_R = jnp.arange(q_BKRH.shape[2], dtype=jnp.int32) // (heads // kv_heads)
+    query_R1 = jnp.where(query_R < length, query_R, UNSEEN)[:, None]
+    out, lse = pl.pallas_call(
+        partial(_kernel, scale=scale, layout=layout),
+        grid_spec=_grid(q_BKRH, size, layout),
+        out_shape=[
+            jax.ShapeDtypeStruct(q_BKRH.shape, q_BTNH.dtype),
+            jax.ShapeDtypeStruct((*q_BKRH.shape[:3], 1), jnp.float32),
+        ],
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
+        interpret=interpret,
+    )(
+        used_B, _sources(used_B), q_BKRH, query_R1, seen_bits(visible, batch, length, size),
+        layout.arranged(k_BSKH), layout.arranged(v_BSKH),
+    )  # fmt: skip
+    return _unfolded(out, q_BTNH.shape), _unfolded(lse, (batch, length, heads, 1))[..., 0]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a cache is read.
+
+    Attributes:
+      block: keys of a block.
+      heads_first: as [B, K, S, H], not as [B, S K, H].
+      words: rows of two heads are loaded as one word, as loads with a stride are of 32 bits.
+    """
+
+    block: int
+    kv_heads: int
+    width: int
+    heads_first: bool
+    words: bool
+
+    def arranged(self, cache_BSKH: Array) -> Array:
+        if self.heads_first:
+            return cache_BSKH.swapaxes(1, 2)
+        return cache_BSKH.reshape(cache_BSKH.shape[0], -1, self.width)
+
+    def spec(self) -> pl.BlockSpec:
+        if self.heads_first:
+            shape: tuple = (1, self.kv_heads, self.block, self.width)
+        else:
+            shape = (1, self.block * self.kv_heads, self.width)
+        return pl.BlockSpec(shape, partial(_cache_index, self.block, self.heads_first))
+
+    def scratch(self) -> Any:
+        rows = self.block * self.kv_heads // 2 if self.words else SUBLANES
+        return pltpu.VMEM((rows, self.width), jnp.uint32)
+
+
+def _layout(q_BKRH: Array, size: int, heads_first: bool) -> _Layout:
+    _, kv_heads, rows, width = q_BKRH.shape
+    dtype = q_BKRH.dtype
+    block = block_length(size, rows, kv_heads, width, dtype)
+    # Other numbers of heads are padded in memory, so that merging them with the keys is a copy.
+    heads_first = heads_first or (kv_heads not in (1, 2, 4) and kv_heads % SUBLANES != 0)
+    words = dtype == jnp.bfloat16 and kv_heads > 1 and not heads_first
+    return _Layout(block, kv_heads, width, heads_first, words)
+
+
+def _grid(q_BKRH: Array, size: int, layout: _Layout) -> pltpu.PrefetchScalarGridSpec:
+    batch, kv_heads, rows, width = q_BKRH.shape
+
+    def whole_row(*shape: int) -> pl.BlockSpec:
+        return pl.BlockSpec((1, *shape), lambda row, step, *_: (row, 0, 0, 0))
+
+    return pltpu.PrefetchScalarGridSpec(
+        num_scalar_prefetch=2,
+        grid=(batch, pl.cdiv(size, layout.block)),
+        in_specs=[
+            whole_row(kv_heads, rows, width),
+            pl.BlockSpec((rows, 1), lambda row, step, *_: (0, 0)),
+            pl.BlockSpec((1, 1, layout.block), partial(_bits_index, layout.block)),
+            layout.spec(),
+            layout.spec(),
+        ],
+        out_specs=[whole_row(kv_heads, rows, width), whole_row(kv_heads, rows, 1)],
+        scratch_shapes=[
+            pltpu.VMEM((kv_heads, rows, 1), jnp.float32),
+            pltpu.VMEM((kv_heads, rows, 1), jnp.float32),
+            pltpu.VMEM((kv_heads, rows, width), jnp.float32),
+            layout.scratch(),
+            layout.scratch(),
+        ],
+    )
+
+
+def block_length(size: int, rows: int, kv_heads: int, width: int, dtype: Any) -> int:
+    """Keys of a block: a power of two times the lanes, or a whole cache shorter than the lanes."""
+    if size <= LANES:
+        return size
+    most = min(BLOCK_BYTES // _key_bytes(kv_heads, width, dtype), BLOCK_SCORES // rows, size)
+    block = LANES
+    while 2 * block <= most:
+        block *= 2
+    return block
+
+
+def _key_bytes(kv_heads: int, width: int, dtype: Any) -> int:
+    """Bytes that the keys of one position take in fast memory, where lanes are filled up."""
+    return kv_heads * _up(width, LANES) * dtype.itemsize
+
+
+def _up(number: int, step: int) -> int:
+    return -(-number // step) * step
+
+
+def used_keys(visible: Visible, batch: int, length: int, size: int) -> Int[Array, " B"]:
+    """How many keys, from the first on, hold all that any query of a row may see."""
+    used = jnp.full(batch, size, jnp.int32)
+    if visible.kv_length is not None:
+        used = jnp.minimum(used, visible.kv_length)
+    if visible.causal:
+        used = jnp.minimum(used, length + (0 if visible.q_offset is None else visible.q_offset))
+    return jnp.maximum(used, 0).astype(jnp.int32)
+
+
+def seen_bits(visible: Visible, batch: int, length: int, size: int) -> Int[Array, "B 1 S"]:
+    """Of each key a word whose bit t says whether query t sees it."""
+    allowed_BTS = visible.allowed(batch, length, size)
+    powers_T = jnp.left_shift(1, jnp.arange(length, dtype=jnp.int32))
+    return jnp.where(allowed_BTS, powers_T[:, None], 0).sum(1, keepdims=True, dtype=jnp.int32)
+
+
+def _sources(used_B: Array) -> Array:
+    """The row whose blocks are at hand while a row is worked on: itself, if it has any.
+
+    A row without keys keeps what the row before it has read, or has the first block of the row
+    after it read early.
+    """
+    rows = jnp.arange(used_B.shape[0], dtype=jnp.int32)
+    before = jax.lax.cummax(jnp.where(used_B > 0, rows, -1))
+    return jnp.where(before < 0, jnp.argmax(used_B > 0).astype(jnp.int32), before)
+
+
+def _block_index(block: int, row: Any, step: Any, used_ref: Any, source_ref: Any) -> tuple:
+    """Row and block that are at hand at a step; past a row's last block, that block still."""
+    source = source_ref[row]
+    last = jnp.maximum(pl.cdiv(used_ref[source], block) - 1, 0)
+    at = jnp.where(source == row, step, jnp.where(source < row, last, 0))
+    return source, jnp.minimum(at, last)
+
+
+def _cache_index(block: int, heads_first: bool, *at: Any) -> tuple:
+    row, number = _block_index(block, *at)
+    return (row, 0, number, 0) if heads_first else (row, number, 0)
+
+
+def _bits_index(block: int, *at: Any) -> tuple:
+    row, number = _block_index(block, *at)
+    return row, 0, number
+
+
+def _folded(q_BTNH: Array, kv_heads: int) -> Array:
+    """Queries that share a key head as rows [B, K, R, H], tokens outside, R a multiple of 8."""
+    batch, length, _, width = q_BTNH.shape
+    q = q_BTNH.reshape(batch, length, kv_heads, -1, width).swapaxes(1, 2)
+    q = q.reshape(batch, kv_heads, -1, width)
+    return jnp.pad(q, ((0, 0), (0, 0), (0, -q.shape[2] % SUBLANES), (0, 0)))
+
+
+def _unfolded(x_BKRH: Array, shape: tuple[int, ...]) -> Array:
+    """Rows as tokens and heads again."""
+    batch, length, heads, width = shape
+    kv_heads = x_BKRH.shape[1]
+    x = x_BKRH[:, :, : length * heads // kv_heads]
+    return x.reshape(batch, kv_heads, length, -1, width).swapaxes(1, 2).reshape(shape)
+
+
+def _kernel(
+    used_ref: Any, source_ref: Any, q_ref: Any, query_ref: Any, bits_ref: Any, k_ref: Any,
+    v_ref: Any, out_ref: Any, lse_ref: Any, top_ref: Any, total_ref: Any, sum_ref: Any,
+    k_words_ref: Any, v_words_ref: Any, *, scale: float, layout: _Layout,
+) -> None:  # fmt: skip
+    """One block of one row's cache, all heads: running maximum, total and weighted sum."""
+    step = pl.program_id(1)
+    left = used_ref[pl.program_id(0)] - step * layout.block
+
+    @pl.when(step == 0)
+    def _start() -> None:
+        top_ref[...] = jnp.full_like(top_ref, LOWEST)
+        total_ref[...] = jnp.zeros_like(total_ref)
+        sum_ref[...] = jnp.zeros_like(sum_ref)
+
+    @pl.when(left > 0)
+    def _add() -> None:
+        seen_RS = _seen(query_ref[...], bits_ref[0], left)
+        held_S1 = jax.lax.broadcasted_iota(jnp.int32, (layout.block, 1), 0) < left
+        k_of, v_of = _heads(k_ref, k_words_ref, layout), _heads(v_ref, v_words_ref, layout)
+        for head in range(layout.kv_heads):
+            scores_RS = _scores(q_ref[0, head], k_of(head), scale)
+            # What lies behind the keys in use may be no number, which times zero is none either.
+            v_SH = jnp.where(held_S1, v_of(head), jnp.zeros((), v_ref.dtype))
+            _add_block(scores_RS, seen_RS, v_SH, top_ref, total_ref, sum_ref, head)
+
+    @pl.when(step == pl.num_programs(1) - 1)
+    def _finish() -> None:
+        total = total_ref[...]
+        seeing = total > 0
+        out_ref[0] = (sum_ref[...] / jnp.where(seeing, total, 1.0)).astype(out_ref.dtype)
+        lse_ref[0] = jnp.where(seeing, jnp.log(total) + top_ref[...], -jnp.inf)
+
+
+def _heads(ref: Any, words_ref: Any, layout: _Layout) -> Callable[[int], Array]:
+    """Loads the keys or values [S, H] of a head of this block."""
+    if layout.heads_first:
+        return lambda head: ref[0, head]
+    if not layout.words:
+        return lambda head: ref[0, pl.ds(head, layout.block, stride=layout.kv_heads), :]
+    words_ref[...] = pltpu.bitcast(ref[0], jnp.uint32)
+
+    def load(head: int) -> Array:
+        pair = words_ref[pl.ds(head // 2, layout.block, stride=layout.kv_heads // 2), :]
+        # A bfloat16 is the upper half of a float32; the even head lies in the lower half.
+        upper = pair & jnp.uint32(0xFFFF0000) if head % 2 else pair << 16
+        return pltpu.bitcast(upper, jnp.float32).astype(jnp.bfloat16)
+
+    return load
+
+
+def _seen(query_R1: Array, bits_1S: Array, left: Array) -> Array:
+    """Which rows see which keys of a block with `left` keys in use; bits behind them are noise."""
+    shape = (query_R1.shape[0], bits_1S.shape[1])
+    bits_RS, query_RS = jnp.broadcast_to(bits_1S, shape), jnp.broadcast_to(query_R1, shape)
+    own_RS = jax.lax.shift_right_logical(bits_RS, query_RS) & 1
+    return (own_RS != 0) & (jax.lax.broadcasted_iota(jnp.int32, shape, 1) < left)
+
+
+def _scores(q_RH: Array, k_SH: Array, scale: float) -> Array:
+    return _product(q_RH, k_SH, 1) * scale
+
+
+def _add_block(
+    scores_RS: Array, seen_RS: Array, v_SH: Array,
+    top_ref: Any, total_ref: Any, sum_ref: Any, head: int,
+) -> None:  # fmt: skip
+    """Adds a block to the sums of a head, which are relative to the largest score so far."""
+    before = top_ref[head]
+    top = jnp.maximum(before, jnp.where(seen_RS, scores_RS, LOWEST).max(1, keepdims=True))
+    weights = jnp.where(seen_RS, jnp.exp(scores_RS - top), 0.0)
+    shrink = _shrinkage(before, top)
+    top_ref[head] = top
+    total_ref[head] = total_ref[head] * shrink + weights.sum(1, keepdims=True)
+    sum_ref[head] = sum_ref[head] * shrink + _product(weights.astype(v_SH.dtype), v_SH, 0)
+
+
+def _shrinkage(before: Array, top: Array) -> Array:
+    """What earlier sums are worth under the new maximum."""
+    return jnp.exp(before - top)
+
+
+def _product(x: Array, y: Array, axis: int) -> Array:
+    """Rows of x times y over `axis` of y, summed in float32."""
+    exact = x.dtype == jnp.float32
+    return jax.lax.dot_general(
+        x, y, (((1,), (axis,)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT,
+        preferred_element_type=jnp.float32,
+    )  # fmt: skip

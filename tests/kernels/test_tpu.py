@@ -1,0 +1,225 @@
+"""Flash attention for TPUs: values and gradients in interpret mode, what is skipped, lowering."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
+from jax.experimental.pallas import tpu as pltpu
+
+from sf_jax.kernels import attention, block_map, tpu
+from sf_jax.kernels.visible import Visible, a_row
+from tests import for_tpu
+from tests.kernels import cases
+
+DTYPES = ["float32", "bfloat16"]
+SMALL = tpu.Blocks(128, 256, 128)  # so that small operands have several of each
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch) -> Iterator[None]:
+    monkeypatch.setattr(tpu, "FORWARD", SMALL)
+    monkeypatch.setattr(tpu, "BACKWARD", SMALL)
+    yield
+    pltpu.reset_tpu_interpret_mode_state()  # an error inside a kernel leaves its memory behind
+
+
+def found(given: cases.Tensors, how: dict, dtype: str = "float32") -> cases.Tensors:
+    """What the kernels find: memory begins as NaN, and races are told."""
+    interpreter = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
+    with pltpu.force_tpu_interpret_mode(interpreter):
+        return cases.run(given, dtype, implementation="tpu", **how)
+
+
+def packed(batch: int, length: int, *ends: int) -> jax.Array:
+    """Segments 1, 2, … that end at `ends`, then padding."""
+    places = np.arange(length)
+    segments = np.zeros(length, int)
+    for number, (start, end) in enumerate(zip((0, *ends), ends, strict=False), 1):
+        segments[(places >= start) & (places < end)] = number
+    return jnp.asarray(np.tile(segments, (batch, 1)), jnp.int32)
+
+
+PACKED = packed(1, 400, 90, 310, 380)
+CASES: dict[str, tuple[dict, dict]] = {
+    "bidirectional": ({"length": 256, "heads": 2}, {"causal": False}),
+    "causal, two query heads a key head": (
+        {"length": 300, "heads": 4, "kv_heads": 2, "width": 128}, {"causal": True},
+    ),
+    "offsets and lengths": (
+        {"batch": 3, "length": 100, "size": 300, "heads": 1, "width": 72},
+        {"causal": True, "q_offset": np.array([200, 37, -20]),
+         "kv_length": np.array([300, 0, 131])},
+    ),
+    "packed pictures": (
+        {"length": 400, "heads": 2, "width": 64},
+        {"causal": False, "q_segments": PACKED, "kv_segments": PACKED},
+    ),
+    "packed rows": (
+        {"length": 400, "heads": 2, "kv_heads": 1, "width": 64},
+        {"causal": True, "q_segments": PACKED, "kv_segments": PACKED},
+    ),
+}  # fmt: skip
+
+
+def make(name: str, dtype: str = "float32") -> tuple[cases.Tensors, dict]:
+    shapes, how = CASES[name]
+    how = {key: jnp.asarray(x) if np.ndim(x) else x for key, x in how.items()}
+    return cases.inputs(dtype=dtype, **shapes), how
+
+
+@cache
+def wanted(name: str, dtype: str = "float32") -> cases.Tensors:
+    given, how = make(name, dtype)
+    return cases.wanted(given, **how)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients_are_the_references(name, dtype, capfd) -> None:
+    given, how = make(name, dtype)
+    cases.assert_close(found(given, how, dtype), wanted(name, dtype), dtype)
+    assert "RACE" not in "".join(capfd.readouterr())
+
+
+@settings(max_examples=3, deadline=None, derandomize=True, database=None)
+@drawn(st.data())
+def test_values_and_gradients_at_any_shape(data) -> None:
+    def number(least: int, most: int) -> int:
+        return data.draw(st.integers(least, most))
+
+    batch, length, size, kv_heads = number(1, 2), number(1, 300), number(1, 400), number(1, 2)
+    width, dtype = data.draw(st.sampled_from([64, 72, 128])), data.draw(st.sampled_from(DTYPES))
+    groups, seed = number(1, 2), number(0, 99)
+    given = cases.inputs(batch, length, size, kv_heads * groups, kv_heads, width, dtype, seed)
+    how: dict[str, Any] = {
+        "causal": data.draw(st.booleans()),
+        "q_offset": jnp.array([number(-length, size) for _ in range(batch)]),
+        "kv_length": jnp.array([number(0, size) for _ in range(batch)]),
+    }
+    if data.draw(st.booleans()):
+        generator = np.random.default_rng(seed)
+        how["q_segments"], how["kv_segments"] = (
+            jnp.asarray(generator.integers(0, 3, (batch, n)), jnp.int32) for n in (length, size)
+        )
+    cases.assert_close(found(given, how, dtype), cases.wanted(given, **how), dtype)
+
+
+ORIGINAL = dict(vars(tpu))
+
+
+def seen_one_key_more(call: Any, shape: Any, places: tuple, *rest: Any) -> jax.Array:
+    return ORIGINAL["_seen"](call, shape, (places[0] + 1, places[1]), *rest)
+
+
+def without_scale(*arguments: Any) -> tuple:
+    call, *padding = ORIGINAL["_plan"](*arguments)
+    return call._replace(scale=1.0), *padding
+
+
+MUTANTS: dict[str, dict[str, Callable]] = {
+    "no scale": {"_plan": without_scale},
+    "one key more": {"_seen": seen_one_key_more},
+    "heads of another group": {"_kv_head": lambda head, groups: jax.lax.rem(head, groups)},
+    "sums not brought to the new maximum": {"_rescale": lambda top, new: 1.0 + 0 * top},
+    "nothing left out": {"_seen": lambda call, shape, *_: jnp.ones(shape, bool)},
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_found_out(name, monkeypatch) -> None:
+    case = "causal, two query heads a key head"
+    for function, mutant in MUTANTS[name].items():
+        monkeypatch.setattr(tpu, function, mutant)
+    given, how = make(case)
+    with pytest.raises(AssertionError, match="off by"):
+        cases.assert_close(found(given, how), wanted(case), "float32")
+
+
+def test_what_is_out_of_sight_changes_nothing() -> None:
+    given, how = make("packed rows")
+    before = found(given, how)
+    later, other = np.arange(400) > 200, np.asarray(PACKED[0]) != 2
+    moved = {n: np.where((later | other)[:, None, None], 9.0, given[n]) for n in ("k", "v")}
+    after = found(given | moved, how)
+    here = ~later & ~other
+    for name in ("out", "lse", "d_q"):
+        np.testing.assert_array_equal(before[name][:, here], after[name][:, here])
+    assert (before["out"][:, 201:310] != after["out"][:, 201:310]).any()
+
+
+def needed(seen: Visible, length: int, size: int) -> np.ndarray:
+    """Blocks of which a real query sees a key, by looking at every pair."""
+    batch = 1 if seen.q_segments is None else len(seen.q_segments)
+    allowed = np.asarray(seen.allowed(batch, length, size))
+    blocks = -(-length // SMALL.q), -(-size // SMALL.kv)
+    whole = np.zeros((batch, blocks[0] * SMALL.q, blocks[1] * SMALL.kv), bool)
+    whole[:, :length, :size] = allowed
+    return whole.reshape(batch, blocks[0], SMALL.q, blocks[1], SMALL.kv).any((2, 4))
+
+
+ROW = packed(1, 1500, 90, 310, 800, 1410)
+SKIPS = {
+    "causal": (Visible(), 1500, 1500),
+    "packed": (Visible(causal=False, q_segments=ROW, kv_segments=ROW), 1500, 1500),
+    "causal and packed": (Visible(q_segments=ROW, kv_segments=ROW), 1500, 1500),
+    "a chunk behind others": (Visible(q_offset=a_row(700, 1)), 200, 2000),
+    "a cache in use": (Visible(causal=False, kv_length=a_row(513, 1)), 200, 2000),
+}
+
+
+@pytest.mark.parametrize("outer", ["queries", "keys"])
+@pytest.mark.parametrize("name", SKIPS)
+def test_exactly_the_blocks_needed_are_met(name, outer) -> None:
+    seen, length, size = SKIPS[name]
+    kind = block_map.kinds(seen, 1, length, size, SMALL.q, SMALL.kv)
+    right = needed(seen, length, size)
+    if outer == "keys":
+        kind, right = kind.transpose(0, 2, 1), right.transpose(0, 2, 1)
+    visits = block_map.visits(kind)
+    met = np.zeros_like(right)
+    for block in range(right.shape[1]):
+        count = int(visits.count[0, block])
+        order = np.asarray(visits.order[0, block])
+        met[0, block, order[:count]] = True
+        assert len(set(order[:count])) == count
+        assert len(set(order[max(count - 1, 0) :])) == 1  # nothing is loaded behind the last one
+    np.testing.assert_array_equal(met, right)
+    assert met.sum() / right.sum() == 1.0 and met.sum() < met.size
+
+
+def test_blocks_called_whole_are() -> None:
+    seen = Visible(q_segments=ROW, kv_segments=ROW)
+    kind = np.asarray(block_map.kinds(seen, 1, 1500, 1500, 128, 128))
+    allowed = np.asarray(seen.allowed(1, 1500, 1500))
+    for i, j in np.argwhere(kind[0] == block_map.WHOLLY):
+        block = allowed[0, i * 128 : (i + 1) * 128, j * 128 : (j + 1) * 128]
+        assert block.all() and block.shape[1] == 128
+    assert (kind == block_map.WHOLLY).sum() > 5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [64, 72, 128])
+def test_lowering_keeps_the_precision(width, dtype) -> None:
+    def step(q: jax.Array, k: jax.Array, v: jax.Array) -> Any:
+        return jax.grad(lambda *x: attention(*x).astype(jnp.float32).sum(), (0, 1, 2))(q, k, v)
+
+    shapes = [(1, 200, 4, width), (1, 200, 2, width), (1, 200, 2, width)]
+    abstract = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    program = jax.export.export(jax.jit(step), platforms=["tpu"])(*abstract).mlir_module()
+    body = for_tpu.mosaic(program)
+    assert body.count(b"attention_forward") and body.count(b"attention_backward")
+    assert (b"contract_precision<fp32>" in body) == (dtype == "float32")
+
+
+def test_compiles_for_every_tpu() -> None:
+    topologies = ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"]
+    found = for_tpu.compiled("tests.kernels.compile_attention_for_tpu", *topologies)
+    for topology, kernels in found.items():
+        assert set(kernels.values()) == {2}, topology  # forward and backward
