@@ -4,7 +4,8 @@ Scores are made for a few heads and queries at a time, so that they stay in the 
 temporary is moreover fresh memory from the operating system at every call, and faulting it in takes
 longer than the arithmetic. Where causality alone decides, queries are multiplied only with the keys
 up to the end of their block. Every product is a plain batched matrix product over contiguous memory
-that contracts the last axis of its left side: contracting the other one is several times slower.
+that contracts the last axis of its left side: contracting the other one is two to three times
+slower.
 The backward pass makes the probabilities again from the log-sum-exp (Dao et al. 2022,
 arXiv:2205.14135). Operands in low precision are multiplied as they are.
 
@@ -26,8 +27,6 @@ SCORES = 1 << 19  # made at a time: 2 MiB in float32, which a core's second-leve
 ROWS = 128  # of scores of a kv head at least: a product of fewer is dominated by reading the keys
 QUERIES = 256  # in a piece of a causal pass: fewer would save more keys, and multiply less well
 BLOCKS = 4  # of a causal pass, at most, and a remainder: each is compiled apart
-
-
 UNSEEN = -1e30  # the score of a key that is not seen: of -inf alone no softmax is made
 
 
@@ -120,7 +119,8 @@ def _pull(
     of_queries = [_of_queries(x.astype(low), k) for x in (q, d_out)]
     of_queries += [x.reshape(*of_queries[0].shape[:3]) for x in (lse, delta)]
     k_ZSH, v_ZSH = _of_keys(k.astype(low)), _of_keys(v.astype(low))
-    k_ZHS = jnp.moveaxis(k_ZSH, 2, 1)
+    # Without the barrier XLA leaves the keys as they are and contracts their first axis.
+    k_ZHS = jax.lax.optimization_barrier(jnp.moveaxis(k_ZSH, 2, 1))
 
     def of_piece(block: Block, sums: Any, index: Array) -> tuple[Any, Array]:
         start, stop = block.start + index * block.piece, block.stop

@@ -24,8 +24,9 @@ SMALL = tpu.Blocks(128, 256, 128)  # so that small operands have several of each
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch) -> Iterator[None]:
-    monkeypatch.setattr(tpu, "FORWARD", SMALL)
-    monkeypatch.setattr(tpu, "BACKWARD", SMALL)
+    for name in ("FORWARD", "FORWARD_SKIPPING", "BACKWARD"):
+        monkeypatch.setattr(tpu, name, SMALL)
+    monkeypatch.setattr(tpu, "MOST_D_Q_BYTES", 4 * 256 * 128)  # 128 to 512 queries
     yield
     pltpu.reset_tpu_interpret_mode_state()  # an error inside a kernel leaves its memory behind
 
@@ -49,6 +50,7 @@ def packed(batch: int, length: int, *ends: int) -> jax.Array:
 PACKED = packed(1, 400, 90, 310, 380)
 CASES: dict[str, tuple[dict, dict]] = {
     "bidirectional": ({"length": 256, "heads": 2}, {"causal": False}),
+    "bidirectional, several blocks of keys": ({"length": 512, "heads": 1}, {"causal": False}),
     "causal, two query heads a key head": (
         {"length": 300, "heads": 4, "kv_heads": 2, "width": 128}, {"causal": True},
     ),
@@ -114,20 +116,19 @@ def test_values_and_gradients_at_any_shape(data) -> None:
 ORIGINAL = dict(vars(tpu))
 
 
-def seen_one_key_more(call: Any, shape: Any, places: tuple, *rest: Any) -> jax.Array:
-    return ORIGINAL["_seen"](call, shape, (places[0] + 1, places[1]), *rest)
+def seen_one_key_more(call: Any, shape: Any, axis: int, places: tuple, *rest: Any) -> jax.Array:
+    return ORIGINAL["_seen"](call, shape, axis, (places[0] + 1, places[1]), *rest)
 
 
-def without_scale(*arguments: Any) -> tuple:
-    call, *padding = ORIGINAL["_plan"](*arguments)
-    return call._replace(scale=1.0), *padding
+def without_scale(*arguments: Any) -> Any:
+    return ORIGINAL["_plan"](*arguments)._replace(scale=1.0)
 
 
 MUTANTS: dict[str, dict[str, Callable]] = {
     "no scale": {"_plan": without_scale},
     "one key more": {"_seen": seen_one_key_more},
     "heads of another group": {"_kv_head": lambda head, groups: jax.lax.rem(head, groups)},
-    "sums not brought to the new maximum": {"_rescale": lambda top, new: 1.0 + 0 * top},
+    "sums not brought to the new maximum": {"_rescale": lambda top, new, scale: 1.0 + 0 * top},
     "nothing left out": {"_seen": lambda call, shape, *_: jnp.ones(shape, bool)},
 }
 
