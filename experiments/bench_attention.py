@@ -33,10 +33,11 @@ from sf_jax.shell import Parser, whole
 CHIPS = {"v4": (4 * 128 * 128, 128), "v5e": (4 * 128 * 128, 128), "v5p": (4 * 128 * 128, 128),
          "v6e": (2 * 256 * 256, 256)}  # fmt: skip
 HEADS = 8
+PRODUCTS = {"forward": 2, "backward": 5}  # of matrices of T x T
 DEFAULT = (0, 0, 0)  # our own table
 BLOCKS: dict[str, list[tuple[int, int, int]]] = {
     "ours": [DEFAULT],
-    "flash": [(512, 512, 512), (512, 1024, 512), (1024, 1024, 1024)],
+    "flash": [(512, 512, 512), (512, 1024, 512), (512, 2048, 512), (1024, 1024, 1024)],
     "splash": [(512, 512, 512), (512, 1024, 512), (1024, 1024, 1024)],
     "xla": [DEFAULT],
 }  # queries, keys in memory, keys of one product
@@ -53,32 +54,31 @@ def floor(chip: str, length: int, width: int, products: int) -> int:
     return products * HEADS * length * length * (-(-width // tile) * tile) // rate
 
 
-def estimate(topology: str, contender: str, length: int, width: int, blocks: tuple) -> dict:
-    """Cycles forward and backward of one contender, or the error of each."""
+def estimate(way: str, topology: str, contender: str, *numbers: int) -> dict[str, Any]:
+    """Cycles of one contender for a length, a width and block sizes, or an error."""
     script = str(Path(__file__).with_name("_attention_cycles.py"))
-    command = [sys.executable, script, topology, contender, *map(str, (length, width, *blocks))]
+    command = [sys.executable, script, way, topology, contender, *map(str, numbers)]
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    found: dict[str, Any] = {}
-    for line in done.stdout.splitlines():
-        if line.startswith("{"):
-            found |= json.loads(line)
-    out = {name: part.get("cycles") for name, part in found.items()}
-    forward, both = out.get("forward"), out.get("both")
-    return {"forward": forward, "backward": both and forward and both - forward, "parts": found}
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return json.loads(lines[-1]) if lines else {"error": "the profiler ended the process"}
 
 
-def best(topology: str, contender: str, length: int, width: int, blocks: list) -> dict:
-    """The least of each direction over block sizes."""
-    tried = {sizes: estimate(topology, contender, length, width, sizes) for sizes in blocks}
-    found: dict[str, Any] = {"tried": {str(sizes): made for sizes, made in tried.items()}}
-    for way in ("forward", "backward"):
-        known = {sizes: made[way] for sizes, made in tried.items() if made[way]}
-        sizes = min(known, key=lambda s: known[s]) if known else None
-        found[way] = known[sizes] if sizes else None
-        found[f"{way} blocks"] = sizes
-    return found
+def best(ways: list[str], topology: str, contender: str, shape: tuple, blocks: list) -> dict:
+    """The least of each way over block sizes; backward is what the gradient adds."""
+    tried = {
+        (way, sizes): estimate(way, topology, contender, *shape, *sizes)
+        for way in (("forward", "both") if "backward" in ways else ("forward",))
+        for sizes in blocks
+    }
+    found: dict[str, Any] = {"tried": {f"{way} {sizes}": x for (way, sizes), x in tried.items()}}
+    least = {}
+    for way in ("forward", "both"):
+        known = [x["cycles"] for (of, _), x in tried.items() if of == way and "cycles" in x]
+        least[way] = min(known, default=None)
+    forward, both = least["forward"], least["both"]
+    return found | {"forward": forward, "backward": both and forward and both - forward}
 
 
 def cycles(options: Any) -> str:
@@ -95,13 +95,14 @@ def cycles(options: Any) -> str:
     everything = {}
     for topology, length, width in tqdm(cells, unit="cell"):
         found = {
-            name: best(topology, name, length, width,
+            name: best(options.ways, topology, name, (length, width),
                        TUNED if name == "ours" and options.tune else BLOCKS[name])
             for name in names
         }  # fmt: skip
         everything[f"{topology} {length} {width}"] = found
         chip = topology.partition(":")[0]
-        for way, products in (("forward", 2), ("backward", 5)):
+        for way in options.ways:
+            products = PRODUCTS[way]
             least = floor(chip, length, width, products)
             row = [f"{found[n][way]:,}" if found[n][way] else "-" for n in names]
             own = found["ours"][way] if "ours" in names else None
@@ -197,6 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--lengths", nargs="+", type=int, default=[1024, 2048, 8192])
     parser.add_argument("--widths", nargs="+", type=int, default=[64, 128])
     parser.add_argument("--contenders", nargs="+", choices=BLOCKS, default=list(BLOCKS))
+    parser.add_argument("--ways", nargs="+", choices=PRODUCTS, default=list(PRODUCTS))
     parser.add_argument("--tune", action="store_true", help="try block sizes of ours, too")
     parser.add_argument("--out", type=Path, default=Path("runs/bench_attention"))
     options = parser.parse_args(argv)
