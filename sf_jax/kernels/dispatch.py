@@ -43,10 +43,10 @@ def attention(
       q_offset: keys before the first query, a number or one a row.
       kv_length: keys in use, a number or one a row; later ones are not seen.
       mask: further keys that queries may not see, where False: for trees of drafts.
-      scale: of the products; H ** -0.5 by default.
+      scale: of the products, above 0; H ** -0.5 by default.
       return_lse: also return the log-sum-exp, float32 [B, T, N].
-      implementation: "tpu", "gpu", "cpu" (plain JAX, runs anywhere) or "reference"; None: that of
-        the platform the call is compiled for, or plain JAX where its kernels cannot take the call.
+      implementation: "tpu", "gpu", "cpu" (plain JAX, runs anywhere) or "reference"; None: the TPU's
+        kernels where the call is compiled for one and they can take it, plain JAX elsewhere.
       mesh: devices to share the work, by its axes `data`, `fsdp`, `tensor` and `sequence`; None:
         those of `jax.set_mesh`, if any.
       ring: hand keys and values round along `sequence`, rather than gather them.
@@ -55,8 +55,8 @@ def attention(
       [B, T, N, H] in the type of q. A query that sees no key gets zeros.
 
     Raises:
-      ValueError: unknown implementation, one that cannot take the call, or shapes that do not fit
-        each other or the mesh.
+      ValueError: unknown implementation, one that cannot take the call, a scale that is not
+        positive, or shapes that do not fit each other or the mesh.
     """
     batch, _, heads, width = q_BTNH.shape
     if k_BSKH.shape != v_BSKH.shape or k_BSKH.shape[3] != width or heads % k_BSKH.shape[2]:
@@ -64,13 +64,15 @@ def attention(
             f"q {q_BTNH.shape}, k {k_BSKH.shape} and v {v_BSKH.shape} do not fit: "
             "k and v must agree, widths must be equal, query heads a multiple of key heads"
         )
+    scale = float(width**-0.5 if scale is None else scale)
+    if scale <= 0:
+        raise ValueError(f"scale {scale} is not positive")
     if (q_segments is None) != (kv_segments is None):
         raise ValueError("segments of queries and of keys go together: one of them is missing")
     if implementation not in (None, "reference", *MODULES):
         raise ValueError(f"implementation {implementation!r} is none of {['reference', *MODULES]}")
     offset = None if isinstance(q_offset, int) and q_offset == 0 else a_row(q_offset, batch)
     visible = Visible(causal, q_segments, kv_segments, offset, a_row(kv_length, batch), mask)
-    scale = float(width**-0.5 if scale is None else scale)
     operands = q_BTNH, k_BSKH, v_BSKH, visible
     if implementation == "reference":
         out, lse = reference.attend(*operands, scale)
@@ -96,7 +98,8 @@ def attention(
 # The modules with the kernels of each implementation, those for fewer cases first; the last has a
 # backward pass. What none of them takes is done in plain JAX.
 MODULES: dict[str, tuple[str, ...]] = {"tpu": ("tpu_decode", "tpu"), "gpu": ("gpu",), "cpu": ()}
-PLATFORMS = {"tpu": "tpu", "cuda": "gpu"}
+# Which of them a platform gets unasked. The GPU's are to be asked for until they have run on one.
+PLATFORMS = {"tpu": "tpu"}
 
 
 def _able(names: tuple[str, ...], *operands: Any) -> list[Any]:

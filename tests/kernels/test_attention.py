@@ -74,5 +74,11 @@ def test_wrong_shapes_and_names_are_refused() -> None:
     q, k, v = inputs()
     with pytest.raises(ValueError, match="do not fit"):
         attention(q, k[..., :4], v)
+    with pytest.raises(ValueError, match="not positive"):
+        attention(q, k, v, scale=0.0)
+    with pytest.raises(ValueError, match="go together"):
+        attention(q, k, v, q_segments=jnp.ones((2, 5), jnp.int32))
+    with pytest.raises(ValueError, match="'tpu' has no kernel for float32"):
+        attention(q, k, v, mask=jnp.ones((2, 5, 9), bool), implementation="tpu")
     with pytest.raises(ValueError, match="none of"):
         attention(q, k, v, implementation="magic")
