@@ -155,6 +155,18 @@ def test_what_is_out_of_sight_changes_nothing() -> None:
     assert (before["out"][:, 201:310] != after["out"][:, 201:310]).any()
 
 
+def test_blocks_out_of_sight_are_not_computed() -> None:
+    """Not even a weight of zero goes to what lies in them: it would make NaN of NaN."""
+    given = cases.inputs(length=512, heads=1)
+    before = found(given, {"causal": True})
+    later = (np.arange(512) >= SMALL.kv)[:, None, None]
+    moved = {n: np.where(later, np.nan, given[n]) for n in ("k", "v")}
+    after = found(given | moved, {"causal": True})
+    for name in ("out", "lse", "d_q"):
+        np.testing.assert_array_equal(before[name][:, : SMALL.kv], after[name][:, : SMALL.kv])
+    assert np.isnan(after["out"][:, SMALL.kv :]).all()
+
+
 def needed(seen: Visible, length: int, size: int) -> np.ndarray:
     """Blocks of which a real query sees a key, by looking at every pair."""
     batch = 1 if seen.q_segments is None else len(seen.q_segments)
