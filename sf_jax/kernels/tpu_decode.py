@@ -59,14 +59,12 @@ def forward(
     scale: float,
     *,
     heads_first: bool = True,
-    interpret: Any = False,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
     """The reference's result for operands that `supports` takes; no gradient.
 
     Args:
       heads_first: the cache lies in memory as [B, K, S, H], and k and v are such arrays with two
         axes swapped. Either value is right for any cache; the wrong one copies it first.
-      interpret: run on a CPU, for tests: `pltpu.InterpretParams`.
 
     Returns:
       Output in the type of q, and the log-sum-exp in float32.
@@ -86,7 +84,6 @@ def forward(
             jax.ShapeDtypeStruct((*q_BKRH.shape[:3], 1), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
-        interpret=interpret,
     )(
         used_B, _sources(used_B), q_BKRH, query_R1, seen_bits(visible, batch, length, size),
         layout.arranged(k_BSKH), layout.arranged(v_BSKH),

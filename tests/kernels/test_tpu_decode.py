@@ -52,7 +52,7 @@ def changed(**attributes: Any) -> Iterator[None]:
 def kernel(width: int, heads_first: bool = False) -> Callable:
     """Compiled anew by whoever asks: what was changed in the module has to be seen."""
     return jax.jit(partial(
-        tpu_decode.forward, scale=width**-0.5, heads_first=heads_first, interpret=interpreter()
+        tpu_decode.forward, scale=width**-0.5, heads_first=heads_first
     ))  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def decoded(
     q, k, v = (jnp.asarray(given[name], dtype) for name in ("q", "k", "v"))
     seen = visible(len(q), **how)
     assert tpu_decode.supports(q, k, v, seen)
-    with changed(**attributes):
+    with changed(**attributes), pltpu.force_tpu_interpret_mode(interpreter()):
         out, lse = (call or kernel(q.shape[-1], heads_first))(q, k, v, seen)
     assert out.dtype == q.dtype and lse.dtype == jnp.float32
     return {"out": np.asarray(out, np.float64), "lse": np.asarray(lse, np.float64)}
