@@ -105,12 +105,15 @@ def generate(
     spare = max(plan.words, spare_places(program, plan.block, batch))
     if program.branches is not None:
         spare = max(spare, program.branches.tokens.shape[-1])
-    state = prefill(weights, rows, patches, before + length + longest + spare, config, prefix)
+    state = prefill(weights, rows, patches, before + length, config, prefix)
     said = no_words(batch, max_words)
     if words:
+        # Passes over words see no places that only the block will fill.
+        state = state.widened(before + length + max_words + plan.words)
         state, said = say_words(
             weights, state, program, draft, sampling, config, max_words, plan.words
         )
+    state = state.widened(before + length + longest + spare)
     start = lead(said, program, words)
     if plan.sequential:
         state, block = fill_slots(weights, state, start, program, sampling, config)

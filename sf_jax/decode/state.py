@@ -40,6 +40,17 @@ class State:
         """The same with so many tokens of the answer in the cache, what lies behind forgotten."""
         return replace(self, cache=replace(self.cache, length=self.prompt + fed))
 
+    def widened(self, places: int) -> "State":
+        """The same with a cache of so many places, those behind the first free."""
+        more = places - self.cache.segments.shape[1]
+
+        def pad(store: Array) -> Array:
+            return jnp.pad(store, [(0, 0)] * (store.ndim - 2) + [(0, more), (0, 0)])
+
+        k, v = jax.tree.map(pad, (self.cache.k, self.cache.v))
+        segments = jnp.pad(self.cache.segments, [(0, 0), (0, more)])
+        return replace(self, cache=replace(self.cache, k=k, v=v, segments=segments))
+
 
 def feed(
     weights: Weights,
@@ -105,19 +116,6 @@ def _begun(cache: text.Cache, prefix: text.Cache) -> text.Cache:
     )
 
 
-def _widened(cache: text.Cache, size: int) -> text.Cache:
-    """A cache of `size` places, those behind the first free."""
-    more = size - cache.segments.shape[1]
-
-    def pad(store: Array) -> Array:
-        return jnp.pad(store, [(0, 0)] * (store.ndim - 2) + [(0, more), (0, 0)])
-
-    return replace(
-        cache, k=jax.tree.map(pad, cache.k), v=jax.tree.map(pad, cache.v),
-        segments=jnp.pad(cache.segments, [(0, 0), (0, more)]),
-    )  # fmt: skip
-
-
 def prefill(
     weights: Weights, rows: Rows, patches: vision.Patches, capacity: int, config: Config,
     prefix: text.Cache | None = None,
@@ -145,5 +143,5 @@ def prefill(
         segments=rows.segments, cache=cache, deepstack=levels, dtype=dtype,
     )  # fmt: skip
     assert grown is not None
-    roomy = _widened(grown, capacity)
-    return State(roomy, jnp.int32(held), rows.positions.max((0, 2)) + 1, states[:, -1])
+    state = State(grown, jnp.int32(held), rows.positions.max((0, 2)) + 1, states[:, -1])
+    return state.widened(capacity)

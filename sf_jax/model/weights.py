@@ -272,7 +272,8 @@ def unstack_layers(weights: Weights, consume: bool = False) -> Weights:
     A scan copies each layer's weights out of the stack at every pass; for passes of a few tokens
     on a CPU that costs more than the pass, so decoding there loops over a tuple instead. Large
     weights, and those in low precision, become output-major. Small ones stay as they are and are
-    joined: of a small product most is overhead.
+    joined: of a small product most is overhead. A small embedding that is also the output layer is
+    kept in both layouts.
 
     Args:
       consume: free each stack once it is split, so that never more than one exists twice; the
@@ -300,12 +301,16 @@ def unstack_layers(weights: Weights, consume: bool = False) -> Weights:
         layers = zip(*map(unstack, nodes), strict=True)
         return tuple(jax.tree.unflatten(tree, layer) for layer in layers)
 
-    layers = tuple(_joined(layer) for layer in apart(weights.text.layers))
+    text = weights.text
+    head = text.head
+    if head is None and text.embed.size < SMALL and text.embed.dtype == jnp.float32:
+        head = text.embed.T
+    layers = tuple(_joined(layer) for layer in apart(text.layers))
     vision = weights.vision
     if vision is not None:
         levels = None if vision.deepstack is None else apart(vision.deepstack)
         vision = replace(vision, blocks=apart(vision.blocks), deepstack=levels)
-    return replace(weights, vision=vision, text=replace(weights.text, layers=layers))
+    return replace(weights, vision=vision, text=replace(text, layers=layers, head=head))
 
 
 def rough(weights: Weights) -> Weights:
