@@ -1,10 +1,11 @@
 """Estimated cycles of one way to attend, compiled for a TPU that need not be there.
 
-    python experiments/_attention_cycles.py WAY TOPOLOGY CONTENDER LENGTH WIDTH BLOCK BLOCK BLOCK
+    python experiments/_attention_cycles.py LAYOUT WAY TOPOLOGY CONTENDER LENGTH WIDTH B B B
 
 Bidirectional and unmasked, 8 heads, bfloat16 arrays [1, T, 8, H] in and out: the estimator takes a
-skipped block for an executed one. WAY is "forward" or "both", with the gradient. Prints a line of
-JSON: cycles of the whole program and of its largest parts. Needs libtpu (the extra `tpu`), whose
+skipped block for an executed one. LAYOUT is how these arrays lie: "default", or "own", as suits the
+contender. WAY is "forward", "both", with the gradient, or "layer", a model's whole layer around it; the
+last numbers are block sizes. Prints a line of JSON: cycles of the whole program and of its largest parts. Needs libtpu (the extra `tpu`), whose
 profiler may abort, or take all memory where the grid is large: this runs in a process of its own,
 which takes at most half of the machine's memory.
 """
@@ -17,6 +18,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 os.environ |= {
@@ -27,6 +29,7 @@ os.environ |= {
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
+from jax.experimental.layout import Format, Layout
 
 HEADS = 8
 
@@ -86,9 +89,24 @@ def xla(length: int, width: int, blocks: list[int]) -> Attend:
 CONTENDERS = {"ours": ours, "flash": flash, "splash": splash, "xla": xla}
 
 
-def cycles(function: Callable, *arguments: Any) -> dict[str, Any]:
+def layer(attend: Attend, x: Any, q: Any, k: Any, v: Any, o: Any, cos: Any, sin: Any) -> Any:
+    """Attention as a model has it: between its projections, behind norms and rotary positions."""
+    from sf_jax.model.norms import rms_norm
+    from sf_jax.model.vision import rotate_half
+    from sf_jax.model.weights import Norm
+
+    def rotated(heads: Any) -> Any:
+        heads = rms_norm(heads, Norm(jnp.ones(heads.shape[-1])), 1e-6)
+        return (heads * cos + rotate_half(heads) * sin).astype(x.dtype)
+
+    q, k, v = (jnp.matmul(x, to).reshape(*x.shape[:2], HEADS, -1) for to in (q, k, v))
+    return x + jnp.matmul(attend(rotated(q), rotated(k), v).reshape(*x.shape[:2], -1), o)
+
+
+def cycles(function: Callable, format: Any, *arguments: Any) -> dict[str, Any]:
     """Of the whole program, and of its five largest parts."""
-    text = jax.jit(function).lower(*arguments).compile().as_text() or ""
+    compiled = jax.jit(function, in_shardings=format, out_shardings=format).lower(*arguments)
+    text = compiled.compile().as_text() or ""
     kernels = [x for x in text.splitlines() if 'custom_call_target="tpu_custom_call"' in x]
     if any("estimated_cycles" not in line for line in kernels):
         return {"error": "a kernel without an estimate"}
@@ -98,21 +116,35 @@ def cycles(function: Callable, *arguments: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    way, topology, contender, *numbers = sys.argv[1:]
+    layout, way, topology, contender, *numbers = sys.argv[1:]
     half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     resource.setrlimit(resource.RLIMIT_AS, (half, half))
     length, width, *blocks = map(int, numbers)
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     one = jax.sharding.SingleDeviceSharding(devices[0])
-    x = jax.ShapeDtypeStruct((1, length, HEADS, width), "bfloat16", sharding=one)
+    format = Format(Layout.AUTO, one) if layout == "own" else one
     attend = CONTENDERS[contender](length, width, blocks)
 
     def both(q: Any, k: Any, v: Any, d_out: Any) -> Any:
         out, pull = jax.vjp(attend, q, k, v)
         return out, pull(d_out)
 
+    def shaped(*shape: int, dtype: str = "bfloat16") -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=one)
+
+    x, inner = shaped(1, length, HEADS, width), HEADS * width
+    turns = shaped(1, length, 1, width, dtype="float32")
+    programs = {
+        "forward": (attend, x, x, x),
+        "both": (both, x, x, x, x),
+        "layer": (
+            partial(layer, attend), shaped(1, length, inner), *[shaped(inner, inner)] * 4,
+            turns, turns,
+        ),
+    }  # fmt: skip
     try:
-        found = cycles(attend, x, x, x) if way == "forward" else cycles(both, x, x, x, x)
+        function, *arguments = programs[way]
+        found = cycles(function, format, *arguments)
     except Exception as error:  # a contender that cannot is a result too
         found = {"error": str(error).splitlines()[0][:200]}
     print(json.dumps(found), flush=True)

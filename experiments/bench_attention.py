@@ -9,10 +9,14 @@
     sf-jax bench attention cycles --contenders ours --tune      # tries block sizes
 
 Cycles are counted where the estimator can count: bidirectional, unmasked, static trip counts,
-whole programs, bfloat16 arrays [1, T, 8, H] in and out for all. Its blind spots: it takes every
+whole programs, bfloat16 arrays [1, T, 8, H] in and out for all. In `default` layouts a head's places
+lie apart in memory, and kernels that want them together copy. In a model nobody copies: the compiler
+lets projections write what the kernel wants. So `own` layouts are counted too, where the compiler
+lays out arguments and results as suits each contender. The estimator's blind spots: it takes every
 branch, so that nothing shows of what a mask skips; it guesses the rounds of loops whose number is
 not fixed; and it sees memory-bound kernels about twice as fast as they are. `floor` is what the
 products alone take in whole tiles of the chip's matrix unit, two of them forward, five backward.
+`layer` is attention with a model's projections, norms and rotary positions around it.
 """
 
 import json
@@ -34,6 +38,7 @@ CHIPS = {"v4": (4 * 128 * 128, 128), "v5e": (4 * 128 * 128, 128), "v5p": (4 * 12
          "v6e": (2 * 256 * 256, 256)}  # fmt: skip
 HEADS = 8
 PRODUCTS = {"forward": 2, "backward": 5}  # of matrices of T x T
+WAYS = (*PRODUCTS, "layer")
 DEFAULT = (0, 0, 0)  # our own table
 BLOCKS: dict[str, list[tuple[int, int, int]]] = {
     "ours": [DEFAULT],
@@ -54,10 +59,12 @@ def floor(chip: str, length: int, width: int, products: int) -> int:
     return products * HEADS * length * length * (-(-width // tile) * tile) // rate
 
 
-def estimate(way: str, topology: str, contender: str, *numbers: int) -> dict[str, Any]:
+def estimate(
+    layout: str, way: str, topology: str, contender: str, *numbers: int
+) -> dict[str, Any]:
     """Cycles of one contender for a length, a width and block sizes, or an error."""
     script = str(Path(__file__).with_name("_attention_cycles.py"))
-    command = [sys.executable, script, way, topology, contender, *map(str, numbers)]
+    command = [sys.executable, script, layout, way, topology, contender, *map(str, numbers)]
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -65,51 +72,55 @@ def estimate(way: str, topology: str, contender: str, *numbers: int) -> dict[str
     return json.loads(lines[-1]) if lines else {"error": "the profiler ended the process"}
 
 
-def best(ways: list[str], topology: str, contender: str, shape: tuple, blocks: list) -> dict:
+def best(
+    ways: list[str], layout: str, topology: str, contender: str, shape: tuple, blocks: list
+) -> dict:
     """The least of each way over block sizes; backward is what the gradient adds."""
+    needed = {"forward": ["forward"], "backward": ["forward", "both"], "layer": ["layer"]}
     tried = {
-        (way, sizes): estimate(way, topology, contender, *shape, *sizes)
-        for way in (("forward", "both") if "backward" in ways else ("forward",))
+        (way, sizes): estimate(layout, way, topology, contender, *shape, *sizes)
+        for way in dict.fromkeys(sum((needed[way] for way in ways), []))
         for sizes in blocks
     }
     found: dict[str, Any] = {"tried": {f"{way} {sizes}": x for (way, sizes), x in tried.items()}}
     least = {}
-    for way in ("forward", "both"):
+    for way in ("forward", "both", "layer"):
         known = [x["cycles"] for (of, _), x in tried.items() if of == way and "cycles" in x]
         least[way] = min(known, default=None)
     forward, both = least["forward"], least["both"]
-    return found | {"forward": forward, "backward": both and forward and both - forward}
+    return found | least | {"backward": both and forward and both - forward}
 
 
 def cycles(options: Any) -> str:
     """A table: cycles of each contender, ours to the best other, ours to the floor."""
     cells = [
-        (topology, length, width)
-        for topology in options.topologies for width in options.widths for length in options.lengths
+        (layout, topology, length, width)
+        for layout in options.layouts for topology in options.topologies
+        for width in options.widths for length in options.lengths
     ]  # fmt: skip
     names = options.contenders
     header = (
-        "| chip | T | H | way | floor | " + " | ".join(names) + " | ours / other | ours / floor |"
+        "| layouts | chip | T | H | way | floor | " + " | ".join(names) + " | ours / other | ours / floor |"
     )
-    lines = [header, "|" + "---|" * (len(names) + 7)]
+    lines = [header, "|" + "---|" * (len(names) + 8)]
     everything = {}
-    for topology, length, width in tqdm(cells, unit="cell"):
+    for layout, topology, length, width in tqdm(cells, unit="cell"):
         found = {
-            name: best(options.ways, topology, name, (length, width),
+            name: best(options.ways, layout, topology, name, (length, width),
                        TUNED if name == "ours" and options.tune else BLOCKS[name])
             for name in names
         }  # fmt: skip
-        everything[f"{topology} {length} {width}"] = found
+        everything[f"{layout} {topology} {length} {width}"] = found
         chip = topology.partition(":")[0]
         for way in options.ways:
-            products = PRODUCTS[way]
-            least = floor(chip, length, width, products)
+            least = floor(chip, length, width, PRODUCTS[way]) if way in PRODUCTS else None
             row = [f"{found[n][way]:,}" if found[n][way] else "-" for n in names]
             own = found["ours"][way] if "ours" in names else None
             others = [found[n][way] for n in names if n != "ours" and found[n][way]]
             row.append(f"{own / min(others):.2f}" if own and others else "-")
-            row.append(f"{own / least:.2f}" if own else "-")
-            lines.append(f"| {chip} | {length} | {width} | {way} | {least:,} | "
+            row.append(f"{own / least:.2f}" if own and least else "-")
+            shown = f"{least:,}" if least else "-"
+            lines.append(f"| {layout} | {chip} | {length} | {width} | {way} | {shown} | "
                          + " | ".join(row) + " |")  # fmt: skip
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "cycles.json").write_text(json.dumps(everything, indent=1))
@@ -195,10 +206,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--rounds", type=whole(1, 1000), default=20, help="of times; the least counts"
     )
     parser.add_argument("--topologies", nargs="+", default=["v5e:2x2", "v6e:2x2"])
+    parser.add_argument("--layouts", nargs="+", choices=("own", "default"), default=["own", "default"])
     parser.add_argument("--lengths", nargs="+", type=int, default=[1024, 2048, 8192])
     parser.add_argument("--widths", nargs="+", type=int, default=[64, 128])
     parser.add_argument("--contenders", nargs="+", choices=BLOCKS, default=list(BLOCKS))
-    parser.add_argument("--ways", nargs="+", choices=PRODUCTS, default=list(PRODUCTS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(PRODUCTS))
     parser.add_argument("--tune", action="store_true", help="try block sizes of ours, too")
     parser.add_argument("--out", type=Path, default=Path("runs/bench_attention"))
     options = parser.parse_args(argv)

@@ -46,7 +46,7 @@ class Blocks(NamedTuple):
 # smaller ones skip more.
 FORWARD, FORWARD_SKIPPING = Blocks(1024, 2048, 256), Blocks(512, 1024, 256)
 BACKWARD = Blocks(512, 512, 512)
-MOST_D_Q_BYTES = 4 * 2**20  # kept on the chip, twice; longer rows go in pieces
+MOST_D_Q_BYTES = 8 * 2**20  # kept on the chip, sums and results; longer rows go in pieces
 
 
 class _Call(NamedTuple):
@@ -217,18 +217,22 @@ def backward(
     delta_BTN = (d_out_BTNH.astype(jnp.float32) * out_BTNH.astype(jnp.float32)).sum(-1) - d_lse_BTN
     lse_BTN = jnp.where(jnp.isfinite(lse_BTN), lse_BTN, -UNSEEN) * LOG2E
     d_out_BTNH = d_out_BTNH.astype(q_BTNH.dtype)
-    piece = max(MOST_D_Q_BYTES // (4 * groups * width) // LANES * LANES, LANES)
+    each = (4 + 2 * q_BTNH.dtype.itemsize) * groups * width  # what is written is held twice
+    piece = max(MOST_D_Q_BYTES // each // LANES * LANES, LANES)
+    kv_dtype = k_BSKH.dtype if piece >= length else jnp.dtype("float32")
     found = []
     for start in range(0, length, piece):
         queries = slice(start, min(start + piece, length))
         of_q = (x[:, queries] for x in (q_BTNH, d_out_BTNH, lse_BTN, delta_BTN))
         seen = _from_query(visible, queries, batch)
-        found.append(_backward_piece(*of_q, k=k_BSKH, v=v_BSKH, visible=seen, scale=scale))
+        found.append(
+            _backward_piece(
+                *of_q, k=k_BSKH, v=v_BSKH, visible=seen, scale=scale, kv_dtype=kv_dtype
+            )
+        )
     d_q, d_k, d_v = zip(*found, strict=True)
-    return (
-        jnp.concatenate(d_q, 1).astype(q_BTNH.dtype), sum(d_k).astype(k_BSKH.dtype),
-        sum(d_v).astype(v_BSKH.dtype),
-    )  # fmt: skip
+    d_k, d_v = (sum(x).astype(k_BSKH.dtype) for x in (d_k, d_v))
+    return jnp.concatenate(d_q, 1), d_k, d_v
 
 
 def _from_query(visible: Visible, queries: slice, batch: int) -> Visible:
@@ -243,9 +247,9 @@ def _from_query(visible: Visible, queries: slice, batch: int) -> Visible:
 
 def _backward_piece(
     q_BTNH: Array, d_out_BTNH: Array, lse_BTN: Array, delta_BTN: Array, *, k: Array, v: Array,
-    visible: Visible, scale: float,
+    visible: Visible, scale: float, kv_dtype: Any,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """d_q, d_k and d_v of some queries, float32."""
+    """d_q, d_k and d_v of some queries; the latter are sums over queries, in a type of their own."""
     batch, length, heads, width = q_BTNH.shape
     size, kv_heads = k.shape[1:3]
     groups = heads // kv_heads
@@ -296,38 +300,41 @@ def _backward_piece(
             grid=(batch, kv_heads, call.steps[1], groups, call.steps[0]),
             in_specs=in_specs,
             out_specs=[pl.BlockSpec((1, groups, width, q_size), d_q_place), of_kv, of_kv],
+            scratch_shapes=[
+                pltpu.VMEM((groups, width, q_size), jnp.float32),
+                *[pltpu.VMEM((call.blocks.kv, width), jnp.float32)] * 2,
+            ],
         ),
         out_shape=[
-            jax.ShapeDtypeStruct((batch, heads, width, q_size), jnp.float32),
-            *[jax.ShapeDtypeStruct(k.shape, jnp.float32)] * 2,
+            jax.ShapeDtypeStruct((batch, heads, width, q_size), q.dtype),
+            *[jax.ShapeDtypeStruct(k.shape, kv_dtype)] * 2,
         ],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "arbitrary", "arbitrary", "arbitrary"),
         ),
         name="attention_backward",
     )(*scalars, q, k, v, d_out, rows(lse_BTN, -UNSEEN), rows(delta_BTN, 0.0), *segments)
-    d_q = d_q.transpose(0, 3, 1, 2)[:, :length] * scale
-    d_k, d_v = (x.transpose(0, 2, 1, 3)[:, :size] for x in (d_k * scale, d_v))
-    return d_q, d_k, d_v
+    d_k, d_v = (x.transpose(0, 2, 1, 3)[:, :size] for x in (d_k, d_v))
+    return d_q.transpose(0, 3, 1, 2)[:, :length], d_k, d_v
 
 
 def _backward_kernel(call: _Call, *refs: Any) -> None:
     """A step of the grid (B, K, keys, groups, queries): one block of queries for one of keys."""
     scalars, refs = (refs[:5], refs[5:]) if call.mapped else ((), refs)
-    q_ref, k_ref, v_ref, d_out_ref, lse_ref, delta_ref, *segments = refs[:-3]
-    d_q_ref, d_k_ref, d_v_ref = refs[-3:]
+    q_ref, k_ref, v_ref, d_out_ref, lse_ref, delta_ref, *segments = refs[:-6]
+    d_q_ref, d_k_ref, d_v_ref, d_q_sum, d_k_sum, d_v_sum = refs[-6:]
     b, j, g, step = (pl.program_id(axis) for axis in (0, 2, 3, 4))
     outer = b * call.steps[1] + j
     visit = outer * call.steps[0] + step
 
     @pl.when((j == 0) & (g == 0) & (step == 0))
     def _start_q() -> None:
-        d_q_ref[...] = jnp.zeros(d_q_ref.shape, jnp.float32)
+        d_q_sum[...] = jnp.zeros(d_q_sum.shape, jnp.float32)
 
     @pl.when((g == 0) & (step == 0))
     def _start_kv() -> None:
-        d_k_ref[...] = jnp.zeros(d_k_ref.shape, jnp.float32)
-        d_v_ref[...] = jnp.zeros(d_v_ref.shape, jnp.float32)
+        d_k_sum[...] = jnp.zeros(d_k_sum.shape, jnp.float32)
+        d_v_sum[...] = jnp.zeros(d_v_sum.shape, jnp.float32)
 
     def meet(partly: bool) -> None:
         q_first = (scalars[1][visit] if call.mapped else step) * call.blocks.q
@@ -345,11 +352,21 @@ def _backward_kernel(call: _Call, *refs: Any) -> None:
                 weights = jnp.where(seen, weights, 0.0)
             d_weights = _product(v_ref[0, 0, keys], d_out, (1, 1))
             d_scores = (weights * (d_weights - delta_ref[0, 0])).astype(q.dtype)
-            d_v_ref[0, 0, keys] += _product(weights.astype(q.dtype), d_out, (1, 0))
-            d_k_ref[0, 0, keys] += _product(d_scores, q, (1, 0))
-            d_q_ref[0, g, :, queries] += _product(k, d_scores, (0, 0))
+            d_v_sum[keys] += _product(weights.astype(q.dtype), d_out, (1, 0))
+            d_k_sum[keys] += _product(d_scores, q, (1, 0))
+            d_q_sum[g, :, queries] += _product(k, d_scores, (0, 0))
 
     _meet(call, scalars, outer, step, visit, meet)
+    last = step == call.steps[0] - 1
+
+    @pl.when(last & (j == call.steps[1] - 1))
+    def _finish_q() -> None:
+        d_q_ref[0, g] = (d_q_sum[g] * call.scale).astype(d_q_ref.dtype)
+
+    @pl.when(last & (g == pl.num_programs(3) - 1))
+    def _finish_kv() -> None:
+        d_k_ref[0, 0] = (d_k_sum[...] * call.scale).astype(d_k_ref.dtype)
+        d_v_ref[0, 0] = d_v_sum[...].astype(d_v_ref.dtype)
 
 
 def _product(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
