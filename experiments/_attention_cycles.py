@@ -4,10 +4,11 @@
 
 Bidirectional and unmasked, 8 heads, bfloat16 arrays [1, T, 8, H] in and out: the estimator takes a
 skipped block for an executed one. LAYOUT is how these arrays lie: "default", or "own", as suits the
-contender. WAY is "forward", "both", with the gradient, or "layer", a model's whole layer around it; the
-last numbers are block sizes. Prints a line of JSON: cycles of the whole program and of its largest parts. Needs libtpu (the extra `tpu`), whose
-profiler may abort, or take all memory where the grid is large: this runs in a process of its own,
-which takes at most half of the machine's memory.
+contender. WAY is "forward", "both", with the gradient, or "layer", a model's whole layer around it.
+B are block sizes. Prints a line of JSON: cycles of the whole program and of its largest parts.
+
+Needs libtpu (the extra `tpu`), whose profiler may abort, or take all memory where the grid is
+large: this runs in a process of its own, which takes at most half of the machine's memory.
 """
 
 import json

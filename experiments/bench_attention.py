@@ -9,14 +9,16 @@
     sf-jax bench attention cycles --contenders ours --tune      # tries block sizes
 
 Cycles are counted where the estimator can count: bidirectional, unmasked, static trip counts,
-whole programs, bfloat16 arrays [1, T, 8, H] in and out for all. In `default` layouts a head's places
-lie apart in memory, and kernels that want them together copy. In a model nobody copies: the compiler
-lets projections write what the kernel wants. So `own` layouts are counted too, where the compiler
-lays out arguments and results as suits each contender. The estimator's blind spots: it takes every
-branch, so that nothing shows of what a mask skips; it guesses the rounds of loops whose number is
-not fixed; and it sees memory-bound kernels about twice as fast as they are. `floor` is what the
-products alone take in whole tiles of the chip's matrix unit, two of them forward, five backward.
-`layer` is attention with a model's projections, norms and rotary positions around it.
+whole programs, bfloat16 arrays [1, T, 8, H] in and out for all. In `default` layouts a head's
+places lie apart in memory, and kernels that want them together copy. A model has no such copies:
+the compiler lets projections write what the kernel wants. So `own` layouts are counted too, where
+it lays out arguments and results as suits each contender. `floor` is what the products alone take
+in whole tiles of the chip's matrix unit, two of them forward, five backward. `layer` is attention
+with a model's projections, norms and rotary positions around it.
+
+The estimator's blind spots: it takes every branch, so that nothing shows of what a mask skips; it
+guesses the rounds of loops whose number is not fixed; and it sees memory-bound kernels about twice
+as fast as they are.
 """
 
 import json
@@ -39,6 +41,7 @@ CHIPS = {"v4": (4 * 128 * 128, 128), "v5e": (4 * 128 * 128, 128), "v5p": (4 * 12
 HEADS = 8
 PRODUCTS = {"forward": 2, "backward": 5}  # of matrices of T x T
 WAYS = (*PRODUCTS, "layer")
+LAYOUTS = ("own", "default")
 DEFAULT = (0, 0, 0)  # our own table
 BLOCKS: dict[str, list[tuple[int, int, int]]] = {
     "ours": [DEFAULT],
@@ -59,9 +62,7 @@ def floor(chip: str, length: int, width: int, products: int) -> int:
     return products * HEADS * length * length * (-(-width // tile) * tile) // rate
 
 
-def estimate(
-    layout: str, way: str, topology: str, contender: str, *numbers: int
-) -> dict[str, Any]:
+def estimate(layout: str, way: str, topology: str, contender: str, *numbers: int) -> dict[str, Any]:
     """Cycles of one contender for a length, a width and block sizes, or an error."""
     script = str(Path(__file__).with_name("_attention_cycles.py"))
     command = [sys.executable, script, layout, way, topology, contender, *map(str, numbers)]
@@ -79,7 +80,7 @@ def best(
     needed = {"forward": ["forward"], "backward": ["forward", "both"], "layer": ["layer"]}
     tried = {
         (way, sizes): estimate(layout, way, topology, contender, *shape, *sizes)
-        for way in dict.fromkeys(sum((needed[way] for way in ways), []))
+        for way in dict.fromkeys(program for way in ways for program in needed[way])
         for sizes in blocks
     }
     found: dict[str, Any] = {"tried": {f"{way} {sizes}": x for (way, sizes), x in tried.items()}}
@@ -99,10 +100,9 @@ def cycles(options: Any) -> str:
         for width in options.widths for length in options.lengths
     ]  # fmt: skip
     names = options.contenders
-    header = (
-        "| layouts | chip | T | H | way | floor | " + " | ".join(names) + " | ours / other | ours / floor |"
-    )
-    lines = [header, "|" + "---|" * (len(names) + 8)]
+    columns = ["layouts", "chip", "T", "H", "way", "floor", *names, "ours / other", "ours / floor"]
+    header = "| " + " | ".join(columns) + " |"
+    lines = [header, "|" + "---|" * len(columns)]
     everything = {}
     for layout, topology, length, width in tqdm(cells, unit="cell"):
         found = {
@@ -206,7 +206,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--rounds", type=whole(1, 1000), default=20, help="of times; the least counts"
     )
     parser.add_argument("--topologies", nargs="+", default=["v5e:2x2", "v6e:2x2"])
-    parser.add_argument("--layouts", nargs="+", choices=("own", "default"), default=["own", "default"])
+    parser.add_argument(
+        "--layouts", nargs="+", choices=("own", "default"), default=["own", "default"]
+    )
     parser.add_argument("--lengths", nargs="+", type=int, default=[1024, 2048, 8192])
     parser.add_argument("--widths", nargs="+", type=int, default=[64, 128])
     parser.add_argument("--contenders", nargs="+", choices=BLOCKS, default=list(BLOCKS))

@@ -226,9 +226,7 @@ def backward(
         of_q = (x[:, queries] for x in (q_BTNH, d_out_BTNH, lse_BTN, delta_BTN))
         seen = _from_query(visible, queries, batch)
         found.append(
-            _backward_piece(
-                *of_q, k=k_BSKH, v=v_BSKH, visible=seen, scale=scale, kv_dtype=kv_dtype
-            )
+            _backward_piece(*of_q, k=k_BSKH, v=v_BSKH, visible=seen, scale=scale, kv_dtype=kv_dtype)
         )
     d_q, d_k, d_v = zip(*found, strict=True)
     d_k, d_v = (sum(x).astype(k_BSKH.dtype) for x in (d_k, d_v))
@@ -249,7 +247,7 @@ def _backward_piece(
     q_BTNH: Array, d_out_BTNH: Array, lse_BTN: Array, delta_BTN: Array, *, k: Array, v: Array,
     visible: Visible, scale: float, kv_dtype: Any,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """d_q, d_k and d_v of some queries; the latter are sums over queries, in a type of their own."""
+    """d_q, d_k and d_v of some queries; the latter two in a type of their own."""
     batch, length, heads, width = q_BTNH.shape
     size, kv_heads = k.shape[1:3]
     groups = heads // kv_heads

@@ -1,5 +1,6 @@
 """Inputs, and the float64 reference with its gradients, for the tests of every implementation."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,9 @@ from sf_jax.kernels import attention
 # ‖x - ref‖₂ / ‖ref‖₂ per tensor, for unit-normal inputs.
 FORWARD = {"float32": 2e-6, "bfloat16": 8e-3}
 GRADIENT = {"float32": 5e-6, "bfloat16": 8e-3}
+
+# How often each drawn case is drawn; `SF_JAX_KERNEL_CASES=100 pytest tests/kernels` looks longer.
+EXAMPLES = int(os.environ.get("SF_JAX_KERNEL_CASES", "3"))
 
 Tensors = dict[str, np.ndarray]  # q, k, v, and d_out and d_lse: what gradients are pulled with
 

@@ -50,27 +50,35 @@ def errors(axes: dict[str, int], how: dict[str, Any], ring: bool) -> dict[str, f
     return cases.errors(found, cases.wanted(given, **how))
 
 
-def collectives(axes: dict[str, int], ring: bool) -> dict[str, list[int]]:
-    """Kinds of collectives of a compiled step with its gradient, and the largest result of each."""
-    mesh = mesh_of(axes)
-    rows = tuple(axis for axis in ("data", "fsdp") if axis in axes) or None
-    names = [axis if axis in axes else None for axis in ("sequence", "tensor")]
+def compiled_step(
+    mesh: Mesh, ring: bool, length: int = 64, width: int = 16, dtype: str = "float32"
+) -> str:
+    """The program of attention with its gradient; operands lie as the mesh has them."""
+    rows = tuple(axis for axis in ("data", "fsdp") if axis in mesh.shape) or None
+    names = [axis if axis in mesh.shape else None for axis in ("sequence", "tensor")]
     spec = PartitionSpec(rows, *names)
-    kv_spec = PartitionSpec(rows, names[0], names[1] if axes.get("tensor", 1) <= 4 else None)
+    kv_spec = PartitionSpec(rows, names[0], names[1] if mesh.shape.get("tensor", 1) <= 4 else None)
     q, k = (
-        jax.ShapeDtypeStruct((4, 64, heads, 16), "float32", sharding=NamedSharding(mesh, spec))
+        jax.ShapeDtypeStruct(
+            (4, length, heads, width), dtype, sharding=NamedSharding(mesh, spec)
+        )
         for heads, spec in ((8, spec), (4, kv_spec))
-    )
+    )  # fmt: skip
 
     def loss(q: Any, k: Any, v: Any) -> Any:
-        return (attention(q, k, v, ring=ring) ** 2).sum()
+        return (attention(q, k, v, ring=ring).astype(jnp.float32) ** 2).sum()
 
     with jax.set_mesh(mesh):
         text = jax.jit(jax.grad(loss, (0, 1, 2))).lower(q, k, k).compile().as_text()
+    return text or ""
+
+
+def collectives(text: str) -> dict[str, list[int]]:
+    """Kinds of collectives in a program, and how many numbers each yields."""
     found: dict[str, list[int]] = {}
     for shape, kind in re.findall(
-        r"= \(?f32\[([\d,]*)\]\S* .*?(all-gather|all-reduce|all-to-all|reduce-scatter|"
-        r"collective-permute)\(", text
+        r"= \(?\w+\[([\d,]*)\]\S* .*?(all-gather|all-reduce|all-to-all|reduce-scatter|"
+        r"collective-permute)(?:-start)?\(", text
     ):  # fmt: skip
         found.setdefault(kind, []).append(int(np.prod([int(n) for n in shape.split(",") if n])))
     return {kind: sorted(set(sizes)) for kind, sizes in found.items()}
@@ -84,7 +92,7 @@ def main() -> None:
             worst = partial(errors, axes, ring=ring)
             found[label] = {
                 "errors": {case: worst(how=how) for case, how in HOW.items()},
-                "collectives": collectives(axes, ring),
+                "collectives": collectives(compiled_step(mesh_of(axes), ring)),
             }
     print(json.dumps(found))
 

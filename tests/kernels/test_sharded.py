@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import Mesh
 
 from sf_jax.kernels import attention
+from tests import for_tpu
 from tests.kernels import cases
 
 LABELS = [
@@ -41,19 +42,30 @@ def test_values_and_gradients_are_those_of_one_device(found, label) -> None:
             assert error <= limit["float32"], (case, tensor, error)
 
 
-@pytest.mark.parametrize("label", LABELS)
-def test_nothing_travels_but_keys_along_the_sequence(found, label) -> None:
-    moved = found[label]["collectives"]
+def assert_only_keys_travel(label: str, moved: dict[str, list[int]], keys: int) -> None:
+    """And along the sequence alone; `keys` numbers are in k."""
     sums = {kind: sizes for kind, sizes in moved.items() if kind != "all-reduce"}
     if label.startswith(("data", "tensor", "more")):
         assert not sums  # of whatever size: rows and heads need nothing of each other
     elif label.endswith("ring"):
         assert set(sums) == {"collective-permute"}
-        assert max(sums["collective-permute"]) <= KEYS / 8
+        assert max(sums["collective-permute"]) <= keys / 8
     else:
         devices = 1 if label.startswith("sequence") else 4  # that share rows and heads
         assert set(sums) <= {"all-gather", "reduce-scatter"}
-        assert max(sums["all-gather"]) == KEYS / devices
+        assert max(sums["all-gather"]) == keys / devices
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_nothing_travels_but_keys_along_the_sequence(found, label) -> None:
+    assert_only_keys_travel(label, found[label]["collectives"], KEYS)
+
+
+def test_kernels_on_eight_tpu_chips() -> None:
+    found = for_tpu.compiled("tests.kernels.compile_on_a_mesh_for_tpu")
+    for label in LABELS:
+        assert found[label]["kernels"] == ["attention_backward", "attention_forward"]
+        assert_only_keys_travel(label, found[label]["collectives"], 4 * 1024 * 4 * 128)
 
 
 def test_what_cannot_be_split_is_told() -> None:

@@ -26,7 +26,7 @@ SMALL = tpu.Blocks(128, 256, 128)  # so that small operands have several of each
 def small_blocks(monkeypatch) -> Iterator[None]:
     for name in ("FORWARD", "FORWARD_SKIPPING", "BACKWARD"):
         monkeypatch.setattr(tpu, name, SMALL)
-    monkeypatch.setattr(tpu, "MOST_D_Q_BYTES", 4 * 256 * 128)  # 128 to 512 queries
+    monkeypatch.setattr(tpu, "MOST_D_Q_BYTES", 8 * 256 * 128)  # 128 to 512 queries
     yield
     pltpu.reset_tpu_interpret_mode_state()  # an error inside a kernel leaves its memory behind
 
@@ -90,7 +90,7 @@ def test_values_and_gradients_are_the_references(name, dtype, capfd) -> None:
     assert "RACE" not in "".join(capfd.readouterr())
 
 
-@settings(max_examples=3, deadline=None, derandomize=True, database=None)
+@settings(max_examples=cases.EXAMPLES, deadline=None, derandomize=True, database=None)
 @drawn(st.data())
 def test_values_and_gradients_at_any_shape(data) -> None:
     def number(least: int, most: int) -> int:

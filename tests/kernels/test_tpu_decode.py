@@ -159,7 +159,7 @@ def test_values_in_low_precision(name, capfd) -> None:
     assert "RACE" not in "".join(capfd.readouterr())
 
 
-@settings(max_examples=3, deadline=None, derandomize=True, database=None)
+@settings(max_examples=cases.EXAMPLES, deadline=None, derandomize=True, database=None)
 @drawn(st.data())
 def test_values_at_any_shape(data) -> None:
     def number(least: int, most: int) -> int:

@@ -123,3 +123,16 @@ def test_patchify_order() -> None:
     assert bright.tolist() == [False] * 6 + [True, False]
     by_channel = patches[6].reshape(3, 2, 16, 16)
     assert (by_channel[1] == 1).all() and (by_channel[[0, 2]] == -1).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_halves_change_places_alike_on_every_platform(dtype):
+    x = jax.random.normal(jax.random.key(0), (3, 5, 72)).astype(dtype)
+    halves, product = vision._rotated(x), vision._rotated_by_product(x)
+    np.testing.assert_array_equal(halves, jnp.concatenate([-x[..., 36:], x[..., :36]], -1))
+    np.testing.assert_array_equal(product, halves)
+    programs = {
+        platform: jax.export.export(jax.jit(vision.rotate_half), platforms=[platform])(x)
+        for platform in ("cpu", "tpu")
+    }
+    assert ["dot_general" in programs[p].mlir_module() for p in programs] == [False, True]
