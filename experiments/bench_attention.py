@@ -2,9 +2,10 @@
 
     values    every implementation that runs here against the float64 reference
     times     plain JAX for a CPU beside `jax.nn.dot_product_attention`, taking turns
+    model     the built-in model's prefill and train step with one and with the other
     cycles    the TPU compiler's own estimates, for chips that need not be there (needs libtpu)
 
-    sf-jax bench attention values times
+    sf-jax bench attention values times model
     sf-jax bench attention cycles --topologies v5e:2x2 --lengths 1024 2048 --widths 128
     sf-jax bench attention cycles --contenders ours --tune      # tries block sizes
 
@@ -21,12 +22,14 @@ guesses the rounds of loops whose number is not fixed; and it sees memory-bound 
 as fast as they are.
 """
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,17 +130,32 @@ def cycles(options: Any) -> str:
     return "\n".join(lines)
 
 
+def least_ms(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """The least milliseconds of calls that take turns, once each is compiled."""
+    import jax
+
+    least = dict.fromkeys(calls, np.inf)
+    for again in range(rounds + 1):
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            jax.block_until_ready(call())
+            if again:
+                least[name] = min(least[name], 1e3 * (time.perf_counter() - begun))
+    return least
+
+
+def compared(label: str, way: str, least: dict[str, float]) -> str:
+    """A line of the tables of times."""
+    own, other = least["ours"], least["jax.nn"]
+    return f"| {label} | {way} | {own:.2f} | {other:.2f} | {other / own:.2f} |"
+
+
 def times(rounds: int) -> str:
-    """Seconds on this machine, causal float32, forward and with the gradient."""
+    """Milliseconds on this machine, causal float32, forward and with the gradient."""
     import jax
     import jax.numpy as jnp
 
     from sf_jax.kernels import attention
-
-    def timed(call: Any, *arguments: Any) -> float:
-        begun = time.perf_counter()
-        jax.block_until_ready(call(*arguments))
-        return time.perf_counter() - begun
 
     lines = ["| shape | way | ours, ms | jax.nn, ms | ratio |", "|---|---|---|---|---|"]
     for label, shape in SHAPES.items():
@@ -155,14 +173,95 @@ def times(rounds: int) -> str:
                 )
                 for name, f in attends.items()
             }  # fmt: skip
-            least = dict.fromkeys(calls, np.inf)
-            for again in range(rounds + 1):
-                for name, call in calls.items():
-                    taken = timed(call, q, k, v)
-                    if again:
-                        least[name] = min(least[name], taken)
-            own, other = 1e3 * least["ours"], 1e3 * least["jax.nn"]
-            lines.append(f"| {label} | {way} | {own:.2f} | {other:.2f} | {other / own:.2f} |")
+            bound = {name: partial(call, q, k, v) for name, call in calls.items()}
+            lines.append(compared(label, way, least_ms(bound, rounds)))
+    return "\n".join(lines)
+
+
+def library_attention(
+    q: Any, k: Any, v: Any, *, causal: bool = True, q_segments: Any = None,
+    kv_segments: Any = None, q_offset: Any = 0, mask: Any = None,
+) -> Any:  # fmt: skip
+    """As `sf_jax.kernels.attention`, by `jax.nn.dot_product_attention`."""
+    import jax
+    import jax.numpy as jnp
+
+    from sf_jax.kernels.visible import Visible, a_row
+
+    visible = Visible(causal, q_segments, kv_segments, a_row(q_offset, len(q)), None, mask)
+    allowed = visible.allowed(len(q), q.shape[1], k.shape[1])
+    return jax.nn.dot_product_attention(q, k, v, mask=jnp.broadcast_to(
+        allowed[:, None], (len(q), 1, q.shape[1], k.shape[1])
+    ))  # fmt: skip
+
+
+@contextlib.contextmanager
+def attending(attend: Callable) -> Iterator[None]:
+    """The model traced meanwhile attends so."""
+    from sf_jax.model import text, vision
+
+    before = text.attention
+    text.attention = vision.attention = attend  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        text.attention = vision.attention = before
+
+
+def in_model(rounds: int) -> str:
+    """Milliseconds of the built-in model's prefill of a picture, and of a step of its training."""
+    import jax
+    import jax.numpy as jnp
+
+    from data_pipelines.sequences import Sequences
+    from data_pipelines.synthetic import face_record
+    from experiments import bench_decode, builtin_model
+    from sf_jax import estimator
+    from sf_jax.convert import hf
+    from sf_jax.face import channels
+    from sf_jax.kernels import attention
+    from sf_jax.train import objective, optimizer, step
+
+    recipe = builtin_model.Recipe()
+    model = estimator.load()
+    records = [face_record(i, 0, "train") for i in range(recipe.language_batch // 2)]
+    row, patches, _ = model.inputs([records[0]["image"]])
+    config = builtin_model.make_config(model.tokenizer, recipe.product_dtype)
+    sequences = Sequences(
+        config, model.tokenizer, builtin_model.SCHEMA, recipe.sequences, builtin_model.PATCH_COUNT
+    )
+    batch = builtin_model.ModelBatches(sequences, recipe.seed, reading=False)(records)
+    loss = partial(
+        objective.joint_loss, low=jnp.asarray(channels.LOW), config=config,
+        classes=builtin_model.CLASSES, share=recipe.dense_share, mirror=channels.mirror,
+        values=objective.Values.of(sequences.program, builtin_model.SCHEMA.decimals),
+        answer_length=sequences.answer_length,
+    )  # fmt: skip
+    readout = builtin_model.load_readout(estimator.BUILTIN / "readout.safetensors", config)
+    weights = objective.JointWeights(hf.load(estimator.BUILTIN)[1], readout)
+    rule, mesh = optimizer.build(recipe.language), step.data_mesh()
+
+    def train_call() -> Callable[[], Any]:
+        held = [step.create(jax.tree.map(jnp.array, weights), rule, mesh)]
+        take, given = step.build_step(loss, rule, mesh), step.shard(batch, mesh)
+
+        def call() -> Any:
+            held[0], metrics = take(held[0], given)
+            return metrics
+
+        return call
+
+    made: dict[str, dict[str, Callable[[], Any]]] = {"prefill": {}, "train step": {}}
+    for name, attend in (("ours", attention), ("jax.nn", library_attention)):
+        with attending(attend):
+            made["prefill"][name] = partial(bench_decode.prefill_call(model), row, patches)
+            made["train step"][name] = train_call()
+            for calls in made.values():
+                jax.block_until_ready(calls[name]())  # compiled while it attends so
+    lines = ["| built-in model | way | ours, ms | jax.nn, ms | ratio |", "|---|---|---|---|---|"]
+    for label, calls in made.items():
+        what = "1 picture" if label == "prefill" else f"{recipe.language_batch} rows"
+        lines.append(compared(label, what, least_ms(calls, rounds)))
     return "\n".join(lines)
 
 
@@ -200,7 +299,7 @@ def values() -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="sf-jax bench attention", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help="values, times, cycles",
+    parser.add_argument("parts", nargs="*", metavar="PART", help="values, times, model, cycles",
                         default=["values", "times"])  # fmt: skip
     parser.add_argument(
         "--rounds", type=whole(1, 1000), default=20, help="of times; the least counts"
@@ -221,10 +320,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(values())
         elif part == "times":
             print(times(options.rounds))
+        elif part == "model":
+            print(in_model(options.rounds))
         elif part == "cycles":
             print(cycles(options))
         else:
-            parser.error(f"no part {part!r}; there are values, times and cycles")
+            parser.error(f"no part {part!r}; there are values, times, model and cycles")
         print()
 
 

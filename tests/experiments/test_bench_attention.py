@@ -2,9 +2,12 @@
 
 import re
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import bench_attention
+from sf_jax.kernels import attention
 from sf_jax.shell import UsageError
 
 
@@ -26,3 +29,20 @@ def test_values_are_within_the_limits_of_the_tests() -> None:
 def test_an_unknown_part_is_refused() -> None:
     with pytest.raises(UsageError, match="no part 'speed'"):
         bench_attention.main(["speed"])
+
+
+def test_the_library_is_asked_for_the_same() -> None:
+    generator = np.random.default_rng(0)
+    q, k, v = (
+        jnp.asarray(generator.normal(size=(2, n, heads, 8)), jnp.float32)
+        for n, heads in ((5, 4), (9, 2), (9, 2))
+    )
+    seen = jnp.asarray(generator.integers(0, 2, (2, 9)), jnp.int32).at[:, 0].set(1)
+    for how in (
+        {"causal": False},
+        {"q_offset": jnp.array([4, 2]), "q_segments": jnp.ones((2, 5), int), "kv_segments": seen},
+        {"causal": False, "mask": jnp.arange(9) < jnp.full((2, 5, 1), 6)},
+    ):
+        np.testing.assert_allclose(
+            bench_attention.library_attention(q, k, v, **how), attention(q, k, v, **how), atol=1e-6
+        )
