@@ -44,9 +44,9 @@ class Blocks(NamedTuple):
 
 # By the compiler's estimates, `sf-jax bench attention cycles --tune`. Where blocks may be skipped,
 # smaller ones skip more.
-FORWARD, FORWARD_SKIPPING = Blocks(1024, 2048, 256), Blocks(512, 1024, 256)
+FORWARD, FORWARD_SKIPPING = Blocks(1024, 2048, 512), Blocks(512, 1024, 512)
 BACKWARD = Blocks(512, 512, 512)
-MOST_D_Q_BYTES = 8 * 2**20  # kept on the chip, sums and results; longer rows go in pieces
+MOST_D_Q_BYTES = 6 * 2**20  # kept on the chip, sums and results; longer rows go in pieces
 
 
 class _Call(NamedTuple):
@@ -80,7 +80,10 @@ def forward(
     size, kv_heads = k_BSKH.shape[1:3]
     groups = heads // kv_heads
     skipping = visible.causal or visible.q_segments is not None
-    call = _plan(length, size, visible, scale, FORWARD_SKIPPING if skipping else FORWARD, "q")
+    blocks = FORWARD_SKIPPING if skipping else FORWARD
+    if q_BTNH.dtype == jnp.float32:  # whose scores and products need twice the room
+        blocks = blocks._replace(part=max(blocks.part // 2, LANES))
+    call = _plan(length, size, visible, scale, blocks, "q")
     q = _heads_first(q_BTNH, call.steps[0] * call.blocks.q)
     k, v = (_heads_first(x, call.steps[1] * call.blocks.kv) for x in (k_BSKH, v_BSKH))
     scalars, segments = _operands(call, visible, batch, length, size, "q")

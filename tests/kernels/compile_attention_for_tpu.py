@@ -23,6 +23,7 @@ CASES = {
     "vision of 2B and 4B": (600, 2, 2, 64, "bfloat16"),
     "vision of 8B and 32B": (600, 2, 2, 72, "bfloat16"),
     "float32": (300, 2, 1, 128, "float32"),
+    "long rows, in pieces": (8192, 8, 2, 128, "float32"),
 }
 
 
