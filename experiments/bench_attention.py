@@ -127,7 +127,25 @@ def cycles(options: Any) -> str:
                          + " | ".join(row) + " |")  # fmt: skip
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "cycles.json").write_text(json.dumps(everything, indent=1))
+    if options.tune and "ours" in names:
+        tried = [found["ours"]["tried"] for found in everything.values()]
+        lines += ["", *(f"{way}: {tuned(tried, way)}" for way in options.ways if way in PRODUCTS)]
     return "\n".join(lines)
+
+
+def tuned(tried: list[dict[str, dict]], way: str) -> str:
+    """The block sizes that take the fewest cycles, as a share of each cell's least, on average."""
+
+    def needed(cell: dict[str, dict], sizes: tuple) -> float:
+        forward, both = (cell.get(f"{of} {sizes}", {}) for of in ("forward", "both"))
+        if way == "forward":
+            return forward.get("cycles", np.inf)
+        return both.get("cycles", np.inf) - forward.get("cycles", 0)
+
+    table = np.array([[needed(cell, sizes) for sizes in TUNED] for cell in tried])
+    shares = (table / table.min(1, keepdims=True)).mean(0)
+    at = int(np.argmin(shares))
+    return f"Blocks{TUNED[at]} are best, {shares[at]:.3f} of each cell's least on average"
 
 
 def least_ms(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

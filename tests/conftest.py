@@ -1,10 +1,30 @@
 """Shared shapes: a tiny Qwen3-VL with odd sizes, and textured, non-square pictures."""
 
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
 import numpy as np
 import pytest
 
 from sf_jax.model import weights as weights_module
 from sf_jax.model.config import Config, TextConfig, VisionConfig
+
+MAPPINGS = 20_000  # Linux allows a process 65,530
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_mappings() -> Iterator[None]:
+    """Lets go of programs before they have mapped all the memory a process may map.
+
+    Behind the last mapping the compiler would crash.
+    """
+    yield
+    listed = Path("/proc/self/maps")
+    if listed.exists() and listed.read_bytes().count(b"\n") > MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +43,6 @@ def tiny_config() -> Config:
 @pytest.fixture(scope="session")
 def tiny_weights(tiny_config: Config) -> weights_module.Weights:
     """Large weights with perturbed norms and biases, so that a wrong formula shows."""
-    import jax
-
     generator = np.random.default_rng(1)
 
     def perturb(x: jax.Array) -> jax.Array:

@@ -46,3 +46,19 @@ def test_the_library_is_asked_for_the_same() -> None:
         np.testing.assert_allclose(
             bench_attention.library_attention(q, k, v, **how), attention(q, k, v, **how), atol=1e-6
         )
+
+
+def test_the_tuner_weighs_cells_alike() -> None:
+    first, second = bench_attention.TUNED[:2]
+    cells = [
+        {f"forward {first}": {"cycles": 10}, f"forward {second}": {"cycles": 15}},
+        {f"forward {first}": {"cycles": 1400}, f"forward {second}": {"cycles": 1000}},
+    ]
+    for cell in cells:
+        for sizes in (first, second):
+            both = cell[f"forward {sizes}"]["cycles"] * (2 if sizes == first else 3)
+            cell[f"both {sizes}"] = {"cycles": both}
+    assert str(first) in bench_attention.tuned(cells, "forward")
+    assert str(first) in bench_attention.tuned(cells, "backward")
+    cells[0][f"forward {first}"] = {"error": "no room"}
+    assert str(second) in bench_attention.tuned(cells, "forward")
