@@ -11,10 +11,10 @@ import pytest
 from sf_jax.model import weights as weights_module
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 
-MAPPINGS = 20_000  # Linux allows a process 65,530
+MAPPINGS = 30_000  # Linux allows a process 65,530
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def few_mappings() -> Iterator[None]:
     """Lets go of programs before they have mapped all the memory a process may map.
 
