@@ -323,9 +323,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--rounds", type=whole(1, 1000), default=20, help="of times; the least counts"
     )
     parser.add_argument("--topologies", nargs="+", default=["v5e:2x2", "v6e:2x2"])
-    parser.add_argument(
-        "--layouts", nargs="+", choices=("own", "default"), default=["own", "default"]
-    )
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--lengths", nargs="+", type=int, default=[1024, 2048, 8192])
     parser.add_argument("--widths", nargs="+", type=int, default=[64, 128])
     parser.add_argument("--contenders", nargs="+", choices=BLOCKS, default=list(BLOCKS))
