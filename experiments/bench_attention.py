@@ -238,7 +238,7 @@ def in_model(rounds: int) -> str:
     from sf_jax.convert import hf
     from sf_jax.face import channels
     from sf_jax.kernels import attention
-    from sf_jax.train import objective, optimizer, step
+    from sf_jax.train import mesh, objective, optimizer, step
 
     recipe = builtin_model.Recipe()
     model = estimator.load()
@@ -257,11 +257,11 @@ def in_model(rounds: int) -> str:
     )  # fmt: skip
     readout = builtin_model.load_readout(estimator.BUILTIN / "readout.safetensors", config)
     weights = objective.JointWeights(hf.load(estimator.BUILTIN)[1], readout)
-    rule, mesh = optimizer.build(recipe.language), step.data_mesh()
+    rule, devices = optimizer.build(recipe.language), mesh.make({"data": -1})
 
     def train_call() -> Callable[[], Any]:
-        held = [step.create(jax.tree.map(jnp.array, weights), rule, mesh)]
-        take, given = step.build_step(loss, rule, mesh), step.shard(batch, mesh)
+        held = [step.create(jax.tree.map(jnp.array, weights), rule, devices)]
+        take, given = step.build_step(loss, rule, devices), mesh.put(batch, devices)
 
         def call() -> Any:
             held[0], metrics = take(held[0], given)

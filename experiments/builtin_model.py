@@ -45,10 +45,11 @@ from sf_jax.model.weights import Weights, initialise
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import MATERIALS
 from sf_jax.shell import Parser
-from sf_jax.train import checkpoint, draft_heads, loop, objective, optimizer, step, warmup
+from sf_jax.train import checkpoint, draft_heads, loop, mesh, objective, optimizer, step, warmup
 
 PATCH_COUNT = 36  # 96 x 96 pixels, or 64 x 128
 MAX_PIXELS = PATCH_COUNT * 16**2
+BAD_STEPS = 10  # in a row, without a finite gradient
 PROCESSOR = ImageProcessor(MAX_PIXELS // 2, MAX_PIXELS)
 CLASSES = len(MATERIALS) + 1  # and background
 
@@ -155,9 +156,9 @@ def exported_warmup(folder: Path, config: Config) -> warmup.WarmupWeights:
 def warm_up(
     recipe: Recipe, config: Config, data: Path, out: Path, start: Path | None
 ) -> warmup.WarmupWeights:
-    mesh, rule = step.data_mesh(), optimizer.build(recipe.warmup)
+    devices, rule = mesh.make({"data": -1}), optimizer.build(recipe.warmup)
     first = exported_warmup(start, config) if start else initial_warmup(config, recipe.seed)
-    state = step.create(first, rule, mesh)
+    state = step.create(first, rule, devices)
     low = jnp.asarray(channels.LOW)
     loss = partial(
         warmup.loss, low=low, config=config.vision, classes=CLASSES, dtype=recipe.product_dtype
@@ -166,9 +167,10 @@ def warm_up(
         data, recipe.warmup_batch, warmup_batch, seed=recipe.seed,
         mirror_share=0.5, landmark_mirror=landmark_mirror(),
     )  # fmt: skip
+    plan = loop.Plan(recipe.warmup.steps, bad_steps=BAD_STEPS, label="warm-up")
     return loop.run(
-        state, step.build_step(loss, rule, mesh), batches, mesh, steps=recipe.warmup.steps,
-        directory=out / "warmup", images=lambda batch: len(batch["dense"]), label="warm-up",
+        state, step.build_step(loss, rule, devices), batches, devices, plan, out / "warmup",
+        images=lambda batch: len(batch["dense"]),
     ).weights  # fmt: skip
 
 
@@ -220,8 +222,8 @@ def train_model(
     config = make_config(tokenizer, recipe.product_dtype)
     reading = stage == "reading"
     rate = recipe.reading if reading else recipe.language
-    mesh, rule = step.data_mesh(), optimizer.build(rate)
-    state = step.create(start, rule, mesh)
+    devices, rule = mesh.make({"data": -1}), optimizer.build(rate)
+    state = step.create(start, rule, devices)
     sequences = Sequences(config, tokenizer, SCHEMA, recipe.sequences, PATCH_COUNT)
     batch = recipe.reading_batch if reading else recipe.language_batch
     batches = loader.faces(
@@ -233,10 +235,11 @@ def train_model(
         values=objective.Values.of(sequences.program, SCHEMA.decimals), share=recipe.dense_share,
         answer_length=sequences.answer_length, mirror=channels.mirror,
     )  # fmt: skip
+    plan = loop.Plan(rate.steps, bad_steps=BAD_STEPS, label=stage)
     return loop.run(
-        state, step.build_step(loss, rule, mesh), batches, mesh, steps=rate.steps,
-        directory=out / stage, images=lambda batch: len(batch["slots"]),
-        count_tokens=lambda batch: int(np.sum(batch["rows"].segments)), label=stage,
+        state, step.build_step(loss, rule, devices), batches, devices, plan, out / stage,
+        images=lambda batch: len(batch["slots"]),
+        tokens=lambda batch: int(np.sum(batch["rows"].segments)),
     ).weights  # fmt: skip
 
 
@@ -259,8 +262,13 @@ def load_readout(path: Path, config: Config) -> warmup.Readout:
 
 def last_weights(template: Any, rule: Any, directory: Path) -> Any:
     """The weights of the newest checkpoint of a stage."""
-    state = step.create(template, rule, step.data_mesh())
-    return checkpoint.Checkpoints(directory / "checkpoints").restore(state)[0].weights
+    state = step.create(template, rule, mesh.make({"data": -1}))
+    checkpoints = checkpoint.Checkpoints(directory / "checkpoints")
+    restored = checkpoints.restore(state)
+    checkpoints.close()
+    if restored is None:
+        raise checkpoint.CheckpointError(f"{directory}: this stage has no checkpoint yet")
+    return restored[0].weights
 
 
 def run(

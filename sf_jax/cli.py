@@ -174,15 +174,26 @@ def _experiments() -> list[str]:
     return [name for name in _modules() if not name.startswith("bench_")]
 
 
-def _train(arguments: list[str]) -> None:
-    """Runs `experiments/NAME.py`, or lists the names."""
+def _train(arguments: list[str]) -> int:
+    """Runs `experiments/NAME.py`, or lists the names; 143 where it was told to stop."""
     known = ", ".join(_experiments())
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: sf-jax train EXPERIMENT …\n\nexperiments: {known}")
-    elif arguments[0] not in _experiments():
+        return 0
+    if arguments[0] not in _experiments():
         raise UsageError(f"no experiment {arguments[0]!r}; there are {known}")
-    else:
+    from sf_jax.train.checkpoint import CheckpointError
+    from sf_jax.train.loop import Stopped, TrainingError
+
+    compilation_cache()
+    try:
         importlib.import_module(f"experiments.{arguments[0]}").main(arguments[1:])
+    except Stopped as stopped:
+        print(f"sf-jax: {stopped}", file=sys.stderr)
+        return 143  # as a process that SIGTERM ended
+    except (CheckpointError, TrainingError) as error:
+        return _failed([str(error)])
+    return 0
 
 
 def _evaluate(arguments: list[str]) -> None:

@@ -437,6 +437,22 @@ def load(
     config = replace(config, product_dtype=jnp.dtype(dtype).name)
     if jax.default_backend() == "cpu":
         weights = unstack_layers(weights, consume=True)
+    tokenizer, processor = load_inputs(folder, config, max_image_tokens)
+    path = folder / DRAFT_HEADS_FILE
+    text = config.text
+    heads = load_heads(path, text.hidden_size, text.vocab_size) if path.is_file() else None
+    return Model(config, weights, tokenizer, processor, heads)
+
+
+def load_inputs(
+    folder: Path, config: Config, max_image_tokens: int = MAX_IMAGE_TOKENS
+) -> tuple[Tokenizer, ImageProcessor]:
+    """What makes a model's inputs: the tokenizer and the picture processor of its directory.
+
+    Raises:
+      CheckpointError, TokenizerError, ProcessorError: a file is missing, cannot be read, or is of
+        another model.
+    """
     tokenizer: Tokenizer
     if (folder / "tokenizer.model").is_file() or not (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.load(folder / "tokenizer.model")
@@ -456,10 +472,7 @@ def load(
     side = config.vision.patch_size * config.vision.spatial_merge_size
     processor = ImageProcessor.load(folder, max_pixels=max_image_tokens * side**2)
     processor.check(config.vision, folder)
-    path = folder / DRAFT_HEADS_FILE
-    text = config.text
-    heads = load_heads(path, text.hidden_size, text.vocab_size) if path.is_file() else None
-    return Model(config, weights, tokenizer, processor, heads)
+    return tokenizer, processor
 
 
 def save(

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
+from sf_jax.kernels.precision import wide
 from sf_jax.kernels.visible import Visible
 
 SCORES = 1 << 19  # made at a time: 2 MiB in float32, which a core's second-level cache holds
@@ -46,7 +47,7 @@ def forward(
     visible: Visible,
     scale: float,
 ) -> tuple[Float[Array, "B T N H"], Float32[Array, "B T N"]]:
-    """The reference's result; sums in float32, probabilities in the operands' precision."""
+    """The reference's result; sums in float32 or wider, probabilities as the operands are."""
     blocks = _blocks(q_BTNH, k_BSKH, visible)
     operand = _operand(q_BTNH)
 
@@ -64,7 +65,7 @@ def forward(
         ]
         return [_apart(_joined(x), q_BTNH) for x in zip(*found, strict=True)]
 
-    results = [(q_BTNH.shape, q_BTNH.dtype), (q_BTNH.shape[:3], jnp.float32)]
+    results = [(q_BTNH.shape, q_BTNH.dtype), (q_BTNH.shape[:3], wide(q_BTNH.dtype))]
     out, lse = _in_steps(step, visible, (q_BTNH, k_BSKH, v_BSKH), results, blocks)
     return out, lse
 
@@ -77,7 +78,7 @@ def backward(
     blocks = _blocks(q, k, visible)
     unseeing = lse == -jnp.inf
     lse = jnp.where(unseeing, jnp.inf, lse)  # exp(score - inf) is 0
-    delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1) - d_lse
+    delta = jnp.sum(d_out.astype(wide(q.dtype)) * out.astype(wide(q.dtype)), -1) - d_lse
     delta = jnp.where(unseeing, 0.0, delta)
     lse_B1NT, delta_B1NT = (jnp.swapaxes(x, 1, 2)[:, None] for x in (lse, delta))
     arrays = q, k, v, d_out, lse_B1NT, delta_B1NT
@@ -129,7 +130,7 @@ def _pull(
         d_q, *found = _pull_piece(few, of_keys, _part(visible, start, block), scale)
         return [x.at[:, :stop].add(d) for x, d in zip(sums, found, strict=True)], d_q
 
-    d_kv = [jnp.zeros(k_ZSH.shape, jnp.float32)] * 2
+    d_kv = [jnp.zeros(k_ZSH.shape, wide(k_ZSH.dtype))] * 2
     d_qs = []
     for block in blocks:
         d_kv, d_q = jax.lax.scan(partial(of_piece, block), d_kv, jnp.arange(block.pieces))
@@ -172,12 +173,12 @@ def _product(a: Array, b: Array, axis: int) -> Array:
     """Of matrices: the last axis of `a` with the named one of `b`; sums in float32."""
     precision = None if a.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
     return jax.lax.dot_general(
-        a, b, (((2,), (axis,)), ((0,), (0,))), precision, preferred_element_type=jnp.float32
+        a, b, (((2,), (axis,)), ((0,), (0,))), precision, preferred_element_type=wide(a.dtype)
     )
 
 
 def _operand(q: Array) -> Any:
-    return jnp.bfloat16 if q.dtype == jnp.bfloat16 else jnp.float32
+    return q.dtype if q.dtype == jnp.bfloat16 else wide(q.dtype)
 
 
 def _of_queries(x_BTN: Array, k_BSKH: Array) -> Array:

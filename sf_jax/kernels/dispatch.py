@@ -5,12 +5,12 @@ from importlib import import_module
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from sf_jax.kernels import cpu, reference
 from sf_jax.kernels.by_platform import by_platform
+from sf_jax.kernels.precision import wide
 from sf_jax.kernels.sharded import ambient_mesh, over_mesh
 from sf_jax.kernels.visible import Visible, a_row
 
@@ -34,7 +34,7 @@ def attention(
 ) -> Any:
     """Scaled dot-product attention with grouped key/value heads.
 
-    Softmax and sums are float32 whatever the operands are.
+    Softmax and sums are float32, beside float64 operands float64.
 
     Args:
       causal: query t sees keys up to t + `q_offset`.
@@ -131,7 +131,7 @@ def _each(function: Any) -> tuple[Any, dict[str, Any]]:
 
 _forward_anywhere = by_platform(
     "attention",
-    lambda q, k, v, visible: (q, jax.ShapeDtypeStruct(q.shape[:3], jnp.float32)),
+    lambda q, k, v, visible: (q, jax.ShapeDtypeStruct(q.shape[:3], wide(q.dtype))),
     *_each(_forward),
 )
 _backward_anywhere = by_platform(

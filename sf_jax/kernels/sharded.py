@@ -6,6 +6,7 @@ and values alone travel, and along `sequence` alone: gathered, or handed round a
 Ring Attention, arXiv:2310.01889) of which no device ever holds more than two pieces.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,31 @@ def ambient_mesh() -> AbstractMesh | None:
     """The mesh of `jax.set_mesh`, where it has devices to share among; None inside `shard_map`."""
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or mesh.size == 1 or mesh.manual_axes else mesh
+
+
+def lying(x: Array, *axes: Any) -> Array:
+    """The same numbers, lying on the ambient mesh as a partition of these axes says.
+
+    Axes that the mesh lacks, or whose devices do not divide the numbers, are left out.
+    """
+    mesh = ambient_mesh()
+    if mesh is None:
+        return x
+    fitting: list[Any] = []
+    for size, wanted in zip(x.shape, axes, strict=False):
+        names = wanted if isinstance(wanted, tuple) else (wanted,)
+        held = tuple(name for name in names if name in mesh.shape)
+        parts = math.prod(mesh.shape[name] for name in held)
+        fitting.append(held if held and size % parts == 0 else None)
+    return jax.lax.with_sharding_constraint(x, P(*fitting))
+
+
+def split(x: Float[Array, "B T *rest"]) -> Float[Array, "B T *rest"]:
+    """The same numbers, rows and places shared as `over_mesh` shares them.
+
+    Said of what passes from layer to layer, lest the partitioner move it in place of weights.
+    """
+    return lying(x, ROWS, PLACES)
 
 
 def over_mesh(
@@ -145,13 +171,13 @@ def _ring(
 
     moving: Any = k, v, visible.kv_segments
     out, lse = piece(moving, here)
-    carry = moving, out.astype(jnp.float32), lse
+    carry = moving, out.astype(lse.dtype), lse
     (_, out, lse), _ = jax.lax.scan(turn, carry, jnp.arange(1, devices))
     return out.astype(q.dtype), lse
 
 
 def _joined(out: Array, lse: Array, more: Array, more_lse: Array) -> tuple[Array, Array]:
-    """Attention to the union of two sets of keys, float32."""
+    """Attention to the union of two sets of keys, in the precision of the log-sum-exp."""
     top = jnp.maximum(lse, more_lse)
     top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))  # -inf: seen in neither
     weight, more_weight = jnp.exp(lse - top), jnp.exp(more_lse - top)

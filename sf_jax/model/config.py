@@ -98,4 +98,6 @@ class Config:
     vision_start_token_id: int
     vision_end_token_id: int
     product_dtype: str = "float32"  # of both operands of matrix products; sums stay float32
+    vision_remat: str = "none"  # what of a layer is computed anew for its gradient: a key of
+    text_remat: str = "none"  # `remat.POLICIES`
     source: Source | None = field(default=None, compare=False, repr=False)

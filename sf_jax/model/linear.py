@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
+from sf_jax.kernels.precision import wide
 from sf_jax.model.weights import Linear, OutputMajorLinear
 
 
@@ -54,8 +55,8 @@ def linear(
     runs best.
     """
     rows = x.reshape(-1, x.shape[-1])
-    if product_dtype == "float32" and x.dtype == jnp.float32:
-        out = jnp.matmul(rows, weight.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
+    if x.dtype == product_dtype == wide(x.dtype):
+        out = jnp.matmul(rows, weight.astype(x.dtype), precision=jax.lax.Precision.HIGHEST)
     else:
         out = _low_precision_product(rows, weight, product_dtype)
     out = out.reshape(*x.shape[:-1], weight.shape[-1]).astype(x.dtype)

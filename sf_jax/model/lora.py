@@ -199,6 +199,17 @@ def build(
     return Adapter(pairs, lora)
 
 
+def abstract(lora: LoraConfig, config: Config, dtype: Any = jnp.float32) -> Adapter:
+    """The adapter as `jax.ShapeDtypeStruct`s."""
+    pairs = {}
+    for family, weight in families(lora, config).items():
+        *outer, inputs, outputs = weight.shape
+        rank = max(map(lora.rank_of, _modules(weight)))
+        shapes = (*outer, inputs, rank), (*outer, rank, outputs)
+        pairs[family] = Pair(*(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
+    return Adapter(pairs, lora)
+
+
 def initialise(lora: LoraConfig, config: Config, seed: int, dtype: Any = jnp.float32) -> Adapter:
     """A fresh adapter: a random, b zero, so that it changes nothing yet."""
     generator = np.random.default_rng(seed)

@@ -13,9 +13,12 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from sf_jax.kernels import attention
+from sf_jax.kernels.precision import wide
+from sf_jax.kernels.sharded import split
 from sf_jax.model.config import TextConfig
 from sf_jax.model.linear import apply, linear, output_major
 from sf_jax.model.norms import rms_norm
+from sf_jax.model.remat import rematerialised
 from sf_jax.model.vision import rotate_half
 from sf_jax.model.weights import JoinedLayer, TextLayer, TextWeights
 
@@ -127,6 +130,7 @@ class _Context:
     mask: Any
     config: TextConfig = struct.field(pytree_node=False)
     dtype: str = struct.field(pytree_node=False)
+    remat: str = struct.field(pytree_node=False)
 
 
 def _scan_layers(x, layers, cache, deepstack, context):  # type: ignore[no-untyped-def]
@@ -139,13 +143,14 @@ def _scan_layers(x, layers, cache, deepstack, context):  # type: ignore[no-untyp
 
     def step(x, inputs):  # type: ignore[no-untyped-def]
         layer, kv, number = inputs
-        x, kv = _layer(x, layer, kv, context)
+        x, kv = _layer(split(x), layer, kv, context)
         if levels:
             level = deepstack[jnp.minimum(number, levels - 1)]
             x = x + jnp.where(number < levels, level, 0)
         return x, kv
 
-    return jax.lax.scan(step, x, (layers, kv, jnp.arange(context.config.num_hidden_layers)))
+    numbers = jnp.arange(context.config.num_hidden_layers)
+    return jax.lax.scan(rematerialised(step, context.remat), x, (layers, kv, numbers))
 
 
 def _loop_layers(x, layers, cache, deepstack, context):  # type: ignore[no-untyped-def]
@@ -173,6 +178,7 @@ def forward(
     deepstack: Float[Array, "levels B T D"] | None = None,
     mask: Bool[Array, "B T S"] | None = None,
     dtype: str = "float32",
+    remat: str = "none",
 ) -> tuple[Float[Array, "B T D"], Cache | None]:
     """One pass over a chunk of T tokens; returns final normalised states and the grown cache.
 
@@ -182,6 +188,7 @@ def forward(
       cache: tokens before the chunk; the chunk is written behind them.
       mask: further tokens, of cache and chunk, that a token may not see, where False.
       deepstack: features added to the output of the first layers, zero away from picture tokens.
+      remat: what stacked layers keep for their gradients; see `model.remat`.
     """
     if deepstack is None:
         deepstack = jnp.zeros((0, *embeddings.shape), embeddings.dtype)
@@ -192,8 +199,9 @@ def forward(
         put = jax.vmap(lambda s, n, at: jax.lax.dynamic_update_slice(s, n, (at,)))
         kv_segments = put(cache.segments, segments, length)
     context = _Context(
-        _rope(positions, config), length, segments, kv_segments, mask, config=config, dtype=dtype
-    )
+        _rope(positions, config), length, segments, kv_segments, mask, config=config, dtype=dtype,
+        remat=remat,
+    )  # fmt: skip
     run = _loop_layers if isinstance(weights.layers, tuple) else _scan_layers
     with jax.named_scope("text"):
         x, kv = run(embeddings, weights.layers, cache, deepstack, context)
@@ -211,7 +219,7 @@ def logits(
     dtype: str = "float32",
 ) -> Float[Array, "*rows A"]:
     """Output scores in float32, over the whole vocabulary or only the token ids asked for."""
-    states = states.astype(jnp.float32)
+    states = states.astype(wide(states.dtype))
     if weights.head is None:
         table = weights.embed if ids is None else weights.embed[ids]
         if isinstance(weights.layers, tuple):  # decoding on a CPU

@@ -18,9 +18,11 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from sf_jax.kernels import attention
+from sf_jax.kernels.sharded import split
 from sf_jax.model.config import VisionConfig
 from sf_jax.model.linear import apply, linear
 from sf_jax.model.norms import layer_norm
+from sf_jax.model.remat import rematerialised
 from sf_jax.model.weights import Merger, VisionBlock, VisionWeights
 
 ROPE_THETA = 10_000.0
@@ -175,9 +177,16 @@ def embed_patches(
 
 
 def hidden_states(
-    weights: VisionWeights, patches: Patches, config: VisionConfig, dtype: str = "float32"
+    weights: VisionWeights,
+    patches: Patches,
+    config: VisionConfig,
+    dtype: str = "float32",
+    remat: str = "none",
 ) -> Float[Array, "L B P D"] | list[Float[Array, "B P D"]]:
-    """The output of every block: stacked, or a list beside blocks in a tuple."""
+    """The output of every block: stacked, or a list beside blocks in a tuple.
+
+    `remat` is what stacked blocks keep for their gradients; see `model.remat`.
+    """
     with jax.named_scope("vision"):
         rope = _rope(patches, config.head_dim)
         step = partial(
@@ -185,13 +194,13 @@ def hidden_states(
         )
 
         def scanned(x: Array, block: VisionBlock) -> tuple[Array, Array]:
-            x = step(x, block)
+            x = step(split(x), block)
             return x, x
 
         x = embed_patches(weights, patches, config, dtype)
         if isinstance(weights.blocks, tuple):
             return list(accumulate(weights.blocks, step, initial=x))[1:]
-        return jax.lax.scan(scanned, x, weights.blocks)[1]
+        return jax.lax.scan(rematerialised(scanned, remat), x, weights.blocks)[1]
 
 
 def tokens(
@@ -216,13 +225,17 @@ def tokens(
 
 
 def forward(
-    weights: VisionWeights, patches: Patches, config: VisionConfig, dtype: str = "float32"
+    weights: VisionWeights,
+    patches: Patches,
+    config: VisionConfig,
+    dtype: str = "float32",
+    remat: str = "none",
 ) -> tuple[Float[Array, "B M D"], Float[Array, "levels B M D"]]:
     """Features for the text model and, for each DeepStack level, features for one text layer.
 
     M is P divided by spatial_merge_size²; D is `out_hidden_size`.
     """
-    return tokens(weights, hidden_states(weights, patches, config, dtype), config, dtype)
+    return tokens(weights, hidden_states(weights, patches, config, dtype, remat), config, dtype)
 
 
 def merged_segments(segments: Int[Array, "B P"], config: VisionConfig) -> Int[Array, "B M"]:

@@ -266,6 +266,31 @@ def initialise(config: Config, seed: int, dtype: Any = jnp.float32) -> Weights:
     return _map(draw, config)
 
 
+def initialise_on(
+    config: Config, seed: int, shardings: Weights, dtype: Any = jnp.float32
+) -> Weights:
+    """Fresh weights, drawn where they lie: no device or host ever holds more than its part.
+
+    The same seed gives the same weights on any mesh.
+    """
+    declared, tree = jax.tree.flatten(
+        declare(config), is_leaf=lambda leaf: isinstance(leaf, Weight)
+    )
+
+    def draw(key: jax.Array) -> list[jax.Array]:
+        drawn = []
+        for number, weight in enumerate(declared):
+            if weight.init == "normal":
+                noise = jax.random.normal(jax.random.fold_in(key, number), weight.shape, dtype)
+                drawn.append(noise * jnp.asarray(weight.scale, dtype))
+            else:
+                drawn.append(jnp.full(weight.shape, float(weight.init == "ones"), dtype))
+        return drawn
+
+    lies = jax.tree.leaves(shardings)
+    return jax.tree.unflatten(tree, jax.jit(draw, out_shardings=lies)(jax.random.key(seed)))
+
+
 def unstack_layers(weights: Weights, consume: bool = False) -> Weights:
     """Turns stacked layers into tuples of layers, laid out as a CPU multiplies fastest.
 

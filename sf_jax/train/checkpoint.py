@@ -1,53 +1,221 @@
-"""Orbax checkpoints that hold the train state and the data iterator's position."""
+"""Orbax checkpoints that hold the train state and the data iterator's position, with checksums.
 
+Orbax restores a file with a flipped bit without a word. So once a checkpoint is committed, every
+process writes checksums of its share of the files beside them; a checkpoint that lacks some of them
+was never finished, and one whose files differ is damaged. Restoring goes back to the newest that is
+neither. Directories may be local or `gs://`.
+"""
+
+import hashlib
+import json
 import os
-from pathlib import Path
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
 
 from sf_jax.train.step import TrainState
+
+CHECKSUMS = "checksums"  # a folder in each checkpoint, of one file a process
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be saved, or none can be restored; the message says which and why."""
 
 
 class Checkpoints:
     """Checkpoints of one run in one directory, the newest few kept."""
 
-    def __init__(self, directory: str | os.PathLike, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(Path(directory).absolute(), options=options)
+    def __init__(
+        self, directory: str | os.PathLike, keep: int = 3, say: Callable[[str], None] = print
+    ):
+        """`keep` of 2 or more; `say` is told of checkpoints that had to be passed over."""
+        self.directory = _absolute(directory)
+        self._say = say
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=max(keep, 2), create=True, cleanup_tmp_directories=True
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._sealing: threading.Thread | None = None
+        self._failed: Exception | None = None
 
     def latest(self) -> int | None:
-        """The newest step saved, None where there is none."""
+        """The newest step committed, None where there is none."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, data_state: Any) -> None:
-        """Saves in the background. `data_state` must be representable as JSON."""
-        content = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
-        )
-        self._manager.save(int(state.step), args=content)
+        """Saves in the background, all but what is frozen. `data_state` is what JSON can hold.
 
-    def restore(self, like: TrainState) -> tuple[TrainState, Any]:
-        """The newest checkpoint, shaped and placed as `like`."""
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        Raises:
+          CheckpointError: the save before this one failed.
+        """
+        self.wait()
+        step = int(state.step)
+        content = ocp.args.Composite(
+            state=ocp.args.StandardSave(replace(state, frozen=None)),
+            data=ocp.args.JsonSave(data_state),
+        )
+        try:
+            self._manager.save(step, args=content)
+        except Exception as error:  # a full disk has many names
+            raise self._unsaved(step, error) from error
+        self._sealing = threading.Thread(target=self._seal, args=(step,), name="checksums")
+        self._sealing.start()
+
+    def wait(self) -> None:
+        """Until what is being saved is on disk with its checksums.
+
+        Raises:
+          CheckpointError: it could not be saved.
+        """
+        if self._sealing is not None:
+            self._sealing.join()
+            self._sealing = None
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise failed
+
+    def restore(self, like: TrainState) -> tuple[TrainState, Any] | None:
+        """The newest sound checkpoint, shaped and placed as `like`; None where there is none yet.
+
+        What is frozen is taken from `like`.
+
+        Raises:
+          CheckpointError: there are checkpoints, and none is sound.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            problem = self._problem(step)
+            if problem is None:
+                return self._restored(step, like)
+            self._say(f"checkpoint {step}: {problem}; it is set aside as {CHECKSUMS}-failed-{step}")
+            self._set_aside(step)
+        if steps:
+            raise CheckpointError(f"{self.directory}: none of the checkpoints {steps} is sound")
+        return None
+
+    def close(self) -> None:
+        """Waits for what is being saved; raises as `wait` does."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _restored(self, step: int, like: TrainState) -> tuple[TrainState, Any]:
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, replace(like, frozen=None))
         content = self._manager.restore(
-            self._manager.latest_step(),
+            step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()
             ),
         )
-        return content["state"], content["data"]
+        return replace(content["state"], frozen=like.frozen), content["data"]
 
-    def close(self) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def _seal(self, step: int) -> None:
+        """Writes checksums of this process's share of the files, once they are committed."""
+        try:
+            self._manager.wait_until_finished()
+            folder = self.directory / str(step)
+            mine, of = jax.process_index(), jax.process_count()
+            sums = {name: _digest(folder / name) for name in _files(folder)[mine::of]}
+            (folder / CHECKSUMS).mkdir(exist_ok=True)
+            written = folder / CHECKSUMS / f"{mine:05d}-of-{of:05d}.json"
+            partial = written.with_name(f"{written.name}.partial")
+            partial.write_text(json.dumps(sums, indent=1))
+            partial.rename(written)
+        except Exception as error:  # it is raised where the next save or the end waits for it
+            self._failed = self._unsaved(step, error)
+
+    def _unsaved(self, step: int, error: Exception) -> CheckpointError:
+        sound = [found for found in self._manager.all_steps() if self._sealed(found)]
+        newest = max(sound, default=None)
+        return CheckpointError(
+            f"checkpoint {step} could not be saved in {self.directory}: {_first_line(error)}; "
+            + ("there is none before it" if newest is None else f"{newest} is whole")
+        )
+
+    def _sealed(self, step: int) -> list[epath.Path]:
+        """The files of checksums, where all are there."""
+        found = sorted((self.directory / str(step) / CHECKSUMS).glob("*.json"))
+        return found if found and len(found) == int(found[0].stem.split("-of-")[1]) else []
+
+    def _problem(self, step: int) -> str | None:
+        """What is wrong with a checkpoint; each process looks at its share, and all agree."""
+        try:
+            problem = self._first_problem(step)
+        except Exception as error:  # of whatever storage holds it
+            problem = _first_line(error)
+        if jax.process_count() > 1:
+            sound = multihost_utils.process_allgather(np.int32(problem is None))
+            if problem is None and not sound.all():
+                problem = f"process {int(np.argmin(sound))} found it damaged"
+        return problem
+
+    def _first_problem(self, step: int) -> str | None:
+        folder = self.directory / str(step)
+        sealed = self._sealed(step)
+        if not sealed:
+            return "it was not finished: checksums are missing"
+        sums: dict[str, str] = {}
+        for path in sealed:
+            sums |= json.loads(path.read_text())
+        for name in sorted(sums)[jax.process_index() :: jax.process_count()]:
+            if not (folder / name).exists():
+                return f"{name} is missing"
+            if _digest(folder / name) != sums[name]:
+                return f"{name} differs from its checksum"
+        return None
+
+    def _set_aside(self, step: int) -> None:
+        """Out of the way of the steps to come, but not deleted."""
+        if jax.process_index() == 0:
+            aside = self.directory / f"{CHECKSUMS}-failed-{step}"
+            if aside.exists():
+                aside.rmtree()
+            (self.directory / str(step)).rename(aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"set aside {step}")
+        self._manager.reload()
+
+
+def _absolute(directory: str | os.PathLike) -> epath.Path:
+    """A local path from the root, or a path like gs://bucket/folder as it is."""
+    text = os.fspath(directory)
+    return epath.Path(text if "://" in text else os.path.abspath(text))
+
+
+def _files(folder: epath.Path) -> list[str]:
+    """All files of a committed checkpoint, by their paths within it."""
+
+    def walk(inside: epath.Path) -> Iterator[str]:
+        for path in inside.iterdir():
+            if path.is_dir():
+                yield from walk(path)
+            else:
+                yield str(path.relative_to(folder))
+
+    return sorted(name for name in walk(folder) if not name.startswith(f"{CHECKSUMS}/"))
+
+
+def _digest(path: epath.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def save_weights(directory: str | os.PathLike, weights: Any) -> None:
     """Writes a tree of weights by itself, as `restore_weights` reads it on any mesh."""
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(Path(directory).absolute(), weights)
+        checkpointer.save(_absolute(directory), weights)
 
 
 def restore_weights(directory: str | os.PathLike, like: Any) -> Any:
@@ -58,4 +226,4 @@ def restore_weights(directory: str | os.PathLike, like: Any) -> Any:
         goes, and its dtype what it becomes.
     """
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(Path(directory).absolute(), like)
+        return checkpointer.restore(_absolute(directory), like)

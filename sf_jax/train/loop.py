@@ -2,21 +2,33 @@
 
 import json
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from sf_jax.train.checkpoint import Checkpoints
-from sf_jax.train.step import TrainState, shard
+from sf_jax.train.logs import Lines, Scalars
+from sf_jax.train.mesh import put
+from sf_jax.train.step import TrainState
 
 
 class Batches(Protocol):
-    """An iterator over host batches whose position can be saved and restored."""
+    """An iterator over host batches whose position can be saved and restored.
+
+    A process's iterator may have part of a position, under keys of its own; those of all processes
+    are saved together, and each is given the whole.
+    """
 
     def __next__(self) -> Any: ...
     def get_state(self) -> Any: ...
@@ -27,53 +39,277 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and why."""
 
 
+class Stopped(RuntimeError):
+    """Training was asked to stop, and has saved where it was."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run goes on, what it keeps and what it tells.
+
+    Attributes:
+      steps: until which step; save_every, log_every: steps.
+      keep: checkpoints, at least 2.
+      bad_steps: how many steps in a row may have a gradient that is not finite; such steps change
+        nothing. The run ends with the next one.
+      evaluate_every: steps between evaluations, beside one at the end; 0 for none.
+      label: beside the progress bar.
+      flops: floating-point operations of a step, by all devices together; peak_flops: what the
+        devices could do in a second. With both, the share that is reached is told as "mfu".
+      profile_steps: how many steps are traced, whenever a file `profile` appears in the directory.
+    """
+
+    steps: int
+    save_every: int = 500
+    log_every: int = 50
+    keep: int = 3
+    bad_steps: int = 0
+    evaluate_every: int = 0
+    label: str = "train"
+    flops: float = 0.0
+    peak_flops: float = 0.0
+    profile_steps: int = 3
+
+
 def run(
     state: TrainState,
     step: Callable[[TrainState, Any], tuple[TrainState, dict]],
     batches: Batches,
     mesh: Mesh,
-    *,
-    steps: int,
+    plan: Plan,
     directory: str | os.PathLike,
-    save_every: int = 500,
-    count_tokens: Callable[[Any], int] = lambda batch: 0,
+    *,
     images: Callable[[Any], int],
-    label: str = "train",
+    tokens: Callable[[Any], int] = lambda batch: 0,
+    examples: Callable[[], Any] | None = None,
+    rows: Sequence[int] | None = None,
+    row_count: int | None = None,
+    evaluate: Callable[[TrainState], dict[str, float]] | None = None,
+    logs: str | os.PathLike | None = None,
 ) -> TrainState:
-    """Trains up to `steps`, resuming from the newest checkpoint in `directory` if there is one.
+    """Trains, from the newest sound checkpoint in `directory` if there is one.
 
-    Writes `metrics.jsonl` there, one line every 50 steps.
+    Writes `metrics.jsonl`, TensorBoard's events in `tensorboard`, and `examples-P.jsonl` where
+    `examples` tells what each batch of process P was made of. SIGTERM, or a notice that a machine
+    is about to be taken away, saves the step that all processes have reached and ends the run.
+
+    Args:
+      directory: of the run, local or gs://; logs: where to write what it says, a local folder,
+        by default `directory`.
+      images, tokens: how many a host batch holds.
+      examples: the numbers of the examples in the batch handed out last.
+      rows, row_count: see `mesh.put`.
+      evaluate: state → numbers, told and logged.
 
     Raises:
-      TrainingError: ten steps in a row had gradients that are not finite.
+      TrainingError: more steps in a row than allowed had a gradient that is not finite.
+      CheckpointError: a checkpoint could not be saved, or none is sound.
+      Stopped: the run was asked to stop.
     """
-    checkpoints = Checkpoints(Path(directory) / "checkpoints")
-    if checkpoints.latest() is not None:
-        state, data_state = checkpoints.restore(state)
+    told = Path(directory if logs is None else logs)
+    first = jax.process_index() == 0
+    checkpoints = Checkpoints(f"{os.fspath(directory)}/checkpoints", plan.keep, _say)
+    clock = _Clock()
+    restored = checkpoints.restore(state)
+    if restored is not None:
+        state, data_state = restored
         batches.set_state(data_state)
-    log = (Path(directory) / "metrics.jsonl").open("a")
-    bar = tqdm(total=steps, initial=int(state.step), desc=label, unit="step", smoothing=0.05)
-    seen, tokens, skipped, since = 0, 0, 0.0, time.monotonic()
-    while int(state.step) < steps:
-        batch = next(batches)
-        seen, tokens = seen + images(batch), tokens + count_tokens(batch)
-        state, metrics = step(state, shard(batch, mesh))
-        bar.update()
-        number = int(state.step)
-        if number % 50 == 0:
-            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            seconds = time.monotonic() - since
-            values |= {"images/s": seen / seconds, "tokens/s": tokens / seconds}
+    number = saved = int(state.step)
+    clock.resumed(number)
+    lines = Lines(told / "metrics.jsonl", number) if first else None
+    scalars = Scalars(told / "tensorboard", number) if first else None
+    seen = Lines(told / f"examples-{jax.process_index()}.jsonl", number) if examples else None
+    bar = tqdm(
+        total=plan.steps, initial=number, desc=plan.label, unit="step", smoothing=0.05,
+        disable=not first,
+    )  # fmt: skip
+    watch = _Watch(plan.bad_steps)
+    profiler = _Profiler(told, plan.profile_steps)
+
+    def tell(values: dict[str, float]) -> None:
+        if lines is not None and scalars is not None:
+            lines.write(number, values)
+            scalars.write(number, values)
             bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
-            log.write(json.dumps({"step": number, **values}) + "\n")
-            log.flush()
-            skipped = skipped + 1 if values["skipped"] else 0
-            if skipped >= 10:
-                raise TrainingError(f"step {number}: gradients are not finite, again and again")
-            seen, tokens, since = 0, 0, time.monotonic()
-        if number % save_every == 0 or number == steps:
-            checkpoints.save(state, batches.get_state())
-    bar.close()
-    log.close()
-    checkpoints.close()
+
+    def assess() -> None:
+        if evaluate is not None:
+            with clock.beside():
+                tell({f"evaluation/{name}": value for name, value in evaluate(state).items()})
+
+    try:
+        with _told_to_stop() as stop:
+            while number < plan.steps:
+                batch = next(batches)
+                made_of = examples() if examples else None
+                state, metrics = step(state, put(batch, mesh, rows, row_count))
+                number += 1
+                bar.update()
+                clock.took(images(batch), tokens(batch))
+                if seen is not None:
+                    seen.write(number, {"examples": made_of})
+                watch.look(number, metrics, made_of)
+                profiler.look(number)
+                if number % plan.log_every == 0:
+                    values = {name: float(x) for name, x in jax.device_get(metrics).items()}
+                    tell(values | clock.rates(plan))
+                if plan.evaluate_every and number % plan.evaluate_every == 0:
+                    assess()
+                stopping = stop(number)
+                if number % plan.save_every == 0 or number == plan.steps or stopping:
+                    watch.settle()
+                    with clock.beside():
+                        checkpoints.save(state, gathered(batches.get_state()))
+                    saved = number
+                if stopping and number < plan.steps:
+                    checkpoints.wait()
+                    raise Stopped(f"stopped at step {saved}, which is saved")
+            watch.settle()
+            assess()
+    finally:
+        bar.close()
+        for log in (lines, scalars, seen):
+            if log is not None:
+                log.close()
+        profiler.close()
+        checkpoints.close()
     return state
+
+
+def _say(text: str) -> None:
+    tqdm.write(f"sf-jax: {text}")
+
+
+class _Watch:
+    """Ends a run whose gradients are not finite.
+
+    A step is looked at when the next one has been handed to the devices, so that they need not
+    wait; a step that is not finite has changed nothing by then.
+    """
+
+    def __init__(self, allowed: int):
+        self.allowed, self.bad = allowed, 0
+        self._before: tuple[int, dict, Any] | None = None
+
+    def look(self, number: int, metrics: dict, made_of: Any) -> None:
+        self.settle()
+        self._before = number, metrics, made_of
+
+    def settle(self) -> None:
+        """Looks at the last step there was."""
+        if self._before is None:
+            return
+        number, metrics, made_of = self._before
+        self._before = None
+        self.bad = self.bad + 1 if float(metrics["skipped"]) else 0
+        if self.bad > self.allowed:
+            named = "" if made_of is None else f"; its batch was made of examples {made_of}"
+            raise TrainingError(
+                f"step {number}: loss or gradient is not finite ({self.bad} in a row){named}"
+            )
+
+
+class _Clock:
+    """Rates since the last time they were asked for, and the share of time spent in steps."""
+
+    def __init__(self) -> None:
+        self.began = self.since = time.monotonic()
+        self.idle = self.idle_since = 0.0
+        self.images = self.tokens = self.steps = 0
+
+    def resumed(self, number: int) -> None:
+        """What came before the first step was spent on starting."""
+        self.idle += time.monotonic() - self.began
+        self.since = time.monotonic()
+
+    def took(self, images: int, tokens: int) -> None:
+        self.images, self.tokens = self.images + images, self.tokens + tokens
+        self.steps += 1
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Time that is spent on something else than steps."""
+        start = time.monotonic()
+        yield
+        self.idle += time.monotonic() - start
+        self.idle_since += time.monotonic() - start
+
+    def rates(self, plan: Plan) -> dict[str, float]:
+        now = time.monotonic()
+        seconds = max(now - self.since - self.idle_since, 1e-9)
+        parts = jax.process_count()
+        found = {
+            "images/s": self.images * parts / seconds, "tokens/s": self.tokens * parts / seconds,
+            "steps/s": self.steps / seconds, "goodput": 1 - self.idle / (now - self.began),
+        }  # fmt: skip
+        if plan.flops and plan.peak_flops:
+            found["mfu"] = plan.flops * self.steps / seconds / plan.peak_flops
+        self.since, self.idle_since = now, 0.0
+        self.images = self.tokens = self.steps = 0
+        return found
+
+
+class _Profiler:
+    """Traces some steps whenever a file named `profile` appears in a run's directory."""
+
+    def __init__(self, directory: Path, steps: int):
+        self.asked, self.directory, self.steps = directory / "profile", directory, steps
+        self.until: int | None = None
+
+    def look(self, number: int) -> None:
+        if self.until is None and self.asked.exists():
+            self.asked.unlink(missing_ok=True)
+            jax.profiler.start_trace(str(self.directory / "trace"))
+            self.until = number + self.steps
+        elif self.until is not None and number >= self.until:
+            self.close()
+
+    def close(self) -> None:
+        if self.until is not None:
+            jax.profiler.stop_trace()
+            self.until = None
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[int], bool]]:
+    """step → whether to stop behind it; all processes are told the same.
+
+    Several processes are told by JAX's preemption service, which agrees on a step they all reach.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda number: False  # only there can signals be handled
+        return
+    told = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield lambda number: told.is_set()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def gathered(state: Any) -> Any:
+    """The parts of a position that each process has, put together."""
+    if jax.process_count() == 1:
+        return state
+    encoded = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    longest = int(multihost_utils.process_allgather(np.int32(len(encoded))).max())
+    padded = np.pad(encoded, (0, longest - len(encoded)), constant_values=ord(" "))
+    parts = multihost_utils.process_allgather(padded)
+    return joined([json.loads(part.tobytes()) for part in parts])
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """One tree of dictionaries that has everything the parts have.
+
+    Raises:
+      ValueError: two parts differ in what both have.
+    """
+    if all(isinstance(part, dict) for part in parts):
+        names = dict.fromkeys(name for part in parts for name in part)
+        return {name: joined([p[name] for p in parts if name in p]) for name in names}
+    if any(part != parts[0] for part in parts):
+        raise ValueError(f"processes disagree on where the data stands: {parts}")
+    return parts[0]

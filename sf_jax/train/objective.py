@@ -1,6 +1,7 @@
 """The supervised objective: cross-entropy over words, and over each slot's allowed values."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,10 +12,13 @@ from jaxtyping import Array, Float, Int
 
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.prompt import Rows
+from sf_jax.kernels.sharded import HEADS, lying
 from sf_jax.model import text, vision, vlm
 from sf_jax.model.config import Config
-from sf_jax.model.weights import TextWeights, Weights
+from sf_jax.model.linear import AdaptedLinear
+from sf_jax.model.weights import Linear, Norm, TextWeights, Weights
 from sf_jax.train import warmup
+from sf_jax.train.cross_entropy import next_token_losses
 
 SQUARES = 8.0  # weight of the squared mistake of a slot's mean, beside its cross-entropy
 TWINS = 16.0  # weight of the squared difference of the means of a picture and its mirrored twin
@@ -52,6 +56,7 @@ def states(
     return text.forward(
         weights.text, embeddings, rows.positions, config.text,
         segments=rows.segments, deepstack=levels, dtype=config.product_dtype,
+        remat=config.text_remat,
     )[0]  # fmt: skip
 
 
@@ -67,10 +72,8 @@ def token_loss(
     `targets` are the tokens to predict. They equal the input tokens unless the inputs were
     corrupted on purpose, so that the model learns not to trust what it said before.
     """
-    scores = text.logits(weights, seen[:, :-1], dtype=dtype)
-    target = jnp.take_along_axis(scores, targets[:, 1:, None], -1)[..., 0]
-    losses = jax.nn.logsumexp(scores, -1) - target
-    weight = loss_weights[:, 1:]
+    losses, _ = next_token_losses(weights, seen, targets, dtype)
+    weight = loss_weights.at[:, 0].set(0.0)
     return (losses * weight).sum() / jnp.maximum(weight.sum(), 1e-6)
 
 
@@ -105,16 +108,62 @@ def slot_loss(
 
 
 def supervised_loss(
-    weights: Weights, batch: dict, config: Config
+    weights: Weights, batch: dict, config: Config, chunks: int = 1, z_loss: float = 0.0
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Next-token loss of the whole model on a batch {"patches", "rows", "targets"}."""
+    """Summed next-token losses of the whole model on a batch {"patches", "rows", "targets"}.
+
+    Rows may hold one example or several, packed. The metrics are sums too, and "weight" is what to
+    divide by.
+
+    Args:
+      chunks: parts of a row whose scores are computed one after another.
+      z_loss: weight of the squared log of the sum of the scores' exponentials, which keeps scores
+        from drifting (Chowdhery et al., PaLM, arXiv:2204.02311).
+    """
+    weights = shared_tables(in_product_dtype(weights, config.product_dtype))
     features, deepstack = vision.forward(
-        weights.vision, batch["patches"], config.vision, config.product_dtype
+        weights.vision, batch["patches"], config.vision, config.product_dtype, config.vision_remat
     )
     rows = batch["rows"]
     seen = states(weights, rows, features, deepstack, config)
-    loss = token_loss(weights.text, seen, batch["targets"], rows.loss_weights, config.product_dtype)
-    return loss, {"loss": loss}
+    losses, log_sums = next_token_losses(
+        weights.text, seen, batch["targets"], config.product_dtype, chunks
+    )
+    weight = jnp.asarray(rows.loss_weights).at[:, 0].set(0.0)
+    words = (losses * weight).sum()
+    drift = z_loss * (jnp.square(log_sums) * weight).sum()
+    return words + drift, {"weight": weight.sum(), "words": words, "z_loss": drift}
+
+
+def in_product_dtype(weights: Any, dtype: str) -> Any:
+    """Matrices and tables in the precision of products: what is gathered is then half as large.
+
+    Norms and biases stay as they are.
+    """
+
+    def narrowed(node: Any) -> Any:
+        if isinstance(node, Norm):
+            return node
+        if isinstance(node, Linear):
+            return Linear(node.weight.astype(dtype), node.bias)
+        if isinstance(node, AdaptedLinear):
+            factors = node.a.astype(dtype), node.b.astype(dtype)
+            return AdaptedLinear(narrowed(node.base), *factors, node.scale)
+        return node.astype(dtype)
+
+    def is_node(node: Any) -> bool:
+        return isinstance(node, Norm | Linear | AdaptedLinear)
+
+    if dtype == "float32":
+        return weights
+    return jax.tree.map(narrowed, weights, is_leaf=is_node)
+
+
+def shared_tables(weights: Weights) -> Weights:
+    """Embedding and output layer gathered once, for all tokens and all parts of a row."""
+    head = None if weights.text.head is None else lying(weights.text.head, None, HEADS)
+    text_weights = replace(weights.text, embed=lying(weights.text.embed, HEADS), head=head)
+    return replace(weights, text=text_weights)
 
 
 @struct.dataclass

@@ -1,4 +1,4 @@
-"""The optimiser: Muon for matrices, AdamW for everything else, warm-up and cosine decay."""
+"""Optimisers: AdamW, or Muon for matrices and AdamW for the rest; warm-up and cosine decay."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ class OptimizerConfig:
       a shorter schedule at most.
     final_fraction: the rate at the end, as a fraction of the peak.
     clip: global gradient norm.
+    kind: "muon" or "adamw".
     largest_side: matrices whose smaller side exceeds it go to Adam: the cost of Muon's iterations
       grows with the cube of that side.
     """
@@ -27,6 +28,7 @@ class OptimizerConfig:
     final_fraction: float = 0.02
     weight_decay: float = 0.01
     clip: float = 1.0
+    kind: str = "muon"
     largest_side: int = 512
 
 
@@ -45,15 +47,37 @@ def _matrix_axes(path: tuple, leaf: Any, largest_side: int) -> MuonDimensionNumb
     return MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
 
 
+def _is_matrix(tree: Any) -> Any:
+    """What decays: matrices and tables, not norms and biases."""
+
+    def one(path: tuple, leaf: Any) -> bool:
+        name = jax.tree_util.keystr(path)
+        return leaf.ndim > 1 and not name.endswith((".bias", ".scale"))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
 def build(config: OptimizerConfig) -> optax.GradientTransformation:
-    rate = schedule(config)
+    """The optimiser's rule.
+
+    Raises:
+      ValueError: its kind is unknown.
+    """
+    rate, decay = schedule(config), config.weight_decay
+    if config.kind == "adamw":
+        return optax.chain(
+            optax.clip_by_global_norm(config.clip),
+            optax.adamw(rate, b2=0.98, weight_decay=decay, mask=_is_matrix),
+        )
+    if config.kind != "muon":
+        raise ValueError(f"optimiser {config.kind!r} is neither 'adamw' nor 'muon'")
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         muon(
             rate,
-            weight_decay=config.weight_decay,
+            weight_decay=decay,
             adam_b2=0.98,
-            adam_weight_decay=config.weight_decay,
+            adam_weight_decay=decay,
             consistent_rms=0.2,
             muon_weight_dimension_numbers=lambda tree: jax.tree_util.tree_map_with_path(
                 partial(_matrix_axes, largest_side=config.largest_side), tree

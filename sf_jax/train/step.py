@@ -1,74 +1,153 @@
 """Train state and the jitted step."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
+
+from sf_jax.train import mesh as meshes
 
 
 @struct.dataclass
 class TrainState:
-    """Step number, the trained tree and the optimiser's state."""
+    """Step number, the trained tree, the optimiser's state, and what is not trained.
+
+    `frozen` has no gradient and no optimiser state, and checkpoints leave it out.
+    """
 
     step: Any
     weights: Any
     optimizer_state: Any
+    frozen: Any = None
 
 
-def create(weights: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """A fresh state, whole on every device of the mesh."""
-    state = TrainState(jnp.int32(0), weights, optimizer.init(weights))
-    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+def shardings(
+    weights: Any,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    of_weights: Any = None,
+    frozen: Any = None,
+    of_frozen: Any = None,
+) -> TrainState:
+    """How a state lies on a mesh: the optimiser's part as the weights it belongs to.
+
+    Args:
+      weights, frozen: trees of arrays or shapes; of_weights, of_frozen: their shardings, by default
+        whole on every device.
+    """
+
+    def all_whole(tree: Any) -> Any:
+        return jax.tree.map(lambda _: meshes.whole(mesh), tree)
+
+    if of_weights is None:
+        of_optimizer = all_whole(jax.eval_shape(optimizer.init, weights))
+        of_weights = all_whole(weights)
+    else:
+        of_optimizer = meshes.of_optimizer(optimizer, weights, of_weights)
+    of_frozen = all_whole(frozen) if of_frozen is None else of_frozen
+    return TrainState(meshes.whole(mesh), of_weights, of_optimizer, of_frozen)
 
 
-def data_mesh() -> Mesh:
-    """All devices along one axis "data"."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+def create(
+    weights: Any,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    lies: TrainState | None = None,
+    frozen: Any = None,
+) -> TrainState:
+    """A fresh state on a mesh.
+
+    Args:
+      lies: its shardings; None: whole on every device.
+    """
+    lies = lies or shardings(weights, optimizer, mesh, frozen=frozen)
+    weights = jax.device_put(weights, lies.weights)
+    started = jax.jit(optimizer.init, out_shardings=lies.optimizer_state)(weights)
+    frozen = jax.device_put(frozen, lies.frozen)
+    return TrainState(jax.device_put(jnp.int32(0), lies.step), weights, started, frozen)
 
 
 def build_step(
     loss: Callable[[Any, Any], tuple[jax.Array, dict]],
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
+    lies: TrainState | None = None,
+    *,
+    accumulate: int = 1,
+    assemble: Callable[[Any, Any], Any] = lambda weights, frozen: weights,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
     """A sharded step `(state, batch) -> (state, metrics)`; the old state's memory is reused.
 
-    Batches arrive split over the mesh's "data" axis by `shard`; the state is on every device. A
-    step whose gradient is not finite leaves the weights alone and reports `skipped` = 1.
+    Batches arrive as `mesh.put` lays them. A step whose gradient is not finite leaves weights and
+    optimiser alone and reports `skipped` = 1.
+
+    Args:
+      loss: (weights, batch) → a number and metrics. Where these have a "weight", number and metrics
+        are sums over the batch and the step divides them by it, so that every token counts the same
+        wherever it lies.
+      lies: the state's shardings; None: whole on every device.
+      accumulate: parts of a batch that are taken one after another, for their gradients' sum.
+      assemble: trained and frozen parts → the weights that `loss` takes.
     """
-    whole = NamedSharding(mesh, PartitionSpec())
+
+    def of_part(trained: Any, frozen: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+        def summed(trained: Any) -> tuple[jax.Array, dict]:
+            return loss(assemble(trained, frozen), batch)
+
+        (value, metrics), gradient = jax.value_and_grad(summed, has_aux=True)(trained)
+        if lies is not None:  # each device receives the sum of its own part alone
+            gradient = jax.lax.with_sharding_constraint(gradient, lies.weights)
+        return gradient, {"weight": jnp.float32(1), "loss": value, **metrics}
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # attention shares its rows
-            (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights, batch)
+            gradient, sums = _summed(
+                partial(of_part, state.weights, state.frozen), batch, accumulate
+            )
+        weight = jnp.maximum(sums.pop("weight"), 1e-6)
+        gradient, metrics = jax.tree.map(lambda x: x / weight, (gradient, sums))
         norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(norm)
+        finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.weights)
         weights = optax.apply_updates(state.weights, updates)
         kept = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
             (weights, optimizer_state), (state.weights, state.optimizer_state),
         )  # fmt: skip
-        metrics = {**metrics, "gradient_norm": norm, "skipped": 1.0 - finite}
-        return TrainState(state.step + 1, *kept), metrics
+        metrics = {**metrics, "weight": weight, "gradient_norm": norm, "skipped": 1.0 - finite}
+        weights, optimizer_state = kept
+        return TrainState(state.step + 1, weights, optimizer_state, state.frozen), metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=whole)
+    whole = meshes.whole(mesh)
+    return jax.jit(
+        step, donate_argnums=0, in_shardings=(whole if lies is None else lies, None),
+        out_shardings=(whole if lies is None else lies, whole),
+    )  # fmt: skip
 
 
-def batch_spec(path: tuple) -> PartitionSpec:
-    """How the array at a path of a batch lies on the mesh."""
-    leading = 1 if "positions" in jax.tree_util.keystr(path)[-12:] else 0
-    return PartitionSpec(*([None] * leading), "data")
+def _summed(of_part: Callable[[Any], Any], batch: Any, parts: int) -> Any:
+    """The sum of `of_part` over a batch's parts."""
+    if parts == 1:
+        return of_part(batch)
 
+    def split(path: tuple, x: jax.Array) -> jax.Array:
+        # Part i takes rows i, i + parts, …: every device then has its share of every part.
+        axis = 1 if jax.tree_util.keystr(path).endswith(".positions") else 0
+        if x.shape[axis] % parts:
+            raise ValueError(f"{x.shape[axis]} rows cannot be taken in {parts} equal parts")
+        x = x.reshape(*x.shape[:axis], -1, parts, *x.shape[axis + 1 :])
+        return jnp.moveaxis(x, axis + 1, 0)
 
-def shard(batch: Any, mesh: Mesh) -> Any:
-    """Puts a host batch on the mesh: leading axis split over "data", positions on their second."""
+    batch = jax.tree_util.tree_map_with_path(split, batch)
+    first = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], batch))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
 
-    def put(path: tuple, x: Any) -> jax.Array:
-        return jax.device_put(x, NamedSharding(mesh, batch_spec(path)))
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, of_part(part)), None
 
-    return jax.tree_util.tree_map_with_path(put, batch)
+    return jax.lax.scan(add, zeros, batch)[0]

@@ -11,7 +11,7 @@ import pytest
 from sf_jax.decode import prompt
 from sf_jax.model import vision
 from sf_jax.model.weights import Linear, initialise
-from sf_jax.train import loop, objective, optimizer, step, warmup
+from sf_jax.train import loop, mesh, objective, optimizer, step, warmup
 from tests import for_tpu
 
 CLASSES, CELLS, LANDMARKS = 5, 4, 3
@@ -43,8 +43,8 @@ def warmup_batch(config, pictures):
 
 def build(loss, weights, steps=40, rate=3e-3):
     rule = optimizer.build(optimizer.OptimizerConfig(rate, steps, 2))
-    mesh = step.data_mesh()
-    return step.create(weights, rule, mesh), step.build_step(loss, rule, mesh), mesh
+    devices = mesh.make({"data": -1})
+    return step.create(weights, rule, devices), step.build_step(loss, rule, devices), devices
 
 
 def test_warm_up_learns_and_tells_pictures_apart(tiny_config, pictures) -> None:
@@ -53,8 +53,8 @@ def test_warm_up_learns_and_tells_pictures_apart(tiny_config, pictures) -> None:
     readout = warmup.initialise_readout(vision_config, LANDMARKS, CELLS * CLASSES, bias, 0)
     weights = warmup.WarmupWeights(initialise(tiny_config, 0).vision, readout)
     loss = partial(warmup.loss, low=LOW, config=vision_config, classes=CLASSES, dtype="float32")
-    state, take, mesh = build(loss, weights)
-    batch = step.shard(warmup_batch(tiny_config, pictures), mesh)
+    state, take, devices = build(loss, weights)
+    batch = mesh.put(warmup_batch(tiny_config, pictures), devices)
     losses = []
     for _ in range(40):
         state, metrics = take(state, batch)
@@ -67,11 +67,11 @@ def test_warm_up_learns_and_tells_pictures_apart(tiny_config, pictures) -> None:
 
 def test_language_loss_falls_and_looks_at_weights_only_where_asked(tiny_config, pictures) -> None:
     loss = partial(objective.supervised_loss, config=tiny_config)
-    state, take, mesh = build(loss, initialise(tiny_config, 0))
+    state, take, devices = build(loss, initialise(tiny_config, 0))
     batch = language_batch(tiny_config, pictures)
     losses = []
     for _ in range(30):
-        state, metrics = take(state, step.shard(batch, mesh))
+        state, metrics = take(state, mesh.put(batch, devices))
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.5 * losses[0]
     # Targets without weight do not matter.
@@ -146,13 +146,13 @@ def test_local_loss_is_zero_for_exact_places(tiny_config, pictures) -> None:
 
 def test_a_gradient_that_is_not_finite_changes_nothing(tiny_config, pictures) -> None:
     loss = partial(objective.supervised_loss, config=tiny_config)
-    state, take, mesh = build(loss, initialise(tiny_config, 0))
+    state, take, devices = build(loss, initialise(tiny_config, 0))
     before = jax.device_get(state.weights)
     batch = language_batch(tiny_config, pictures)
     batch["patches"] = batch["patches"].replace(
         pixels=np.full_like(batch["patches"].pixels, np.nan)
     )
-    state, metrics = take(state, step.shard(batch, mesh))
+    state, metrics = take(state, mesh.put(batch, devices))
     assert float(metrics["skipped"]) == 1 and int(state.step) == 1
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state.weights))
 
@@ -181,10 +181,10 @@ def test_stopped_and_resumed_equals_uninterrupted(tiny_config, pictures, tmp_pat
     loss = partial(objective.supervised_loss, config=tiny_config)
 
     def train(folder, stop_at=None):
-        state, take, mesh = build(loss, initialise(tiny_config, 0), steps=8)
+        state, take, devices = build(loss, initialise(tiny_config, 0), steps=8)
         batches = Counting(tiny_config, pictures, stop_at)
         return loop.run(
-            state, take, batches, mesh, steps=8, directory=tmp_path / folder, save_every=3,
+            state, take, batches, devices, loop.Plan(8, save_every=3), tmp_path / folder,
             images=lambda batch: 2,
         )  # fmt: skip
 

@@ -1,0 +1,291 @@
+"""Supervised fine-tuning, and pretraining from scratch, of whole models on packed rows.
+
+    sf-jax train sft 4b-lora --model Qwen3-VL-4B-Instruct/ --data DIR --out runs/4b
+    sf-jax train sft builtin --mesh fsdp=4,tensor=2 --steps 100        small enough for a desk
+
+A recipe says what is trained and how, and for which slice of TPUs it is sized (`sf-jax compile`
+shows whether it fits). A run that was stopped goes on from its newest sound checkpoint, on any mesh
+and any number of processes.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+
+from data_pipelines import records, synthetic
+from data_pipelines.packing import ChatExamples, FaceExamples, PackedBatches, ShuffledRecords
+from data_pipelines.sequences import SequenceConfig, Sequences
+from sf_jax import estimator
+from sf_jax.convert import hf, peft
+from sf_jax.convert.hf_config import config_from_dict
+from sf_jax.convert.tensor_files import read_json
+from sf_jax.decode.tokenizer import JsonTokenizer
+from sf_jax.face import metrics
+from sf_jax.model.config import Config
+from sf_jax.model.lora import LoraConfig
+from sf_jax.model.sizes import QWEN3_VL
+from sf_jax.model.weights import initialise_on
+from sf_jax.shell import Parser, whole
+from sf_jax.train import loop
+from sf_jax.train import mesh as meshes
+from sf_jax.train import trainable as parts
+from sf_jax.train.optimizer import OptimizerConfig
+from sf_jax.train.sft import Sft
+from sf_jax.train.step import TrainState
+from sf_jax.train.trainable import Trainable
+
+LORA = Trainable(None, LoraConfig(r".*language_model\.layers\..*_proj", rank=16, alpha=32.0))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment.
+
+    Attributes:
+      size: of the model: a key of `model.sizes.QWEN3_VL`, or "builtin".
+      topology: the slice of TPUs that it is sized for; mesh: how these chips are shared out.
+      rows: of a global batch; length: tokens a row; patches: picture patches a row.
+      scratch: starts from fresh weights.
+    """
+
+    size: str
+    topology: str
+    mesh: dict[str, int]
+    rows: int
+    trainable: Trainable = field(default_factory=Trainable)
+    optimizer: OptimizerConfig = OptimizerConfig(1e-5, 2000, 100, kind="adamw")
+    length: int = 2048
+    patches: int = 4096
+    accumulate: int = 1
+    chunks: int = 8
+    z_loss: float = 0.0
+    remat: str = "full"
+    product_dtype: str = "bfloat16"
+    scratch: bool = False
+
+    def sft(self, config: Config) -> Sft:
+        """The run of this recipe, for a model of this configuration."""
+        config = replace(
+            config, product_dtype=self.product_dtype, vision_remat=self.remat,
+            text_remat=self.remat,
+        )  # fmt: skip
+        return Sft(
+            config, self.rows, self.length, self.patches, self.trainable, self.optimizer,
+            self.accumulate, self.chunks, self.z_loss,
+        )  # fmt: skip
+
+
+ADAPTERS = OptimizerConfig(1e-4, 2000, 100, kind="adamw")
+SCRATCH = OptimizerConfig(3e-4, 100_000, 2000, weight_decay=0.1, kind="adamw")
+DESK = OptimizerConfig(3e-4, 200, 10, kind="adamw")
+SMALL: dict[str, Any] = {
+    "length": 1136, "patches": 216, "chunks": 1, "remat": "none", "product_dtype": "float32",
+}  # fmt: skip
+RECIPES = {
+    "2b-lora": Recipe("2B", "v5e:4x4", {"fsdp": 16}, 16, LORA, ADAPTERS),
+    "2b-full": Recipe("2B", "v5e:4x8", {"fsdp": 32}, 32),
+    "4b-lora": Recipe("4B", "v5e:4x4", {"fsdp": 16}, 16, LORA, ADAPTERS),
+    "4b-full": Recipe("4B", "v5p:4x4x4", {"fsdp": 64}, 64),
+    "8b-lora": Recipe("8B", "v5e:8x8", {"fsdp": 64}, 64, LORA, ADAPTERS),
+    "8b-full": Recipe("8B", "v5p:4x4x4", {"fsdp": 64}, 64),
+    "2b-scratch": Recipe(
+        "2B", "v6e:16x16", {"data": 4, "fsdp": 64}, 256, optimizer=SCRATCH, z_loss=1e-4,
+        scratch=True,
+    ),
+    "4b-scratch": Recipe(
+        "4B", "v6e:16x16", {"fsdp": 256}, 256, optimizer=SCRATCH, z_loss=1e-4, scratch=True
+    ),
+    "8b-scratch": Recipe(
+        "8B", "v5p:8x8x8", {"data": 4, "fsdp": 128}, 512, optimizer=SCRATCH, z_loss=1e-4,
+        scratch=True,
+    ),
+    "builtin": Recipe("builtin", "desk", {"fsdp": -1}, 8, optimizer=DESK, **SMALL),
+    "builtin-lora": Recipe("builtin", "desk", {"fsdp": -1}, 8, LORA, DESK, **SMALL),
+    "builtin-scratch": Recipe(
+        "builtin", "desk", {"fsdp": -1}, 8, optimizer=DESK, scratch=True, **SMALL
+    ),
+}  # fmt: skip
+
+
+def config_of(size: str) -> Config:
+    """The configuration of a size by name, without a checkpoint."""
+    if size != "builtin":
+        return QWEN3_VL[size]
+    file = estimator.BUILTIN / "config.json"
+    return config_from_dict(read_json(file), file)
+
+
+def batches_of(
+    sft: Sft, folder: Path, data: Path, mesh: Mesh, seed: int
+) -> tuple[PackedBatches, list[int]]:
+    """Packed rows of face records for a model's directory, and which rows this process makes."""
+    tokenizer, processor = estimator.load_inputs(folder, sft.config)
+    found = ShuffledRecords(data, seed)
+    source: Callable[[int], Any]
+    if isinstance(tokenizer, JsonTokenizer):
+        source = ChatExamples(found, tokenizer, processor)
+    else:
+        limit = processor.max_pixels // processor.patch_size**2
+        sequences = Sequences(sft.config, tokenizer, estimator.SCHEMA, SequenceConfig(), limit)
+        source = FaceExamples(found, sequences, seed)
+    rows = meshes.own_rows(sft.rows, mesh)
+    packed = PackedBatches(
+        source, sft.config, row_count=sft.rows, length=sft.length, patch_count=sft.patches,
+        rows=rows,
+    )  # fmt: skip
+    return packed, rows
+
+
+def initial(sft: Sft, folder: Path, mesh: Mesh, scratch: bool, seed: int) -> TrainState:
+    """The state to start from; every device reads or draws its own part only."""
+    if scratch:
+        weights = initialise_on(sft.config, seed, meshes.of_weights(sft.config, mesh))
+    else:
+
+        def lies(weight: Any) -> NamedSharding:
+            return NamedSharding(mesh, meshes.spec(weight.axes, weight.shape, mesh))
+
+        _, weights = hf.load(folder, dtype=jnp.float32, sharding=lies)
+    return sft.create(weights, mesh, seed)
+
+
+class Evaluation:
+    """Reads held-out faces by constrained decoding, words first."""
+
+    def __init__(self, sft: Sft, folder: Path, held_out: list[dict], batch: int = 16):
+        self.sft, self.batch = sft, batch
+        self.inputs = estimator.load_inputs(folder, sft.config)
+        self.images = [record["image"] for record in held_out]
+        self.labels = np.stack([record["coefficients"] for record in held_out])
+
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        """Mean absolute error and correlation of slot means over the 52 blendshapes."""
+        joined = parts.join(state.weights, state.frozen, self.sft.config)
+        if jax.process_count() > 1:
+            joined = multihost_utils.process_allgather(joined, tiled=True)
+        elif jax.default_backend() == "cpu":
+            joined = jax.device_get(joined)
+        config = replace(self.sft.config, product_dtype="float32")
+        model = estimator.Model(config, jax.tree.map(jnp.asarray, joined), *self.inputs)
+        means = []
+        for start in range(0, len(self.images), self.batch):
+            part = self.images[start : start + self.batch]
+            filled = part + part[-1:] * (self.batch - len(part))
+            means += [a.coefficients for a in model.predict_batch(filled)[: len(part)]]
+        scores = metrics.evaluate(np.stack(means), self.labels).summary()
+        return {name: float(scores[name]) for name in ("mae_52", "r_52")}
+
+
+def export(sft: Sft, state: TrainState, folder: Path, out: Path) -> None:
+    """Writes what was trained: an adapter in PEFT's layout, or a model directory."""
+    trained, frozen = state.weights, state.frozen
+    if jax.process_count() > 1:
+        trained, frozen = multihost_utils.process_allgather((trained, frozen), tiled=True)
+    if jax.process_index():
+        return
+    if trained.adapter is not None:
+        peft.save(out / "adapter", trained.adapter, sft.config)
+    if jax.tree.leaves(trained.weights):
+        weights = parts.join(replace(trained, adapter=None), frozen, sft.config)
+        source = config_from_dict(read_json(folder / "config.json"), folder / "config.json")
+        inputs = estimator.load_inputs(folder, sft.config)
+        estimator.save(out / "model", source, jax.device_get(weights), *inputs)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="sf-jax train sft", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("recipe", choices=RECIPES, metavar="RECIPE", help=", ".join(RECIPES))
+    add("--model", type=Path, help="Hugging Face directory (default: the built-in model's)")
+    add("--data", type=Path, help="directory of face records (default: some are rendered)")
+    add("--held-out", type=Path, help="records to evaluate on (default: some are rendered)")
+    add("--out", default="runs/sft", help="directory of the run, local or gs://")
+    add("--logs", type=Path, help="local folder for metrics (default: --out)")
+    add("--mesh", type=meshes.parse, help="as fsdp=8,tensor=2 (default: the recipe's)")
+    add("--steps", type=whole(1, 10**9))
+    add("--rows", type=whole(1, 10**6), help="of a global batch")
+    add("--accumulate", type=whole(1, 10**4), help="parts of a batch taken one after another")
+    add("--save-every", type=whole(1, 10**9), default=100)
+    add("--log-every", type=whole(1, 10**9), default=10)
+    add("--evaluate-every", type=whole(0, 10**9), default=0)
+    add("--faces", type=whole(1, 10**6), default=64, help="held-out faces")
+    add("--pictures", type=whole(1, 10**6), default=2000, help="to render where there is no --data")
+    add("--seed", type=whole(0, 2**32 - 1), default=0)
+    group = parser.add_argument_group("several processes")
+    group.add_argument("--distributed", action="store_true", help="on a pod: all of its hosts")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere, with the next two")
+    group.add_argument("--processes", type=whole(1, 10**5))
+    group.add_argument("--process", type=whole(0, 10**5))
+    return parser
+
+
+def _start_processes(options: argparse.Namespace) -> None:
+    if options.coordinator:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(options.coordinator, options.processes, options.process)
+    elif options.distributed:
+        jax.distributed.initialize()
+
+
+def _changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    for name in ("rows", "accumulate", "mesh"):
+        if getattr(options, name) is not None:
+            recipe = replace(recipe, **{name: getattr(options, name)})
+    if options.steps:
+        recipe = replace(recipe, optimizer=replace(recipe.optimizer, steps=options.steps))
+    return recipe
+
+
+def _rendered(directory: Path, count: int, split: str) -> Path:
+    """Records of the built-in head, made by one process where there are several."""
+    if jax.process_index() == 0:
+        synthetic.render(directory, count, split=split)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"rendered {split}")
+    return directory
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = build_parser().parse_args(argv)
+    _start_processes(options)
+    recipe = _changed(RECIPES[options.recipe], options)
+    folder = options.model or estimator.BUILTIN
+    if options.model is None and recipe.size != "builtin":
+        raise ValueError(f"{options.recipe} needs --model: its tokenizer, and its weights")
+    file = folder / "config.json"
+    sft = recipe.sft(config_from_dict(read_json(file), file))
+    mesh = meshes.make(recipe.mesh)
+    local = Path(options.logs or options.out)
+    data = options.data or _rendered(local / "data" / "train", options.pictures, "train")
+    batches, rows = batches_of(sft, folder, data, mesh, options.seed)
+    held_out = options.held_out or _rendered(
+        local / "data" / "held-out", options.faces, "evaluation"
+    )
+    evaluation = Evaluation(sft, folder, records.first(held_out, options.faces))
+    plan = loop.Plan(
+        recipe.optimizer.steps, options.save_every, options.log_every,
+        evaluate_every=options.evaluate_every, label=options.recipe,
+    )  # fmt: skip
+    state = loop.run(
+        initial(sft, folder, mesh, recipe.scratch, options.seed), sft.build_step(mesh), batches,
+        mesh, plan, options.out, rows=rows, row_count=sft.rows,
+        images=lambda batch: int(batch["patches"].segments.max(1).sum()),
+        tokens=lambda batch: int(np.count_nonzero(batch["rows"].segments)),
+        examples=lambda: batches.examples, evaluate=evaluation, logs=local,
+    )  # fmt: skip
+    export(sft, state, folder, local)
+
+
+if __name__ == "__main__":
+    main()

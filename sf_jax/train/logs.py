@@ -1,0 +1,55 @@
+"""What a run says of itself: lines of JSON by step, and TensorBoard's event files."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Lines:
+    """A file of JSON lines that each have a "step".
+
+    A run that goes on from a checkpoint first takes out the lines of steps that are to be done
+    again, so that the file tells of one history.
+    """
+
+    def __init__(self, path: str | os.PathLike, step: int):
+        """Opens the file behind its lines up to `step`, and makes it where there is none."""
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _whole_lines(self.path) if json.loads(line)["step"] <= step]
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        partial.write_text("".join(kept))
+        partial.replace(self.path)
+        self._file = self.path.open("a")
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Adds a line, and hands it to the operating system at once."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """A process that was killed may have left half a line at the end."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+class Scalars:
+    """TensorBoard event files; a run that goes on replaces what was said of later steps."""
+
+    def __init__(self, directory: str | os.PathLike, step: int):
+        from tensorboardX import SummaryWriter  # late: it takes a third of a second
+
+        self._writer = SummaryWriter(str(directory), purge_step=step + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()

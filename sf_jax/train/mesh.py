@@ -1,0 +1,194 @@
+"""Meshes of devices, and how weights, train states and batches lie on them.
+
+A mesh has four axes. `data` and `fsdp` share the rows of a batch; `fsdp` shares the weights too,
+which are gathered a layer at a time; `tensor` shares heads, hidden widths and the vocabulary;
+`sequence` the places of a row. One table maps the logical axes of `model.weights` to them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
+from sf_jax.model import lora
+from sf_jax.model.config import Config
+from sf_jax.model.weights import Weight, Weights, declare
+
+AXES = (*ROWS, HEADS, PLACES)
+# Logical axis of a weight → mesh axis. What is not named here is whole on every device.
+# Learned positions are: every patch looks some up, and there are few.
+RULES = {
+    "embed": "fsdp", "vision": "fsdp", "merged": "fsdp",
+    "vocab": "tensor", "heads": "tensor", "kv_heads": "tensor", "mlp": "tensor",
+    "vision_heads": "tensor", "vision_mlp": "tensor", "merged_hidden": "tensor",
+}  # fmt: skip
+
+
+def parse(text: str) -> dict[str, int]:
+    """ "fsdp=4,tensor=2" → sizes; one may be -1 and takes the devices left.
+
+    Raises:
+      ValueError: something else.
+    """
+    sizes: dict[str, int] = {}
+    for part in filter(None, text.split(",")):
+        name, _, size = part.partition("=")
+        if name not in AXES or name in sizes or not size.removeprefix("-").isdigit():
+            raise ValueError(f"mesh {text!r}: {part!r} is no AXIS=SIZE of {', '.join(AXES)}")
+        sizes[name] = int(size)
+    return sizes
+
+
+def make(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh with all four axes.
+
+    Several slices of a pod, which a slower network joins, share the rows only: `data` is then
+    across slices first.
+
+    Args:
+      sizes: of the axes, 1 where none is given; one may be -1. None: all devices on `fsdp`.
+      devices: all of them by default.
+
+    Raises:
+      ValueError: the sizes do not fit the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    wanted = dict.fromkeys(AXES, 1) | dict({"fsdp": -1} if sizes is None else sizes)
+    rest = [name for name, size in wanted.items() if size == -1]
+    known = math.prod(size for size in wanted.values() if size != -1)
+    if len(rest) == 1 and known and count % known == 0:
+        wanted[rest[0]] = count // known
+    shape = tuple(wanted[name] for name in AXES)
+    if min(shape) < 1 or math.prod(shape) != count:
+        said = ",".join(f"{name}={size}" for name, size in wanted.items())
+        raise ValueError(f"mesh {said} does not fit {count} devices")
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices > 1:
+        if shape[0] % slices:
+            raise ValueError(f"data={shape[0]} is no multiple of {slices} slices")
+        inner, outer = (shape[0] // slices, *shape[1:]), (slices, 1, 1, 1)
+        grid = mesh_utils.create_hybrid_device_mesh(inner, outer, devices)
+    elif devices[0].platform == "tpu":
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    else:
+        grid = np.array(devices).reshape(shape)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> P:
+    """How an array with these logical axes lies; axes that do not divide stay whole.
+
+    Vectors are whole everywhere: they are small, and gathering them costs a round trip a layer.
+    """
+    if sum(axis != "layer" for axis in axes) < 2 or "position" in axes:
+        return P()
+    names = [RULES.get(axis) for axis in axes]
+    return P(*(
+        name if name and size % mesh.shape[name] == 0 else None
+        for name, size in zip(names, shape, strict=True)
+    ))  # fmt: skip
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """On every device."""
+    return NamedSharding(mesh, P())
+
+
+def of_weights(config: Config, mesh: Mesh) -> Weights:
+    """The shardings of a model's weights, as their tree."""
+
+    def lies(weight: Weight) -> NamedSharding:
+        return NamedSharding(mesh, spec(weight.axes, weight.shape, mesh))
+
+    return jax.tree.map(lies, declare(config), is_leaf=lambda leaf: isinstance(leaf, Weight))
+
+
+def of_adapter(chosen: lora.LoraConfig, config: Config, mesh: Mesh) -> lora.Adapter:
+    """The shardings of an adapter: its factors lie as the sides of the weight they add to."""
+    pairs = {}
+    for family, weight in lora.families(chosen, config).items():
+        *outer, rows, columns = weight.axes
+        shape = weight.shape
+
+        def lies(axes: tuple, shape: tuple) -> NamedSharding:
+            return NamedSharding(mesh, spec(axes, shape, mesh))
+
+        pairs[family] = lora.Pair(
+            lies((*outer, rows, "rank"), (*shape[:-1], 1)),
+            lies((*outer, "rank", columns), (*shape[:-2], 1, shape[-1])),
+        )
+    return lora.Adapter(pairs, chosen)
+
+
+def of_optimizer(rule: optax.GradientTransformation, weights: Any, shardings: Any) -> Any:
+    """The shardings of an optimiser's state: what is kept of a weight lies as the weight.
+
+    Args:
+      weights: the trained tree, arrays or shapes; shardings: of it.
+    """
+    mesh = jax.tree.leaves(shardings)[0].mesh
+    return optax.tree.map_params(
+        rule, lambda _, sharding: sharding, jax.eval_shape(rule.init, weights), shardings,
+        transform_non_params=lambda _: whole(mesh),
+    )  # fmt: skip
+
+
+def batch_spec(path: tuple, x: Any, mesh: Mesh) -> P:
+    """How the array at a path of a batch lies: rows shared, and places where there are some."""
+    name = jax.tree_util.keystr(path)
+    rows = tuple(axis for axis in ROWS if axis in mesh.shape)
+    leading = [None] if name.endswith(".positions") else []
+    has_places = name.startswith(("['patches']", "['rows']", "['targets']"))
+    places = mesh.shape.get(PLACES, 1)
+    at = len(leading) + 1
+    if places > 1 and has_places and x.ndim > at and x.shape[at] % places == 0:
+        return P(*leading, rows, PLACES)
+    return P(*leading, rows)
+
+
+def own_rows(count: int, mesh: Mesh) -> list[int]:
+    """Which of a global batch's rows this process has devices for.
+
+    Raises:
+      ValueError: the mesh does not divide the rows.
+    """
+    rows = tuple(axis for axis in ROWS if axis in mesh.shape)
+    parts = math.prod(mesh.shape[axis] for axis in rows)
+    if count % parts:
+        raise ValueError(f"{count} rows cannot be shared among {parts} parts of the mesh")
+    held = NamedSharding(mesh, P(rows)).addressable_devices_indices_map((count,))
+    return sorted({row for index in held.values() for row in range(count)[(index or ())[0]]})
+
+
+def put(batch: Any, mesh: Mesh, rows: Sequence[int] | None = None, count: int | None = None) -> Any:
+    """Puts a host batch on the mesh.
+
+    Args:
+      rows: which rows of the global batch the host's are, where it holds some only.
+      count: rows of the global batch.
+    """
+
+    def one(path: tuple, x: Any) -> jax.Array:
+        axis = 1 if jax.tree_util.keystr(path).endswith(".positions") else 0
+        sharding = NamedSharding(mesh, batch_spec(path, x, mesh))
+        if rows is None:
+            return jax.device_put(x, sharding)
+        shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
+        first = {row: i for i, row in enumerate(rows)}
+
+        def piece(index: Any) -> np.ndarray:
+            wanted = [first[row] for row in range(shape[axis])[index[axis]]]
+            taken = np.take(x, wanted, axis)
+            return taken[tuple(slice(None) if i == axis else at for i, at in enumerate(index))]
+
+        return jax.make_array_from_callback(shape, sharding, piece)
+
+    return jax.tree_util.tree_map_with_path(one, batch)

@@ -1,0 +1,124 @@
+"""Supervised fine-tuning and pretraining of whole models: what one run is, on any mesh.
+
+Weights that are trained are float32, with float32 AdamW moments; products are taken in the
+precision of `Config.product_dtype`, frozen weights are stored in it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from sf_jax.decode.prompt import Rows
+from sf_jax.model import lora
+from sf_jax.model.config import Config
+from sf_jax.model.vision import Patches
+from sf_jax.train import mesh as meshes
+from sf_jax.train import objective, step, trainable
+from sf_jax.train.optimizer import OptimizerConfig, build
+from sf_jax.train.step import TrainState
+from sf_jax.train.trainable import Trainable
+
+
+@dataclass(frozen=True)
+class Sft:
+    """One run.
+
+    Attributes:
+      rows: of a global batch; length: tokens a row; patches: picture patches a row.
+      accumulate: parts of a batch that are taken one after another.
+      chunks: parts of a row whose vocabulary scores are computed one after another.
+      z_loss: see `objective.supervised_loss`.
+    """
+
+    config: Config
+    rows: int
+    length: int
+    patches: int
+    trainable: Trainable = field(default_factory=Trainable)
+    optimizer: OptimizerConfig = OptimizerConfig(1e-4, 1000, kind="adamw")
+    accumulate: int = 1
+    chunks: int = 1
+    z_loss: float = 0.0
+
+    def shardings(self, mesh: Mesh) -> TrainState:
+        """How the train state lies on a mesh."""
+        trained, frozen = trainable.abstract(self.trainable, self.config)
+        of_trained, of_frozen = trainable.shardings(self.trainable, self.config, mesh)
+        rule = build(self.optimizer)
+        return step.shardings(trained, rule, mesh, of_trained, frozen, of_frozen)
+
+    def abstract_state(self, mesh: Mesh) -> TrainState:
+        """The train state as `jax.ShapeDtypeStruct`s that say how it lies; no memory."""
+        trained, frozen = trainable.abstract(self.trainable, self.config, self.config.product_dtype)
+        started = jax.eval_shape(build(self.optimizer).init, trained)
+        state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), trained, started, frozen)
+        return jax.tree.map(_lying, state, self.shardings(mesh))
+
+    def abstract_batch(self, mesh: Mesh) -> dict[str, Any]:
+        """A batch as `jax.ShapeDtypeStruct`s that say how it lies."""
+
+        def lying(path: tuple, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            return _lying(x, NamedSharding(mesh, meshes.batch_spec(path, x, mesh)))
+
+        return jax.tree_util.tree_map_with_path(lying, self._batch_shapes())
+
+    def _batch_shapes(self) -> dict[str, Any]:
+        vision = self.config.vision
+        rows, length, patches = self.rows, self.length, self.patches
+
+        def whole(*shape: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape, np.int32)
+
+        def real(*shape: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape, np.float32)
+
+        return {
+            "patches": Patches(
+                real(rows, patches, vision.patch_width), whole(rows, patches),
+                whole(rows, patches), whole(rows, patches), whole(rows, patches, 4),
+                real(rows, patches, 4),
+            ),
+            "rows": Rows(
+                whole(rows, length), whole(3, rows, length), whole(rows, length),
+                whole(rows, patches // vision.spatial_merge_size**2), real(rows, length),
+            ),
+            "targets": whole(rows, length),
+        }  # fmt: skip
+
+    def loss(self, weights: Any, batch: dict) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """`objective.supervised_loss` of a batch, as this run has it."""
+        return objective.supervised_loss(weights, batch, self.config, self.chunks, self.z_loss)
+
+    def build_step(self, mesh: Mesh) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+        """The jitted step of `step.build_step`."""
+        return step.build_step(
+            self.loss, build(self.optimizer), mesh, self.shardings(mesh),
+            accumulate=self.accumulate, assemble=partial(trainable.join, config=self.config),
+        )  # fmt: skip
+
+    def create(
+        self, weights: Any, mesh: Mesh, seed: int = 0, dtype: Any = np.float32
+    ) -> TrainState:
+        """A fresh state from all weights of a model, arrays on the host or on the mesh.
+
+        Trained ones become `dtype`, frozen ones take the precision of products. An adapter is drawn
+        by `seed`.
+        """
+        adapter = None
+        if self.trainable.adapter is not None:
+            adapter = lora.initialise(self.trainable.adapter, self.config, seed)
+        trained, frozen = trainable.split(weights, adapter, self.config, self.trainable)
+        trained = jax.tree.map(lambda x: x.astype(dtype), trained)
+        frozen = jax.tree.map(lambda x: x.astype(self.config.product_dtype), frozen)
+        rule, lies = build(self.optimizer), self.shardings(mesh)
+        return step.create(trained, rule, mesh, lies, frozen)
+
+
+def _lying(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

@@ -1,0 +1,148 @@
+"""Trains a tiny model on several meshes and prints how far each is from one device, as JSON.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.train.on_meshes
+    … python -m tests.train.on_meshes --processes 2 --process 0 --port 12345
+
+Rows are packed, with pictures of different sizes and different numbers of tokens that count;
+20 steps of AdamW, fully and with adapters. Of several processes the first prints.
+"""
+
+import argparse
+import json
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from data_pipelines.packing import Example, PackedBatches
+from sf_jax.model.config import Config, TextConfig, VisionConfig
+from sf_jax.model.lora import LoraConfig
+from sf_jax.model.weights import initialise
+from sf_jax.train import mesh as meshes
+from sf_jax.train import optimizer, trainable
+from sf_jax.train.sft import Sft
+from sf_jax.train.trainable import Trainable
+
+MESHES = {
+    "data": {"data": 8}, "fsdp": {"fsdp": 8}, "tensor": {"tensor": 8}, "sequence": {"sequence": 8},
+    "mixed": {"data": 2, "fsdp": 2, "tensor": 2}, "all": {"fsdp": 2, "tensor": 2, "sequence": 2},
+}  # fmt: skip
+TRAINED = {
+    "full": Trainable(),
+    "adapters": Trainable(None, LoraConfig(rank=2, alpha=4.0)),
+    "both": Trainable("merger", LoraConfig(rank=2, alpha=4.0, targets=r".*language_model.*_proj")),
+}
+STEPS, ROWS, LENGTH, PATCHES = 20, 8, 64, 64
+
+
+def tiny() -> Config:
+    vision = VisionConfig(
+        depth=3, hidden_size=64, intermediate_size=96, num_heads=8, out_hidden_size=64,
+        num_position_embeddings=49, deepstack_visual_indexes=(0, 1),
+    )  # fmt: skip
+    text = TextConfig(
+        vocab_size=200, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+        num_attention_heads=8, num_key_value_heads=4, head_dim=16, mrope_section=(4, 2, 2),
+    )  # fmt: skip
+    dtype = "float64" if jax.config.jax_enable_x64 else "float32"
+    return Config(vision, text, 7, 8, 9, product_dtype=dtype)
+
+
+def example(config: Config, number: int) -> Example:
+    """Words about a picture or two; how many of its tokens count differs widely."""
+    g = np.random.default_rng(number)
+    pictures = [
+        g.integers(0, 256, (32 * int(g.integers(1, 3)), 32 * int(g.integers(1, 3)), 3), np.uint8)
+        for _ in range(int(g.integers(1, 3)))
+    ]
+    tokens = [1]
+    for picture in pictures:
+        tokens += [8, *[7] * (picture.size // 3 // 32**2), 9]
+    answer = g.integers(20, 200, int(g.integers(2, 24))).tolist()
+    weights = [0.0] * len(tokens) + [float(g.integers(1, 4))] * len(answer)
+    ids = np.array([*tokens, *answer], np.int32)
+    return Example(number, f"example {number}", ids, ids, np.array(weights, np.float32), pictures)
+
+
+def run(mesh: Mesh, trained: Trainable, accumulate: int = 1) -> tuple[list[float], Any]:
+    """Losses of all steps, and the first step's gradient."""
+    config = tiny()
+    rule = optimizer.OptimizerConfig(1e-2, STEPS, 2, kind="adamw")
+    sft = Sft(config, ROWS, LENGTH, PATCHES, trained, rule, accumulate, chunks=4, z_loss=1e-3)
+    rows = meshes.own_rows(ROWS, mesh)
+    batches = PackedBatches(
+        partial(example, config), config, row_count=ROWS, length=LENGTH, patch_count=PATCHES,
+        rows=rows, pool=8,
+    )  # fmt: skip
+    weights = jax.tree.map(np.asarray, initialise(config, 0))
+    state = sft.create(weights, mesh, dtype=config.product_dtype)
+    if trained.adapter is not None:  # beside zeros half of it would have no gradient
+        state = state.replace(weights=jax.tree.map(lambda x: x + 0.01, state.weights))
+    take, gradient, losses = sft.build_step(mesh), None, []
+    for _ in range(STEPS):
+        host = jax.tree.map(partial(wide, dtype=config.product_dtype), next(batches))
+        batch = meshes.put(host, mesh, rows, ROWS)
+        gradient = first_gradient(sft, mesh, state, batch) if gradient is None else gradient
+        state, metrics = take(state, batch)
+        losses.append(float(metrics["loss"]))
+    return losses, gradient
+
+
+def wide(x: np.ndarray, dtype: str) -> np.ndarray:
+    return x.astype(dtype) if x.dtype == np.float32 else x
+
+
+def first_gradient(sft: Sft, mesh: Mesh, state: Any, batch: Any) -> Any:
+    """On the host."""
+
+    def loss(weights: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            value, metrics = sft.loss(trainable.join(weights, state.frozen, sft.config), batch)
+        return value / metrics["weight"]
+
+    found = jax.jit(jax.grad(loss), out_shardings=meshes.whole(mesh))(state.weights)
+    return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), found)
+
+
+def apart(one: Any, other: Any) -> float:
+    """The largest relative distance of a weight's two gradients."""
+    distances = jax.tree.map(
+        lambda a, b: float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-30)), one, other
+    )
+    return max(jax.tree.leaves(distances))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--process", type=int, default=0)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--double", action="store_true")
+    parser.add_argument("--meshes", nargs="+", default=list(MESHES))
+    parser.add_argument("--trained", nargs="+", default=list(TRAINED))
+    options = parser.parse_args()
+    if options.double:
+        jax.config.update("jax_enable_x64", True)
+    if options.processes > 1:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(f"127.0.0.1:{options.port}", options.processes, options.process)
+    found: dict[str, Any] = {}
+    for name in options.trained:
+        one = run(meshes.make(devices=jax.local_devices()[:1]), TRAINED[name])
+        for label in options.meshes:
+            for accumulate in (1, 2) if label == "mixed" else (1,):
+                losses, gradient = run(meshes.make(MESHES[label]), TRAINED[name], accumulate)
+                pairs = zip(one[0], losses, strict=True)
+                found[f"{name}, {label}, {accumulate}"] = {
+                    "losses": max(abs(a - b) / abs(a) for a, b in pairs),
+                    "gradients": apart(one[1], gradient),
+                    "fell": one[0][0] - one[0][-1],
+                }
+    if options.process == 0:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
