@@ -6,6 +6,7 @@ was never finished, and one whose files differ is damaged. Restoring goes back t
 neither. Directories may be local or `gs://`.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -105,7 +106,8 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._manager.close()
+            with contextlib.suppress(Exception):  # it tells once more what `wait` has told
+                self._manager.close()
 
     def _restored(self, step: int, like: TrainState) -> tuple[TrainState, Any]:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, replace(like, frozen=None))

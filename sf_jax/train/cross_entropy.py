@@ -4,12 +4,15 @@ At a vocabulary of 151,936 the float32 scores of a row of 2,048 tokens take 1.2 
 as much. Here a few tokens' scores exist at a time; for the gradient they are computed anew.
 """
 
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from sf_jax.kernels.sharded import HEADS, PLACES, ROWS, ambient_mesh
 from sf_jax.model import text
 from sf_jax.model.weights import TextWeights
 
@@ -32,28 +35,52 @@ def next_token_losses(
     Raises:
       ValueError: a row cannot be taken in so many equal parts.
     """
-    batch, length = targets.shape
-    if length % chunks:
-        raise ValueError(f"rows of {length} tokens cannot be taken in {chunks} equal parts")
+    length = targets.shape[1]
     following = jnp.roll(targets, -1, 1)
+    tables = replace(weights, layers=None, norm=None)
+    of_rows = partial(_of_rows, dtype=dtype, chunks=chunks)
+    mesh = ambient_mesh()
+    if mesh is not None and mesh.size > mesh.shape.get(HEADS, 1):
+        # Each device sums its own gradient of the tables over all parts, and it travels once.
+        rows = tuple(axis for axis in ROWS if axis in mesh.shape)
+        length //= mesh.shape.get(PLACES, 1)
+        lies = P(rows, PLACES if PLACES in mesh.shape else None)
+        split_vocabulary = mesh.shape.get(HEADS, 1) > 1  # the partitioner sees to that
+        own = {axis for axis in mesh.axis_names if axis != HEADS or not split_vocabulary}
+        of_rows = jax.shard_map(
+            of_rows, mesh=mesh, in_specs=(P(), lies, lies), out_specs=lies, axis_names=own,
+            check_vma=False,
+        )  # fmt: skip
+    if length % chunks:
+        raise ValueError(f"{length} tokens of a row cannot be taken in {chunks} equal parts")
+    losses, log_sums = of_rows(tables, states, following)
+    return jnp.roll(losses, 1, 1), jnp.roll(log_sums, 1, 1)
+
+
+def _of_rows(
+    tables: TextWeights,
+    states: Float[Array, "B T D"],
+    targets: Int[Array, "B T"],
+    dtype: str,
+    chunks: int,
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """Losses of `targets`, each at the place whose state predicts it, and the logs of the sums."""
 
     def of_part(_: None, part: tuple) -> tuple[None, tuple]:
         states, targets = part
-        scores = text.logits(weights, states, dtype=dtype)
+        scores = text.logits(tables, states, dtype=dtype)
         log_sum = jax.nn.logsumexp(scores, -1)
         # Compared, not gathered: a vocabulary that lies on several devices stays where it is.
         wanted = jnp.arange(scores.shape[-1]) == targets[..., None]
         return None, (log_sum - jnp.where(wanted, scores, 0.0).sum(-1), log_sum)
 
     if chunks == 1:
-        _, found = of_part(None, (states, following))
-        return tuple(jnp.roll(x, 1, 1) for x in found)  # type: ignore[return-value]
+        return of_part(None, (states, targets))[1]
 
-    def split(x: Any) -> Any:
-        # Part i takes places i, i + chunks, …: devices that share places have their share of each.
-        return jnp.moveaxis(x.reshape(batch, -1, chunks, *x.shape[2:]), 2, 0)
+    def split(x: Array) -> Array:
+        return jnp.moveaxis(x.reshape(len(x), chunks, -1, *x.shape[2:]), 1, 0)
 
     again = jax.checkpoint(of_part, prevent_cse=False)
-    _, found = jax.lax.scan(again, None, (split(states), split(following)))
-    joined = (jnp.moveaxis(x, 0, 2).reshape(batch, length) for x in found)
-    return tuple(jnp.roll(x, 1, 1) for x in joined)  # type: ignore[return-value]
+    _, found = jax.lax.scan(again, None, (split(states), split(targets)))
+    losses, log_sums = (jnp.moveaxis(x, 0, 1).reshape(targets.shape) for x in found)
+    return losses, log_sums

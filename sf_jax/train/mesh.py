@@ -22,12 +22,10 @@ from sf_jax.model.config import Config
 from sf_jax.model.weights import Weight, Weights, declare
 
 AXES = (*ROWS, HEADS, PLACES)
-# Logical axis of a weight → mesh axis. What is not named here is whole on every device.
-# Learned positions are: every patch looks some up, and there are few.
+# Logical axis of a weight → mesh axis. `fsdp` takes the rows of every matrix beside that.
 RULES = {
-    "embed": "fsdp", "vision": "fsdp", "merged": "fsdp",
-    "vocab": "tensor", "heads": "tensor", "kv_heads": "tensor", "mlp": "tensor",
-    "vision_heads": "tensor", "vision_mlp": "tensor", "merged_hidden": "tensor",
+    "vocab": HEADS, "heads": HEADS, "kv_heads": HEADS, "mlp": HEADS,
+    "vision_heads": HEADS, "vision_mlp": HEADS, "merged_hidden": HEADS,
 }  # fmt: skip
 
 
@@ -84,17 +82,25 @@ def make(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | None =
 
 
 def spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> P:
-    """How an array with these logical axes lies; axes that do not divide stay whole.
+    """How an array with these logical axes lies.
 
-    Vectors are whole everywhere: they are small, and gathering them costs a round trip a layer.
+    `fsdp` shares rows, and columns only where it does not divide rows: a TPU keeps 128 columns
+    together, and pads fewer. Vectors and learned positions are whole everywhere: they are small,
+    and gathering them costs a round trip.
     """
-    if sum(axis != "layer" for axis in axes) < 2 or "position" in axes:
+    first = int(bool(axes) and axes[0] == "layer")
+    if len(axes) - first < 2 or "position" in axes:
         return P()
-    names = [RULES.get(axis) for axis in axes]
-    return P(*(
-        name if name and size % mesh.shape[name] == 0 else None
-        for name, size in zip(names, shape, strict=True)
-    ))  # fmt: skip
+    names: list[tuple[str, ...]] = [()] * len(axes)
+    for at, (axis, size) in enumerate(zip(axes, shape, strict=True)):
+        if axis in RULES and size % mesh.shape[RULES[axis]] == 0:
+            names[at] = (RULES[axis],)
+    for at in range(first, len(axes)):
+        wanted = (*names[at], "fsdp")
+        if shape[at] % math.prod(mesh.shape[name] for name in wanted) == 0:
+            names[at] = wanted
+            break
+    return P(*(held or None for held in names))
 
 
 def whole(mesh: Mesh) -> NamedSharding:

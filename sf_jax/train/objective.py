@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -161,9 +162,27 @@ def in_product_dtype(weights: Any, dtype: str) -> Any:
 
 def shared_tables(weights: Weights) -> Weights:
     """Embedding and output layer gathered once, for all tokens and all parts of a row."""
-    head = None if weights.text.head is None else lying(weights.text.head, None, HEADS)
-    text_weights = replace(weights.text, embed=lying(weights.text.embed, HEADS), head=head)
-    return replace(weights, text=text_weights)
+    head = None if weights.text.head is None else _gathered(weights.text.head, (None, HEADS))
+    embed = _gathered(weights.text.embed, (HEADS, None))
+    return replace(weights, text=replace(weights.text, embed=embed, head=head))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _gathered(table: Array, axes: tuple) -> Array:
+    """Shared along `tensor` alone; of its gradient each device gets the part it is to keep."""
+    return lying(table, *axes)
+
+
+def _gathered_forward(table: Array, axes: tuple) -> tuple[Array, None]:
+    return lying(table, *axes), None
+
+
+def _gathered_backward(axes: tuple, _: None, gradient: Array) -> tuple[Array]:
+    rows, columns = axes
+    return (lying(gradient, (rows, "fsdp") if rows else "fsdp", columns),)
+
+
+_gathered.defvjp(_gathered_forward, _gathered_backward)
 
 
 @struct.dataclass

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from data_pipelines.packing import Example, PackedBatches
@@ -21,7 +22,7 @@ from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.lora import LoraConfig
 from sf_jax.model.weights import initialise
 from sf_jax.train import mesh as meshes
-from sf_jax.train import optimizer, trainable
+from sf_jax.train import optimizer
 from sf_jax.train.sft import Sft
 from sf_jax.train.trainable import Trainable
 
@@ -83,27 +84,20 @@ def run(mesh: Mesh, trained: Trainable, accumulate: int = 1) -> tuple[list[float
     take, gradient, losses = sft.build_step(mesh), None, []
     for _ in range(STEPS):
         host = jax.tree.map(partial(wide, dtype=config.product_dtype), next(batches))
-        batch = meshes.put(host, mesh, rows, ROWS)
-        gradient = first_gradient(sft, mesh, state, batch) if gradient is None else gradient
-        state, metrics = take(state, batch)
+        state, metrics = take(state, meshes.put(host, mesh, rows, ROWS))
         losses.append(float(metrics["loss"]))
+        if gradient is None:  # Adam's first mean is the gradient, but for a factor
+            gradient = on_host(optax.tree.get(state.optimizer_state, "mu"), mesh)
     return losses, gradient
+
+
+def on_host(tree: Any, mesh: Mesh) -> Any:
+    gathered = jax.jit(lambda tree: tree, out_shardings=meshes.whole(mesh))(tree)
+    return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), gathered)
 
 
 def wide(x: np.ndarray, dtype: str) -> np.ndarray:
     return x.astype(dtype) if x.dtype == np.float32 else x
-
-
-def first_gradient(sft: Sft, mesh: Mesh, state: Any, batch: Any) -> Any:
-    """On the host."""
-
-    def loss(weights: Any) -> Any:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            value, metrics = sft.loss(trainable.join(weights, state.frozen, sft.config), batch)
-        return value / metrics["weight"]
-
-    found = jax.jit(jax.grad(loss), out_shardings=meshes.whole(mesh))(state.weights)
-    return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), found)
 
 
 def apart(one: Any, other: Any) -> float:

@@ -211,7 +211,23 @@ def test_matrices_go_to_muon_and_the_rest_to_adam(tiny_config) -> None:
     np.testing.assert_allclose(table, table.mean(), rtol=1e-3)
 
 
-def test_a_step_on_four_tpu_chips_attends_by_kernels_and_shares_only_gradients() -> None:
-    found = for_tpu.compiled("tests.train.compile_for_tpu")
-    assert found["kernels"] == ["attention_backward", "attention_forward"]
-    assert found["collectives"] == ["all-reduce"]
+@pytest.fixture(scope="module")
+def on_four_chips() -> dict:
+    return for_tpu.compiled("tests.train.compile_for_tpu")
+
+
+def test_a_step_on_four_tpu_chips_attends_by_kernels_and_never_asks_the_host(on_four_chips) -> None:
+    for axes, found in on_four_chips.items():
+        assert found["kernels"] == ["attention_backward", "attention_forward"], axes
+        assert found["host_transfers"] == 0 and not found["unknown_loops"], axes
+
+
+def test_chips_share_only_gradients_along_data_and_gather_weights_along_fsdp(on_four_chips) -> None:
+    assert set(on_four_chips["data=4"]["largest"]) == {"all-reduce"}
+    moved = on_four_chips["fsdp=4"]["largest"]
+    assert moved["reduce-scatter"] > 10 * moved["all-reduce"]  # gradients, each to its own part
+
+
+def test_a_deeper_model_is_no_longer_a_program(on_four_chips) -> None:
+    shallow, deep = (on_four_chips[name]["instructions"] for name in ("fsdp=4", "deeper"))
+    assert abs(deep - shallow) < 0.02 * shallow

@@ -1,0 +1,123 @@
+"""Checkpoints that cannot be trusted are passed over, and said so."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sf_jax.train import mesh as meshes
+from sf_jax.train import step
+from sf_jax.train.checkpoint import CHECKSUMS, CheckpointError, Checkpoints
+
+RULE = optax.adamw(1e-2)
+
+
+def state_of(number: int) -> step.TrainState:
+    """A state whose numbers tell which step it is of."""
+    mesh = meshes.make({"fsdp": -1})
+    weights = {"a": jnp.full((64, 32), float(number)), "b": jnp.arange(8.0) + number}
+    state = step.create(weights, RULE, mesh, frozen=jnp.ones(4))
+    return dataclasses.replace(state, step=jnp.int32(number))
+
+
+def saved(directory: Path, steps: tuple[int, ...] = (2, 4, 6)) -> None:
+    checkpoints = Checkpoints(directory)
+    for number in steps:
+        checkpoints.save(state_of(number), {"at": number})
+    checkpoints.close()
+
+
+def restored(directory: Path) -> tuple[int, list[str]]:
+    """Which step is restored, with its own numbers; and what was said."""
+    said: list[str] = []
+    checkpoints = Checkpoints(directory, say=said.append)
+    found = checkpoints.restore(state_of(0))
+    assert found is not None
+    state, data = found
+    number = int(state.step)
+    wanted = state_of(number)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), jax.device_get(wanted))
+    assert data == {"at": number}
+    checkpoints.save(state_of(number + 1), {"at": number + 1})  # behind it a run goes on
+    checkpoints.close()
+    assert checkpoints.latest() == number + 1
+    return number, said
+
+
+def largest(folder: Path) -> Path:
+    """The file with the weights."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def remove_checksums(path: Path) -> None:
+    shutil.rmtree(next(p for p in path.parents if (p / CHECKSUMS).exists()) / CHECKSUMS)
+
+
+def test_the_newest_is_restored(tmp_path: Path) -> None:
+    saved(tmp_path)
+    assert restored(tmp_path) == (6, [])
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [(flip, "differs from its checksum"), (truncate, "differs from its checksum"),
+     (Path.unlink, "is missing"), (remove_checksums, "was not finished")],
+)  # fmt: skip
+def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, damage, told) -> None:
+    saved(tmp_path)
+    damage(largest(tmp_path / "6"))
+    number, (said,) = restored(tmp_path)
+    assert number == 4 and "checkpoint 6" in said and told in said
+    assert (tmp_path / f"{CHECKSUMS}-failed-6").is_dir()  # set aside, not deleted
+
+
+def test_every_file_of_a_checkpoint_is_watched(tmp_path: Path) -> None:
+    saved(tmp_path / "whole", (2, 4))
+    files = [path for path in (tmp_path / "whole" / "4").rglob("*") if path.is_file()]
+    for number, path in enumerate(files):
+        if CHECKSUMS in path.parts or not path.stat().st_size:
+            continue
+        copy = tmp_path / str(number)
+        shutil.copytree(tmp_path / "whole", copy)
+        flip(copy / path.relative_to(tmp_path / "whole"))
+        checkpoints = Checkpoints(copy, say=lambda said: None)
+        found = checkpoints.restore(state_of(0))
+        assert found is not None and int(found[0].step) == 2, path
+        checkpoints.close()
+
+
+def test_where_none_is_sound_it_says_so(tmp_path: Path) -> None:
+    saved(tmp_path, (2, 4))
+    flip(largest(tmp_path / "2"))
+    flip(largest(tmp_path / "4"))
+    checkpoints = Checkpoints(tmp_path, say=lambda said: None)
+    with pytest.raises(CheckpointError, match=r"none of the checkpoints \[4, 2\] is sound"):
+        checkpoints.restore(state_of(0))
+    checkpoints.close()
+
+
+def test_a_fresh_directory_has_nothing_to_restore(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest() is None and checkpoints.restore(state_of(0)) is None
+    checkpoints.close()
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    saved(tmp_path, (1, 2, 3, 4, 5))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit()) == list("345")
