@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
@@ -29,8 +29,8 @@ from sf_jax.train.hlo import Program, analyse
 
 def summary(program: Program) -> dict[str, Any]:
     """What a chip does in one step, as the compiled program has it."""
-    moved: Counter = Counter()
-    sent: Counter = Counter()
+    moved: dict[str, float] = defaultdict(float)
+    sent: dict[str, float] = defaultdict(float)
     for each in program.collectives:
         moved[each.kind] += each.total_bytes
         sent[each.kind] += each.total_bytes * footprint.sent_share(each.kind, each.group_size)

@@ -93,7 +93,7 @@ RECIPES = {
     "2b-lora": Recipe("2B", "v5e:4x4", {"fsdp": 16}, 16, LORA, ADAPTERS),
     "2b-full": Recipe("2B", "v5e:4x8", {"fsdp": 32}, 32),
     "4b-lora": Recipe("4B", "v5e:4x4", {"fsdp": 16}, 16, LORA, ADAPTERS),
-    "4b-full": Recipe("4B", "v5p:4x4x4", {"fsdp": 64}, 64),
+    "4b-full": Recipe("4B", "v5p:4x4x4", {"data": 2, "fsdp": 32}, 64),
     "8b-lora": Recipe("8B", "v5e:8x8", {"fsdp": 64}, 64, LORA, ADAPTERS),
     "8b-full": Recipe("8B", "v5p:4x4x4", {"fsdp": 64}, 64),
     "2b-scratch": Recipe(
@@ -101,7 +101,8 @@ RECIPES = {
         scratch=True,
     ),
     "4b-scratch": Recipe(
-        "4B", "v6e:16x16", {"fsdp": 256}, 256, optimizer=SCRATCH, z_loss=1e-4, scratch=True
+        "4B", "v6e:16x16", {"data": 8, "fsdp": 32}, 256, optimizer=SCRATCH, z_loss=1e-4,
+        scratch=True,
     ),
     "8b-scratch": Recipe(
         "8B", "v5p:8x8x8", {"data": 4, "fsdp": 128}, 512, optimizer=SCRATCH, z_loss=1e-4,

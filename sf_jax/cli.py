@@ -215,6 +215,12 @@ def _bench(arguments: list[str]) -> None:
         importlib.import_module(f"experiments.bench_{arguments[0]}").main(arguments[1:])
 
 
+def _compile(arguments: list[str]) -> None:
+    # Asked before jax starts: the compiler then looks for no TPU on this machine.
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "JAX_PLATFORMS": "cpu"}
+    importlib.import_module("experiments._compile").main(arguments)
+
+
 def _convert(arguments: list[str]) -> int:
     from sf_jax import conversion
 
@@ -251,6 +257,7 @@ HANDED_ON: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "evaluate": (_evaluate, "measure a model on rendered faces, beside all baselines"),
     "convert": (_convert, "checkpoints in and out, adapters merged, logits verified"),
     "serve": (_serve, "answer pictures over HTTP, several at a time"),
+    "compile": (_compile, "compile a train step for a slice of TPUs, and say whether it fits"),
     "bench": (_bench, "time one thing beside another, in one run"),
     "schema": (_schema, "print the JSON Schema of the numbers of an answer"),
     "data": (_data, "render faces, import other people's data, build the dataset"),

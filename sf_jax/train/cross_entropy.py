@@ -37,7 +37,7 @@ def next_token_losses(
     """
     length = targets.shape[1]
     following = jnp.roll(targets, -1, 1)
-    tables = replace(weights, layers=None, norm=None)
+    tables = replace(weights, layers=None)
     of_rows = partial(_of_rows, dtype=dtype, chunks=chunks)
     mesh = ambient_mesh()
     if mesh is not None and mesh.size > mesh.shape.get(HEADS, 1):

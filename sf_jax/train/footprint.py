@@ -4,6 +4,7 @@ Beside these stands what the compiler says of the same step (`sf-jax compile`).
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
+from sf_jax.model.config import Config
 from sf_jax.model.weights import Weight, declare
 from sf_jax.train.sft import Sft
 
@@ -61,13 +63,17 @@ def sent_share(kind: str, devices: int) -> float:
     return 1.0 if kind == "collective-permute" else (devices - 1) / devices
 
 
+LAST = ("down_proj.weight", "linear_fc2.weight")  # in a layer: nothing's gradient needs its result
+PICTURES = 4  # in a row, alike, where attention among patches is counted
+
+
 @dataclass(frozen=True)
 class Operations:
     """Floating-point operations of one step by all devices together, 2 for a product and a sum.
 
-    `model` is what the mathematics asks for, with every row full: forward, gradients of activations
-    where something before them is trained, gradients of weights that are trained. `again` is what
-    rematerialisation adds to that.
+    `text`, `vision` and `attention` are what the mathematics asks for, with every row full:
+    forward, gradients of activations where something before them is trained, gradients of weights
+    that are trained. `again` is what rematerialisation adds to that.
     """
 
     text: float
@@ -81,89 +87,116 @@ class Operations:
 
 
 def operations(sft: Sft) -> Operations:
-    """Of one step of a run. A weight that is trained counts six times its products a token, a
-    frozen one behind trained ones four times, one before them twice."""
+    """Of one step of a run.
+
+    A weight that is trained counts six times its size for each token, a frozen one behind trained
+    ones four times, one with nothing trained before it twice.
+    """
     config = sft.config
     tokens, patches = sft.rows * sft.length, sft.rows * sft.patches
-    merged = patches // config.vision.spatial_merge_size**2
-    state = _trained_names(sft)
-    vision_trained = any(name.startswith("model.visual") for name in state)
-    totals = {"text": 0.0, "vision": 0.0}
-    again = 0.0
-    for weight in jax.tree.leaves(declare(config), is_leaf=lambda x: isinstance(x, Weight)):
-        if len(weight.shape) < 2 or weight.axes[-1] == "position" or "position" in weight.axes:
-            continue
-        if len(weight.shape) == 2 and weight.axes[0] == "layer":
-            continue
+    trained = _trained_names(sft)
+    vision_trained = any(name.startswith("model.visual") for name in trained)
+    totals, again = {"text": 0.0, "vision": 0.0}, 0.0
+    for weight in _matrices(config):
         part = "vision" if weight.name.startswith("model.visual") else "text"
-        times = merged if "merged" in weight.axes or "merged_hidden" in weight.axes else patches
-        count = math.prod(weight.shape) * (times if part == "vision" else tokens)
-        if "vocab" in weight.axes and not _is_head(weight, config.text.tie_word_embeddings):
-            continue
-        trained = weight.name in state
-        behind = part == "text" or vision_trained  # something is trained before or at it
-        totals[part] += 2 * count * (1 + behind + trained)
+        times = tokens
+        if part == "vision":
+            merged = {"merged", "merged_hidden"} & set(weight.axes)
+            times = patches // config.vision.spatial_merge_size**2 if merged else patches
+        products = 2 * math.prod(weight.shape) * times
+        behind = part == "text" or vision_trained
+        totals[part] += products * (1 + behind + (weight.name in trained))
         remat = config.text_remat if part == "text" else config.vision_remat
-        in_layers = weight.axes[0] == "layer" and "merged" not in weight.axes
-        if behind and (
-            ("vocab" in weight.axes and sft.chunks > 1) or (in_layers and remat != "none")
-        ):
-            again += 2 * count
+        in_layer = weight.axes[0] == "layer" and "merged_hidden" not in weight.axes
+        if "vocab" in weight.axes:
+            again += products * (sft.chunks > 1)
+        elif in_layer and behind and remat == "full" and not weight.name.endswith(LAST):
+            again += products
     text, vision = config.text, config.vision
-    # Causal: half of the pairs. Pictures see themselves alone; a row's are taken as four alike.
-    pairs = sft.rows * sft.length**2 / 2
-    of_text = 4 * pairs * text.num_hidden_layers * text.num_attention_heads * text.head_dim
+    # Causal: half of the pairs. Pictures see themselves alone.
+    inner = text.num_hidden_layers * text.num_attention_heads * text.head_dim
+    of_text = 4 * sft.rows * sft.length**2 / 2 * inner
     of_vision = 4 * sft.rows * sft.patches**2 / PICTURES * vision.depth * vision.hidden_size
-    attention = of_text * 3.5 + of_vision * (3.5 if vision_trained else 1)
     again += of_text * (config.text_remat == "full")
     again += of_vision * (vision_trained and config.vision_remat == "full")
+    attention = of_text * 3.5 + of_vision * (3.5 if vision_trained else 1)
     return Operations(totals["text"], totals["vision"], attention, again)
 
 
-PICTURES = 4  # a row
+def _matrices(config: Config) -> list[Weight]:
+    """What tokens are multiplied with; a table that is only looked up in is not."""
+    leaves = jax.tree.leaves(declare(config), is_leaf=lambda x: isinstance(x, Weight))
+    lookup = not config.text.tie_word_embeddings
 
+    def multiplied(weight: Weight) -> bool:
+        inner = [axis for axis in weight.axes if axis != "layer"]
+        looked_up = "position" in inner or (lookup and inner == ["vocab", "embed"])
+        return len(inner) == 2 and not looked_up
 
-def _is_head(weight: Weight, tied: bool) -> bool:
-    """Whether a table yields scores; a lookup multiplies nothing."""
-    return tied or weight.axes[-1] == "vocab"
+    return [weight for weight in leaves if multiplied(weight)]
 
 
 def _trained_names(sft: Sft) -> set[str]:
-    """Names of the weights that are trained themselves; of those adapted, nothing is added."""
-    import re
-
+    """Names of the weights that are trained themselves; factors beside others are not counted."""
     pattern = sft.trainable.whole
-    if pattern is None:
-        return set()
     leaves = jax.tree.leaves(declare(sft.config), is_leaf=lambda x: isinstance(x, Weight))
-    return {weight.name for weight in leaves if re.search(pattern, weight.name)}
+    return {w.name for w in leaves if pattern is not None and re.search(pattern, w.name)}
 
 
 def bytes_a_device(tree: Any) -> int:
-    """Of arrays or shapes that say how they lie, without padding to tiles."""
+    """Of arrays or shapes that say how they lie, in the tiles of 8 x 128 that a TPU has."""
     return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * jnp.dtype(x.dtype).itemsize
+        _tiled(x.sharding.shard_shape(x.shape)) * jnp.dtype(x.dtype).itemsize
         for x in jax.tree.leaves(tree)
     )
+
+
+def _tiled(shape: tuple[int, ...]) -> int:
+    """Numbers with their padding, the last two axes in the better order."""
+    if len(shape) < 2:
+        return math.prod(shape)
+    *outer, rows, columns = shape
+    either = (_up(rows, 8) * _up(columns, 128), _up(columns, 8) * _up(rows, 128))
+    return math.prod(outer) * min(either)
+
+
+def _up(size: int, to: int) -> int:
+    return -(-size // to) * to
 
 
 def expected(sft: Sft, mesh: Mesh) -> dict[str, float]:
     """Bytes on each device, and operations of all devices together.
 
-    "state" are weights and optimiser, "batch" what a step is given, "peak" the most that is held at
-    a time: state and batch, the layers' inputs kept for their gradients, and what the moment adds
-    at which most is needed, which is the loss or the gradient of one layer.
+    "state" are weights and optimiser, "batch" is what a step is given, "peak" the most that is held
+    at a time, or nan where layers keep more than their inputs.
     """
     state, batch = sft.abstract_state(mesh), sft.abstract_batch(mesh)
-    held = {"state": bytes_a_device(state), "batch": bytes_a_device(batch)}
+    held, given = bytes_a_device(state), bytes_a_device(batch)
     found = operations(sft)
     return {
-        **held, "weights": bytes_a_device((state.weights, state.frozen)),
-        "optimizer": bytes_a_device(state.optimizer_state),
-        "peak": held["state"] + held["batch"] + _passing(sft, mesh),
+        "state": held, "batch": given, "peak": held + given + _passing(sft, mesh),
         "model": found.model, "again": found.again,
     }  # fmt: skip
 
 
 def _passing(sft: Sft, mesh: Mesh) -> float:
-    return 0.0
+    """Bytes of what a step makes, at the moment of most.
+
+    When the loss of a part of each row is differentiated, every layer's input is kept; table and
+    output layer lie whole, or one table in both layouts, and their gradient if they are trained.
+    """
+    config = sft.config
+    if config.text_remat != "full" or config.vision_remat != "full":
+        return math.nan
+    text, vision = config.text, config.vision
+    size = jnp.dtype(config.product_dtype).itemsize
+    rows = sft.rows / math.prod(mesh.shape[axis] for axis in (*ROWS, PLACES)) / sft.accumulate
+    tokens, patches = rows * sft.length, rows * sft.patches
+    inputs = (text.num_hidden_layers + 2) * tokens * text.hidden_size * size
+    trained = _trained_names(sft)
+    if any(name.startswith("model.visual") for name in trained):
+        inputs += 2 * vision.depth * patches * vision.hidden_size * size
+    scores = tokens / sft.chunks * text.vocab_size / mesh.shape[HEADS] * 4
+    table = text.vocab_size / mesh.shape[HEADS] * text.hidden_size * size
+    of_table = any("embed_tokens" in name or "lm_head" in name for name in trained)
+    return inputs + scores + table * (3 if of_table else 2)

@@ -4,7 +4,6 @@ Weights that are trained are float32, with float32 AdamW moments; products are t
 precision of `Config.product_dtype`, frozen weights are stored in it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -95,7 +94,7 @@ class Sft:
         """`objective.supervised_loss` of a batch, as this run has it."""
         return objective.supervised_loss(weights, batch, self.config, self.chunks, self.z_loss)
 
-    def build_step(self, mesh: Mesh) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+    def build_step(self, mesh: Mesh) -> Any:
         """The jitted step of `step.build_step`."""
         return step.build_step(
             self.loss, build(self.optimizer), mesh, self.shardings(mesh),

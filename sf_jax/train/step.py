@@ -80,11 +80,11 @@ def build_step(
     *,
     accumulate: int = 1,
     assemble: Callable[[Any, Any], Any] = lambda weights, frozen: weights,
-) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
-    """A sharded step `(state, batch) -> (state, metrics)`; the old state's memory is reused.
+) -> Any:
+    """A jitted, sharded step `(state, batch) -> (state, metrics)`.
 
-    Batches arrive as `mesh.put` lays them. A step whose gradient is not finite leaves weights and
-    optimiser alone and reports `skipped` = 1.
+    The old state's memory is reused. Batches arrive as `mesh.put` lays them. A step whose gradient
+    is not finite leaves weights and optimiser alone and reports `skipped` = 1.
 
     Args:
       loss: (weights, batch) → a number and metrics. Where these have a "weight", number and metrics
