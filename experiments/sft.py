@@ -34,7 +34,7 @@ from sf_jax.model.lora import LoraConfig
 from sf_jax.model.sizes import QWEN3_VL
 from sf_jax.model.weights import initialise_on
 from sf_jax.shell import Parser, whole
-from sf_jax.train import loop
+from sf_jax.train import footprint, loop
 from sf_jax.train import mesh as meshes
 from sf_jax.train import trainable as parts
 from sf_jax.train.optimizer import OptimizerConfig
@@ -277,6 +277,7 @@ def main(argv: list[str] | None = None) -> None:
     plan = loop.Plan(
         recipe.optimizer.steps, options.save_every, options.log_every,
         evaluate_every=options.evaluate_every, label=options.recipe,
+        flops=footprint.operations(sft).model, peak_flops=footprint.peak_of(mesh),
     )  # fmt: skip
     state = loop.run(
         initial(sft, folder, mesh, recipe.scratch, options.seed), sft.build_step(mesh), batches,
@@ -286,6 +287,10 @@ def main(argv: list[str] | None = None) -> None:
         examples=lambda: batches.examples, evaluate=evaluation, logs=local,
     )  # fmt: skip
     export(sft, state, folder, local)
+    tokens, patches = batches.waste
+    print(
+        f"padding: {tokens:.2%} of the tokens, {patches:.2%} of the patches of this process's rows"
+    )
 
 
 if __name__ == "__main__":

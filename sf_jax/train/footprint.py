@@ -53,6 +53,19 @@ def chip_of(topology: str) -> Chip:
     return CHIPS[name]
 
 
+# What JAX calls the chips.
+KINDS = {
+    "TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e", "TPU v6e": "v6e",
+}  # fmt: skip
+
+
+def peak_of(mesh: Mesh) -> float:
+    """Operations a second of all devices of a mesh together, 0 where their kind is not known."""
+    kinds = [device.device_kind for device in mesh.devices.flat]
+    return sum(CHIPS[KINDS[kind]].flops if kind in KINDS else 0.0 for kind in kinds)
+
+
 def sent_share(kind: str, devices: int) -> float:
     """Bytes that each of so many devices sends in a ring, for a byte of a collective's payload.
 

@@ -101,28 +101,29 @@ def lines_so_far(path: Path) -> list[str]:
     return path.read_text().splitlines()
 
 
-def test_stopped_by_sigterm_and_gone_on_with_on_another_mesh_and_more_processes(whole) -> None:
+def test_told_to_stop_two_processes_agree_and_one_goes_on_from_what_they_saved(whole) -> None:
     reference, _ = whole
     directory = reference.parent / "stopped"
-    process = start(directory, "--pause", "0.1", "--save-every", "1000")
-    log = directory / "examples-0.jsonl"
-    while not log.exists() or len(lines_so_far(log)) < 5:
-        time.sleep(0.05)
-        assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    _, said = finish(process, code=143)
-    assert "which is saved" in said
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     both = [
         start(
-            directory, "--mesh", "fsdp=2,tensor=2", "--coordinator", address, "--processes", "2",
-            "--process", str(number), devices=2,
+            directory, "--mesh", "fsdp=2,tensor=2", "--save-every", "1000", "--pause", "0.1",
+            "--coordinator", address, "--processes", "2", "--process", str(number), devices=2,
         )
         for number in range(2)
     ]  # fmt: skip
-    finish(*both)
+    log = directory / "examples-1.jsonl"
+    while not log.exists() or len(lines_so_far(log)) < 3:
+        time.sleep(0.05)
+        assert both[0].poll() is None
+    both[1].send_signal(signal.SIGTERM)  # one of them alone
+    _, said = finish(*both, code=143)
+    assert "which is saved" in said
+    done = [lines(directory, f"examples-{number}.jsonl")[-1]["step"] for number in range(2)]
+    assert done[0] == done[1] < STEPS
+    finish(start(directory))
     assert losses(directory) == pytest.approx(losses(reference), rel=1e-5)
 
 
