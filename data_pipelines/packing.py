@@ -299,7 +299,7 @@ class PackedBatches:
         if state["row_count"] != self.row_count:
             raise ValueError(
                 f"the state is of {state['row_count']} rows a global batch, here are "
-                f"{self.row_count}"
+                f"{self.row_count}: give as many, or begin in another directory"
             )
         missing = [row for row in self.rows if str(row) not in state["streams"]]
         if missing:

@@ -1,7 +1,7 @@
 """Supervised fine-tuning, and pretraining from scratch, of whole models on packed rows.
 
     sf-jax train sft 4b-lora --model Qwen3-VL-4B-Instruct/ --data DIR --out runs/4b
-    sf-jax train sft builtin --mesh fsdp=4,tensor=2 --steps 100        small enough for a desk
+    sf-jax train sft builtin --steps 100        small enough for a desk
 
 A recipe says what is trained and how, and for which slice of TPUs it is sized (`sf-jax compile`
 shows whether it fits). A run that was stopped goes on from its newest sound checkpoint, on any mesh
@@ -11,6 +11,7 @@ and any number of processes.
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,13 +193,17 @@ def export(sft: Sft, state: TrainState, folder: Path, out: Path) -> None:
         trained, frozen = multihost_utils.process_allgather((trained, frozen), tiled=True)
     if jax.process_index():
         return
+    made = []
     if trained.adapter is not None:
+        made.append("adapter")
         peft.save(out / "adapter", trained.adapter, sft.config)
     if jax.tree.leaves(trained.weights):
+        made.append("model")
         weights = parts.join(replace(trained, adapter=None), frozen, sft.config)
         source = config_from_dict(read_json(folder / "config.json"), folder / "config.json")
         inputs = estimator.load_inputs(folder, sft.config)
         estimator.save(out / "model", source, jax.device_get(weights), *inputs)
+    print(f"the trained {' and '.join(made)} in {out}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -212,7 +217,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data", type=Path, help="directory of face records (default: some are rendered)")
     add("--held-out", type=Path, help="records to evaluate on (default: some are rendered)")
     add("--out", default="runs/sft", help="directory of the run, local or gs://")
-    add("--logs", type=Path, help="local folder for metrics (default: --out)")
+    add(
+        "--logs",
+        type=Path,
+        help="local folder for metrics and the result (default: --out, or runs/RECIPE)",
+    )
     add("--mesh", type=meshes.parse, help="as fsdp=8,tensor=2 (default: the recipe's)")
     add("--steps", type=whole(1, 10**9))
     add("--rows", type=whole(1, 10**6), help="of a global batch")
@@ -220,7 +229,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--save-every", type=whole(1, 10**9), default=100)
     add("--log-every", type=whole(1, 10**9), default=10)
     add("--evaluate-every", type=whole(0, 10**9), default=0)
-    add("--faces", type=whole(1, 10**6), default=64, help="held-out faces")
+    add("--faces", type=whole(0, 10**6), default=64, help="held-out faces; 0 evaluates nothing")
     add("--pictures", type=whole(1, 10**6), default=2000, help="to render where there is no --data")
     add("--seed", type=whole(0, 2**32 - 1), default=0)
     group = parser.add_argument_group("several processes")
@@ -249,12 +258,17 @@ def _changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
 
 
 def _rendered(directory: Path, count: int, split: str) -> Path:
-    """Records of the built-in head, made by one process where there are several."""
-    if jax.process_index() == 0:
-        synthetic.render(directory, count, split=split)
+    """Records of the built-in head."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"rendered {split}")
+        raise ValueError("several processes need --data and --held-out, which all of them can read")
+    synthetic.render(directory, count, split=split)
     return directory
+
+
+def _sides(config: Config) -> tuple[int, ...]:
+    """What tells sizes apart."""
+    text = config.text
+    return text.hidden_size, text.num_hidden_layers, text.intermediate_size, text.vocab_size
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -265,28 +279,35 @@ def main(argv: list[str] | None = None) -> None:
     if options.model is None and recipe.size != "builtin":
         raise ValueError(f"{options.recipe} needs --model: its tokenizer, and its weights")
     file = folder / "config.json"
-    sft = recipe.sft(config_from_dict(read_json(file), file))
-    mesh = meshes.make(recipe.mesh)
-    local = Path(options.logs or options.out)
+    config = config_from_dict(read_json(file), file)
+    if _sides(config) != _sides(config_of(recipe.size)):
+        raise ValueError(f"{file}: the model is not of the recipe's size, {recipe.size}")
+    sft, mesh = recipe.sft(config), meshes.make(recipe.mesh)
+    sft.check(mesh)
+    here = Path("runs", options.recipe) if "://" in options.out else Path(options.out)
+    local = options.logs or here
     data = options.data or _rendered(local / "data" / "train", options.pictures, "train")
     batches, rows = batches_of(sft, folder, data, mesh, options.seed)
-    held_out = options.held_out or _rendered(
-        local / "data" / "held-out", options.faces, "evaluation"
-    )
-    evaluation = Evaluation(sft, folder, records.first(held_out, options.faces))
+    evaluation = None
+    if options.faces:
+        held_out = options.held_out or _rendered(
+            local / "data" / "held-out", options.faces, "evaluation"
+        )
+        evaluation = Evaluation(sft, folder, records.first(held_out, options.faces))
+    result = partial(export, sft, folder=folder, out=local)
     plan = loop.Plan(
         recipe.optimizer.steps, options.save_every, options.log_every,
         evaluate_every=options.evaluate_every, label=options.recipe,
         flops=footprint.operations(sft).model, peak_flops=footprint.peak_of(mesh),
     )  # fmt: skip
-    state = loop.run(
+    loop.run(
         initial(sft, folder, mesh, recipe.scratch, options.seed), sft.build_step(mesh), batches,
         mesh, plan, options.out, rows=rows, row_count=sft.rows,
         images=lambda batch: int(batch["patches"].segments.max(1).sum()),
         tokens=lambda batch: int(np.count_nonzero(batch["rows"].segments)),
-        examples=lambda: batches.examples, evaluate=evaluation, logs=local,
+        examples=lambda: batches.examples, evaluate=evaluation, finish=result,
+        logs=local,
     )  # fmt: skip
-    export(sft, state, folder, local)
     tokens, patches = batches.waste
     print(
         f"padding: {tokens:.2%} of the tokens, {patches:.2%} of the patches of this process's rows"

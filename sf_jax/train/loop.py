@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,6 +87,7 @@ def run(
     rows: Sequence[int] | None = None,
     row_count: int | None = None,
     evaluate: Callable[[TrainState], dict[str, float]] | None = None,
+    finish: Callable[[TrainState], None] | None = None,
     logs: str | os.PathLike | None = None,
 ) -> TrainState:
     """Trains, from the newest sound checkpoint in `directory` if there is one.
@@ -99,7 +102,8 @@ def run(
       images, tokens: how many a host batch holds.
       examples: the numbers of the examples in the batch handed out last.
       rows, row_count: see `mesh.put`.
-      evaluate: state → numbers, told and logged.
+      evaluate: state → numbers, told and logged, at the end too.
+      finish: called with the trained state, before the last evaluation.
 
     Raises:
       TrainingError: more steps in a row than allowed had a gradient that is not finite.
@@ -108,12 +112,14 @@ def run(
     """
     told = Path(directory if logs is None else logs)
     first = jax.process_index() == 0
-    checkpoints = Checkpoints(f"{os.fspath(directory)}/checkpoints", plan.keep, _say)
+    say = partial(_say, first=first)
+    checkpoints = Checkpoints(f"{os.fspath(directory)}/checkpoints", plan.keep, say)
     clock = _Clock()
     restored = checkpoints.restore(state)
     if restored is not None:
         state, data_state = restored
         batches.set_state(data_state)
+        say(f"going on from step {int(state.step)}")
     number = saved = int(state.step)
     clock.resumed(number)
     lines = Lines(told / "metrics.jsonl", number) if first else None
@@ -132,8 +138,12 @@ def run(
             scalars.write(number, values)
             bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
 
+    assessed = number  # nothing is new before the first step
+
     def assess() -> None:
-        if evaluate is not None:
+        nonlocal assessed
+        if evaluate is not None and assessed < number:
+            assessed = number
             with clock.beside():
                 tell({f"evaluation/{name}": value for name, value in evaluate(state).items()})
 
@@ -165,6 +175,8 @@ def run(
                     checkpoints.wait()
                     raise Stopped(f"stopped at step {saved}, which is saved")
             watch.settle()
+            if finish is not None:
+                finish(state)
             assess()
     finally:
         bar.close()
@@ -176,8 +188,9 @@ def run(
     return state
 
 
-def _say(text: str) -> None:
-    tqdm.write(f"sf-jax: {text}")
+def _say(text: str, first: bool) -> None:
+    if first:
+        tqdm.write(f"sf-jax: {text}", file=sys.stderr)
 
 
 class _Watch:

@@ -4,6 +4,7 @@ Weights that are trained are float32, with float32 AdamW moments; products are t
 precision of `Config.product_dtype`, frozen weights are stored in it.
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from sf_jax.decode.prompt import Rows
+from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
 from sf_jax.model import lora
 from sf_jax.model.config import Config
 from sf_jax.model.vision import Patches
@@ -44,6 +46,21 @@ class Sft:
     accumulate: int = 1
     chunks: int = 1
     z_loss: float = 0.0
+
+    def check(self, mesh: Mesh) -> None:
+        """Raises ValueError where the mesh does not divide what it is to share."""
+        text, vision = self.config.text, self.config.vision
+        rows = math.prod(mesh.shape[axis] for axis in ROWS)
+        for parts, count, what in (
+            (rows * self.accumulate, self.rows, "rows of a batch"),
+            (mesh.shape[HEADS], text.num_attention_heads, "heads of the language model"),
+            (mesh.shape[HEADS], vision.num_heads, "heads of the vision tower"),
+            (mesh.shape[PLACES] * self.chunks, self.length, "tokens of a row"),
+            (mesh.shape[PLACES], self.patches, "patches of a row"),
+        ):
+            if count % parts:
+                said = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items() if size > 1)
+                raise ValueError(f"{count} {what} cannot be shared among {parts} ({said})")
 
     def shardings(self, mesh: Mesh) -> TrainState:
         """How the train state lies on a mesh."""
