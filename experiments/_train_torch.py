@@ -12,6 +12,7 @@ package.
 """
 
 import argparse
+import importlib
 import json
 import logging
 import sys
@@ -24,11 +25,32 @@ from typing import Any
 import numpy as np
 
 
+def _import_torchvision() -> None:
+    """Imports torchvision where there is one, also one built for another torch.
+
+    Such a one lacks operators that are looked for at import, and not needed here.
+    """
+    import torch
+
+    try:
+        importlib.import_module("torchvision")
+    except ImportError:
+        return
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
+        importlib.import_module("torchvision")
+
+
 class Training:
     """A model that is trained on one batch again and again."""
 
     def __init__(self, job: dict[str, Any], arrays: dict[str, np.ndarray], compiled: bool):
         import torch
+
+        _import_torchvision()  # before transformers, which looks for it
         import transformers
 
         self.torch, self.job, self.steps = torch, job, 0

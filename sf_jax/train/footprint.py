@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
+from sf_jax.model import lora
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weight, declare
 from sf_jax.train.sft import Sft
@@ -108,7 +109,7 @@ def operations(sft: Sft) -> Operations:
     config = sft.config
     tokens, patches = sft.rows * sft.length, sft.rows * sft.patches
     trained = _trained_names(sft)
-    vision_trained = any(name.startswith("model.visual") for name in trained)
+    vision_trained = _trains_vision(sft)
     totals, again = {"text": 0.0, "vision": 0.0}, 0.0
     for weight in _matrices(config):
         part = "vision" if weight.name.startswith("model.visual") else "text"
@@ -154,6 +155,13 @@ def _trained_names(sft: Sft) -> set[str]:
     pattern = sft.trainable.whole
     leaves = jax.tree.leaves(declare(sft.config), is_leaf=lambda x: isinstance(x, Weight))
     return {w.name for w in leaves if pattern is not None and re.search(pattern, w.name)}
+
+
+def _trains_vision(sft: Sft) -> bool:
+    """Whether gradients reach into the vision tower."""
+    adapter = sft.trainable.adapter
+    adapted = set() if adapter is None else set(lora.families(adapter, sft.config))
+    return any(name.startswith("model.visual") for name in _trained_names(sft) | adapted)
 
 
 def bytes_a_device(tree: Any) -> int:
@@ -207,7 +215,7 @@ def _passing(sft: Sft, mesh: Mesh) -> float:
     tokens, patches = rows * sft.length, rows * sft.patches
     inputs = (text.num_hidden_layers + 2) * tokens * text.hidden_size * size
     trained = _trained_names(sft)
-    if any(name.startswith("model.visual") for name in trained):
+    if _trains_vision(sft):
         inputs += 2 * vision.depth * patches * vision.hidden_size * size
     scores = tokens / sft.chunks * text.vocab_size / mesh.shape[HEADS] * 4
     table = text.vocab_size / mesh.shape[HEADS] * text.hidden_size * size

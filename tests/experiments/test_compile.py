@@ -92,6 +92,25 @@ def test_operations_are_those_of_the_program(remat: str) -> None:
     assert counted == pytest.approx(ours.model + ours.again, rel=0.1)
 
 
+def test_a_deeper_model_is_no_longer_a_program() -> None:
+    """Layers are scanned; on TPUs `tests/train/test_training.py` looks at the same."""
+
+    def instructions(layers: int) -> int:
+        config = tiny()
+        vision, text = config.vision, config.text
+        config = replace(
+            config, vision=replace(vision, depth=layers),
+            text=replace(text, num_hidden_layers=layers),
+        )  # fmt: skip
+        sft = Sft(config, rows=2, length=32, patches=32)
+        mesh = meshes.make(devices=jax.devices()[:1])
+        lowered = sft.build_step(mesh).lower(sft.abstract_state(mesh), sft.abstract_batch(mesh))
+        return analyse(lowered.compile().as_text() or "").instructions
+
+    few, many = instructions(3), instructions(9)
+    assert abs(many - few) < 0.02 * few
+
+
 def test_four_bytes_of_weight_take_twelve_with_their_moments() -> None:
     recipe = RECIPES["4b-full"]
     expected = footprint.expected(recipe.sft(config_of("4B")), mesh_of(data=2, fsdp=32))

@@ -118,6 +118,18 @@ def test_a_fresh_directory_has_nothing_to_restore(tmp_path: Path) -> None:
     checkpoints.close()
 
 
+def test_a_state_is_restored_in_another_precision(tmp_path: Path) -> None:
+    saved(tmp_path, (2,))
+    narrow = jax.tree.map(
+        lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x, state_of(0)
+    )
+    checkpoints = Checkpoints(tmp_path)
+    found = checkpoints.restore(narrow)
+    checkpoints.close()
+    assert found is not None and found[0].weights["a"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found[0].weights["a"].astype(np.float32), np.full((64, 32), 2.0))
+
+
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     saved(tmp_path, (1, 2, 3, 4, 5))
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit()) == list("345")
