@@ -40,6 +40,10 @@ LEARNING_RATE = 3e-4
 ADAM = {"betas": [0.9, 0.98], "eps": 1e-8}  # as `sf_jax.train.optimizer.build` has them
 SEED = 0
 OURS = ["padded", "packed"]
+# Of glibc: nothing freed goes back to the system, which would else clear it anew at every step.
+KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +178,7 @@ class Side:
       losses, seconds, others: of each mode's steps; `others` is how many cores other processes had.
     """
 
-    def __init__(self, command: list[str]):
+    def __init__(self, command: list[str], environment: dict[str, str]):
         limits = {
             "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_VERBOSITY": "error", "PYTHONPATH": str(Path(__file__).parents[1]),
@@ -182,8 +186,8 @@ class Side:
         self.command = command
         with cores_held():
             self.process = subprocess.Popen(
-                command, env=os.environ | limits, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                text=True,
+                command, env=os.environ | limits | environment, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
         self.first = self._heard()
         self.losses: dict[str, list[float]] = {mode: [] for mode in self.first["modes"]}
@@ -224,15 +228,18 @@ class Side:
         return json.loads(line)
 
 
-def measure(commands: dict[str, list[str]], steps: int, repeats: int) -> dict[str, Any]:
-    """Results by side. The first `steps` of each mode, by which it warms up, are not timed.
+def measure(
+    commands: dict[str, list[str]], steps: int, repeats: int, environment: dict[str, str]
+) -> dict[str, Any]:
+    """Results by side, of processes that have some more variables in their environment.
 
-    Afterwards modes take turns, those of one side with those of the other.
+    The first `steps` of each mode, by which it warms up, are not timed. Afterwards modes take
+    turns, those of one side with those of the other.
     """
     sides: dict[str, Side] = {}
     try:
         for name, command in commands.items():
-            side = sides[name] = Side(command)
+            side = sides[name] = Side(command, environment)
             for mode in side.losses:
                 for _ in range(steps):
                     side.step(mode)
@@ -315,6 +322,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--repeats", type=whole(1, 10**6), default=7, help="timed steps of each mode behind these")
     add("--torch-python", help="compare with transformers, run by this Python")
     add("--compile", action="store_true", help="transformers under torch.compile too")
+    add("--keep-memory", action="store_true", help="neither side gives memory back meanwhile")
     add("--side", choices=("ours",), help=argparse.SUPPRESS)
     return parser
 
@@ -330,7 +338,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.torch_python:
         script = str(Path(__file__).with_name("_train_torch.py"))
         commands["transformers"] = [options.torch_python, script, str(options.out)]
-    results = measure(commands, options.steps, options.repeats)
+    kept = KEEP_MEMORY if options.keep_memory else {}
+    results = measure(commands, options.steps, options.repeats, kept)
     size = results["sf_jax"]["size"]
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
     print("; ".join(f"{k} {v}" for side in results.values() for k, v in side["versions"].items()))

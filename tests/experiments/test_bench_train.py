@@ -75,7 +75,7 @@ def test_the_job_holds_the_padded_batch(made: bench_train.Work, tmp_path: Path) 
 def test_modes_take_turns_behind_the_first_steps() -> None:
     command = [sys.executable, "-c", FAKE]
     commands = {"sf_jax": [*command, "padded", "packed"], "transformers": [*command, "padded"]}
-    found = bench_train.measure(commands, steps=2, repeats=2)
+    found = bench_train.measure(commands, steps=2, repeats=2, environment={})
     ours, theirs = found["sf_jax"]["modes"], found["transformers"]["modes"]
     assert ours["padded"] == {"losses": [1, 2, 5, 7], "seconds": [50, 70]}
     assert ours["packed"] == {"losses": [3, 4, 6, 8], "seconds": [60, 80]}
@@ -86,7 +86,7 @@ def test_modes_take_turns_behind_the_first_steps() -> None:
 def test_a_side_that_fails_is_named() -> None:
     command = [sys.executable, "-c", "raise SystemExit(1)"]
     with pytest.raises(ValueError, match="SystemExit.* failed"):
-        bench_train.measure({"sf_jax": command}, 1, 1)
+        bench_train.measure({"sf_jax": command}, 1, 1, {})
 
 
 def test_the_table_compares_alike_with_alike() -> None:
