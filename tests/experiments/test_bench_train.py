@@ -108,6 +108,8 @@ def test_the_table_compares_alike_with_alike() -> None:
     gain, against = bench_train.verdict(results)
     assert "2.00 times as many" in gain and "1.50 times as long" in against
     assert bench_train.verdict({"sf_jax": results["sf_jax"]}) == [gain]
+    results["transformers"]["others"] = 0.5
+    assert "measure again" in bench_train.verdict(results)[-1]
 
 
 @pytest.mark.parametrize("wrong", [["--rows", "0"], ["--steps", "0"], ["--repeats", "x"]])
