@@ -47,7 +47,7 @@ def main() -> None:
     recipe = RECIPES[name]
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     mesh = meshes.make(meshes.parse(axes), devices)
-    sft = replace(recipe, rows=int(rows) * len(devices)).sft(config_of(recipe.size))
+    sft = replace(recipe, rows=int(rows) * len(devices)).sft(config_of(recipe.size), mesh)
     found: dict[str, Any] = {"chips": len(devices), "expected": footprint.expected(sft, mesh)}
     start = time.monotonic()
     lowered = sft.build_step(mesh).lower(sft.abstract_state(mesh), sft.abstract_batch(mesh))

@@ -9,6 +9,7 @@ and any number of processes.
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +31,7 @@ from sf_jax.convert.hf_config import config_from_dict
 from sf_jax.convert.tensor_files import read_json
 from sf_jax.decode.tokenizer import JsonTokenizer
 from sf_jax.face import metrics
+from sf_jax.kernels.sharded import ROWS
 from sf_jax.model.config import Config
 from sf_jax.model.lora import LoraConfig
 from sf_jax.model.sizes import QWEN3_VL
@@ -54,6 +56,8 @@ class Recipe:
       size: of the model: a key of `model.sizes.QWEN3_VL`, or "builtin".
       topology: the slice of TPUs that it is sized for; mesh: how these chips are shared out.
       rows: of a global batch; length: tokens a row; patches: picture patches a row.
+      accumulate: parts of a batch taken one after another; 0: as many as leave a device two rows.
+      unrolled: see `Config`.
       scratch: starts from fresh weights.
     """
 
@@ -70,17 +74,22 @@ class Recipe:
     z_loss: float = 0.0
     remat: str = "full"
     product_dtype: str = "bfloat16"
+    unrolled: bool = False
     scratch: bool = False
 
-    def sft(self, config: Config) -> Sft:
-        """The run of this recipe, for a model of this configuration."""
+    def sft(self, config: Config, mesh: Mesh) -> Sft:
+        """The run of this recipe on a mesh, for a model of this configuration."""
         config = replace(
             config, product_dtype=self.product_dtype, vision_remat=self.remat,
-            text_remat=self.remat,
+            text_remat=self.remat, unrolled=self.unrolled,
         )  # fmt: skip
+        accumulate = self.accumulate
+        if not accumulate:
+            each = self.rows // math.prod(mesh.shape[axis] for axis in ROWS)
+            accumulate = next(n for n in range(max(each // 2, 1), 0, -1) if each % n == 0)
         return Sft(
             config, self.rows, self.length, self.patches, self.trainable, self.optimizer,
-            self.accumulate, self.chunks, self.z_loss,
+            accumulate, self.chunks, self.z_loss,
         )  # fmt: skip
 
 
@@ -88,7 +97,8 @@ ADAPTERS = OptimizerConfig(1e-4, 2000, 100, kind="adamw")
 SCRATCH = OptimizerConfig(3e-4, 100_000, 2000, weight_decay=0.1, kind="adamw")
 DESK = OptimizerConfig(3e-4, 200, 10, kind="adamw")
 SMALL: dict[str, Any] = {
-    "length": 1136, "patches": 216, "chunks": 1, "remat": "none", "product_dtype": "float32",
+    "length": 1136, "patches": 216, "accumulate": 0, "chunks": 1, "remat": "none",
+    "product_dtype": "float32", "unrolled": True,
 }  # fmt: skip
 RECIPES = {
     "2b-lora": Recipe("2B", "v5e:4x4", {"fsdp": 16}, 16, LORA, ADAPTERS),
@@ -282,7 +292,8 @@ def main(argv: list[str] | None = None) -> None:
     config = config_from_dict(read_json(file), file)
     if _sides(config) != _sides(config_of(recipe.size)):
         raise ValueError(f"{file}: the model is not of the recipe's size, {recipe.size}")
-    sft, mesh = recipe.sft(config), meshes.make(recipe.mesh)
+    mesh = meshes.make(recipe.mesh)
+    sft = recipe.sft(config, mesh)
     sft.check(mesh)
     here = Path("runs", options.recipe) if "://" in options.out else Path(options.out)
     local = options.logs or here

@@ -3,9 +3,10 @@
 Scores are made for a few heads and queries at a time, so that they stay in the cache: a large
 temporary is moreover fresh memory from the operating system at every call, and faulting it in takes
 longer than the arithmetic. Where causality alone decides, queries are multiplied only with the keys
-up to the end of their block. Every product is a plain batched matrix product over contiguous memory
-that contracts the last axis of its left side: contracting the other one is two to three times
-slower.
+up to the end of their block; where segments decide too, only with a window of keys around those of
+their own segments, the narrowest of a few widths that holds them. Every product is a plain batched
+matrix product over contiguous memory that contracts the last axis of its left side: contracting the
+other one is two to three times slower.
 The backward pass makes the probabilities again from the log-sum-exp (Dao et al. 2022,
 arXiv:2205.14135). Operands in low precision are multiplied as they are.
 
@@ -28,6 +29,7 @@ SCORES = 1 << 19  # made at a time: 2 MiB in float32, which a core's second-leve
 ROWS = 128  # of scores of a kv head at least: a product of fewer is dominated by reading the keys
 QUERIES = 256  # in a piece of a causal pass: fewer would save more keys, and multiply less well
 BLOCKS = 4  # of a causal pass, at most, and a remainder: each is compiled apart
+WINDOWS = (128, 192, 256, 384, 512, 1024, 2048, 4096)  # keys in a window
 UNSEEN = -1e30  # the score of a key that is not seen: of -inf alone no softmax is made
 
 
@@ -38,6 +40,8 @@ class Block(NamedTuple):
     piece: int  # queries in a piece
     pieces: int
     stop: int  # the first key that none of them sees
+    first: int  # pieces before this block
+    widths: tuple[int, ...]  # of the windows of keys that a piece may take; the last one is `stop`
 
 
 def forward(
@@ -51,14 +55,20 @@ def forward(
     blocks = _blocks(q_BTNH, k_BSKH, visible)
     operand = _operand(q_BTNH)
 
-    def step(seen: Visible, q_BTNH: Array, k_BSKH: Array, v_BSKH: Array) -> list[Array]:
+    def step(seen: _Seen, q_BTNH: Array, k_BSKH: Array, v_BSKH: Array) -> list[Array]:
         q_ZGTH = _of_queries(q_BTNH.astype(operand), k_BSKH)
         k_ZSH, v_ZSH = _of_keys(k_BSKH.astype(operand)), _of_keys(v_BSKH.astype(operand))
 
         def of_piece(block: Block, index: Array) -> tuple[Array, Array]:
             start = block.start + index * block.piece
-            q, part = _sliced(q_ZGTH, start, block.piece, 2), _part(seen, start, block)
-            return _attend(q, k_ZSH[:, : block.stop], v_ZSH[:, : block.stop], part, scale)
+            q = _sliced(q_ZGTH, start, block.piece, 2)
+
+            def of_window(low: Any, width: int) -> tuple[Array, Array]:
+                k, v = (_sliced(x, low, width, 1) for x in (k_ZSH, v_ZSH))
+                part = _part(seen.visible, start, block.piece, low, width)
+                return _attend(q, k, v, part, scale)
+
+            return _on_window(of_window, seen, block, index)
 
         found = [
             jax.lax.map(partial(of_piece, block), jnp.arange(block.pieces)) for block in blocks
@@ -66,7 +76,8 @@ def forward(
         return [_apart(_joined(x), q_BTNH) for x in zip(*found, strict=True)]
 
     results = [(q_BTNH.shape, q_BTNH.dtype), (q_BTNH.shape[:3], wide(q_BTNH.dtype))]
-    out, lse = _in_steps(step, visible, (q_BTNH, k_BSKH, v_BSKH), results, blocks)
+    seen = _Seen(visible, _near(visible, blocks))
+    out, lse = _in_steps(step, seen, (q_BTNH, k_BSKH, v_BSKH), results, blocks)
     return out, lse
 
 
@@ -83,11 +94,12 @@ def backward(
     lse_B1NT, delta_B1NT = (jnp.swapaxes(x, 1, 2)[:, None] for x in (lse, delta))
     arrays = q, k, v, d_out, lse_B1NT, delta_B1NT
 
-    def step(seen: Visible, *arrays: Array) -> list[Array]:
+    def step(seen: _Seen, *arrays: Array) -> list[Array]:
         return _pull(blocks, seen, arrays, scale)
 
     results = [(x.shape, x.dtype) for x in (q, k, v)]
-    d_q, d_k, d_v = _in_steps(step, visible, arrays, results, blocks)
+    seen = _Seen(visible, _near(visible, blocks))
+    d_q, d_k, d_v = _in_steps(step, seen, arrays, results, blocks)
     return d_q, d_k, d_v
 
 
@@ -112,7 +124,7 @@ def _attend(
 
 
 def _pull(
-    blocks: list[Block], visible: Visible, arrays: tuple[Array, ...], scale: float
+    blocks: list[Block], seen: "_Seen", arrays: tuple[Array, ...], scale: float
 ) -> list[Array]:
     """Gradients of a few heads' queries, keys and values."""
     q, k, v, d_out, lse, delta = arrays
@@ -124,11 +136,21 @@ def _pull(
     k_ZHS = jax.lax.optimization_barrier(jnp.moveaxis(k_ZSH, 2, 1))
 
     def of_piece(block: Block, sums: Any, index: Array) -> tuple[Any, Array]:
-        start, stop = block.start + index * block.piece, block.stop
+        start = block.start + index * block.piece
         few = [_sliced(x, start, block.piece, 2) for x in of_queries]
-        of_keys = k_ZSH[:, :stop], k_ZHS[..., :stop], v_ZSH[:, :stop]
-        d_q, *found = _pull_piece(few, of_keys, _part(visible, start, block), scale)
-        return [x.at[:, :stop].add(d) for x, d in zip(sums, found, strict=True)], d_q
+
+        def of_window(low: Any, width: int) -> tuple[Any, Array]:
+            of_keys = [_sliced(x, low, width, i) for x, i in ((k_ZSH, 1), (k_ZHS, 2), (v_ZSH, 1))]
+            part = _part(seen.visible, start, block.piece, low, width)
+            d_q, *found = _pull_piece(few, of_keys, part, scale)
+            put = jax.lax.dynamic_update_slice_in_dim
+            grown = [
+                put(x, _sliced(x, low, width, 1) + d, low, 1)
+                for x, d in zip(sums, found, strict=True)
+            ]
+            return grown, d_q
+
+        return _on_window(of_window, seen, block, index)
 
     d_kv = [jnp.zeros(k_ZSH.shape, wide(k_ZSH.dtype))] * 2
     d_qs = []
@@ -139,7 +161,7 @@ def _pull(
 
 
 def _pull_piece(
-    of_queries: list[Array], of_keys: tuple[Array, ...], visible: Visible, scale: float
+    of_queries: list[Array], of_keys: list[Array], visible: Visible, scale: float
 ) -> tuple[Array, Array, Array]:
     """Gradients, from scores with the keys before the queries.
 
@@ -215,34 +237,89 @@ def _blocks(q_BTNH: Array, k_BSKH: Array, visible: Visible) -> list[Block]:
     length, size = q_BTNH.shape[1], k_BSKH.shape[1]
     groups = q_BTNH.shape[2] // k_BSKH.shape[2]
     cut = visible.causal and visible.q_offset is None
+    windowed = (
+        visible.q_segments is not None and visible.kv_length is None
+        and visible.q_offset is None and visible.mask is None and size > WINDOWS[0]
+    )  # fmt: skip
     piece = max(SCORES // max(size, 1), ROWS) // groups
-    if cut:
+    if cut or windowed:
         piece = min(piece, max(QUERIES // groups, 1))
     piece = -(-length // -(-length // max(piece, 1)))  # as even as they can be
     whole = length // piece
-    each = -(-whole // BLOCKS) if cut else whole
-    found = [(at * piece, piece, min(each, whole - at)) for at in range(0, whole, each)]
+    each = -(-whole // BLOCKS) if cut and not windowed else whole
+    found = [(at * piece, piece, min(each, whole - at), at) for at in range(0, whole, each)]
     if length % piece:
-        found.append((whole * piece, length % piece, 1))
-    return [Block(*x, min(x[0] + x[1] * x[2], size) if cut else size) for x in found]
+        found.append((whole * piece, length % piece, 1, whole))
+    blocks = []
+    for start, piece, pieces, first in found:
+        stop = min(start + piece * pieces, size) if cut else size
+        widths = tuple(n for n in WINDOWS if windowed and n < stop)
+        blocks.append(Block(start, piece, pieces, stop, first, (*widths, stop)))
+    return blocks
 
 
-def _part(visible: Visible, start: Any, block: Block) -> Visible:
-    """What a piece of the block, from query `start` on, sees of the block's keys."""
+class _Seen(NamedTuple):
+    """What queries may see, and in what range: keys [B, pieces, 2], the first and the end."""
+
+    visible: Visible
+    near: Any
+
+
+def _near(visible: Visible, blocks: list[Block]) -> Array | None:
+    """Where the keys lie that the pieces of queries may see, or None where it does not matter.
+
+    All keys count whose segment is not below the least nor above the highest of a piece.
+    """
+    if all(len(block.widths) == 1 for block in blocks):
+        return None
+    assert visible.q_segments is not None and visible.kv_segments is not None
+    kv = visible.kv_segments[:, None]
+    size = kv.shape[-1]
+    keys, found = jnp.arange(size), []
+    for start, piece, pieces, *_ in blocks:
+        q = visible.q_segments[:, start : start + piece * pieces].reshape(len(kv), pieces, piece)
+        least = jnp.where(q == 0, jnp.iinfo(q.dtype).max, q).min(-1, keepdims=True)
+        near = (kv != 0) & (kv >= least) & (kv <= q.max(-1, keepdims=True))
+        if visible.causal:
+            near &= keys < start + piece * (1 + jnp.arange(pieces))[:, None]
+        found.append(
+            jnp.stack(
+                [jnp.where(near, keys, size).min(-1), jnp.where(near, keys + 1, 0).max(-1)], -1
+            )
+        )
+    return jnp.concatenate(found, 1)
+
+
+def _on_window(take: Callable, seen: _Seen, block: Block, index: Array) -> Any:
+    """`take` of the narrowest window, its first key and its width, that holds what a piece sees."""
+    if len(block.widths) == 1:
+        return take(0, block.stop)
+    near = seen.near[:, block.first + index]
+    low, high = near[:, 0].min(), near[:, 1].max()
+
+    def branch(width: int) -> Callable:
+        return lambda: take(jnp.minimum(low, block.stop - width), width)
+
+    narrower = jnp.array(block.widths[:-1])
+    return jax.lax.switch((high - low > narrower).sum(), [*map(branch, block.widths)])
+
+
+def _part(visible: Visible, start: Any, piece: int, low: Any, width: int) -> Visible:
+    """What a piece of queries, from `start` on, sees of a window of keys, from `low` on."""
     offset = jnp.zeros(1, jnp.int32) if visible.q_offset is None else visible.q_offset
     q, kv, mask = visible.q_segments, visible.kv_segments, visible.mask
     return dataclasses.replace(
         visible,
-        q_segments=None if q is None else _sliced(q, start, block.piece, 1),
-        kv_segments=None if kv is None else kv[:, : block.stop],
-        q_offset=offset + start if visible.causal else None,
-        mask=None if mask is None else _sliced(mask, start, block.piece, 1)[..., : block.stop],
+        q_segments=None if q is None else _sliced(q, start, piece, 1),
+        kv_segments=None if kv is None else _sliced(kv, low, width, 1),
+        q_offset=offset + start - low if visible.causal else None,
+        mask=None if mask is None else _sliced(mask, start, piece, 1)[..., :width],
     )
 
 
 def _in_steps(
     step: Callable,
-    visible: Visible,
+    seen: _Seen,
     arrays: tuple[Array, ...],
     results: list[tuple[tuple[int, ...], Any]],
     blocks: list[Block],
@@ -262,14 +339,14 @@ def _in_steps(
         return row, 0, head * (x.shape[2] * part // kv_heads), *(0,) * (x.ndim - 3)
 
     def of_heads(found: list[Array], index: Array) -> tuple[list[Array], None]:
-        seen = jax.tree.map(lambda x: _sliced(x, at(arrays[0], index)[0], rows, 0), visible)
+        shown = jax.tree.map(lambda x: _sliced(x, at(arrays[0], index)[0], rows, 0), seen)
         given = [
             jax.lax.dynamic_slice(
                 x, at(x, index), (rows, x.shape[1], x.shape[2] * part // kv_heads, *x.shape[3:])
             )
             for x in arrays
         ]
-        made = zip(found, step(seen, *given), strict=True)
+        made = zip(found, step(shown, *given), strict=True)
         put = jax.lax.dynamic_update_slice
         return [put(x, new.astype(x.dtype), at(x, index)) for x, new in made], None
 

@@ -100,4 +100,5 @@ class Config:
     product_dtype: str = "float32"  # of both operands of matrix products; sums stay float32
     vision_remat: str = "none"  # what of a layer is computed anew for its gradient: a key of
     text_remat: str = "none"  # `remat.POLICIES`
+    unrolled: bool = False  # each layer written out, not one in a loop: for few layers on a CPU
     source: Source | None = field(default=None, compare=False, repr=False)

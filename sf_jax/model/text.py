@@ -131,6 +131,7 @@ class _Context:
     config: TextConfig = struct.field(pytree_node=False)
     dtype: str = struct.field(pytree_node=False)
     remat: str = struct.field(pytree_node=False)
+    unrolled: bool = struct.field(pytree_node=False)
 
 
 def _scan_layers(x, layers, cache, deepstack, context):  # type: ignore[no-untyped-def]
@@ -150,7 +151,8 @@ def _scan_layers(x, layers, cache, deepstack, context):  # type: ignore[no-untyp
         return x, kv
 
     numbers = jnp.arange(context.config.num_hidden_layers)
-    return jax.lax.scan(rematerialised(step, context.remat), x, (layers, kv, numbers))
+    step = rematerialised(step, context.remat)
+    return jax.lax.scan(step, x, (layers, kv, numbers), unroll=context.unrolled)
 
 
 def _loop_layers(x, layers, cache, deepstack, context):  # type: ignore[no-untyped-def]
@@ -179,6 +181,7 @@ def forward(
     mask: Bool[Array, "B T S"] | None = None,
     dtype: str = "float32",
     remat: str = "none",
+    unrolled: bool = False,
 ) -> tuple[Float[Array, "B T D"], Cache | None]:
     """One pass over a chunk of T tokens; returns final normalised states and the grown cache.
 
@@ -189,6 +192,7 @@ def forward(
       mask: further tokens, of cache and chunk, that a token may not see, where False.
       deepstack: features added to the output of the first layers, zero away from picture tokens.
       remat: what stacked layers keep for their gradients; see `model.remat`.
+      unrolled: writes stacked layers out one by one.
     """
     if deepstack is None:
         deepstack = jnp.zeros((0, *embeddings.shape), embeddings.dtype)
@@ -200,7 +204,7 @@ def forward(
         kv_segments = put(cache.segments, segments, length)
     context = _Context(
         _rope(positions, config), length, segments, kv_segments, mask, config=config, dtype=dtype,
-        remat=remat,
+        remat=remat, unrolled=unrolled,
     )  # fmt: skip
     run = _loop_layers if isinstance(weights.layers, tuple) else _scan_layers
     with jax.named_scope("text"):

@@ -182,10 +182,12 @@ def hidden_states(
     config: VisionConfig,
     dtype: str = "float32",
     remat: str = "none",
+    unrolled: bool = False,
 ) -> Float[Array, "L B P D"] | list[Float[Array, "B P D"]]:
     """The output of every block: stacked, or a list beside blocks in a tuple.
 
-    `remat` is what stacked blocks keep for their gradients; see `model.remat`.
+    `remat` is what stacked blocks keep for their gradients, see `model.remat`; `unrolled` writes
+    them out one by one.
     """
     with jax.named_scope("vision"):
         rope = _rope(patches, config.head_dim)
@@ -200,7 +202,7 @@ def hidden_states(
         x = embed_patches(weights, patches, config, dtype)
         if isinstance(weights.blocks, tuple):
             return list(accumulate(weights.blocks, step, initial=x))[1:]
-        return jax.lax.scan(rematerialised(scanned, remat), x, weights.blocks)[1]
+        return jax.lax.scan(rematerialised(scanned, remat), x, weights.blocks, unroll=unrolled)[1]
 
 
 def tokens(
@@ -230,12 +232,14 @@ def forward(
     config: VisionConfig,
     dtype: str = "float32",
     remat: str = "none",
+    unrolled: bool = False,
 ) -> tuple[Float[Array, "B M D"], Float[Array, "levels B M D"]]:
     """Features for the text model and, for each DeepStack level, features for one text layer.
 
     M is P divided by spatial_merge_size²; D is `out_hidden_size`.
     """
-    return tokens(weights, hidden_states(weights, patches, config, dtype, remat), config, dtype)
+    states = hidden_states(weights, patches, config, dtype, remat, unrolled)
+    return tokens(weights, states, config, dtype)
 
 
 def merged_segments(segments: Int[Array, "B P"], config: VisionConfig) -> Int[Array, "B M"]:

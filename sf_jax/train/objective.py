@@ -57,7 +57,7 @@ def states(
     return text.forward(
         weights.text, embeddings, rows.positions, config.text,
         segments=rows.segments, deepstack=levels, dtype=config.product_dtype,
-        remat=config.text_remat,
+        remat=config.text_remat, unrolled=config.unrolled,
     )[0]  # fmt: skip
 
 
@@ -123,8 +123,9 @@ def supervised_loss(
     """
     weights = shared_tables(in_product_dtype(weights, config.product_dtype))
     features, deepstack = vision.forward(
-        weights.vision, batch["patches"], config.vision, config.product_dtype, config.vision_remat
-    )
+        weights.vision, batch["patches"], config.vision, config.product_dtype,
+        config.vision_remat, config.unrolled,
+    )  # fmt: skip
     rows = batch["rows"]
     seen = states(weights, rows, features, deepstack, config)
     losses, log_sums = next_token_losses(
@@ -216,7 +217,9 @@ def joint_loss(
       answer_length: tokens of the numbers; words lie at least that far from a row's end.
     """
     dtype, tower, model = config.product_dtype, weights.model.vision, weights.model
-    hidden = vision.hidden_states(tower, batch["patches"], config.vision, dtype)
+    hidden = vision.hidden_states(
+        tower, batch["patches"], config.vision, dtype, unrolled=config.unrolled
+    )
     tokens = vision.tokens(tower, hidden, config.vision, dtype)
     rows, slots = batch["rows"], batch["slots"]
     seen = states(model, rows, *tokens, config)

@@ -113,7 +113,8 @@ def test_a_deeper_model_is_no_longer_a_program() -> None:
 
 def test_four_bytes_of_weight_take_twelve_with_their_moments() -> None:
     recipe = RECIPES["4b-full"]
-    expected = footprint.expected(recipe.sft(config_of("4B")), mesh_of(data=2, fsdp=32))
+    mesh = mesh_of(data=2, fsdp=32)
+    expected = footprint.expected(recipe.sft(config_of("4B"), mesh), mesh)
     assert expected["state"] == pytest.approx(
         12 * 4_437_815_808 / 32, rel=0.03
     )  # positions lie whole

@@ -79,7 +79,8 @@ def calls(draw: st.DrawFn) -> tuple[cases.Tensors, str, dict[str, Any]]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that inputs of a few dozen queries and keys meet every kind of edge."""
-    for name, number in (("SCORES", 256), ("ROWS", 4), ("QUERIES", 8), ("BLOCKS", 2)):
+    small = {"SCORES": 256, "ROWS": 4, "QUERIES": 8, "BLOCKS": 2, "WINDOWS": (3, 8, 16)}
+    for name, number in small.items():
         monkeypatch.setattr(cpu, name, number)
 
 
@@ -94,12 +95,20 @@ def test_values_and_gradients_do_not_depend_on_the_blocks(small_blocks: None, ca
     check(given, dtype, **how)
 
 
+SEGMENTS = jnp.asarray([
+    np.repeat(np.arange(1, 8), 100), np.repeat([1, 2, 0], [90, 550, 60]),
+    np.repeat([3, 1, 0, 7], [10, 390, 100, 200]),
+])  # fmt: skip
+PICTURES = {"causal": False, "q_segments": SEGMENTS, "kv_segments": SEGMENTS}
+PACKED = {**PICTURES, "causal": True}
 WHOLE: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
     "two blocks, two steps": ({"batch": 3, "length": 300, "heads": 4, "kv_heads": 2}, {}),
     "more pieces than blocks": ({"length": 1300, "heads": 1, "width": 16}, {}),
     "fewer keys than queries": ({"length": 700, "size": 300, "heads": 2, "width": 16}, {}),
     "more keys than queries": ({"length": 300, "size": 700, "heads": 2, "width": 16}, {}),
     "pieces that see all keys": ({"length": 800, "heads": 2, "width": 16}, {"causal": False}),
+    "packed rows": ({"batch": 3, "length": 700, "heads": 4, "kv_heads": 2, "width": 16}, PACKED),
+    "packed pictures": ({"batch": 3, "length": 700, "heads": 2, "width": 16}, PICTURES),
     "one query": ({"batch": 2, "length": 1, "size": 300}, {"q_offset": jnp.array([299, 9])}),
 }
 
@@ -121,13 +130,27 @@ def test_blocks_hold_each_query_once_and_all_its_keys(shape: tuple, causal: bool
     blocks = cpu._blocks(q, k, Visible(causal))
     assert len(blocks) <= cpu.BLOCKS + 1
     at = 0
-    for start, piece, pieces, stop in blocks:
+    for start, piece, pieces, stop, *_ in blocks:
         assert start == at
         at = start + piece * pieces
         assert stop == (min(at, size) if causal else size)
         rows = max(cpu.SCORES, (cpu.ROWS + groups) * size) / size
         assert piece * groups <= rows
     assert at == length
+
+
+@pytest.mark.parametrize("how", [PACKED, PICTURES], ids=["causal", "bidirectional"])
+def test_keys_far_from_a_segment_are_not_met(how: dict[str, Any]) -> None:
+    """What is not a number would come through a product with it, however little it weighs."""
+    given = cases.inputs(batch=1, length=700, heads=2, width=16)
+    how = {name: x[:1] if name != "causal" else x for name, x in how.items()}
+    wanted = cases.run(given, "float32", attend, **how)
+    poisoned = {name: x.copy() for name, x in given.items()}
+    for name in ("q", "k", "v"):
+        poisoned[name][:, :100] = np.nan
+    found = cases.run(poisoned, "float32", attend, **how)
+    for name, x in wanted.items():
+        np.testing.assert_array_equal(found[name][:, 500:], x[:, 500:])
 
 
 @pytest.mark.parametrize("shape", [(4, 512, 8), (1, 2048, 8), (64, 230, 4), (1, 4096, 2)])
