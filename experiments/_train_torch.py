@@ -7,7 +7,8 @@ optimiser's settings, and padded rows of examples with their pictures. Prints a 
 tells its modes; then, for each line it reads, takes a step in the mode of that name and prints the
 loss, the seconds, and those of all threads together.
 
-Modes: `padded`, and `compiled`, the model under torch.compile. Imports neither jax nor this
+Modes: `padded`, the whole batch at once; `in parts`, gradients summed over as many parts of it as
+our side takes; `compiled`, at once, the model under torch.compile. Imports neither jax nor this
 package.
 """
 
@@ -47,7 +48,7 @@ def _import_torchvision() -> None:
 class Training:
     """A model that is trained on one batch again and again."""
 
-    def __init__(self, job: dict[str, Any], arrays: dict[str, np.ndarray], compiled: bool):
+    def __init__(self, job: dict[str, Any], arrays: dict[str, np.ndarray], mode: str):
         import torch
 
         _import_torchvision()  # before transformers, which looks for it
@@ -59,7 +60,7 @@ class Training:
         self.model = kind.from_pretrained(
             job["checkpoint"], dtype=torch.float32, attn_implementation="sdpa"
         ).train()
-        self.call = torch.compile(self.model) if compiled else self.model
+        self.call = torch.compile(self.model) if mode == "compiled" else self.model
         parameters = list(self.model.parameters())
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": job["weight_decay"]},
@@ -69,12 +70,22 @@ class Training:
             groups, lr=job["rates"][0], betas=tuple(job["betas"]), eps=job["eps"], fused=True
         )
         given = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        self.targets = given.pop("targets").long()[:, 1:].flatten()
-        self.weights = given.pop("loss_weights")[:, 1:].flatten()
+        self.weights = given.pop("loss_weights")[:, 1:]
+        self.whole = self.weights.sum()
+        self.targets = given.pop("targets").long()[:, 1:]
         for name in ("input_ids", "attention_mask", "image_grid_thw"):
             given[name] = given[name].long()
         image = given["input_ids"] == self.model.config.image_token_id
-        self.given = given | {"mm_token_type_ids": image.int()}
+        given["mm_token_type_ids"] = image.int()
+        patches = given["image_grid_thw"].prod(1).tolist()
+        each = len(patches) // (job["parts"] if mode == "in parts" else 1)
+        starts = range(0, len(patches), each)
+        pixels = given.pop("pixel_values").split([sum(patches[i : i + each]) for i in starts])
+        self.parts = [
+            (slice(i, i + each), {name: x[i : i + each] for name, x in given.items()}
+             | {"pixel_values": part})
+            for i, part in zip(starts, pixels, strict=True)
+        ]  # fmt: skip
 
     def __call__(self) -> float:
         """Takes a step; the loss before it."""
@@ -82,16 +93,19 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.job["rates"][self.steps]
         self.optimizer.zero_grad(set_to_none=True)
-        logits = self.call(**self.given, use_cache=False).logits[:, :-1]
-        losses = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), self.targets, reduction="none"
-        )
-        loss = (losses * self.weights).sum() / self.weights.sum()
-        loss.backward()
+        total = 0.0
+        for rows, given in self.parts:
+            logits = self.call(**given, use_cache=False).logits[:, :-1]
+            losses = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), self.targets[rows].flatten(), reduction="none"
+            )
+            loss = (losses * self.weights[rows].flatten()).sum() / self.whole
+            loss.backward()
+            total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.job["clip"])
         self.optimizer.step()
         self.steps += 1
-        return float(loss.detach())
+        return total
 
 
 def main() -> None:
@@ -104,7 +118,7 @@ def main() -> None:
         warnings.simplefilter("ignore")
     with np.load(folder / "job.npz") as found:
         arrays = dict(found)
-    modes = {mode: Training(job, arrays, mode == "compiled") for mode in job["modes"]}
+    modes = {mode: Training(job, arrays, mode) for mode in job["modes"]}
     versions = {name: metadata.version(name) for name in ("torch", "transformers")}
     print(json.dumps({"modes": job["modes"], "versions": versions}), flush=True)
     for line in sys.stdin:

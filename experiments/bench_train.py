@@ -6,7 +6,10 @@ cores.
 
     padded      an example a row, all padded to the longest: what transformers trains on
     packed      the same examples in rows of the recipe's length, several a row
+    in parts    padded, gradients of transformers summed over as many parts as ours
     compiled    padded, the model under torch.compile
+
+The recipe has our side take a batch in parts, one after another.
 
 Steps of all modes take turns; tokens are those of examples, without padding. The losses of the
 first steps, side by side, show that all modes take the same steps. Other work on the two cores
@@ -19,6 +22,7 @@ many cores others had is printed, and a mode whose median is far from its least 
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -91,10 +95,14 @@ def prepared(data: Path, rows: int, seed: int = SEED) -> Work:
     sizes = [example_size(one, vision, run.length, run.patches) for one in examples]
     length, patches = np.max(sizes, 0).tolist()
     padded = assemble([[one] for one in examples], run.config, length, patches)
+    alone = replace(
+        run, rows=len(examples), length=length, patches=patches,
+        accumulate=math.gcd(len(examples), run.accumulate),
+    )  # fmt: skip
     side = vision.patch_size
     shapes = [np.shape(picture) for one in examples for picture in one.pictures]
     return Work(
-        {"padded": replace(run, rows=len(examples), length=length, patches=patches), "packed": run},
+        {"padded": alone, "packed": run},
         {"padded": padded, "packed": packed},
         np.array([[1, height // side, width // side] for height, width, _ in shapes]),
     )
@@ -117,6 +125,7 @@ def write_job(folder: Path, made: Work, steps: int, modes: list[str]) -> None:
         "checkpoint": str(estimator.BUILTIN.resolve()), "threads": THREADS, "modes": modes,
         "rates": [float(schedule(step)) for step in range(steps)],
         "weight_decay": run.optimizer.weight_decay, "clip": run.optimizer.clip,
+        "parts": run.accumulate,
     }  # fmt: skip
     (folder / "job.json").write_text(json.dumps(job))
 
@@ -165,7 +174,7 @@ def ours(options: argparse.Namespace) -> None:
         if options.data is None:
             synthetic.render(data, options.pictures)
         made = prepared(data, options.rows)
-    theirs = ["padded", "compiled"] if options.compile else ["padded"]
+    theirs = ["padded", "in parts", *(["compiled"] if options.compile else [])]
     write_job(options.out, made, options.steps + options.repeats, theirs)
     modes = {mode: Training(made.runs[mode], made.batches[mode]) for mode in OURS}
     answer(dict(modes), {"modes": OURS, "versions": versions(), "size": made.size})
