@@ -40,6 +40,7 @@ from sf_jax.shell import Parser, whole
 from sf_jax.train import footprint, loop
 from sf_jax.train import mesh as meshes
 from sf_jax.train import trainable as parts
+from sf_jax.train.objective import in_product_dtype
 from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.sft import Sft
 from sf_jax.train.step import TrainState
@@ -170,38 +171,53 @@ def initial(sft: Sft, folder: Path, mesh: Mesh, scratch: bool, seed: int) -> Tra
 
 
 class Evaluation:
-    """Reads held-out faces by constrained decoding, words first."""
+    """Reads held-out faces by constrained decoding, words first.
 
-    def __init__(self, sft: Sft, folder: Path, held_out: list[dict], batch: int = 16):
-        self.sft, self.batch = sft, batch
+    The weights stay as they lie, in the precision of products; rows are shared as in training.
+    """
+
+    def __init__(self, sft: Sft, folder: Path, held_out: list[dict], mesh: Mesh, batch: int = 16):
+        shared = math.prod(mesh.shape[axis] for axis in ROWS)
+        self.sft, self.mesh, self.batch = sft, mesh, -(-batch // shared) * shared
         self.inputs = estimator.load_inputs(folder, sft.config)
-        self.images = [record["image"] for record in held_out]
+        self.images = [np.asarray(record["image"]) for record in held_out]
         self.labels = np.stack([record["coefficients"] for record in held_out])
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         """Mean absolute error and correlation of slot means over the 52 blendshapes."""
-        joined = parts.join(state.weights, state.frozen, self.sft.config)
-        if jax.process_count() > 1:
-            joined = multihost_utils.process_allgather(joined, tiled=True)
-        elif jax.default_backend() == "cpu":
-            joined = jax.device_get(joined)
-        config = replace(self.sft.config, product_dtype="float32")
-        model = estimator.Model(config, jax.tree.map(jnp.asarray, joined), *self.inputs)
+        config = self.sft.config
+        joined = parts.join(state.weights, state.frozen, config)
+        joined = jax.jit(partial(in_product_dtype, dtype=config.product_dtype))(joined)
         means = []
-        for start in range(0, len(self.images), self.batch):
-            part = self.images[start : start + self.batch]
-            filled = part + part[-1:] * (self.batch - len(part))
-            means += [a.coefficients for a in model.predict_batch(filled)[: len(part)]]
+        with jax.set_mesh(self.mesh):
+            model = estimator.Model(config, joined, *self.inputs)
+            for start in range(0, len(self.images), self.batch):
+                part = self.images[start : start + self.batch]
+                filled = part + part[-1:] * (self.batch - len(part))
+                found = _on_host(model.generate(*model.inputs(filled)))
+                means += [a.coefficients for a in model.actions(found, True)][: len(part)]
         scores = metrics.evaluate(np.stack(means), self.labels).summary()
         return {name: float(scores[name]) for name in ("mae_52", "r_52")}
 
 
+def _on_host(tree: Any) -> Any:
+    """The whole arrays of a tree, in every process's memory."""
+    if jax.process_count() > 1:
+        return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.device_get(tree)
+
+
 def export(sft: Sft, state: TrainState, folder: Path, out: Path) -> None:
     """Writes what was trained: an adapter in PEFT's layout, or a model directory."""
-    trained, frozen = state.weights, state.frozen
-    if jax.process_count() > 1:
-        trained, frozen = multihost_utils.process_allgather((trained, frozen), tiled=True)
-    if jax.process_index():
+    writes = jax.process_index() == 0
+
+    def kept(x: jax.Array) -> Any:
+        """Array by array: no process but the one that writes ever holds more than one of them."""
+        found = _on_host(x)
+        return found if writes else None
+
+    trained, frozen = jax.tree.map(kept, (state.weights, state.frozen))
+    if not writes:
         return
     made = []
     if trained.adapter is not None:
@@ -304,7 +320,7 @@ def main(argv: list[str] | None = None) -> None:
         held_out = options.held_out or _rendered(
             local / "data" / "held-out", options.faces, "evaluation"
         )
-        evaluation = Evaluation(sft, folder, records.first(held_out, options.faces))
+        evaluation = Evaluation(sft, folder, records.first(held_out, options.faces), mesh)
     result = partial(export, sft, folder=folder, out=local)
     plan = loop.Plan(
         recipe.optimizer.steps, options.save_every, options.log_every,

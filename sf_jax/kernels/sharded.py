@@ -68,16 +68,22 @@ def over_mesh(
     """What `attend` says of everything, each device seeing to its rows, heads and places.
 
     Key heads are on `tensor` too, or on every device of it where it has more devices than there are
-    key heads.
+    key heads. Queries of a cache whose rows or places the devices do not divide are not split
+    along these axes: every device does the same there.
 
     Raises:
       ValueError: a size that its axes do not divide.
     """
     sizes = {axis: mesh.shape.get(axis, 1) for axis in (*ROWS, HEADS, PLACES)}
+    if visible.q_offset is not None:  # keys of a cache
+        if len(q_BTNH) % (sizes["data"] * sizes["fsdp"]):
+            sizes |= {"data": 1, "fsdp": 1}
+        if q_BTNH.shape[1] % sizes[PLACES] or k_BSKH.shape[1] % sizes[PLACES]:
+            sizes[PLACES] = 1
     split_heads = _check(q_BTNH, k_BSKH, sizes)
-    rows = tuple(axis for axis in ROWS if axis in mesh.shape) or None
-    heads = HEADS if HEADS in mesh.shape else None
-    places = PLACES if PLACES in mesh.shape else None
+    rows = tuple(axis for axis in ROWS if sizes[axis] > 1) or None
+    heads = HEADS if sizes[HEADS] > 1 else None
+    places = PLACES if sizes[PLACES] > 1 else None
     q_spec = P(rows, places, heads, None)
     kv_spec = P(rows, places, heads if split_heads else None, None)
     of_visible = {
