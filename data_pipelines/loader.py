@@ -11,7 +11,7 @@ from data_pipelines import records
 from sf_jax.face.channels import mirror
 
 
-class _Source:
+class RecordSource:
     """The records of several files in order; an error names the file and the record in it."""
 
     def __init__(self, paths: list[str]):
@@ -22,11 +22,14 @@ class _Source:
     def __len__(self) -> int:
         return len(self.source)
 
+    def place(self, index: int) -> tuple[str, int]:
+        """The file that a record is in, and its number there."""
+        file = int(np.searchsorted(self.ends, index, side="right"))
+        return self.paths[file], index - (int(self.ends[file - 1]) if file else 0)
+
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         index = int(index)
-        file = int(np.searchsorted(self.ends, index, side="right"))
-        before = int(self.ends[file - 1]) if file else 0
-        where = f"{self.paths[file]}, record {index - before}"
+        where = "{}, record {}".format(*self.place(index))
         try:
             data = self.source[index]
         except Exception as error:  # the reader's errors have no common class
@@ -94,7 +97,7 @@ def faces(
     """
     if batch_size % process_count:
         raise ValueError(f"batch_size {batch_size} is no multiple of {process_count} processes")
-    source = _Source(records.files(directory))
+    source = RecordSource(records.files(directory))
     data = grain.MapDataset.source(source).seed(seed)
     if shuffle:
         data = data.shuffle()

@@ -7,7 +7,7 @@ whichever process makes it, and the state of a stream is a few example numbers.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,7 @@ import grain.python as grain
 import numpy as np
 
 from data_pipelines import records
-from data_pipelines.loader import _Source
+from data_pipelines.loader import RecordSource
 from data_pipelines.sequences import Sequences
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.chat import chat_text
@@ -339,7 +339,7 @@ class ShuffledRecords:
 
     def __init__(self, directory: str | os.PathLike, seed: int = 0):
         """Raises RecordError where there are no record files, or a damaged one."""
-        self._source = _Source(records.files(directory))
+        self._source = RecordSource(records.files(directory))
         self._order = grain.MapDataset.range(len(self._source)).seed(seed).shuffle().repeat()
 
     def __call__(self, number: int) -> tuple[str, dict[str, Any]]:
@@ -349,9 +349,15 @@ class ShuffledRecords:
           RecordError: it is damaged.
         """
         index = int(self._order[number])
-        file = int(np.searchsorted(self._source.ends, index, side="right"))
-        before = int(self._source.ends[file - 1]) if file else 0
-        return f"{self._source.paths[file]}, record {index - before}", self._source[index]
+        return "{}, record {}".format(*self._source.place(index)), self._source[index]
+
+    def places(self, numbers: Iterable[int]) -> str:
+        """Where the records of these numbers lie, in words."""
+        by_file: dict[str, list[int]] = {}
+        for number in numbers:
+            file, record = self._source.place(int(self._order[number]))
+            by_file.setdefault(file, []).append(record)
+        return "; ".join(f"{file}, records {sorted(found)}" for file, found in by_file.items())
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def prepared(data: Path, rows: int, seed: int = SEED) -> Work:
     rule = OptimizerConfig(LEARNING_RATE, 10_000, 0, kind="adamw")
     mesh = meshes.make(recipe.mesh)
     run = replace(recipe, rows=rows, optimizer=rule).sft(sft.config_of("builtin"), mesh)
-    source, _ = sft.batches_of(run, estimator.BUILTIN, data, mesh, seed)
+    source, *_ = sft.batches_of(run, estimator.BUILTIN, data, mesh, seed)
     packed = next(source)
     examples = [source.source(number) for row in source.examples for number in row]
     vision = run.config.vision

@@ -138,8 +138,8 @@ def config_of(size: str) -> Config:
 
 def batches_of(
     sft: Sft, folder: Path, data: Path, mesh: Mesh, seed: int
-) -> tuple[PackedBatches, list[int]]:
-    """Packed rows of face records for a model's directory, and which rows this process makes."""
+) -> tuple[PackedBatches, list[int], ShuffledRecords]:
+    """Packed rows for a model's directory, which of them this process makes, and the records."""
     tokenizer, processor = estimator.load_inputs(folder, sft.config)
     found = ShuffledRecords(data, seed)
     source: Callable[[int], Any]
@@ -154,7 +154,7 @@ def batches_of(
         source, sft.config, row_count=sft.rows, length=sft.length, patch_count=sft.patches,
         rows=rows,
     )  # fmt: skip
-    return packed, rows
+    return packed, rows, found
 
 
 def initial(sft: Sft, folder: Path, mesh: Mesh, scratch: bool, seed: int) -> TrainState:
@@ -314,7 +314,7 @@ def main(argv: list[str] | None = None) -> None:
     here = Path("runs", options.recipe) if "://" in options.out else Path(options.out)
     local = options.logs or here
     data = options.data or _rendered(local / "data" / "train", options.pictures, "train")
-    batches, rows = batches_of(sft, folder, data, mesh, options.seed)
+    batches, rows, found = batches_of(sft, folder, data, mesh, options.seed)
     evaluation = None
     if options.faces:
         held_out = options.held_out or _rendered(
@@ -332,7 +332,8 @@ def main(argv: list[str] | None = None) -> None:
         mesh, plan, options.out, rows=rows, row_count=sft.rows,
         images=lambda batch: int(batch["patches"].segments.max(1).sum()),
         tokens=lambda batch: int(np.count_nonzero(batch["rows"].segments)),
-        examples=lambda: batches.examples, evaluate=evaluation, finish=result,
+        examples=lambda: batches.examples, places=found.places, evaluate=evaluation,
+        finish=result,
         logs=local,
     )  # fmt: skip
     tokens, patches = batches.waste

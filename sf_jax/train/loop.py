@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -83,7 +83,8 @@ def run(
     *,
     images: Callable[[Any], int],
     tokens: Callable[[Any], int] = lambda batch: 0,
-    examples: Callable[[], Any] | None = None,
+    examples: Callable[[], Sequence[Sequence[int]]] | None = None,
+    places: Callable[[Iterable[int]], str] | None = None,
     rows: Sequence[int] | None = None,
     row_count: int | None = None,
     evaluate: Callable[[TrainState], dict[str, float]] | None = None,
@@ -100,7 +101,8 @@ def run(
       directory: of the run, local or gs://; logs: where to write what it says, a local folder,
         by default `directory`.
       images, tokens: how many a host batch holds.
-      examples: the numbers of the examples in the batch handed out last.
+      examples: the numbers of the examples in the batch handed out last, row by row; places: where
+        examples come from, for an error.
       rows, row_count: see `mesh.put`.
       evaluate: state → numbers, told and logged, at the end too.
       finish: called with the trained state, before the last evaluation.
@@ -129,7 +131,7 @@ def run(
         total=plan.steps, initial=number, desc=plan.label, unit="step", smoothing=0.05,
         disable=not first,
     )  # fmt: skip
-    watch = _Watch(plan.bad_steps)
+    watch = _Watch(plan.bad_steps, places)
     profiler = _Profiler(told, plan.profile_steps)
 
     def tell(values: dict[str, float]) -> None:
@@ -200,8 +202,8 @@ class _Watch:
     wait; a step that is not finite has changed nothing by then.
     """
 
-    def __init__(self, allowed: int):
-        self.allowed, self.bad = allowed, 0
+    def __init__(self, allowed: int, places: Callable[[Iterable[int]], str] | None):
+        self.allowed, self.places, self.bad = allowed, places, 0
         self._before: tuple[int, dict, Any] | None = None
 
     def look(self, number: int, metrics: dict, made_of: Any) -> None:
@@ -217,6 +219,8 @@ class _Watch:
         self.bad = self.bad + 1 if float(metrics["skipped"]) else 0
         if self.bad > self.allowed:
             named = "" if made_of is None else f"; its batch was made of examples {made_of}"
+            if made_of is not None and self.places is not None:
+                named += f", which are {self.places(n for row in made_of for n in row)}"
             raise TrainingError(
                 f"step {number}: loss or gradient is not finite ({self.bad} in a row){named}"
             )

@@ -86,6 +86,7 @@ def main() -> int:
         state = loop.run(
             state, paused, batches, mesh, plan, options.directory, rows=rows, row_count=ROWS,
             images=lambda batch: 1, examples=lambda: batches.examples,
+            places=lambda numbers: f"those numbered {list(numbers)}",
         )  # fmt: skip
     except (CheckpointError, loop.Stopped, loop.TrainingError) as error:
         print(error, file=sys.stderr)
