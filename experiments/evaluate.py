@@ -79,11 +79,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--records", type=Path, help="directory of face records")
     parser.add_argument("--model", type=Path, help="model directory (default: the built-in model)")
+    parser.add_argument("--adapter", type=Path, help="directory of a LoRA adapter in PEFT's layout")
     parser.add_argument("--no-words", dest="words", action="store_false", help="numbers only")
     parser.add_argument("--batch", type=int, default=50)
     options = parser.parse_args(argv)
     folder = options.model or estimator.BUILTIN
-    model = estimator.load(folder)
+    model = estimator.load(folder, options.adapter)
     with tempfile.TemporaryDirectory() as scratch:
         directory = options.records
         if directory is None:
