@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,9 @@ def ours(options: argparse.Namespace) -> None:
         if options.data is None:
             synthetic.render(data, options.pictures)
         made = prepared(data, options.rows)
-    theirs = ["padded", "in parts", *(["compiled"] if options.compile else [])]
+    theirs = ["padded"]
+    theirs += ["in parts"] if made.runs["padded"].accumulate > 1 else []
+    theirs += ["compiled"] if options.compile else []
     write_job(options.out, made, options.steps + options.repeats, theirs)
     modes = {mode: Training(made.runs[mode], made.batches[mode]) for mode in OURS}
     answer(dict(modes), {"modes": OURS, "versions": versions(), "size": made.size})
@@ -207,8 +210,9 @@ class Side:
     def step(self, mode: str) -> None:
         assert self.process.stdin is not None
         before = others_seconds()
-        self.process.stdin.write(f"{mode}\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # of one that failed, which is said where it is heard
+            self.process.stdin.write(f"{mode}\n")
+            self.process.stdin.flush()
         loss, seconds, used = self._heard()
         self.losses[mode].append(loss)
         self.seconds[mode].append(seconds)
@@ -226,7 +230,8 @@ class Side:
 
     def close(self) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
     def _heard(self) -> Any:

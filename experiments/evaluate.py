@@ -20,7 +20,7 @@ from data_pipelines.sampler import sample
 from experiments import builtin_model
 from sf_jax import estimator
 from sf_jax.face import channels, metrics
-from sf_jax.shell import Parser
+from sf_jax.shell import Parser, whole
 from sf_jax.train import warmup
 
 TRAINING_FACES = 20_000  # from which mean and median are taken
@@ -76,12 +76,12 @@ def compare(model: estimator.Model, found: list[dict], readout: Path, words: boo
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="sf-jax evaluate", description=__doc__)
-    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--count", type=whole(1, 10**6), default=1000)
     parser.add_argument("--records", type=Path, help="directory of face records")
     parser.add_argument("--model", type=Path, help="model directory (default: the built-in model)")
     parser.add_argument("--adapter", type=Path, help="directory of a LoRA adapter in PEFT's layout")
     parser.add_argument("--no-words", dest="words", action="store_false", help="numbers only")
-    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--batch", type=whole(1, 10**4), default=50)
     options = parser.parse_args(argv)
     folder = options.model or estimator.BUILTIN
     model = estimator.load(folder, options.adapter)

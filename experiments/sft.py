@@ -216,9 +216,16 @@ def export(sft: Sft, state: TrainState, folder: Path, out: Path) -> None:
         found = _on_host(x)
         return found if writes else None
 
-    trained, frozen = jax.tree.map(kept, (state.weights, state.frozen))
-    if not writes:
-        return
+    whole_model = bool(jax.tree.leaves(state.weights.weights))
+    trained = jax.tree.map(kept, state.weights)
+    frozen = jax.tree.map(kept, state.frozen) if whole_model else None
+    if writes:
+        _write(sft, trained, frozen, folder, out)
+    if jax.process_count() > 1:  # the others stay as long as it takes
+        multihost_utils.sync_global_devices("exported")
+
+
+def _write(sft: Sft, trained: Any, frozen: Any, folder: Path, out: Path) -> None:
     made = []
     if trained.adapter is not None:
         made.append("adapter")

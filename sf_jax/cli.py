@@ -197,6 +197,7 @@ def _train(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> None:
+    compilation_cache()
     importlib.import_module("experiments.evaluate").main(arguments)
 
 

@@ -7,9 +7,11 @@ neither. Directories may be local or `gs://`.
 """
 
 import contextlib
+import enum
 import hashlib
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +26,10 @@ from jax.experimental import multihost_utils
 from sf_jax.train.step import TrainState
 
 CHECKSUMS = "checksums"  # a folder in each checkpoint, of one file a process
+DAMAGED, UNFINISHED = (
+    "checksums-failed",
+    "unfinished",
+)  # what is set aside is called so, and its step
 
 
 class CheckpointError(RuntimeError):
@@ -87,18 +93,27 @@ class Checkpoints:
 
         What is frozen is taken from `like`.
 
+        One that was not finished, or is damaged, is set aside.
+
         Raises:
-          CheckpointError: there are checkpoints, and none is sound.
+          CheckpointError: some are damaged and none is sound, one could not be read, or it is of
+            another model.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
-            problem = self._problem(step)
-            if problem is None:
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            state, problem = self._looked_at(step)
+            if state is _State.SOUND:
                 return self._restored(step, like)
-            self._say(f"checkpoint {step}: {problem}; it is set aside as {CHECKSUMS}-failed-{step}")
-            self._set_aside(step)
-        if steps:
-            raise CheckpointError(f"{self.directory}: none of the checkpoints {steps} is sound")
+            if state is _State.UNREADABLE:
+                raise CheckpointError(f"{self.directory}/{step} could not be read: {problem}")
+            aside = f"{UNFINISHED if state is _State.UNFINISHED else DAMAGED}-{step}"
+            self._say(f"checkpoint {step}: {problem}; it is set aside as {aside}")
+            self._set_aside(step, aside)
+        damaged = sorted(path.name for path in self.directory.glob(f"{DAMAGED}-*"))
+        if damaged:
+            raise CheckpointError(
+                f"{self.directory}: no checkpoint is sound, {', '.join(damaged)} "
+                "failed their checksums; take them away to begin anew"
+            )
         return None
 
     def close(self) -> None:
@@ -111,12 +126,18 @@ class Checkpoints:
 
     def _restored(self, step: int, like: TrainState) -> tuple[TrainState, Any]:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, replace(like, frozen=None))
-        content = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()
-            ),
-        )
+        try:
+            content = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()
+                ),
+            )
+        except ValueError as error:  # Orbax tells of shapes and trees at length
+            raise CheckpointError(
+                f"{self.directory}/{step} is of another model, recipe or adapter: give the same "
+                f"ones, or begin in another directory ({_first_line(error)})"
+            ) from error
         return replace(content["state"], frozen=like.frozen), content["data"]
 
     def _seal(self, step: int) -> None:
@@ -147,43 +168,58 @@ class Checkpoints:
         found = sorted((self.directory / str(step) / CHECKSUMS).glob("*.json"))
         return found if found and len(found) == int(found[0].stem.split("-of-")[1]) else []
 
-    def _problem(self, step: int) -> str | None:
-        """What is wrong with a checkpoint; each process looks at its share, and all agree."""
+    def _looked_at(self, step: int) -> tuple["_State", str]:
+        """How a checkpoint is; each process looks at its share, and all agree on the worst."""
         try:
-            problem = self._first_problem(step)
-        except Exception as error:  # of whatever storage holds it
-            problem = _first_line(error)
+            state, problem = self._found(step)
+        except (FileNotFoundError, ValueError, TypeError) as error:  # in the checksums themselves
+            state, problem = _State.DAMAGED, _first_line(error)
+        except Exception as error:  # of whatever storage holds it; it may pass
+            state, problem = _State.UNREADABLE, _first_line(error)
         if jax.process_count() > 1:
-            sound = multihost_utils.process_allgather(np.int32(problem is None))
-            if problem is None and not sound.all():
-                problem = f"process {int(np.argmin(sound))} found it damaged"
-        return problem
+            states = multihost_utils.process_allgather(np.int32(state))
+            worst = int(np.argmax(states))
+            if state and jax.process_index():  # process 0 speaks for all
+                told = f"sf-jax: process {jax.process_index()}: checkpoint {step}: {problem}"
+                print(told, file=sys.stderr, flush=True)
+            if states[worst] > state:
+                state, problem = _State(int(states[worst])), f"process {worst} says so"
+        return state, problem
 
-    def _first_problem(self, step: int) -> str | None:
+    def _found(self, step: int) -> tuple["_State", str]:
         folder = self.directory / str(step)
         sealed = self._sealed(step)
         if not sealed:
-            return "it was not finished: checksums are missing"
+            return _State.UNFINISHED, "it was not finished: checksums are missing"
         sums: dict[str, str] = {}
         for path in sealed:
             sums |= json.loads(path.read_text())
         for name in sorted(sums)[jax.process_index() :: jax.process_count()]:
             if not (folder / name).exists():
-                return f"{name} is missing"
+                return _State.DAMAGED, f"{name} is missing"
             if _digest(folder / name) != sums[name]:
-                return f"{name} differs from its checksum"
-        return None
+                return _State.DAMAGED, f"{name} differs from its checksum"
+        return _State.SOUND, ""
 
-    def _set_aside(self, step: int) -> None:
+    def _set_aside(self, step: int, name: str) -> None:
         """Out of the way of the steps to come, but not deleted."""
         if jax.process_index() == 0:
-            aside = self.directory / f"{CHECKSUMS}-failed-{step}"
+            aside = self.directory / name
             if aside.exists():
                 aside.rmtree()
             (self.directory / str(step)).rename(aside)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"set aside {step}")
         self._manager.reload()
+
+
+class _State(enum.IntEnum):
+    """How a checkpoint is, from good to bad."""
+
+    SOUND = 0
+    UNFINISHED = 1
+    DAMAGED = 2
+    UNREADABLE = 3
 
 
 def _absolute(directory: str | os.PathLike) -> epath.Path:

@@ -46,11 +46,13 @@ def chip_of(topology: str) -> Chip:
     """The chip of a topology such as "v5p:4x4x4".
 
     Raises:
-      ValueError: it is of no known version.
+      ValueError: it is of no known version, or does not name its sides.
     """
-    name = topology.partition(":")[0]
+    name, _, sides = topology.partition(":")
     if name not in CHIPS:
         raise ValueError(f"topology {topology!r} is of none of {', '.join(CHIPS)}")
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sides):
+        raise ValueError(f"topology {topology!r} names no sides, expected such as v5p:4x4x4")
     return CHIPS[name]
 
 
@@ -133,7 +135,8 @@ def operations(sft: Sft) -> Operations:
     of_vision = 4 * sft.rows * sft.patches**2 / PICTURES * vision.depth * vision.hidden_size
     again += of_text * (config.text_remat == "full")
     again += of_vision * (vision_trained and config.vision_remat == "full")
-    attention = of_text * 3.5 + of_vision * (3.5 if vision_trained else 1)
+    again += 0.5 * (of_text + of_vision * vision_trained)  # scores, which no pass keeps
+    attention = of_text * 3 + of_vision * (3 if vision_trained else 1)
     return Operations(totals["text"], totals["vision"], attention, again)
 
 

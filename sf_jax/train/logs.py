@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,15 @@ class Lines:
     """A file of JSON lines that each have a "step".
 
     A run that goes on from a checkpoint first takes out the lines of steps that are to be done
-    again, so that the file tells of one history.
+    again, so that the file tells of one history. Lines that cannot be read, as a crash may leave
+    them, are taken out too.
     """
 
     def __init__(self, path: str | os.PathLike, step: int):
         """Opens the file behind its lines up to `step`, and makes it where there is none."""
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _whole_lines(self.path) if json.loads(line)["step"] <= step]
+        kept = [line for line, of in _lines(self.path) if of <= step]
         partial = self.path.with_name(f"{self.path.name}.partial")
         partial.write_text("".join(kept))
         partial.replace(self.path)
@@ -32,11 +35,14 @@ class Lines:
         self._file.close()
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """A process that was killed may have left half a line at the end."""
+def _lines(path: Path) -> Iterator[tuple[str, int]]:
+    """Whole lines and their steps; a process that was killed may have left half of one."""
     if not path.exists():
-        return []
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return
+    for line in path.read_text(errors="replace").splitlines(keepends=True):
+        with suppress(ValueError, KeyError, TypeError):
+            if line.endswith("\n"):
+                yield line, int(json.loads(line)["step"])
 
 
 class Scalars:

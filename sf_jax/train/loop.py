@@ -116,7 +116,7 @@ def run(
     first = jax.process_index() == 0
     say = partial(_say, first=first)
     checkpoints = Checkpoints(f"{os.fspath(directory)}/checkpoints", plan.keep, say)
-    clock = _Clock()
+    clock = _Clock(row_count / len(rows) if rows and row_count else 1.0)
     restored = checkpoints.restore(state)
     if restored is not None:
         state, data_state = restored
@@ -140,7 +140,8 @@ def run(
             scalars.write(number, values)
             bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
 
-    assessed = number  # nothing is new before the first step
+    # Nothing is new before the first step; but the last evaluation may have been cut off.
+    assessed = number if number < plan.steps else -1
 
     def assess() -> None:
         nonlocal assessed
@@ -161,7 +162,7 @@ def run(
                 if seen is not None:
                     seen.write(number, {"examples": made_of})
                 watch.look(number, metrics, made_of)
-                profiler.look(number)
+                profiler.look(number, metrics)
                 if number % plan.log_every == 0:
                     values = {name: float(x) for name, x in jax.device_get(metrics).items()}
                     tell(values | clock.rates(plan))
@@ -229,7 +230,9 @@ class _Watch:
 class _Clock:
     """Rates since the last time they were asked for, and the share of time spent in steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: float):
+        """`share`: a global batch is so many times what this process has of it."""
+        self.share = share
         self.began = self.since = time.monotonic()
         self.idle = self.idle_since = 0.0
         self.images = self.tokens = self.steps = 0
@@ -254,9 +257,9 @@ class _Clock:
     def rates(self, plan: Plan) -> dict[str, float]:
         now = time.monotonic()
         seconds = max(now - self.since - self.idle_since, 1e-9)
-        parts = jax.process_count()
         found = {
-            "images/s": self.images * parts / seconds, "tokens/s": self.tokens * parts / seconds,
+            "images/s": self.images * self.share / seconds,
+            "tokens/s": self.tokens * self.share / seconds,
             "steps/s": self.steps / seconds, "goodput": 1 - self.idle / (now - self.began),
         }  # fmt: skip
         if plan.flops and plan.peak_flops:
@@ -273,12 +276,15 @@ class _Profiler:
         self.asked, self.directory, self.steps = directory / "profile", directory, steps
         self.until: int | None = None
 
-    def look(self, number: int) -> None:
+    def look(self, number: int, metrics: Any) -> None:
+        """Behind each step; a trace begins and ends when devices have done what they were given."""
         if self.until is None and self.asked.exists():
             self.asked.unlink(missing_ok=True)
+            jax.block_until_ready(metrics)
             jax.profiler.start_trace(str(self.directory / "trace"))
             self.until = number + self.steps
         elif self.until is not None and number >= self.until:
+            jax.block_until_ready(metrics)
             self.close()
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,9 @@ import numpy as np
 import optax
 import pytest
 
+from sf_jax.train import checkpoint, step
 from sf_jax.train import mesh as meshes
-from sf_jax.train import step
-from sf_jax.train.checkpoint import CHECKSUMS, CheckpointError, Checkpoints
+from sf_jax.train.checkpoint import CHECKSUMS, DAMAGED, UNFINISHED, CheckpointError, Checkpoints
 
 RULE = optax.adamw(1e-2)
 
@@ -84,7 +85,8 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, damage, to
     damage(largest(tmp_path / "6"))
     number, (said,) = restored(tmp_path)
     assert number == 4 and "checkpoint 6" in said and told in said
-    assert (tmp_path / f"{CHECKSUMS}-failed-6").is_dir()  # set aside, not deleted
+    aside = UNFINISHED if damage is remove_checksums else DAMAGED
+    assert (tmp_path / f"{aside}-6").is_dir()  # set aside, not deleted
 
 
 def test_every_file_of_a_checkpoint_is_watched(tmp_path: Path) -> None:
@@ -107,8 +109,45 @@ def test_where_none_is_sound_it_says_so(tmp_path: Path) -> None:
     flip(largest(tmp_path / "2"))
     flip(largest(tmp_path / "4"))
     checkpoints = Checkpoints(tmp_path, say=lambda said: None)
-    with pytest.raises(CheckpointError, match=r"none of the checkpoints \[4, 2\] is sound"):
-        checkpoints.restore(state_of(0))
+    for _ in range(2):  # a second start must not begin anew in silence either
+        with pytest.raises(CheckpointError, match=f"{DAMAGED}-2, {DAMAGED}-4 failed"):
+            checkpoints.restore(state_of(0))
+    checkpoints.close()
+
+
+def test_a_run_killed_in_its_first_save_begins_anew(tmp_path: Path) -> None:
+    saved(tmp_path, (2,))
+    remove_checksums(largest(tmp_path / "2"))
+    said: list[str] = []
+    checkpoints = Checkpoints(tmp_path, say=said.append)
+    assert checkpoints.restore(state_of(0)) is None
+    assert "was not finished" in said[0] and (tmp_path / f"{UNFINISHED}-2").is_dir()
+    checkpoints.close()
+
+
+def test_storage_that_cannot_be_read_sets_nothing_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, (2, 4))
+
+    def fail(path: Any) -> str:
+        raise OSError("503 backend error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_digest", fail)
+        checkpoints = Checkpoints(tmp_path, say=lambda said: None)
+        with pytest.raises(CheckpointError, match="4 could not be read: 503"):
+            checkpoints.restore(state_of(0))
+        checkpoints.close()
+    assert restored(tmp_path) == (4, [])
+
+
+def test_a_checkpoint_of_another_model_is_told(tmp_path: Path) -> None:
+    saved(tmp_path, (2,))
+    other = jax.tree.map(lambda x: x[..., :1] if x.ndim else x, state_of(0))
+    checkpoints = Checkpoints(tmp_path, say=lambda said: None)
+    with pytest.raises(CheckpointError, match="2 is of another model, recipe or adapter"):
+        checkpoints.restore(other)
     checkpoints.close()
 
 

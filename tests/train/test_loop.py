@@ -1,0 +1,63 @@
+"""What a run says and does beside its steps."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from sf_jax.train import loop, step
+from sf_jax.train import mesh as meshes
+from sf_jax.train.logs import Lines
+
+
+class Counted:
+    """Batches that are numbers."""
+
+    at = 0
+
+    def __next__(self) -> dict[str, Any]:
+        self.at += 1
+        return {"number": jnp.full(4, self.at)}
+
+    def get_state(self) -> dict[str, int]:
+        return {"at": self.at}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self.at = state["at"]
+
+
+def run(directory: Path, evaluate: Any) -> step.TrainState:
+    mesh = meshes.make({}, jax.devices()[:1])
+
+    def taken(state: step.TrainState, batch: Any) -> tuple[step.TrainState, dict]:
+        metrics = {"loss": jnp.float32(1), "skipped": jnp.float32(0)}
+        return replace(state, step=state.step + 1), metrics
+
+    return loop.run(
+        step.create({"a": jnp.ones(2)}, optax.sgd(1.0), mesh), taken, Counted(), mesh,
+        loop.Plan(4, 2, 1), directory, images=lambda batch: 1, evaluate=evaluate,
+    )  # fmt: skip
+
+
+def test_a_last_evaluation_that_was_cut_off_is_made_by_the_next_start(tmp_path: Path) -> None:
+    def cut_off(state: step.TrainState) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, cut_off)
+    assert "evaluation" not in (tmp_path / "metrics.jsonl").read_text()
+    run(tmp_path, lambda state: {"r": 0.5})
+    assert '{"step": 4, "evaluation/r": 0.5}' in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_log_with_broken_lines_does_not_stop_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n\0\0\xff\n[3]\n{"step": 2}\n{"step": 3}\n{"step": 2')
+    lines = Lines(path, 2)
+    lines.write(3, {"loss": 1.0})
+    lines.close()
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "loss": 1.0}\n'
