@@ -1,9 +1,14 @@
 """Run with eight virtual devices: prints what the built-in model scores on one of them and on all.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.experiments.evaluated
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.experiments.evaluated OUT
+
+With --processes 2 --process P --port N, and four devices each, two processes do it together. OUT
+receives what they export.
 """
 
+import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,13 +22,26 @@ SHARED = {"data": 2, "fsdp": 2, "sequence": 2}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--process", type=int, default=0)
+    parser.add_argument("--port", type=int, default=0)
+    options = parser.parse_args()
+    alone = {"data": 1}, SHARED
+    if options.processes > 1:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(f"127.0.0.1:{options.port}", options.processes, options.process)
+        alone = (SHARED,)
     held_out: list[dict[str, Any]] = [face_record(i, 0, "evaluation") for i in range(3)]
     config, recipe = sft.config_of("builtin"), sft.RECIPES["builtin"]
-    for mesh in (meshes.make({}, jax.devices()[:1]), meshes.make(SHARED)):
+    for axes in alone:
+        mesh = meshes.make(axes, jax.devices()[:1] if axes == {"data": 1} else None)
         run = recipe.sft(config, mesh)
         state = sft.initial(run, estimator.BUILTIN, mesh, scratch=False, seed=0)
         evaluation = sft.Evaluation(run, estimator.BUILTIN, held_out, mesh, batch=2)
         print(json.dumps(evaluation(state)))
+    sft.export(run, state, estimator.BUILTIN, options.out)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,20 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from experiments import sft
+from sf_jax import estimator
+from sf_jax.convert import hf
 from sf_jax.train import mesh as meshes
 
 
@@ -31,14 +37,36 @@ def test_a_slice_takes_its_batch_at_once() -> None:
     assert made.accumulate == 1 and not made.config.unrolled
 
 
-def test_eight_devices_read_held_out_faces_as_one_does() -> None:
-    """Weights lie in eight parts; the last batch of faces is not full."""
-    flags = "--xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.experiments.evaluated"], capture_output=True, text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}, timeout=900,
+def start(devices: int, *options: str) -> subprocess.Popen:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.experiments.evaluated", *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, many = map(json.loads, done.stdout.splitlines())
+
+
+def scores(process: subprocess.Popen) -> list[dict[str, float]]:
+    out, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said[-3000:]
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+
+def test_eight_devices_in_one_or_two_processes_read_held_out_faces_as_one_does(
+    tmp_path: Path,
+) -> None:
+    """Weights lie in parts; the last batch of faces is not full. And they write the whole model."""
+    one, many = scores(start(8, str(tmp_path / "one")))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = str(tmp_path / "two"), "--processes", "2", "--port", str(port)
+    both = [start(4, *common, "--process", str(number)) for number in range(2)]
+    (first,), (second,) = map(scores, both)
     assert one["mae_52"] < 0.1
-    assert many == pytest.approx(one, rel=1e-5)
+    for found in (many, first, second):
+        assert found == pytest.approx(one, rel=1e-5)
+    _, wanted = hf.load(estimator.BUILTIN)
+    for name in ("one", "two"):
+        _, written = hf.load(tmp_path / name / "model")
+        jax.tree.map(np.testing.assert_array_equal, written, wanted)
