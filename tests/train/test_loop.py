@@ -54,6 +54,15 @@ def test_a_last_evaluation_that_was_cut_off_is_made_by_the_next_start(tmp_path: 
     assert '{"step": 4, "evaluation/r": 0.5}' in (tmp_path / "metrics.jsonl").read_text()
 
 
+def test_rates_are_those_of_the_whole_batch() -> None:
+    """Of which a process has a share, whatever the number of processes."""
+    clock = loop._Clock(share=4.0)
+    clock.took(images=2, tokens=10)
+    rates = clock.rates(loop.Plan(4, 2, 1))
+    assert rates["images/s"] == pytest.approx(8 * rates["steps/s"])
+    assert rates["tokens/s"] == pytest.approx(40 * rates["steps/s"])
+
+
 def test_a_log_with_broken_lines_does_not_stop_a_run(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n\0\0\xff\n[3]\n{"step": 2}\n{"step": 3}\n{"step": 2')
