@@ -37,16 +37,16 @@ HEADS = 8
 Attend = Callable[[Any, Any, Any], Any]
 
 
-def ours(length: int, width: int, blocks: list[int]) -> Attend:
+def ours(length: int, width: int, blocks: list[int], heads_first: bool) -> Attend:
     from sf_jax.kernels import attention, tpu
 
     if blocks[0]:
         tpu.FORWARD = tpu.Blocks(*blocks)
         tpu.BACKWARD = tpu.Blocks(*blocks)
-    return lambda q, k, v: attention(q, k, v, causal=False, implementation="tpu")
+    return partial(attention, causal=False, implementation="tpu", heads_first=heads_first)
 
 
-def flash(length: int, width: int, blocks: list[int]) -> Attend:
+def flash(length: int, width: int, blocks: list[int], _: bool) -> Attend:
     from jax.experimental.pallas.ops.tpu import flash_attention as library
 
     q, major, minor = (min(block, length) for block in blocks)
@@ -64,7 +64,7 @@ def flash(length: int, width: int, blocks: list[int]) -> Attend:
     return call
 
 
-def splash(length: int, width: int, blocks: list[int]) -> Attend:
+def splash(length: int, width: int, blocks: list[int], _: bool) -> Attend:
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as library
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
@@ -83,7 +83,7 @@ def splash(length: int, width: int, blocks: list[int]) -> Attend:
     return call
 
 
-def xla(length: int, width: int, blocks: list[int]) -> Attend:
+def xla(length: int, width: int, blocks: list[int], _: bool) -> Attend:
     return lambda q, k, v: jax.nn.dot_product_attention(q, k, v, implementation="xla")
 
 
@@ -124,7 +124,8 @@ def main() -> None:
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     one = jax.sharding.SingleDeviceSharding(devices[0])
     format = Format(Layout.AUTO, one) if layout == "own" else one
-    attend = CONTENDERS[contender](length, width, blocks)
+    heads_first = layout == "own" or way == "layer"  # as a model asks for it
+    attend = CONTENDERS[contender](length, width, blocks, heads_first)
 
     def both(q: Any, k: Any, v: Any, d_out: Any) -> Any:
         out, pull = jax.vjp(attend, q, k, v)

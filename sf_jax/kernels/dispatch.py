@@ -31,6 +31,7 @@ def attention(
     implementation: str | None = None,
     mesh: Mesh | None = None,
     ring: bool = True,
+    heads_first: bool = False,
 ) -> Any:
     """Scaled dot-product attention with grouped key/value heads.
 
@@ -50,6 +51,9 @@ def attention(
       mesh: devices to share the work, by its axes `data`, `fsdp`, `tensor` and `sequence`; None:
         those of `jax.set_mesh`, if any.
       ring: hand keys and values round along `sequence`, rather than gather them.
+      heads_first: a TPU's compiler lays the arrays with heads in front. That is free for arrays
+        that operations around the call make or use, such as a layer's projections, and a copy of
+        each that lies in memory as it is shaped.
 
     Returns:
       [B, T, N, H] in the type of q. A query that sees no key gets zeros.
@@ -85,7 +89,7 @@ def attention(
             )
 
         def attend(q: Array, k: Array, v: Array, visible: Visible) -> tuple[Array, Array]:
-            return _attend(q, k, v, visible, scale, implementation)
+            return _attend(q, k, v, visible, scale, implementation, heads_first)
 
         devices = mesh or ambient_mesh()
         if devices is None:
@@ -95,9 +99,11 @@ def attention(
     return (out, lse) if return_lse else out
 
 
-# The modules with the kernels of each implementation, those for fewer cases first; the last has a
+# The modules with the kernels of each implementation, those for fewer cases first; not all have a
 # backward pass. What none of them takes is done in plain JAX.
-MODULES: dict[str, tuple[str, ...]] = {"tpu": ("tpu_decode", "tpu"), "gpu": ("gpu",), "cpu": ()}
+MODULES: dict[str, tuple[str, ...]] = {
+    "tpu": ("tpu_decode", "tpu_interleaved", "tpu"), "gpu": ("gpu",), "cpu": (),
+}  # fmt: skip
 # Which of them a platform gets unasked. The GPU's are to be asked for until they have run on one.
 PLATFORMS = {"tpu": "tpu"}
 
@@ -109,18 +115,25 @@ def _able(names: tuple[str, ...], *operands: Any) -> list[Any]:
 
 
 def _forward(
-    q: Array, k: Array, v: Array, visible: Visible, *, scale: float, names: tuple[str, ...]
-) -> tuple[Array, Array]:
-    module, *_ = *_able(names, q, k, v, visible), cpu
-    return module.forward(q, k, v, visible, scale)
+    q: Array, k: Array, v: Array, visible: Visible, *, scale: float, heads_first: bool,
+    names: tuple[str, ...],
+) -> tuple[Array, Array]:  # fmt: skip
+    modules = _able(_wanted(names, heads_first), q, k, v, visible)
+    return (*modules, cpu)[0].forward(q, k, v, visible, scale)
 
 
 def _backward(
-    q: Array, k: Array, v: Array, visible: Visible, *given: Array, scale: float,
+    q: Array, k: Array, v: Array, visible: Visible, *given: Array, scale: float, heads_first: bool,
     names: tuple[str, ...],
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    module, *_ = *_able(names[-1:], q, k, v, visible), cpu
-    return module.backward(q, k, v, visible, *given, scale)
+    modules = _able(_wanted(names, heads_first), q, k, v, visible)
+    able = [module for module in (*modules, cpu) if hasattr(module, "backward")]
+    return able[0].backward(q, k, v, visible, *given, scale)
+
+
+def _wanted(names: tuple[str, ...], heads_first: bool) -> tuple[str, ...]:
+    """The modules that take arrays as they shall lie."""
+    return tuple(name for name in names if not (heads_first and name == "tpu_interleaved"))
 
 
 def _each(function: Any) -> tuple[Any, dict[str, Any]]:
@@ -139,34 +152,38 @@ _backward_anywhere = by_platform(
 )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _attend(
-    q: Array, k: Array, v: Array, visible: Visible, scale: float, implementation: str | None
-) -> tuple[Array, Array]:
+    q: Array, k: Array, v: Array, visible: Visible, scale: float, implementation: str | None,
+    heads_first: bool,
+) -> tuple[Array, Array]:  # fmt: skip
     """Output and log-sum-exp, with a gradient that every implementation writes itself."""
+    how: dict[str, Any] = {"scale": scale, "heads_first": heads_first}
     if implementation is None:
-        out, lse = _forward_anywhere(q, k, v, visible, scale=scale)
+        out, lse = _forward_anywhere(q, k, v, visible, **how)
         return out, lse
     with jax.named_scope("attention"):
-        return _forward(q, k, v, visible, scale=scale, names=MODULES[implementation])
+        return _forward(q, k, v, visible, **how, names=MODULES[implementation])
 
 
 def _attend_forward(
-    q: Array, k: Array, v: Array, visible: Visible, scale: float, implementation: str | None
-) -> tuple[tuple[Array, Array], tuple]:
-    out, lse = _attend(q, k, v, visible, scale, implementation)
+    q: Array, k: Array, v: Array, visible: Visible, scale: float, implementation: str | None,
+    heads_first: bool,
+) -> tuple[tuple[Array, Array], tuple]:  # fmt: skip
+    out, lse = _attend(q, k, v, visible, scale, implementation, heads_first)
     return (out, lse), (q, k, v, visible, out, lse)
 
 
 def _attend_backward(
-    scale: float, implementation: str | None, kept: tuple, given: tuple[Array, Array]
-) -> tuple[Array, Array, Array, None]:
+    scale: float, implementation: str | None, heads_first: bool, kept: tuple,
+    given: tuple[Array, Array],
+) -> tuple[Array, Array, Array, None]:  # fmt: skip
+    how: dict[str, Any] = {"scale": scale, "heads_first": heads_first}
     if implementation is None:
-        d_q, d_k, d_v = _backward_anywhere(*kept, *given, scale=scale)
+        d_q, d_k, d_v = _backward_anywhere(*kept, *given, **how)
     else:
         with jax.named_scope("attention_gradients"):
-            names = MODULES[implementation]
-            d_q, d_k, d_v = _backward(*kept, *given, scale=scale, names=names)
+            d_q, d_k, d_v = _backward(*kept, *given, **how, names=MODULES[implementation])
     return d_q, d_k, d_v, None
 
 

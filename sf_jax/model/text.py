@@ -98,6 +98,7 @@ def _layer(
     mixed = attention(
         q, k, v, causal=True, q_offset=offset,
         q_segments=context.q_segments, kv_segments=context.kv_segments, mask=context.mask,
+        heads_first=True,
     )  # fmt: skip
     mixed = rearrange(mixed, "b t n h -> b t (n h)").astype(x_BTD.dtype)
     x_BTD = x_BTD + apply(layer.o, mixed, dtype)

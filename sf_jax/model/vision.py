@@ -146,7 +146,9 @@ def _block(
     q, k, v = rearrange(qkv, "b p (three n h) -> three b p n h", three=3, n=heads)
     q = (q * cos + rotate_half(q) * sin).astype(x_BPD.dtype)
     k = (k * cos + rotate_half(k) * sin).astype(x_BPD.dtype)
-    mixed = attention(q, k, v, causal=False, q_segments=segments, kv_segments=segments)
+    mixed = attention(
+        q, k, v, causal=False, q_segments=segments, kv_segments=segments, heads_first=True
+    )
     mixed = rearrange(mixed, "b p n h -> b p (n h)")
     x_BPD = x_BPD + apply(block.proj, mixed, dtype)
     hidden = apply(block.fc1, layer_norm(x_BPD, block.norm2), dtype)

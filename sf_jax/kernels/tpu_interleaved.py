@@ -1,0 +1,514 @@
+"""Flash attention for TPUs of arrays that lie as they are shaped, [B, T, N, H].
+
+In memory the heads of such an array are interleaved: a place's heads are the rows of one tile, and
+in bfloat16 two heads share each 32-bit word. The kernels of `tpu` want a head's places together,
+and where rows are short, copies that bring them so and back take longer than attention itself. Here
+nothing is copied beforehand: blocks are fetched as they lie and taken apart on the chip, by loads
+that skip from place to place. The words of two places give the rows of two heads by shifts. Results
+are woven together again, two heads a word, on their way out.
+
+Keys and values of a row are held on the chip, heads apart, while blocks of queries go by, each
+fetched while the one before is worked at. The arithmetic is that of `tpu`.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Float
+
+from sf_jax.kernels.block_map import PARTLY, WHOLLY, kinds
+from sf_jax.kernels.tpu import LANES, LOG2E, UNSEEN, _across, _kv_head, _product, _rescale, _seen
+from sf_jax.kernels.visible import Visible
+
+CHUNK = 256  # places fetched and taken apart at once; lengths are multiples of it
+AHEAD = 4  # chunks under way
+Q_BLOCK, Q_PART = 512, 256  # queries held apart, and those of one product forward
+KV_BLOCK = 512  # keys of one product, backward and under a mask
+MOST_KEYS = 2048  # of one product, forward and unmasked
+VMEM_BYTES = 60 * 2**20  # a v5p has 64 MB, a v5e and a v6e 128; a v4 has 16, too little
+FEW_HEADS, MOST_HEADS = 16, 32
+MOST_KEY_NUMBERS = 2**21  # of a row's keys; the backward pass holds 14 bytes for each
+LOW, HIGH = np.uint32(0xFFFF), np.uint32(0xFFFF0000)
+
+
+class _Call(NamedTuple):
+    """What a kernel is specialised for."""
+
+    causal: bool
+    segmented: bool
+    mapped: bool  # whether some blocks may be empty or partly seen
+    scale: float
+    q_block: int
+    kv_block: int
+    q_blocks: int
+    kv_blocks: int
+    groups: int  # query heads a key head
+
+
+def supports(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible: Visible) -> bool:
+    """Whether these kernels can take a call: bfloat16, at most 32 heads in whole tiles of 8 x 128,
+    whole chunks, no mask written out, and a chip that can hold what they hold. A chip that is not
+    known, as in a program compiled ahead for a single device, is taken for one that can."""
+    types = {x.dtype for x in (q_BTNH, k_BSKH, v_BSKH)}
+    whole = all(
+        x.shape[1] > 0 and x.shape[1] % CHUNK == 0 and x.shape[2] % 8 == 0 and x.shape[3] == LANES
+        for x in (q_BTNH, k_BSKH)
+    )
+    return (
+        types == {jnp.dtype("bfloat16")} and visible.mask is None and whole
+        and q_BTNH.shape[2] <= MOST_HEADS and math.prod(k_BSKH.shape[1:]) <= MOST_KEY_NUMBERS
+        and _memory() >= VMEM_BYTES
+    )  # fmt: skip
+
+
+def _memory() -> int:
+    """Bytes of memory on the chip that a program is compiled for, by the mesh or the machine."""
+    try:
+        return pltpu.get_tpu_info().vmem_capacity_bytes
+    except ValueError:  # no TPU: the program is for another machine
+        return VMEM_BYTES
+
+
+def forward(
+    q_BTNH: Float[Array, "B T N H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    visible: Visible,
+    scale: float,
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
+    """Output and log-sum-exp."""
+    batch, length, heads, width = q_BTNH.shape
+    size, kv_heads = k_BSKH.shape[1:3]
+    call = _plan(q_BTNH, k_BSKH, visible, scale, MOST_KEYS)
+    scalars, segments, segment_specs = _operands(call, visible, batch, size, "q")
+    state = () if _one_go(call) else (
+        *[pltpu.VMEM((2, call.q_block, LANES), jnp.float32)] * 2,
+        pltpu.VMEM((2, call.q_block, width), jnp.float32),
+    )  # fmt: skip
+    blocks = pltpu.VMEM((2, call.q_block, heads, width), q_BTNH.dtype)
+    out, lse = pl.pallas_call(
+        partial(_forward_kernel, call),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=len(scalars),
+            grid=(batch,),
+            in_specs=[*[pl.BlockSpec(memory_space=pl.ANY)] * 3, *segment_specs],
+            out_specs=[pl.BlockSpec(memory_space=pl.ANY), _a_row(heads, length)],
+            scratch_shapes=[
+                *[pltpu.VMEM((kv_heads, size, width), k_BSKH.dtype)] * 2,
+                pltpu.VMEM((heads, call.q_block, width), q_BTNH.dtype),
+                pltpu.VMEM((2, AHEAD, CHUNK, kv_heads, width), k_BSKH.dtype),
+                blocks, blocks,
+                *[pltpu.SemaphoreType.DMA((2, AHEAD)), *[pltpu.SemaphoreType.DMA((2,))] * 2],
+                *state,
+            ],
+        ),
+        out_shape=[
+            jax.ShapeDtypeStruct(q_BTNH.shape, q_BTNH.dtype),
+            jax.ShapeDtypeStruct((batch, heads, 1, length), jnp.float32),
+        ],
+        compiler_params=_parameters(),
+        name="attention_forward_interleaved",
+    )(*scalars, q_BTNH, k_BSKH, v_BSKH, *segments)  # fmt: skip
+    return out, lse[:, :, 0].transpose(0, 2, 1)
+
+
+def _forward_kernel(call: _Call, *refs: Any) -> None:
+    """A row of the batch."""
+    scalars, refs = (refs[:3], refs[3:]) if call.mapped else ((), refs)
+    (q_hbm, k_hbm, v_hbm), refs = refs[:3], refs[3:]
+    segments, refs = (refs[:2], refs[2:]) if call.segmented else ((), refs)
+    out_hbm, lse_ref, k_heads, v_heads, q_heads, kv_stage, *refs = refs
+    q_stage, out_stage, kv_done, q_done, out_done, *state = refs
+    b = pl.program_id(0)
+
+    def q_copy(i: Any) -> Any:
+        return _copy(q_hbm.at[b], q_stage, q_done, i, call.q_block)
+
+    def out_copy(i: Any) -> Any:
+        return _copy(out_hbm.at[b], out_stage, out_done, i, call.q_block, out=True)
+
+    def take(which: int, chunk: Any, stage: Any) -> None:
+        _take_apart(stage, (k_heads, v_heads)[which], chunk * CHUNK)
+
+    q_copy(0).start()
+    _fetch((k_hbm.at[b], v_hbm.at[b]), kv_stage, kv_done, take)
+
+    def whole(n: Any, queries: slice) -> tuple[Array, Array, Array]:
+        """Maximum, total and sums of some queries that meet all keys at once."""
+        kv = _kv_head(n, call.groups)
+        scores = _product(q_heads[n, queries], k_heads[kv], (1, 1))
+        top = scores.max(1, keepdims=True)
+        weights = jnp.exp2((scores - top) * (call.scale * LOG2E))
+        sums = _product(weights.astype(v_heads.dtype), v_heads[kv], (1, 0))
+        return top, weights.sum(1, keepdims=True), sums
+
+    def block_by_block(i: Any, n: Any, which: int) -> None:
+        """The same for a block of queries, kept in memory while blocks of keys go by."""
+        top_ref, total_ref, sum_ref = (ref.at[which] for ref in state)
+        top_ref[...] = jnp.full(top_ref.shape, UNSEEN, jnp.float32)
+        total_ref[...] = jnp.zeros(total_ref.shape, jnp.float32)
+        sum_ref[...] = jnp.zeros(sum_ref.shape, jnp.float32)
+        kv = _kv_head(n, call.groups)
+
+        def meet(j: Any, partly: bool) -> None:
+            keys = _places(j, call.kv_block)
+            for queries in _parts(call):
+                scores = _product(q_heads[n, queries], k_heads[kv, keys], (1, 1))
+                if partly:
+                    first = i * call.q_block + queries.start, j * call.kv_block
+                    shown = segments and (
+                        segments[0][0, pl.ds(pl.multiple_of(first[0], CHUNK), Q_PART)],
+                        segments[1][0, :, keys],
+                    )
+                    seen = _seen(call, scores.shape, 0, first, (None, None, *scalars), shown)
+                    scores = jnp.where(seen, scores, UNSEEN)
+                old_top = top_ref[queries]
+                top = jnp.maximum(old_top, scores.max(1, keepdims=True))
+                weights = jnp.exp2((scores - top[:, :1]) * (call.scale * LOG2E))
+                rescale = _rescale(old_top, top, call.scale)
+                sums = _product(weights.astype(v_heads.dtype), v_heads[kv, keys], (1, 0))
+                top_ref[queries] = top
+                total_ref[queries] = total_ref[queries] * rescale + weights.sum(1, keepdims=True)
+                sum_ref[queries] = sum_ref[queries] * _across(rescale, sums.shape[1]) + sums
+
+        _over_blocks(call, scalars, (b * call.q_blocks + i) * call.kv_blocks, 1,
+                     call.kv_blocks, meet)  # fmt: skip
+
+    def finished(i: Any, n: Any, queries: slice, top: Array, total: Array, sums: Array) -> Array:
+        """The output of some queries, float32; their log-sum-exp is stored."""
+        seeing = top > UNSEEN / 2
+        lse = jnp.where(seeing, top * call.scale + jnp.log(total), -jnp.inf)
+        lse = jnp.broadcast_to(lse, (lse.shape[0], LANES)).T[:1]
+        lse_ref[0, n, :, pl.ds(pl.multiple_of(i * call.q_block + queries.start, LANES), Q_PART)] = (
+            lse
+        )
+        out = sums / _across(jnp.where(seeing, total, 1.0), sums.shape[1])
+        return jnp.where(_across(seeing, sums.shape[1]), out, 0.0)
+
+    for i in range(call.q_blocks):
+        if i + 1 < call.q_blocks:
+            q_copy(i + 1).start()
+        q_copy(i).wait()
+        _take_apart(q_stage.at[i % 2], q_heads, 0)
+        if i >= 2:
+            out_copy(i - 2).wait()
+
+        def pair(p: Any, carry: None) -> None:
+            for which in (0, 1) if state else ():
+                block_by_block(i, 2 * p + which, which)
+            for queries in _parts(call):
+                for which, n in enumerate((2 * p, 2 * p + 1)):
+                    met = [ref[which, queries] for ref in state] if state else whole(n, queries)
+                    out = finished(i, n, queries, *met)
+                    q_heads[n, queries] = out.astype(q_heads.dtype)  # the query has done its part
+
+        jax.lax.fori_loop(0, q_heads.shape[0] // 2, pair, None)
+        _weave(q_heads, out_stage.at[i % 2])
+        out_copy(i).start()
+
+    for i in range(max(call.q_blocks - 2, 0), call.q_blocks):
+        out_copy(i).wait()
+
+
+def backward(
+    q_BTNH: Float[Array, "B T N H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    visible: Visible,
+    out_BTNH: Float[Array, "B T N H"],
+    lse_BTN: Float[Array, "B T N"],
+    d_out_BTNH: Float[Array, "B T N H"],
+    d_lse_BTN: Float[Array, "B T N"],
+    scale: float,
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]]:
+    """Gradients of q, k and v: scores are computed again, each product of a block once."""
+    batch, length, heads, width = q_BTNH.shape
+    size, kv_heads = k_BSKH.shape[1:3]
+    call = _plan(q_BTNH, k_BSKH, visible, scale, KV_BLOCK)
+    scalars, segments, segment_specs = _operands(call, visible, batch, size, "kv")
+    lse_BTN = jnp.where(jnp.isfinite(lse_BTN), lse_BTN, -UNSEEN) * LOG2E
+    rows = [x.transpose(0, 2, 1)[:, :, None] for x in (lse_BTN, d_lse_BTN)]
+    anywhere = pl.BlockSpec(memory_space=pl.ANY)
+    dtype = q_BTNH.dtype
+    return pl.pallas_call(
+        partial(_backward_kernel, call),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=len(scalars),
+            grid=(batch,),
+            in_specs=[*[anywhere] * 5, *[_a_row(heads, length)] * 2, *segment_specs],
+            out_specs=[anywhere] * 3,
+            scratch_shapes=[
+                *[pltpu.VMEM((kv_heads, size, width), dtype)] * 2,
+                pltpu.VMEM((kv_heads, width, size), dtype),
+                *[pltpu.VMEM((heads, call.q_block, width), dtype)] * 2,
+                pltpu.VMEM((heads, 1, call.q_block), jnp.float32),
+                *[pltpu.VMEM((kv_heads, size, width), jnp.float32)] * 2,
+                pltpu.VMEM((width, call.q_block), jnp.float32),
+                pltpu.VMEM((2, AHEAD, CHUNK, kv_heads, width), dtype),
+                *[pltpu.VMEM((2, call.q_block, heads, width), dtype)] * 4,
+                pltpu.SemaphoreType.DMA((2, AHEAD)),
+                pltpu.SemaphoreType.DMA((3, 2)),
+                pltpu.SemaphoreType.DMA((2,)),
+            ],
+        ),
+        out_shape=[jax.ShapeDtypeStruct(x.shape, dtype) for x in (q_BTNH, k_BSKH, v_BSKH)],
+        compiler_params=_parameters(),
+        name="attention_backward_interleaved",
+    )(*scalars, q_BTNH, k_BSKH, v_BSKH, d_out_BTNH.astype(dtype), out_BTNH, *rows, *segments)
+
+
+def _backward_kernel(call: _Call, *refs: Any) -> None:
+    """A row of the batch. Scores are transposed, keys down and queries across, as in `tpu`."""
+    scalars, refs = (refs[:3], refs[3:]) if call.mapped else ((), refs)
+    (q_hbm, k_hbm, v_hbm, d_out_hbm, out_hbm, lse_ref, d_lse_ref), refs = refs[:7], refs[7:]
+    segments, refs = (refs[:2], refs[2:]) if call.segmented else ((), refs)
+    (d_q_hbm, *d_kv_hbm), refs = refs[:3], refs[3:]
+    k_heads, v_heads, k_turned, q_heads, d_out_heads, delta_ref, *d_kv_sums, d_q_sum = refs[:9]
+    kv_stage, q_stage, d_out_stage, out_stage, d_q_stage, kv_done, q_done, d_q_done = refs[9:]
+    b = pl.program_id(0)
+
+    def q_copies(i: Any) -> list:
+        of = (q_hbm, q_stage), (d_out_hbm, d_out_stage), (out_hbm, out_stage)
+        return [
+            _copy(hbm.at[b], stage, q_done.at[at], i, call.q_block)
+            for at, (hbm, stage) in enumerate(of)
+        ]
+
+    def d_q_copy(i: Any) -> Any:
+        return _copy(d_q_hbm.at[b], d_q_stage, d_q_done, i, call.q_block, out=True)
+
+    def take(which: int, chunk: Any, stage: Any) -> None:
+        _take_apart(stage, (k_heads, v_heads)[which], chunk * CHUNK)
+        if which == 0:  # d_q wants keys transposed as well
+            for n, k in enumerate(_each_head(stage)):
+                k_turned[n, :, _places(chunk, CHUNK)] = k.T.astype(k_turned.dtype)
+
+    for copy in q_copies(0):
+        copy.start()
+    _fetch((k_hbm.at[b], v_hbm.at[b]), kv_stage, kv_done, take)
+    for sums in d_kv_sums:
+        sums[...] = jnp.zeros(sums.shape, jnp.float32)
+
+    def head(i: Any, n: Any) -> None:
+        """What a block of queries of one head adds."""
+        kv = _kv_head(n, call.groups)
+        q, d_out = q_heads[n], d_out_heads[n]
+        queries = _places(i, call.q_block)
+        lse, delta = lse_ref[0, n, :, queries], delta_ref[n] - d_lse_ref[0, n, :, queries]
+        d_q_sum[...] = jnp.zeros(d_q_sum.shape, jnp.float32)
+        d_k_sum, d_v_sum = (sums.at[kv] for sums in d_kv_sums)
+
+        def meet(j: Any, partly: bool) -> None:
+            keys = _places(j, call.kv_block)
+            scores = _product(k_heads[kv, keys], q, (1, 1)) * (call.scale * LOG2E)
+            weights = jnp.exp2(scores - lse)
+            if partly:
+                first = i * call.q_block, j * call.kv_block
+                shown = segments and (segments[0][0, :, queries], segments[1][0, keys])
+                seen = _seen(call, scores.shape, 1, first, (None, None, *scalars), shown)
+                weights = jnp.where(seen, weights, 0.0)
+            d_weights = _product(v_heads[kv, keys], d_out, (1, 1))
+            d_scores = (weights * (d_weights - delta)).astype(q.dtype)
+            d_v_sum[keys] += _product(weights.astype(q.dtype), d_out, (1, 0))
+            d_k_sum[keys] += _product(d_scores, q, (1, 0))
+            d_q_sum[...] += _product(k_turned[kv, :, keys], d_scores, (1, 0))
+
+        _over_blocks(call, scalars, (b * call.q_blocks + i) * call.kv_blocks, 1,
+                     call.kv_blocks, meet)  # fmt: skip
+        q_heads[n] = (d_q_sum[...] * call.scale).T.astype(q_heads.dtype)  # the query has done its part
+
+    for i in range(call.q_blocks):
+        slot = i % 2
+        for copy in q_copies(i + 1) if i + 1 < call.q_blocks else ():
+            copy.start()
+        for copy in q_copies(i):
+            copy.wait()
+        _take_apart(q_stage.at[slot], q_heads, 0)
+        _take_apart(d_out_stage.at[slot], d_out_heads, 0)
+        both = _each_head(d_out_stage.at[slot]), _each_head(out_stage.at[slot])
+        for n, (d_out, out) in enumerate(zip(*both, strict=True)):
+            delta = (d_out * out).sum(1, keepdims=True)
+            delta_ref[n] = jnp.broadcast_to(delta, (call.q_block, LANES)).T[:1]
+        if i >= 2:
+            d_q_copy(i - 2).wait()
+
+        def pair(p: Any, carry: None) -> None:
+            head(i, 2 * p)
+            head(i, 2 * p + 1)
+
+        jax.lax.fori_loop(0, q_heads.shape[0] // 2, pair, None)
+        _weave(q_heads, d_q_stage.at[slot])
+        d_q_copy(i).start()
+
+    d_k_sums, d_v_sums = d_kv_sums
+    k_heads[...] = (d_k_sums[...] * call.scale).astype(k_heads.dtype)  # keys have done their part
+    v_heads[...] = d_v_sums[...].astype(v_heads.dtype)
+    _hand_out((k_heads, v_heads), [x.at[b] for x in d_kv_hbm], kv_stage, kv_done)
+    for i in range(max(call.q_blocks - 2, 0), call.q_blocks):
+        d_q_copy(i).wait()
+
+
+def _words(stage: Any) -> Any:
+    """A block [places, heads, H] of bfloat16 as 32-bit words of two heads, [places * heads / 2, H]."""
+    places, heads, width = stage.shape
+    return stage.reshape(places * heads, width).bitcast(jnp.uint32)
+
+
+def _take_apart(stage: Any, heads: Any, first: Any) -> None:
+    """A block [places, heads, H] into rows of [heads, ..., H], from the place `first` on."""
+    words, places, pairs = _words(stage), stage.shape[0], stage.shape[1] // 2
+    rows = pl.ds(first if isinstance(first, int) else pl.multiple_of(first, CHUNK), places)
+    for p in range(pairs):
+        even = words[pl.ds(p, places // 2, stride=2 * pairs), :]
+        odd = words[pl.ds(p + pairs, places // 2, stride=2 * pairs), :]
+        heads[2 * p, rows] = pltpu.bitcast((even & LOW) | (odd << 16), heads.dtype)
+        heads[2 * p + 1, rows] = pltpu.bitcast((even >> 16) | (odd & HIGH), heads.dtype)
+
+
+def _each_head(stage: Any) -> list[Array]:
+    """The heads of a block [places, heads, H], float32 [places, H] each."""
+    words, places, pairs = _words(stage), stage.shape[0], stage.shape[1] // 2
+    found = []
+    for p in range(pairs):
+        two = words[pl.ds(p, places, stride=pairs), :]
+        found += [jax.lax.bitcast_convert_type(x, jnp.float32) for x in (two << 16, two & HIGH)]
+    return found
+
+
+def _weave(heads: Any, stage: Any) -> None:
+    """Rows of [heads, places, H] into a block [places, heads, H]."""
+    words, places, pairs = _words(stage), stage.shape[0], stage.shape[1] // 2
+    for p in range(pairs):
+        low, high = (pltpu.bitcast(heads[n], jnp.uint32) for n in (2 * p, 2 * p + 1))
+        words[pl.ds(p, places // 2, stride=2 * pairs), :] = (low & LOW) | (high << 16)
+        words[pl.ds(p + pairs, places // 2, stride=2 * pairs), :] = (low >> 16) | (high & HIGH)
+
+
+def _copy(hbm: Any, stage: Any, done: Any, i: int, places: int, out: bool = False) -> Any:
+    """Of block i of a row into a stage's turn, or out of it."""
+    slot = i % stage.shape[0]
+    ends = hbm.at[pl.ds(i * places, places)], stage.at[slot]
+    return pltpu.make_async_copy(*(reversed(ends) if out else ends), done.at[slot])
+
+
+def _fetch(hbm: tuple, stage: Any, done: Any, take: Callable) -> None:
+    """Hands keys and values to `take(which, chunk, block)`, chunk by chunk, some under way."""
+    chunks = hbm[0].shape[0] // CHUNK
+    copies = [
+        [_copy(x, stage.at[at], done.at[at], c, CHUNK) for at, x in enumerate(hbm)]
+        for c in range(chunks)
+    ]
+    for copy in sum(copies[:AHEAD], []):
+        copy.start()
+    for c in range(chunks):
+        for which, copy in enumerate(copies[c]):
+            copy.wait()
+            take(which, c, stage.at[which, c % AHEAD])
+        for copy in copies[c + AHEAD] if c + AHEAD < chunks else ():
+            copy.start()
+
+
+def _hand_out(heads: tuple, hbm: list, stage: Any, done: Any) -> None:
+    """Rows of [heads, places, H] of keys and of values, chunk by chunk, some under way."""
+    chunks = hbm[0].shape[0] // CHUNK
+    copies = [
+        [_copy(x, stage.at[at], done.at[at], c, CHUNK, True) for at, x in enumerate(hbm)]
+        for c in range(chunks)
+    ]
+    for c in range(chunks):
+        for copy in copies[c - AHEAD] if c >= AHEAD else ():
+            copy.wait()
+        for which, copy in enumerate(copies[c]):
+            _weave(heads[which].at[:, pl.ds(c * CHUNK, CHUNK)], stage.at[which, c % AHEAD])
+            copy.start()
+    for copy in sum(copies[-AHEAD:], []):
+        copy.wait()
+
+
+def _over_blocks(
+    call: _Call, scalars: tuple, first: Any, step: int, count: int, meet: Callable
+) -> None:
+    """Meets the blocks of keys that are not empty, with a mask where they are partly seen."""
+
+    def one(j: Any, carry: None) -> None:
+        if not call.mapped:
+            meet(j, False)
+            return
+        kind = scalars[0][first + j * step]
+        pl.when(kind == PARTLY)(lambda: meet(j, True))
+        pl.when(kind == WHOLLY)(lambda: meet(j, False))
+
+    jax.lax.fori_loop(0, count, one, None)
+
+
+def _places(block: Any, places: int) -> Any:
+    """The places of a block."""
+    return pl.ds(pl.multiple_of(block * places, LANES), places)
+
+
+def _parts(call: _Call) -> list[slice]:
+    """Queries of a block that are multiplied at once."""
+    return [slice(first, first + Q_PART) for first in range(0, call.q_block, Q_PART)]
+
+
+def _one_go(call: _Call) -> bool:
+    """Whether queries meet all keys at once, so that nothing is carried on."""
+    return call.kv_blocks == 1 and not call.mapped
+
+
+def _plan(q: Array, k: Array, visible: Visible, scale: float, most_keys: int) -> _Call:
+    length, size = q.shape[1], k.shape[1]
+    segmented = visible.q_segments is not None
+    mapped = visible.causal or segmented or visible.kv_length is not None
+    q_block = _dividing(length, Q_BLOCK if q.shape[2] <= FEW_HEADS else CHUNK)
+    kv_block = _dividing(size, KV_BLOCK if mapped else most_keys)
+    return _Call(visible.causal, segmented, mapped, scale, q_block, kv_block,
+                 length // q_block, size // kv_block, q.shape[2] // k.shape[2])  # fmt: skip
+
+
+def _dividing(length: int, most: int) -> int:
+    """The largest block, a multiple of `CHUNK`, that divides a length."""
+    return next(n for n in range(most, 0, -CHUNK) if length % n == 0)
+
+
+def _operands(
+    call: _Call, visible: Visible, batch: int, size: int, down: str
+) -> tuple[tuple, tuple, list]:
+    """Scalars (kinds of blocks, offset, keys in use), segments and how these are cut.
+
+    `down` says whose segments are a column, "q" or "kv"; the others' are a row.
+    """
+    if not call.mapped:
+        return (), (), []
+    length = call.q_blocks * call.q_block
+    zero = jnp.zeros((batch,), jnp.int32)
+    kind = kinds(visible, batch, length, size, call.q_block, call.kv_block)
+    offset = zero if visible.q_offset is None else visible.q_offset
+    used = zero + size if visible.kv_length is None else jnp.minimum(visible.kv_length, size)
+    scalars = (kind.reshape(-1).astype(jnp.int32), offset, used)
+    if visible.q_segments is None or visible.kv_segments is None:
+        return scalars, (), []
+    given = {"q": visible.q_segments, "kv": visible.kv_segments}
+    segments = tuple(x[:, :, None] if of == down else x[:, None] for of, x in given.items())
+    return scalars, segments, [pl.BlockSpec((1, *x.shape[1:]), _first) for x in segments]
+
+
+def _first(b: Any, *_: Any) -> tuple:
+    """The place of a row's whole block."""
+    return b, 0, 0
+
+
+def _a_row(heads: int, length: int) -> pl.BlockSpec:
+    """A number for each head and place of a row."""
+    return pl.BlockSpec((1, heads, 1, length), lambda b, *_: (b, 0, 0, 0))
+
+
+def _parameters() -> Any:
+    return pltpu.CompilerParams(dimension_semantics=("parallel",), vmem_limit_bytes=VMEM_BYTES)
