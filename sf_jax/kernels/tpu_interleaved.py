@@ -14,7 +14,8 @@ fetched while the one before is worked at. The arithmetic is that of `tpu`.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,9 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from sf_jax.kernels.block_map import PARTLY, WHOLLY, kinds
-from sf_jax.kernels.tpu import LANES, LOG2E, UNSEEN, _across, _kv_head, _product, _rescale, _seen
+from sf_jax.kernels.tpu import (
+    LANES, LOG2E, UNSEEN, Blocks, _across, _Call, _kv_head, _product, _rescale, _seen,
+)  # fmt: skip
 from sf_jax.kernels.visible import Visible
 
 CHUNK = 256  # places fetched and taken apart at once; lengths are multiples of it
@@ -36,20 +39,6 @@ VMEM_BYTES = 60 * 2**20  # a v5p has 64 MB, a v5e and a v6e 128; a v4 has 16, to
 FEW_HEADS, MOST_HEADS = 16, 32
 MOST_KEY_NUMBERS = 2**21  # of a row's keys; the backward pass holds 14 bytes for each
 LOW, HIGH = np.uint32(0xFFFF), np.uint32(0xFFFF0000)
-
-
-class _Call(NamedTuple):
-    """What a kernel is specialised for."""
-
-    causal: bool
-    segmented: bool
-    mapped: bool  # whether some blocks may be empty or partly seen
-    scale: float
-    q_block: int
-    kv_block: int
-    q_blocks: int
-    kv_blocks: int
-    groups: int  # query heads a key head
 
 
 def supports(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible: Visible) -> bool:
@@ -88,11 +77,16 @@ def forward(
     size, kv_heads = k_BSKH.shape[1:3]
     call = _plan(q_BTNH, k_BSKH, visible, scale, MOST_KEYS)
     scalars, segments, segment_specs = _operands(call, visible, batch, size, "q")
-    state = () if _one_go(call) else (
-        *[pltpu.VMEM((2, call.q_block, LANES), jnp.float32)] * 2,
-        pltpu.VMEM((2, call.q_block, width), jnp.float32),
-    )  # fmt: skip
-    blocks = pltpu.VMEM((2, call.q_block, heads, width), q_BTNH.dtype)
+    at_once = call.steps[1] == 1 and not call.mapped  # nothing is carried on
+    state = (
+        []
+        if at_once
+        else [
+            *[pltpu.VMEM((2, call.blocks.q, LANES), jnp.float32)] * 2,
+            pltpu.VMEM((2, call.blocks.q, width), jnp.float32),
+        ]
+    )
+    blocks = pltpu.VMEM((2, call.blocks.q, heads, width), q_BTNH.dtype)
     out, lse = pl.pallas_call(
         partial(_forward_kernel, call),
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -102,7 +96,7 @@ def forward(
             out_specs=[pl.BlockSpec(memory_space=pl.ANY), _a_row(heads, length)],
             scratch_shapes=[
                 *[pltpu.VMEM((kv_heads, size, width), k_BSKH.dtype)] * 2,
-                pltpu.VMEM((heads, call.q_block, width), q_BTNH.dtype),
+                pltpu.VMEM((heads, call.blocks.q, width), q_BTNH.dtype),
                 pltpu.VMEM((2, AHEAD, CHUNK, kv_heads, width), k_BSKH.dtype),
                 blocks, blocks,
                 *[pltpu.SemaphoreType.DMA((2, AHEAD)), *[pltpu.SemaphoreType.DMA((2,))] * 2],
@@ -124,15 +118,15 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
     scalars, refs = (refs[:3], refs[3:]) if call.mapped else ((), refs)
     (q_hbm, k_hbm, v_hbm), refs = refs[:3], refs[3:]
     segments, refs = (refs[:2], refs[2:]) if call.segmented else ((), refs)
-    out_hbm, lse_ref, k_heads, v_heads, q_heads, kv_stage, *refs = refs
-    q_stage, out_stage, kv_done, q_done, out_done, *state = refs
-    b = pl.program_id(0)
+    out_hbm, lse_ref, k_heads, v_heads, q_heads, kv_stage, q_stage, out_stage = refs[:8]
+    kv_done, q_done, out_done, *state = refs[8:]
+    b, groups = pl.program_id(0), q_heads.shape[0] // k_heads.shape[0]
 
     def q_copy(i: Any) -> Any:
-        return _copy(q_hbm.at[b], q_stage, q_done, i, call.q_block)
+        return _copy(q_hbm.at[b], q_stage, q_done, i, call.blocks.q)
 
     def out_copy(i: Any) -> Any:
-        return _copy(out_hbm.at[b], out_stage, out_done, i, call.q_block, out=True)
+        return _copy(out_hbm.at[b], out_stage, out_done, i, call.blocks.q, out=True)
 
     def take(which: int, chunk: Any, stage: Any) -> None:
         _take_apart(stage, (k_heads, v_heads)[which], chunk * CHUNK)
@@ -142,7 +136,7 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
 
     def whole(n: Any, queries: slice) -> tuple[Array, Array, Array]:
         """Maximum, total and sums of some queries that meet all keys at once."""
-        kv = _kv_head(n, call.groups)
+        kv = _kv_head(n, groups)
         scores = _product(q_heads[n, queries], k_heads[kv], (1, 1))
         top = scores.max(1, keepdims=True)
         weights = jnp.exp2((scores - top) * (call.scale * LOG2E))
@@ -155,16 +149,16 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
         top_ref[...] = jnp.full(top_ref.shape, UNSEEN, jnp.float32)
         total_ref[...] = jnp.zeros(total_ref.shape, jnp.float32)
         sum_ref[...] = jnp.zeros(sum_ref.shape, jnp.float32)
-        kv = _kv_head(n, call.groups)
+        kv = _kv_head(n, groups)
 
         def meet(j: Any, partly: bool) -> None:
-            keys = _places(j, call.kv_block)
+            keys = _places(j, call.blocks.kv)
             for queries in _parts(call):
                 scores = _product(q_heads[n, queries], k_heads[kv, keys], (1, 1))
                 if partly:
-                    first = i * call.q_block + queries.start, j * call.kv_block
+                    first = i * call.blocks.q + queries.start, j * call.blocks.kv
                     shown = segments and (
-                        segments[0][0, pl.ds(pl.multiple_of(first[0], CHUNK), Q_PART)],
+                        segments[0][0, pl.ds(pl.multiple_of(first[0], CHUNK), call.blocks.part)],
                         segments[1][0, :, keys],
                     )
                     seen = _seen(call, scores.shape, 0, first, (None, None, *scalars), shown)
@@ -178,22 +172,20 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
                 total_ref[queries] = total_ref[queries] * rescale + weights.sum(1, keepdims=True)
                 sum_ref[queries] = sum_ref[queries] * _across(rescale, sums.shape[1]) + sums
 
-        _over_blocks(call, scalars, (b * call.q_blocks + i) * call.kv_blocks, 1,
-                     call.kv_blocks, meet)  # fmt: skip
+        _meet_blocks(call, scalars, b * call.steps[0] + i, meet)
 
     def finished(i: Any, n: Any, queries: slice, top: Array, total: Array, sums: Array) -> Array:
         """The output of some queries, float32; their log-sum-exp is stored."""
         seeing = top > UNSEEN / 2
         lse = jnp.where(seeing, top * call.scale + jnp.log(total), -jnp.inf)
         lse = jnp.broadcast_to(lse, (lse.shape[0], LANES)).T[:1]
-        lse_ref[0, n, :, pl.ds(pl.multiple_of(i * call.q_block + queries.start, LANES), Q_PART)] = (
-            lse
-        )
+        first = pl.multiple_of(i * call.blocks.q + queries.start, LANES)
+        lse_ref[0, n, :, pl.ds(first, call.blocks.part)] = lse
         out = sums / _across(jnp.where(seeing, total, 1.0), sums.shape[1])
         return jnp.where(_across(seeing, sums.shape[1]), out, 0.0)
 
-    for i in range(call.q_blocks):
-        if i + 1 < call.q_blocks:
+    def block(i: int) -> None:
+        if i + 1 < call.steps[0]:
             q_copy(i + 1).start()
         q_copy(i).wait()
         _take_apart(q_stage.at[i % 2], q_heads, 0)
@@ -207,13 +199,15 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
                 for which, n in enumerate((2 * p, 2 * p + 1)):
                     met = [ref[which, queries] for ref in state] if state else whole(n, queries)
                     out = finished(i, n, queries, *met)
-                    q_heads[n, queries] = out.astype(q_heads.dtype)  # the query has done its part
+                    q_heads[n, queries] = out.astype(q_heads.dtype)  # which have done their part
 
         jax.lax.fori_loop(0, q_heads.shape[0] // 2, pair, None)
         _weave(q_heads, out_stage.at[i % 2])
         out_copy(i).start()
 
-    for i in range(max(call.q_blocks - 2, 0), call.q_blocks):
+    for i in range(call.steps[0]):
+        block(i)
+    for i in range(max(call.steps[0] - 2, 0), call.steps[0]):
         out_copy(i).wait()
 
 
@@ -247,12 +241,12 @@ def backward(
             scratch_shapes=[
                 *[pltpu.VMEM((kv_heads, size, width), dtype)] * 2,
                 pltpu.VMEM((kv_heads, width, size), dtype),
-                *[pltpu.VMEM((heads, call.q_block, width), dtype)] * 2,
-                pltpu.VMEM((heads, 1, call.q_block), jnp.float32),
+                *[pltpu.VMEM((heads, call.blocks.q, width), dtype)] * 2,
+                pltpu.VMEM((heads, 1, call.blocks.q), jnp.float32),
                 *[pltpu.VMEM((kv_heads, size, width), jnp.float32)] * 2,
-                pltpu.VMEM((width, call.q_block), jnp.float32),
+                pltpu.VMEM((width, call.blocks.q), jnp.float32),
                 pltpu.VMEM((2, AHEAD, CHUNK, kv_heads, width), dtype),
-                *[pltpu.VMEM((2, call.q_block, heads, width), dtype)] * 4,
+                *[pltpu.VMEM((2, call.blocks.q, heads, width), dtype)] * 4,
                 pltpu.SemaphoreType.DMA((2, AHEAD)),
                 pltpu.SemaphoreType.DMA((3, 2)),
                 pltpu.SemaphoreType.DMA((2,)),
@@ -272,17 +266,17 @@ def _backward_kernel(call: _Call, *refs: Any) -> None:
     (d_q_hbm, *d_kv_hbm), refs = refs[:3], refs[3:]
     k_heads, v_heads, k_turned, q_heads, d_out_heads, delta_ref, *d_kv_sums, d_q_sum = refs[:9]
     kv_stage, q_stage, d_out_stage, out_stage, d_q_stage, kv_done, q_done, d_q_done = refs[9:]
-    b = pl.program_id(0)
+    b, groups = pl.program_id(0), q_heads.shape[0] // k_heads.shape[0]
 
     def q_copies(i: Any) -> list:
         of = (q_hbm, q_stage), (d_out_hbm, d_out_stage), (out_hbm, out_stage)
         return [
-            _copy(hbm.at[b], stage, q_done.at[at], i, call.q_block)
+            _copy(hbm.at[b], stage, q_done.at[at], i, call.blocks.q)
             for at, (hbm, stage) in enumerate(of)
         ]
 
     def d_q_copy(i: Any) -> Any:
-        return _copy(d_q_hbm.at[b], d_q_stage, d_q_done, i, call.q_block, out=True)
+        return _copy(d_q_hbm.at[b], d_q_stage, d_q_done, i, call.blocks.q, out=True)
 
     def take(which: int, chunk: Any, stage: Any) -> None:
         _take_apart(stage, (k_heads, v_heads)[which], chunk * CHUNK)
@@ -298,19 +292,19 @@ def _backward_kernel(call: _Call, *refs: Any) -> None:
 
     def head(i: Any, n: Any) -> None:
         """What a block of queries of one head adds."""
-        kv = _kv_head(n, call.groups)
+        kv = _kv_head(n, groups)
         q, d_out = q_heads[n], d_out_heads[n]
-        queries = _places(i, call.q_block)
+        queries = _places(i, call.blocks.q)
         lse, delta = lse_ref[0, n, :, queries], delta_ref[n] - d_lse_ref[0, n, :, queries]
         d_q_sum[...] = jnp.zeros(d_q_sum.shape, jnp.float32)
         d_k_sum, d_v_sum = (sums.at[kv] for sums in d_kv_sums)
 
         def meet(j: Any, partly: bool) -> None:
-            keys = _places(j, call.kv_block)
+            keys = _places(j, call.blocks.kv)
             scores = _product(k_heads[kv, keys], q, (1, 1)) * (call.scale * LOG2E)
             weights = jnp.exp2(scores - lse)
             if partly:
-                first = i * call.q_block, j * call.kv_block
+                first = i * call.blocks.q, j * call.blocks.kv
                 shown = segments and (segments[0][0, :, queries], segments[1][0, keys])
                 seen = _seen(call, scores.shape, 1, first, (None, None, *scalars), shown)
                 weights = jnp.where(seen, weights, 0.0)
@@ -320,13 +314,13 @@ def _backward_kernel(call: _Call, *refs: Any) -> None:
             d_k_sum[keys] += _product(d_scores, q, (1, 0))
             d_q_sum[...] += _product(k_turned[kv, :, keys], d_scores, (1, 0))
 
-        _over_blocks(call, scalars, (b * call.q_blocks + i) * call.kv_blocks, 1,
-                     call.kv_blocks, meet)  # fmt: skip
-        q_heads[n] = (d_q_sum[...] * call.scale).T.astype(q_heads.dtype)  # the query has done its part
+        _meet_blocks(call, scalars, b * call.steps[0] + i, meet)
+        d_q = (d_q_sum[...] * call.scale).T
+        q_heads[n] = d_q.astype(q_heads.dtype)  # queries have done their part
 
-    for i in range(call.q_blocks):
+    def block(i: int) -> None:
         slot = i % 2
-        for copy in q_copies(i + 1) if i + 1 < call.q_blocks else ():
+        for copy in q_copies(i + 1) if i + 1 < call.steps[0] else ():
             copy.start()
         for copy in q_copies(i):
             copy.wait()
@@ -335,7 +329,7 @@ def _backward_kernel(call: _Call, *refs: Any) -> None:
         both = _each_head(d_out_stage.at[slot]), _each_head(out_stage.at[slot])
         for n, (d_out, out) in enumerate(zip(*both, strict=True)):
             delta = (d_out * out).sum(1, keepdims=True)
-            delta_ref[n] = jnp.broadcast_to(delta, (call.q_block, LANES)).T[:1]
+            delta_ref[n] = jnp.broadcast_to(delta, (call.blocks.q, LANES)).T[:1]
         if i >= 2:
             d_q_copy(i - 2).wait()
 
@@ -347,16 +341,18 @@ def _backward_kernel(call: _Call, *refs: Any) -> None:
         _weave(q_heads, d_q_stage.at[slot])
         d_q_copy(i).start()
 
+    for i in range(call.steps[0]):
+        block(i)
     d_k_sums, d_v_sums = d_kv_sums
     k_heads[...] = (d_k_sums[...] * call.scale).astype(k_heads.dtype)  # keys have done their part
     v_heads[...] = d_v_sums[...].astype(v_heads.dtype)
     _hand_out((k_heads, v_heads), [x.at[b] for x in d_kv_hbm], kv_stage, kv_done)
-    for i in range(max(call.q_blocks - 2, 0), call.q_blocks):
+    for i in range(max(call.steps[0] - 2, 0), call.steps[0]):
         d_q_copy(i).wait()
 
 
 def _words(stage: Any) -> Any:
-    """A block [places, heads, H] of bfloat16 as 32-bit words of two heads, [places * heads / 2, H]."""
+    """A block [places, heads, H] of bfloat16 as words of two heads, [places * heads / 2, H]."""
     places, heads, width = stage.shape
     return stage.reshape(places * heads, width).bitcast(jnp.uint32)
 
@@ -394,58 +390,57 @@ def _weave(heads: Any, stage: Any) -> None:
 def _copy(hbm: Any, stage: Any, done: Any, i: int, places: int, out: bool = False) -> Any:
     """Of block i of a row into a stage's turn, or out of it."""
     slot = i % stage.shape[0]
-    ends = hbm.at[pl.ds(i * places, places)], stage.at[slot]
-    return pltpu.make_async_copy(*(reversed(ends) if out else ends), done.at[slot])
+    row, turn = hbm.at[pl.ds(i * places, places)], stage.at[slot]
+    source, target = (turn, row) if out else (row, turn)
+    return pltpu.make_async_copy(source, target, done.at[slot])
+
+
+def _chunk_copies(hbm: Any, stage: Any, done: Any, out: bool = False) -> list[list]:
+    """Of the chunks of keys and of values."""
+    return [
+        [_copy(x, stage.at[at], done.at[at], c, CHUNK, out) for at, x in enumerate(hbm)]
+        for c in range(hbm[0].shape[0] // CHUNK)
+    ]
 
 
 def _fetch(hbm: tuple, stage: Any, done: Any, take: Callable) -> None:
     """Hands keys and values to `take(which, chunk, block)`, chunk by chunk, some under way."""
-    chunks = hbm[0].shape[0] // CHUNK
-    copies = [
-        [_copy(x, stage.at[at], done.at[at], c, CHUNK) for at, x in enumerate(hbm)]
-        for c in range(chunks)
-    ]
-    for copy in sum(copies[:AHEAD], []):
+    copies = _chunk_copies(hbm, stage, done)
+    for copy in chain(*copies[:AHEAD]):
         copy.start()
-    for c in range(chunks):
-        for which, copy in enumerate(copies[c]):
+    for c, these in enumerate(copies):
+        for which, copy in enumerate(these):
             copy.wait()
             take(which, c, stage.at[which, c % AHEAD])
-        for copy in copies[c + AHEAD] if c + AHEAD < chunks else ():
+        for copy in chain(*copies[c + AHEAD : c + AHEAD + 1]):
             copy.start()
 
 
 def _hand_out(heads: tuple, hbm: list, stage: Any, done: Any) -> None:
     """Rows of [heads, places, H] of keys and of values, chunk by chunk, some under way."""
-    chunks = hbm[0].shape[0] // CHUNK
-    copies = [
-        [_copy(x, stage.at[at], done.at[at], c, CHUNK, True) for at, x in enumerate(hbm)]
-        for c in range(chunks)
-    ]
-    for c in range(chunks):
+    copies = _chunk_copies(hbm, stage, done, out=True)
+    for c, these in enumerate(copies):
         for copy in copies[c - AHEAD] if c >= AHEAD else ():
             copy.wait()
-        for which, copy in enumerate(copies[c]):
+        for which, copy in enumerate(these):
             _weave(heads[which].at[:, pl.ds(c * CHUNK, CHUNK)], stage.at[which, c % AHEAD])
             copy.start()
-    for copy in sum(copies[-AHEAD:], []):
+    for copy in chain(*copies[-AHEAD:]):
         copy.wait()
 
 
-def _over_blocks(
-    call: _Call, scalars: tuple, first: Any, step: int, count: int, meet: Callable
-) -> None:
-    """Meets the blocks of keys that are not empty, with a mask where they are partly seen."""
+def _meet_blocks(call: _Call, scalars: tuple, block: Any, meet: Callable) -> None:
+    """A block of queries meets those of keys that are not empty, with a mask if partly seen."""
 
     def one(j: Any, carry: None) -> None:
         if not call.mapped:
             meet(j, False)
             return
-        kind = scalars[0][first + j * step]
+        kind = scalars[0][block * call.steps[1] + j]
         pl.when(kind == PARTLY)(lambda: meet(j, True))
         pl.when(kind == WHOLLY)(lambda: meet(j, False))
 
-    jax.lax.fori_loop(0, count, one, None)
+    jax.lax.fori_loop(0, call.steps[1], one, None)
 
 
 def _places(block: Any, places: int) -> Any:
@@ -455,12 +450,8 @@ def _places(block: Any, places: int) -> Any:
 
 def _parts(call: _Call) -> list[slice]:
     """Queries of a block that are multiplied at once."""
-    return [slice(first, first + Q_PART) for first in range(0, call.q_block, Q_PART)]
-
-
-def _one_go(call: _Call) -> bool:
-    """Whether queries meet all keys at once, so that nothing is carried on."""
-    return call.kv_blocks == 1 and not call.mapped
+    part = call.blocks.part
+    return [slice(first, first + part) for first in range(0, call.blocks.q, part)]
 
 
 def _plan(q: Array, k: Array, visible: Visible, scale: float, most_keys: int) -> _Call:
@@ -469,8 +460,8 @@ def _plan(q: Array, k: Array, visible: Visible, scale: float, most_keys: int) ->
     mapped = visible.causal or segmented or visible.kv_length is not None
     q_block = _dividing(length, Q_BLOCK if q.shape[2] <= FEW_HEADS else CHUNK)
     kv_block = _dividing(size, KV_BLOCK if mapped else most_keys)
-    return _Call(visible.causal, segmented, mapped, scale, q_block, kv_block,
-                 length // q_block, size // kv_block, q.shape[2] // k.shape[2])  # fmt: skip
+    blocks, steps = Blocks(q_block, kv_block, Q_PART), (length // q_block, size // kv_block)
+    return _Call(visible.causal, segmented, mapped, scale, blocks, steps)
 
 
 def _dividing(length: int, most: int) -> int:
@@ -487,9 +478,9 @@ def _operands(
     """
     if not call.mapped:
         return (), (), []
-    length = call.q_blocks * call.q_block
+    length = call.steps[0] * call.blocks.q
     zero = jnp.zeros((batch,), jnp.int32)
-    kind = kinds(visible, batch, length, size, call.q_block, call.kv_block)
+    kind = kinds(visible, batch, length, size, call.blocks.q, call.blocks.kv)
     offset = zero if visible.q_offset is None else visible.q_offset
     used = zero + size if visible.kv_length is None else jnp.minimum(visible.kv_length, size)
     scalars = (kind.reshape(-1).astype(jnp.int32), offset, used)

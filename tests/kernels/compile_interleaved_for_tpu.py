@@ -1,6 +1,6 @@
 """Compiles attention of arrays that lie as they are shaped, as the script beside this does.
 
-    JAX_PLATFORMS=cpu python -m tests.kernels.compile_interleaved_for_tpu v5e:2x2 v6e:2x2
+JAX_PLATFORMS=cpu python -m tests.kernels.compile_interleaved_for_tpu v5e:2x2 v6e:2x2
 """
 
 import json

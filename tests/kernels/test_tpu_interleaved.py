@@ -201,8 +201,8 @@ def test_exactly_the_blocks_needed_are_met() -> None:
         call = tpu_interleaved._plan(q, q, seen, 1.0, 2048)
         (kind, *_), *_ = tpu_interleaved._operands(call, seen, 1, 1536, "q")
         allowed = np.asarray(seen.allowed(1, 1536, 1536))
-        blocks = allowed.reshape(call.q_blocks, call.q_block, call.kv_blocks, call.kv_block)
-        met = np.asarray(kind).reshape(call.q_blocks, call.kv_blocks) != block_map.EMPTY
+        blocks = allowed.reshape(call.steps[0], call.blocks.q, call.steps[1], call.blocks.kv)
+        met = np.asarray(kind).reshape(call.steps) != block_map.EMPTY
         np.testing.assert_array_equal(met, blocks.any((1, 3)))
         assert met.sum() < met.size
 
