@@ -41,8 +41,8 @@ def ours(length: int, width: int, blocks: list[int]) -> Attend:
     from sf_jax.kernels import attention, tpu
 
     if blocks[0]:
-        tpu.FORWARD = tpu.Blocks(*blocks)
-        tpu.BACKWARD = tpu.Blocks(*blocks)
+        tpu.FORWARD = tpu.LANES_FORWARD = tpu.Blocks(*blocks)
+        tpu.BACKWARD = tpu.LANES_BACKWARD = tpu.Blocks(*blocks)
     return lambda q, k, v: attention(q, k, v, causal=False, implementation="tpu")
 
 

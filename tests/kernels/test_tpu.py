@@ -26,6 +26,7 @@ SMALL = tpu.Blocks(128, 256, 128)  # so that small operands have several of each
 def small_blocks(monkeypatch) -> Iterator[None]:
     for name in ("FORWARD", "FORWARD_SKIPPING", "BACKWARD"):
         monkeypatch.setattr(tpu, name, SMALL)
+        monkeypatch.setattr(tpu, f"LANES_{name}", SMALL)
     monkeypatch.setattr(tpu, "MOST_D_Q_BYTES", 8 * 256 * 128)  # 128 to 512 queries
     yield
     pltpu.reset_tpu_interpret_mode_state()  # an error inside a kernel leaves its memory behind
