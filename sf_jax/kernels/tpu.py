@@ -46,8 +46,8 @@ class Blocks(NamedTuple):
 # smaller ones skip more.
 FORWARD, FORWARD_SKIPPING = Blocks(1024, 2048, 512), Blocks(512, 1024, 512)
 BACKWARD = Blocks(512, 512, 512)
-LANES_FORWARD, LANES_FORWARD_SKIPPING = Blocks(1024, 2048, 1024), Blocks(512, 1024, 512)
-LANES_BACKWARD = Blocks(512, 512, 512)
+LANES_FORWARD, LANES_FORWARD_SKIPPING = Blocks(1024, 2048, 1024), Blocks(1024, 1024, 1024)
+LANES_BACKWARD = Blocks(1024, 1024, 512)
 MOST_D_Q_BYTES = 6 * 2**20  # kept on the chip, sums and results; longer rows go in pieces
 
 
@@ -175,8 +175,7 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
                 top = jnp.maximum(old_top, jnp.broadcast_to(top, old_top.shape))
             weights = jnp.exp2((scores - _across(top, scores.shape[1])) * (call.scale * LOG2E))
             total = weights.sum(1 - call.q_axis, keepdims=True)
-            weights = weights.astype(v.dtype)
-            sums = _product(*((v, weights) if call.lanes else (weights, v)), (1, 0))
+            sums = _weighed(call, weights.astype(v.dtype), v)
             if only:
                 finish(queries, top, total, sums)
                 continue
@@ -289,7 +288,7 @@ def _backward_piece(
             out_specs=[pl.BlockSpec((1, groups, width, q_size), d_q_place), specs.kv, specs.kv],
             scratch_shapes=[
                 pltpu.VMEM((groups, width, q_size), jnp.float32),
-                *[pltpu.VMEM((call.blocks.kv, width), jnp.float32)] * 2,
+                *[pltpu.VMEM((1, 1, *call.lying(call.blocks.kv, width)), jnp.float32)] * 2,
             ],
         ),
         out_shape=[
@@ -336,8 +335,8 @@ def _backward_kernel(call: _Call, *refs: Any) -> None:
                 weights = jnp.where(seen, weights, 0.0)
             d_weights = _product(v, d_out, (h, h))
             d_scores = (weights * (d_weights - delta_ref[0, 0])).astype(q.dtype)
-            d_v_sum[keys] += _product(weights.astype(q.dtype), d_out, (1, t))
-            d_k_sum[keys] += _product(d_scores, q, (1, t))
+            d_v_sum[call.at(keys)] += _weighed(call, weights.astype(q.dtype), d_out)
+            d_k_sum[call.at(keys)] += _weighed(call, d_scores, q)
             d_q_sum[g, :, queries] += _product(k, d_scores, (t, 0))
 
     _meet(call, scalars, b, j, step, meet)
@@ -349,9 +348,8 @@ def _backward_kernel(call: _Call, *refs: Any) -> None:
 
     @pl.when(last & (g == pl.num_programs(3) - 1))
     def _finish_kv() -> None:
-        d_k, d_v = d_k_sum[...] * call.scale, d_v_sum[...]
-        d_k_ref[0, 0] = (d_k.T if call.lanes else d_k).astype(d_k_ref.dtype)
-        d_v_ref[0, 0] = (d_v.T if call.lanes else d_v).astype(d_v_ref.dtype)
+        d_k_ref[...] = (d_k_sum[...] * call.scale).astype(d_k_ref.dtype)
+        d_v_ref[...] = d_v_sum[...].astype(d_v_ref.dtype)
 
 
 def _product(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
@@ -362,6 +360,14 @@ def _product(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
         precision=jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT,
         preferred_element_type=jnp.float32,
     )  # fmt: skip
+
+
+def _weighed(call: _Call, weights: Array, x: Array) -> Array:
+    """Sums of what belongs to the blocks visited, weighed; they lie as it does."""
+    axis = call.q_axis if call.outer == 1 else 1 - call.q_axis
+    if call.lanes:
+        return _product(x, weights, (1, axis))
+    return _product(weights, x, (axis, 0))
 
 
 def _kv_head(head: Any, groups: int) -> Any:
@@ -475,7 +481,8 @@ def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int) -> _Ca
     else:
         blocks = LANES_FORWARD if lanes else FORWARD
     if outer == 0 and q.dtype == jnp.float32:  # whose scores and products need twice the room
-        blocks = blocks._replace(part=max(blocks.part // 2, LANES))
+        queries = "q" if lanes else "part"
+        blocks = blocks._replace(**{queries: max(getattr(blocks, queries) // 2, LANES)})
     (q_block, q_steps), (kv, kv_steps) = _fitted(length, blocks.q), _fitted(size, blocks.kv)
     mapped = visible.causal or segmented or visible.kv_length is not None or kv * kv_steps > size
     down = kv if lanes or outer == 1 else q_block
