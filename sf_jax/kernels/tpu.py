@@ -47,7 +47,7 @@ class Blocks(NamedTuple):
 FORWARD, FORWARD_SKIPPING = Blocks(1024, 2048, 512), Blocks(512, 1024, 512)
 BACKWARD = Blocks(512, 512, 512)
 LANES_FORWARD, LANES_FORWARD_SKIPPING = Blocks(1024, 2048, 1024), Blocks(1024, 1024, 1024)
-LANES_BACKWARD = Blocks(1024, 1024, 512)
+LANES_BACKWARD = Blocks(1024, 1024, 256)
 MOST_D_Q_BYTES = 6 * 2**20  # kept on the chip, sums and results; longer rows go in pieces
 
 
@@ -480,9 +480,12 @@ def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int) -> _Ca
         blocks = LANES_FORWARD_SKIPPING if lanes else FORWARD_SKIPPING
     else:
         blocks = LANES_FORWARD if lanes else FORWARD
-    if outer == 0 and q.dtype == jnp.float32:  # whose scores and products need twice the room
-        queries = "q" if lanes else "part"
-        blocks = blocks._replace(**{queries: max(getattr(blocks, queries) // 2, LANES)})
+    if q.dtype == jnp.float32:  # whose scores and products need twice the room
+        half = Blocks(*(max(size // 2, LANES) for size in blocks))
+        if lanes:
+            blocks = half
+        elif outer == 0:
+            blocks = blocks._replace(part=half.part)
     (q_block, q_steps), (kv, kv_steps) = _fitted(length, blocks.q), _fitted(size, blocks.kv)
     mapped = visible.causal or segmented or visible.kv_length is not None or kv * kv_steps > size
     down = kv if lanes or outer == 1 else q_block
