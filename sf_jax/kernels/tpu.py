@@ -1,13 +1,21 @@
 """Flash attention for TPU, in Pallas (after Dao, FlashAttention-2, arXiv:2307.08691).
 
-Forward, a block of queries meets as many keys as fit at once, a few rows at a time: the softmax of
-some rows is then computed beside the products of others, and rescaling is rare. Where all keys fit
-there is none. The maximum is taken of raw products, which saves a pass that scales them.
+A head of whole tiles, H a multiple of 128, is read as [T, H]. Any other is read as [H, T], with its
+places along the lanes. 64 or 72 numbers would fill half a tile of 128 lanes, which places fill
+whole; the softmax then runs down the sublanes, and nothing is reduced across lanes; and nothing is
+copied: the compiler itself lays an array bf16[B, T, N, 64] out as [B, N, H, T].
 
-Backward, scores are kept transposed, keys down and queries across ([S, T]). What belongs to a
-query, its log-sum-exp and its share of the gradient, is then a row along the lanes, stored as it
-is; and none of the five products needs a large operand transposed: d_q is summed up transposed
-instead, in memory on the chip, while blocks of keys go by.
+Forward, a block of queries meets as many keys as fit at once. Where all keys fit, nothing is
+rescaled. [T, H]: a few queries at a time, so that the softmax of some is computed beside the
+products of others. [H, T]: scores are kept transposed, keys down and queries across ([S, T]), and
+many queries are taken at a time, a few keys: products with few queries took nearly twice the
+cycles. The maximum is taken of raw products, which saves a pass that scales them.
+
+Backward, scores are kept transposed for either. What belongs to a query, its log-sum-exp and its
+share of the gradient, is then a row along the lanes, stored as it is. d_q is summed up as [H, T],
+in memory on the chip, while blocks of keys go by: no product needs a large operand transposed for
+it. d_k and d_v are summed up as they are written; [H, S] took fewer cycles than [S, H], transposed
+at the end.
 """
 
 from collections.abc import Callable
@@ -34,7 +42,7 @@ class Blocks(NamedTuple):
 
     Attributes:
       q, kv: queries and keys of a step of the grid.
-      part: of one product in it: queries forward, keys backward.
+      part: of one product in it: queries or keys, whichever lie down in a block of scores.
     """
 
     q: int
@@ -43,7 +51,7 @@ class Blocks(NamedTuple):
 
 
 # By the compiler's estimates, `sf-jax bench attention cycles --tune`. Where blocks may be skipped,
-# smaller ones skip more.
+# smaller ones skip more. First for [T, H], then for [H, T].
 FORWARD, FORWARD_SKIPPING = Blocks(1024, 2048, 512), Blocks(512, 1024, 512)
 BACKWARD = Blocks(512, 512, 512)
 LANES_FORWARD, LANES_FORWARD_SKIPPING = Blocks(1024, 2048, 1024), Blocks(1024, 1024, 1024)
@@ -70,7 +78,7 @@ class _Call(NamedTuple):
 
     @property
     def q_axis(self) -> int:
-        """The axis of queries in a block of scores. Products take parts of what lies down."""
+        """The axis of queries in a block of scores."""
         return 1 if self.lanes or self.outer == 1 else 0
 
     def lying(self, places: Any, numbers: Any) -> tuple[Any, Any]:
@@ -82,9 +90,9 @@ class _Call(NamedTuple):
         return 0, 0, *self.lying(places, slice(None))
 
     def parts(self) -> list[slice]:
-        """Of what lies down in a block of scores."""
-        whole = self.blocks[self.q_axis == 1]
-        return [slice(at, at + self.blocks.part) for at in range(0, whole, self.blocks.part)]
+        """The queries or keys of each product: parts of those that lie down in its scores."""
+        size, part = self.blocks[self.q_axis], self.blocks.part
+        return [slice(first, first + part) for first in range(0, size, part)]
 
 
 def supports(q: Array, k: Array, v: Array, visible: Visible) -> bool:
@@ -145,9 +153,9 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
     q_ref, k_ref, v_ref, *segments, out_ref, lse_ref, top_ref, total_ref, sum_ref = refs
     b, i = pl.program_id(0), pl.program_id(2)
     step = pl.program_id(3) if call.steps[1] > 1 else 0
-    everything = slice(0, call.blocks.q), slice(0, call.blocks.kv)
-    only = call.steps[1] == 1 and not call.mapped  # nothing is carried from step to step
-    only &= not call.lanes or len(call.parts()) == 1  # or from part to part
+    every_query, every_key = slice(0, call.blocks.q), slice(0, call.blocks.kv)
+    parts_of_keys = call.lanes and len(call.parts()) > 1
+    only = call.steps[1] == 1 and not call.mapped and not parts_of_keys  # nothing is carried on
 
     def finish(queries: slice, top: Array, total: Array, sums: Array) -> None:
         seeing = top > UNSEEN / 2
@@ -162,9 +170,10 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
     def meet(partly: bool) -> None:
         firsts = i * call.blocks.q, _visited(call, scalars, b, i, step) * call.blocks.kv
         for part in call.parts():
-            queries, keys = (everything[0], part) if call.lanes else (part, everything[1])
+            queries, keys = (every_query, part) if call.lanes else (part, every_key)
             q, k, v = q_ref[call.at(queries)], k_ref[call.at(keys)], v_ref[call.at(keys)]
-            scores = _product(*((k, q) if call.lanes else (q, k)), (call.h, call.h))
+            down, across = (k, q) if call.lanes else (q, k)
+            scores = _product(down, across, (call.h, call.h))
             if partly:
                 seen = _seen(call, scores.shape, firsts, part, scalars, segments)
                 scores = jnp.where(seen, scores, UNSEEN)
@@ -198,7 +207,7 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
 
     @pl.when(step == call.steps[1] - 1)
     def _finish() -> None:
-        finish(everything[0], top_ref[...], total_ref[...], sum_ref[...])
+        finish(every_query, top_ref[...], total_ref[...], sum_ref[...])
 
 
 def _across(x: Array, width: int) -> Array:
@@ -299,7 +308,7 @@ def _backward_piece(
             dimension_semantics=("parallel", "parallel", "arbitrary", "arbitrary", "arbitrary"),
         ),
         name="attention_backward",
-    )(*scalars, q, k, v, d_out, rows(lse_BTN, -UNSEEN), rows(delta_BTN, 0.0), *segments)  # fmt: skip
+    )(*scalars, q, k, v, d_out, rows(lse_BTN, -UNSEEN), rows(delta_BTN, 0.0), *segments)
     d_k, d_v = (_heads_last(call, x, size) for x in (d_k, d_v))
     return d_q.transpose(0, 3, 1, 2)[:, :length], d_k, d_v
 
