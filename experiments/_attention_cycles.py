@@ -41,8 +41,8 @@ def ours(length: int, width: int, blocks: list[int], heads_first: bool) -> Atten
     from sf_jax.kernels import attention, tpu
 
     if blocks[0]:
-        tpu.FORWARD = tpu.Blocks(*blocks)
-        tpu.BACKWARD = tpu.Blocks(*blocks)
+        tpu.FORWARD = tpu.LANES_FORWARD = tpu.Blocks(*blocks)
+        tpu.BACKWARD = tpu.LANES_BACKWARD = tpu.Blocks(*blocks)
     return partial(attention, causal=False, implementation="tpu", heads_first=heads_first)
 
 

@@ -1,13 +1,21 @@
 """Flash attention for TPU, in Pallas (after Dao, FlashAttention-2, arXiv:2307.08691).
 
-Forward, a block of queries meets as many keys as fit at once, a few rows at a time: the softmax of
-some rows is then computed beside the products of others, and rescaling is rare. Where all keys fit
-there is none. The maximum is taken of raw products, which saves a pass that scales them.
+A head of whole tiles, H a multiple of 128, is read as [T, H]. Any other is read as [H, T], with its
+places along the lanes. 64 or 72 numbers would fill half a tile of 128 lanes, which places fill
+whole; the softmax then runs down the sublanes, and nothing is reduced across lanes; and nothing is
+copied: the compiler itself lays an array bf16[B, T, N, 64] out as [B, N, H, T].
 
-Backward, scores are kept transposed, keys down and queries across ([S, T]). What belongs to a
-query, its log-sum-exp and its share of the gradient, is then a row along the lanes, stored as it
-is; and none of the five products needs a large operand transposed: d_q is summed up transposed
-instead, in memory on the chip, while blocks of keys go by.
+Forward, a block of queries meets as many keys as fit at once. Where all keys fit, nothing is
+rescaled. [T, H]: a few queries at a time, so that the softmax of some is computed beside the
+products of others. [H, T]: scores are kept transposed, keys down and queries across ([S, T]), and
+many queries are taken at a time, a few keys: products with few queries took nearly twice the
+cycles. The maximum is taken of raw products, which saves a pass that scales them.
+
+Backward, scores are kept transposed for either. What belongs to a query, its log-sum-exp and its
+share of the gradient, is then a row along the lanes, stored as it is. d_q is summed up as [H, T],
+in memory on the chip, while blocks of keys go by: no product needs a large operand transposed for
+it. d_k and d_v are summed up as they are written; [H, S] took fewer cycles than [S, H], transposed
+at the end.
 """
 
 from collections.abc import Callable
@@ -34,7 +42,7 @@ class Blocks(NamedTuple):
 
     Attributes:
       q, kv: queries and keys of a step of the grid.
-      part: of one product in it: queries forward, keys backward.
+      part: of one product in it: queries or keys, whichever lie down in a block of scores.
     """
 
     q: int
@@ -43,13 +51,15 @@ class Blocks(NamedTuple):
 
 
 # By the compiler's estimates, `sf-jax bench attention cycles --tune`. Where blocks may be skipped,
-# smaller ones skip more.
+# smaller ones skip more. First for [T, H], then for [H, T].
 FORWARD, FORWARD_SKIPPING = Blocks(1024, 2048, 512), Blocks(512, 1024, 512)
 BACKWARD = Blocks(512, 512, 512)
+LANES_FORWARD, LANES_FORWARD_SKIPPING = Blocks(1024, 2048, 1024), Blocks(1024, 1024, 1024)
+LANES_BACKWARD = Blocks(1024, 1024, 256)
 MOST_D_Q_BYTES = 6 * 2**20  # kept on the chip, sums and results; longer rows go in pieces
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """What a kernel is specialised for."""
 
     causal: bool
@@ -58,6 +68,31 @@ class _Call(NamedTuple):
     scale: float
     blocks: Blocks
     steps: tuple[int, int]  # blocks of queries and of keys
+    outer: int  # whose blocks visit the other's: 0, those of queries, 1, those of keys
+    lanes: bool  # whether places lie along the lanes, [H, T], or down, [T, H]
+
+    @property
+    def h(self) -> int:
+        """The axis of a head's numbers."""
+        return 0 if self.lanes else 1
+
+    @property
+    def q_axis(self) -> int:
+        """The axis of queries in a block of scores."""
+        return 1 if self.lanes or self.outer == 1 else 0
+
+    def lying(self, places: Any, numbers: Any) -> tuple[Any, Any]:
+        """Sizes, or indices, of places and of a head's numbers, in their order."""
+        return (numbers, places) if self.lanes else (places, numbers)
+
+    def at(self, places: slice) -> tuple:
+        """The index of some places of a head, in a block of one head."""
+        return 0, 0, *self.lying(places, slice(None))
+
+    def parts(self) -> list[slice]:
+        """The queries or keys of each product: parts of those that lie down in its scores."""
+        size, part = self.blocks[self.q_axis], self.blocks.part
+        return [slice(first, first + part) for first in range(0, size, part)]
 
 
 def supports(q: Array, k: Array, v: Array, visible: Visible) -> bool:
@@ -77,109 +112,86 @@ def forward(
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
     """Output in q's type and log-sum-exp."""
     batch, length, heads, width = q_BTNH.shape
-    size, kv_heads = k_BSKH.shape[1:3]
-    groups = heads // kv_heads
-    skipping = visible.causal or visible.q_segments is not None
-    blocks = FORWARD_SKIPPING if skipping else FORWARD
-    if q_BTNH.dtype == jnp.float32:  # whose scores and products need twice the room
-        blocks = blocks._replace(part=max(blocks.part // 2, LANES))
-    call = _plan(length, size, visible, scale, blocks, "q")
-    q = _heads_first(q_BTNH, call.steps[0] * call.blocks.q)
-    k, v = (_heads_first(x, call.steps[1] * call.blocks.kv) for x in (k_BSKH, v_BSKH))
-    scalars, segments = _operands(call, visible, batch, length, size, "q")
+    groups = heads // k_BSKH.shape[2]
+    call = _plan(q_BTNH, k_BSKH, visible, scale, outer=0)
+    q = _heads_first(call, q_BTNH, call.steps[0] * call.blocks.q)
+    k, v = (_heads_first(call, x, call.steps[1] * call.blocks.kv) for x in (k_BSKH, v_BSKH))
+    scalars, segments = _operands(call, visible, batch, length, k_BSKH.shape[1])
 
-    def kv_block(b: Any, i: Any, s: Any, *scalars: Any) -> Any:
-        return scalars[1][(b * call.steps[0] + i) * call.steps[1] + s] if call.mapped else s
+    def at(b: Any, n: Any, i: Any, s: Any, *scalars: Any) -> tuple:
+        return b, n, kv_head(n, groups), i, _visited(call, scalars, b, i, s)
 
-    def q_place(b: Any, n: Any, i: Any, s: Any, *_: Any) -> tuple:
-        return b, n, i, 0
-
-    def kv_place(b: Any, n: Any, i: Any, s: Any, *scalars: Any) -> tuple:
-        return b, _kv_head(n, groups), kv_block(b, i, s, *scalars), 0
-
-    def row_place(b: Any, n: Any, i: Any, s: Any, *_: Any) -> tuple:
-        return b, n, 0, i
-
-    def q_segment_place(b: Any, n: Any, i: Any, s: Any, *_: Any) -> tuple:
-        return b, i, 0
-
-    def kv_segment_place(b: Any, n: Any, i: Any, s: Any, *scalars: Any) -> tuple:
-        return b, 0, kv_block(b, i, s, *scalars)
-
-    of_q = pl.BlockSpec((1, 1, call.blocks.q, width), q_place)
-    of_kv = pl.BlockSpec((1, 1, call.blocks.kv, width), kv_place)
-    in_specs = [of_q, of_kv, of_kv]
-    if call.segmented:
-        in_specs += [
-            pl.BlockSpec((1, call.blocks.q, 1), q_segment_place),
-            pl.BlockSpec((1, 1, call.blocks.kv), kv_segment_place),
-        ]
+    specs = _specs(call, width, at)
+    a_row = call.lying(call.blocks.q, 1 if call.lanes else LANES)
     out, lse = pl.pallas_call(
         partial(_forward_kernel, call),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(scalars),
             grid=(batch, heads, *call.steps),
-            in_specs=in_specs,
-            out_specs=[of_q, pl.BlockSpec((1, 1, 1, call.blocks.q), row_place)],
+            in_specs=[specs.q, specs.kv, specs.kv, *specs.segments],
+            out_specs=[specs.q, specs.row],
             scratch_shapes=[
-                pltpu.VMEM((call.blocks.q, LANES), jnp.float32),
-                pltpu.VMEM((call.blocks.q, LANES), jnp.float32),
-                pltpu.VMEM((call.blocks.q, width), jnp.float32),
+                *[pltpu.VMEM(a_row, jnp.float32)] * 2,
+                pltpu.VMEM(call.lying(call.blocks.q, width), jnp.float32),
             ],
         ),
         out_shape=[
             jax.ShapeDtypeStruct(q.shape, q.dtype),
-            jax.ShapeDtypeStruct((batch, heads, 1, q.shape[2]), jnp.float32),
+            jax.ShapeDtypeStruct((batch, heads, 1, call.steps[0] * call.blocks.q), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "parallel", "arbitrary"),
         ),
         name="attention_forward",
     )(*scalars, q, k, v, *segments)
-    return out.transpose(0, 2, 1, 3)[:, :length], lse[:, :, 0, :length].transpose(0, 2, 1)
+    return _heads_last(call, out, length), lse[:, :, 0, :length].transpose(0, 2, 1)
 
 
-def _forward_kernel(call: _Call, *refs: Any) -> None:
+def _forward_kernel(call: Call, *refs: Any) -> None:
     """A step of the grid (B, N, queries, keys): one block of keys for one block of queries."""
     scalars, refs = (refs[:5], refs[5:]) if call.mapped else ((), refs)
     q_ref, k_ref, v_ref, *segments, out_ref, lse_ref, top_ref, total_ref, sum_ref = refs
-    b, i, step = pl.program_id(0), pl.program_id(2), pl.program_id(3)
-    outer = b * call.steps[0] + i
-    visit = outer * call.steps[1] + step
-    only = call.steps[1] == 1 and not call.mapped  # nothing is carried from step to step
+    b, i = pl.program_id(0), pl.program_id(2)
+    step = pl.program_id(3) if call.steps[1] > 1 else 0
+    every_query, every_key = slice(0, call.blocks.q), slice(0, call.blocks.kv)
+    parts_of_keys = call.lanes and len(call.parts()) > 1
+    only = call.steps[1] == 1 and not call.mapped and not parts_of_keys  # nothing is carried on
 
     def finish(queries: slice, top: Array, total: Array, sums: Array) -> None:
         seeing = top > UNSEEN / 2
-        out = sums / _across(jnp.where(seeing, total, 1.0), sums.shape[1])
-        out = jnp.where(_across(seeing, sums.shape[1]), out, 0.0)
-        out_ref[0, 0, queries] = out.astype(out_ref.dtype)
+        out = sums / spread(jnp.where(seeing, total, 1.0), sums.shape[1])
+        out = jnp.where(spread(seeing, sums.shape[1]), out, 0.0)
+        out_ref[call.at(queries)] = out.astype(out_ref.dtype)
         lse = jnp.where(seeing, top * call.scale + jnp.log(total), -jnp.inf)
-        lse_ref[0, 0, :, queries] = jnp.broadcast_to(lse, (lse.shape[0], LANES)).T[:1]
+        if not call.lanes:
+            lse = jnp.broadcast_to(lse, (lse.shape[0], LANES)).T[:1]
+        lse_ref[0, 0, :, queries] = lse
 
     def meet(partly: bool) -> None:
-        kv_first = (scalars[1][visit] if call.mapped else step) * call.blocks.kv
-        for first in range(0, call.blocks.q, call.blocks.part):
-            queries = slice(first, first + call.blocks.part)
-            scores = _product(q_ref[0, 0, queries], k_ref[0, 0], (1, 1))
+        firsts = i * call.blocks.q, _visited(call, scalars, b, i, step) * call.blocks.kv
+        for part in call.parts():
+            queries, keys = (every_query, part) if call.lanes else (part, every_key)
+            q, k, v = q_ref[call.at(queries)], k_ref[call.at(keys)], v_ref[call.at(keys)]
+            down, across = (k, q) if call.lanes else (q, k)
+            scores = product(down, across, (call.h, call.h))
             if partly:
-                places = i * call.blocks.q + first, kv_first
-                shown = segments and (segments[0][0, queries], segments[1][0])
-                seen = _seen(call, scores.shape, 0, places, scalars, shown)
+                seen = seen_keys(call, scores.shape, firsts, part, scalars, segments)
                 scores = jnp.where(seen, scores, UNSEEN)
-            top = scores.max(1, keepdims=True)
+            top = scores.max(1 - call.q_axis, keepdims=True)
+            state = call.lying(queries, slice(None))
             if not only:
-                old_top = top_ref[queries]
+                old_top = top_ref[state]
                 top = jnp.maximum(old_top, jnp.broadcast_to(top, old_top.shape))
-            weights = jnp.exp2((scores - top[:, :1]) * (call.scale * LOG2E))
-            total = weights.sum(1, keepdims=True)
-            sums = _product(weights.astype(v_ref.dtype), v_ref[0, 0], (1, 0))
+            weights = jnp.exp2((scores - spread(top, scores.shape[1])) * (call.scale * LOG2E))
+            total = weights.sum(1 - call.q_axis, keepdims=True)
+            sums = _weighed(call, weights.astype(v.dtype), v)
             if only:
                 finish(queries, top, total, sums)
                 continue
-            rescale = _rescale(old_top, top, call.scale)
-            top_ref[queries] = top
-            total_ref[queries] = total_ref[queries] * rescale + total
-            sum_ref[queries] = sum_ref[queries] * _across(rescale, sums.shape[1]) + sums
+            rescale = rescaling(old_top, top, call.scale)
+            top_ref[state] = top
+            total_ref[state] = total_ref[state] * rescale + total
+            sum_ref[state] = sum_ref[state] * spread(rescale, sums.shape[1]) + sums
 
     if only:
         meet(False)
@@ -191,15 +203,18 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
         total_ref[...] = jnp.zeros(total_ref.shape, jnp.float32)
         sum_ref[...] = jnp.zeros(sum_ref.shape, jnp.float32)
 
-    _meet(call, scalars, outer, step, visit, meet)
+    _meet(call, scalars, b, i, step, meet)
 
     @pl.when(step == call.steps[1] - 1)
     def _finish() -> None:
-        finish(slice(0, call.blocks.q), top_ref[...], total_ref[...], sum_ref[...])
+        finish(every_query, top_ref[...], total_ref[...], sum_ref[...])
 
 
-def _across(x: Array, width: int) -> Array:
-    """A number a row, alike in every lane or in one alone, for rows of another width."""
+def spread(x: Array, width: int) -> Array:
+    """A number a row, alike in every lane or in one alone, for rows of another width.
+
+    Numbers that lie along the lanes themselves are as wide already.
+    """
     return x[:, :width] if 1 < x.shape[1] >= width else x[:, :1]
 
 
@@ -254,56 +269,41 @@ def _backward_piece(
     batch, length, heads, width = q_BTNH.shape
     size, kv_heads = k.shape[1:3]
     groups = heads // kv_heads
-    call = _plan(length, size, visible, scale, BACKWARD, "kv")
+    call = _plan(q_BTNH, k, visible, scale, outer=1)
     q_size, kv_size = call.steps[0] * call.blocks.q, call.steps[1] * call.blocks.kv
 
     def rows(x: Array, filling: float) -> Array:
         return _padded(x.transpose(0, 2, 1)[:, :, None], 3, q_size, filling)
 
-    q, d_out = (_heads_first(x, q_size) for x in (q_BTNH, d_out_BTNH))
-    k, v = (_heads_first(x, kv_size) for x in (k, v))
-    scalars, segments = _operands(call, visible, batch, length, size, "kv")
+    q, d_out = (_heads_first(call, x, q_size) for x in (q_BTNH, d_out_BTNH))
+    k, v = (_heads_first(call, x, kv_size) for x in (k, v))
+    scalars, segments = _operands(call, visible, batch, length, size)
 
-    def q_block(b: Any, j: Any, s: Any, *scalars: Any) -> Any:
-        return scalars[1][(b * call.steps[1] + j) * call.steps[0] + s] if call.mapped else s
+    def at(b: Any, kv: Any, j: Any, g: Any, s: Any, *scalars: Any) -> tuple:
+        return b, kv * groups + g, kv, _visited(call, scalars, b, j, s), j
 
-    def q_place(b: Any, kv: Any, j: Any, g: Any, s: Any, *scalars: Any) -> tuple:
-        return b, kv * groups + g, q_block(b, j, s, *scalars), 0
-
-    def row_place(b: Any, kv: Any, j: Any, g: Any, s: Any, *scalars: Any) -> tuple:
-        return b, kv * groups + g, 0, q_block(b, j, s, *scalars)
-
-    def kv_place(b: Any, kv: Any, j: Any, g: Any, s: Any, *_: Any) -> tuple:
-        return b, kv, j, 0
-
-    def d_q_place(b: Any, kv: Any, j: Any, g: Any, s: Any, *_: Any) -> tuple:
+    def d_q_place(b: Any, kv: Any, *_: Any) -> tuple:
         return b, kv, 0, 0
 
-    def q_segment_place(b: Any, kv: Any, j: Any, g: Any, s: Any, *scalars: Any) -> tuple:
-        return b, 0, q_block(b, j, s, *scalars)
-
-    def kv_segment_place(b: Any, kv: Any, j: Any, g: Any, s: Any, *_: Any) -> tuple:
-        return b, j, 0
-
-    of_q = pl.BlockSpec((1, 1, call.blocks.q, width), q_place)
-    row = pl.BlockSpec((1, 1, 1, call.blocks.q), row_place)
-    of_kv = pl.BlockSpec((1, 1, call.blocks.kv, width), kv_place)
-    in_specs = [of_q, of_kv, of_kv, of_q, row, row]
-    if call.segmented:
-        in_specs += [
-            pl.BlockSpec((1, 1, call.blocks.q), q_segment_place),
-            pl.BlockSpec((1, call.blocks.kv, 1), kv_segment_place),
-        ]
+    specs = _specs(call, width, at)
     d_q, d_k, d_v = pl.pallas_call(
         partial(_backward_kernel, call),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(scalars),
             grid=(batch, kv_heads, call.steps[1], groups, call.steps[0]),
-            in_specs=in_specs,
-            out_specs=[pl.BlockSpec((1, groups, width, q_size), d_q_place), of_kv, of_kv],
+            in_specs=[
+                specs.q,
+                specs.kv,
+                specs.kv,
+                specs.q,
+                specs.row,
+                specs.row,
+                *specs.segments,
+            ],
+            out_specs=[pl.BlockSpec((1, groups, width, q_size), d_q_place), specs.kv, specs.kv],
             scratch_shapes=[
                 pltpu.VMEM((groups, width, q_size), jnp.float32),
-                *[pltpu.VMEM((call.blocks.kv, width), jnp.float32)] * 2,
+                *[pltpu.VMEM((1, 1, *call.lying(call.blocks.kv, width)), jnp.float32)] * 2,
             ],
         ),
         out_shape=[
@@ -315,18 +315,17 @@ def _backward_piece(
         ),
         name="attention_backward",
     )(*scalars, q, k, v, d_out, rows(lse_BTN, -UNSEEN), rows(delta_BTN, 0.0), *segments)
-    d_k, d_v = (x.transpose(0, 2, 1, 3)[:, :size] for x in (d_k, d_v))
+    d_k, d_v = (_heads_last(call, x, size) for x in (d_k, d_v))
     return d_q.transpose(0, 3, 1, 2)[:, :length], d_k, d_v
 
 
-def _backward_kernel(call: _Call, *refs: Any) -> None:
+def _backward_kernel(call: Call, *refs: Any) -> None:
     """A step of the grid (B, K, keys, groups, queries): one block of queries for one of keys."""
     scalars, refs = (refs[:5], refs[5:]) if call.mapped else ((), refs)
     q_ref, k_ref, v_ref, d_out_ref, lse_ref, delta_ref, *segments = refs[:-6]
     d_q_ref, d_k_ref, d_v_ref, d_q_sum, d_k_sum, d_v_sum = refs[-6:]
     b, j, g, step = (pl.program_id(axis) for axis in (0, 2, 3, 4))
-    outer = b * call.steps[1] + j
-    visit = outer * call.steps[0] + step
+    h, t = call.h, 1 - call.h  # axes of a head's numbers and of places
 
     @pl.when((j == 0) & (g == 0) & (step == 0))
     def _start_q() -> None:
@@ -338,26 +337,24 @@ def _backward_kernel(call: _Call, *refs: Any) -> None:
         d_v_sum[...] = jnp.zeros(d_v_sum.shape, jnp.float32)
 
     def meet(partly: bool) -> None:
-        q_first = (scalars[1][visit] if call.mapped else step) * call.blocks.q
+        q_first = _visited(call, scalars, b, j, step) * call.blocks.q
         queries = pl.ds(pl.multiple_of(q_first, LANES), call.blocks.q)
         q, d_out = q_ref[0, 0], d_out_ref[0, 0]
-        for first in range(0, call.blocks.kv, call.blocks.part):
-            keys = slice(first, first + call.blocks.part)
-            k = k_ref[0, 0, keys]
-            scores = _product(k, q, (1, 1)) * (call.scale * LOG2E)
+        for keys in call.parts():
+            k, v = k_ref[call.at(keys)], v_ref[call.at(keys)]
+            scores = product(k, q, (h, h)) * (call.scale * LOG2E)
             weights = jnp.exp2(scores - lse_ref[0, 0])
             if partly:
-                places = q_first, j * call.blocks.kv + first
-                shown = segments and (segments[0][0], segments[1][0, keys])
-                seen = _seen(call, scores.shape, 1, places, scalars, shown)
+                firsts = q_first, j * call.blocks.kv
+                seen = seen_keys(call, scores.shape, firsts, keys, scalars, segments)
                 weights = jnp.where(seen, weights, 0.0)
-            d_weights = _product(v_ref[0, 0, keys], d_out, (1, 1))
+            d_weights = product(v, d_out, (h, h))
             d_scores = (weights * (d_weights - delta_ref[0, 0])).astype(q.dtype)
-            d_v_sum[keys] += _product(weights.astype(q.dtype), d_out, (1, 0))
-            d_k_sum[keys] += _product(d_scores, q, (1, 0))
-            d_q_sum[g, :, queries] += _product(k, d_scores, (0, 0))
+            d_v_sum[call.at(keys)] += _weighed(call, weights.astype(q.dtype), d_out)
+            d_k_sum[call.at(keys)] += _weighed(call, d_scores, q)
+            d_q_sum[g, :, queries] += product(k, d_scores, (t, 0))
 
-    _meet(call, scalars, outer, step, visit, meet)
+    _meet(call, scalars, b, j, step, meet)
     last = step == call.steps[0] - 1
 
     @pl.when(last & (j == call.steps[1] - 1))
@@ -366,11 +363,11 @@ def _backward_kernel(call: _Call, *refs: Any) -> None:
 
     @pl.when(last & (g == pl.num_programs(3) - 1))
     def _finish_kv() -> None:
-        d_k_ref[0, 0] = (d_k_sum[...] * call.scale).astype(d_k_ref.dtype)
-        d_v_ref[0, 0] = d_v_sum[...].astype(d_v_ref.dtype)
+        d_k_ref[...] = (d_k_sum[...] * call.scale).astype(d_k_ref.dtype)
+        d_v_ref[...] = d_v_sum[...].astype(d_v_ref.dtype)
 
 
-def _product(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
+def product(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
     """A matrix product with float32 sums; float32 operands are multiplied as such."""
     exact = a.dtype == jnp.float32
     return jax.lax.dot_general(
@@ -380,63 +377,138 @@ def _product(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
     )  # fmt: skip
 
 
-def _kv_head(head: Any, groups: int) -> Any:
+def _weighed(call: Call, weights: Array, x: Array) -> Array:
+    """Sums of what belongs to the blocks visited, weighed; they lie as it does."""
+    axis = call.q_axis if call.outer == 1 else 1 - call.q_axis
+    if call.lanes:
+        return product(x, weights, (1, axis))
+    return product(weights, x, (axis, 0))
+
+
+def kv_head(head: Any, groups: int) -> Any:
     """The key head of a query head."""
     return jax.lax.div(head, groups)
 
 
-def _heads_first(x: Array, size: int) -> Array:
-    """[B, T, N, H] as [B, N, T, H], with T padded to a size."""
-    return _padded(x.transpose(0, 2, 1, 3), 2, size)
+def _heads_first(call: Call, x: Array, size: int) -> Array:
+    """[B, T, N, H] as [B, N, T, H] or [B, N, H, T], with T padded to a size."""
+    return _padded(x.transpose(0, 2, *call.lying(1, 3)), 3 - call.h, size)
 
 
-def _rescale(top: Array, new_top: Array, scale: float) -> Array:
+def _heads_last(call: Call, x: Array, length: int) -> Array:
+    """The opposite, without the padding."""
+    return x.transpose((0, 3, 1, 2) if call.lanes else (0, 2, 1, 3))[:, :length]
+
+
+def rescaling(top: Array, new_top: Array, scale: float) -> Array:
     """What sums under an old maximum are multiplied with under a new one."""
     return jnp.exp2((top - new_top) * (scale * LOG2E))
 
 
+def _visit(call: Call, b: Any, outer: Any, step: Any) -> Any:
+    """The place of a step in the block map."""
+    return (b * call.steps[call.outer] + outer) * call.steps[1 - call.outer] + step
+
+
+def _visited(call: Call, scalars: tuple, b: Any, outer: Any, step: Any) -> Any:
+    """The block that a step meets: of keys, where blocks of queries visit."""
+    return scalars[1][_visit(call, b, outer, step)] if call.mapped else step
+
+
 def _meet(
-    call: _Call, scalars: tuple, outer: Any, step: Any, visit: Any, meet: Callable[[bool], None]
+    call: Call, scalars: tuple, b: Any, outer: Any, step: Any, meet: Callable[[bool], None]
 ) -> None:
     """Runs a step where its block is not empty, with a mask where it is partly seen."""
     if not call.mapped:
         meet(False)
         return
     count_ref, _, kind_ref, *_ = scalars
-    kind = jnp.where(step < count_ref[outer], kind_ref[visit], EMPTY)
+    count = count_ref[b * call.steps[call.outer] + outer]
+    kind = jnp.where(step < count, kind_ref[_visit(call, b, outer, step)], EMPTY)
     pl.when(kind == PARTLY)(lambda: meet(True))
     pl.when(kind == WHOLLY)(lambda: meet(False))
 
 
-def _seen(
-    call: _Call, shape: tuple[int, ...], q_axis: int, places: tuple[Any, Any], scalars: tuple,
+def seen_keys(
+    call: Call, shape: tuple[int, ...], firsts: tuple[Any, Any], part: slice, scalars: tuple,
     segments: Any,
 ) -> Array:  # fmt: skip
-    """Which keys are seen, in a block whose first query and key are at `places`."""
-    q_first, kv_first = places
+    """Which keys are seen, in a part of a block whose first query and key are `firsts`."""
     offset_ref, used_ref = scalars[3:]
     b = pl.program_id(0)
-    key = kv_first + jax.lax.broadcasted_iota(jnp.int32, shape, 1 - q_axis)
+    query, key = (
+        first + (part.start if axis == 0 else 0) + jax.lax.broadcasted_iota(jnp.int32, shape, axis)
+        for first, axis in zip(firsts, (call.q_axis, 1 - call.q_axis), strict=True)
+    )
     seen = key < used_ref[b]
     if call.causal:
-        query = q_first + jax.lax.broadcasted_iota(jnp.int32, shape, q_axis)
         seen &= key <= query + offset_ref[b]
     if call.segmented:
-        q_segments, kv_segments = segments
-        seen &= (kv_segments == q_segments) & (kv_segments != 0)
+        down, across = segments if call.q_axis == 0 else segments[::-1]
+        seen &= (down[0, part] == across[0]) & (across[0] != 0)
     return seen
 
 
-def _plan(
-    length: int, size: int, visible: Visible, scale: float, blocks: Blocks, parts_of: str
-) -> _Call:
-    """The call, with blocks fitted to the lengths; products take parts of "q" or of "kv"."""
-    (q, q_steps), (kv, kv_steps) = _fitted(length, blocks.q), _fitted(size, blocks.kv)
+class _Specs(NamedTuple):
+    """Blocks of what belongs to queries and to keys, [B, N, …]; a number a query; and segments."""
+
+    q: pl.BlockSpec
+    kv: pl.BlockSpec
+    row: pl.BlockSpec
+    segments: list[pl.BlockSpec]
+
+
+def _specs(call: Call, width: int, at: Callable[..., tuple]) -> _Specs:
+    """`at` says of a step of the grid: batch, head, key head, and blocks of queries and keys."""
+
+    def spec(shape: tuple[int, ...], place: Callable[..., tuple]) -> pl.BlockSpec:
+        return pl.BlockSpec(shape, lambda *step: place(*at(*step)))
+
+    q, kv, _ = call.blocks
+    if not call.segmented:
+        segments = []
+    elif call.q_axis == 0:
+        segments = [
+            spec((1, q, 1), lambda b, n, k, i, j: (b, i, 0)),
+            spec((1, 1, kv), lambda b, n, k, i, j: (b, 0, j)),
+        ]
+    else:
+        segments = [
+            spec((1, 1, q), lambda b, n, k, i, j: (b, 0, i)),
+            spec((1, kv, 1), lambda b, n, k, i, j: (b, j, 0)),
+        ]
+    return _Specs(
+        spec((1, 1, *call.lying(q, width)), lambda b, n, k, i, j: (b, n, *call.lying(i, 0))),
+        spec((1, 1, *call.lying(kv, width)), lambda b, n, k, i, j: (b, k, *call.lying(j, 0))),
+        spec((1, 1, 1, q), lambda b, n, k, i, j: (b, n, 0, i)),
+        segments,
+    )
+
+
+def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int) -> Call:
+    """The call, with blocks fitted to the lengths."""
+    length, size, lanes = q.shape[1], k.shape[1], q.shape[3] % LANES > 0
     segmented = visible.q_segments is not None
+    if outer == 1:
+        blocks = LANES_BACKWARD if lanes else BACKWARD
+    elif visible.causal or segmented:
+        blocks = LANES_FORWARD_SKIPPING if lanes else FORWARD_SKIPPING
+    else:
+        blocks = LANES_FORWARD if lanes else FORWARD
+    if q.dtype == jnp.float32:  # whose scores and products need twice the room
+        half = Blocks(*(max(size // 2, LANES) for size in blocks))
+        if lanes:
+            blocks = half
+        elif outer == 0:
+            blocks = blocks._replace(part=half.part)
+    (q_block, q_steps), (kv, kv_steps) = _fitted(length, blocks.q), _fitted(size, blocks.kv)
     mapped = visible.causal or segmented or visible.kv_length is not None or kv * kv_steps > size
-    whole = {"q": q, "kv": kv}[parts_of]
-    part = next(n for n in (blocks.part, LANES) if whole % n == 0)
-    return _Call(visible.causal, segmented, mapped, scale, Blocks(q, kv, part), (q_steps, kv_steps))
+    down = kv if lanes or outer == 1 else q_block
+    part = next(n for n in (blocks.part, LANES) if down % n == 0)
+    return Call(
+        visible.causal, segmented, mapped, scale, Blocks(q_block, kv, part), (q_steps, kv_steps),
+        outer, lanes,
+    )  # fmt: skip
 
 
 def _fitted(length: int, block: int) -> tuple[int, int]:
@@ -453,16 +525,14 @@ def _padded(x: Array, axis: int, size: int, filling: float = 0) -> Array:
 
 
 def _operands(
-    call: _Call, visible: Visible, batch: int, length: int, size: int, outer: str
+    call: Call, visible: Visible, batch: int, length: int, size: int
 ) -> tuple[tuple, tuple]:
-    """Scalars of the block map (count, order, kind, offset, keys in use), and segments.
-
-    `outer` says whose blocks do the visiting, "q" or "kv"; their segments are a column.
-    """
+    """Scalars of the block map (count, order, kind, offset, keys in use), and segments, as a column
+    where they lie down."""
     if not call.mapped:
         return (), ()
     kind = kinds(visible, batch, length, size, call.blocks.q, call.blocks.kv)
-    found = visits(kind if outer == "q" else kind.transpose(0, 2, 1))
+    found = visits(kind if call.outer == 0 else kind.transpose(0, 2, 1))
     zero = jnp.zeros((batch,), jnp.int32)
     offset = zero if visible.q_offset is None else visible.q_offset
     used = zero + size if visible.kv_length is None else jnp.minimum(visible.kv_length, size)
@@ -472,6 +542,6 @@ def _operands(
         return scalars, ()
     q_segments = _padded(visible.q_segments, 1, call.steps[0] * call.blocks.q)
     kv_segments = _padded(visible.kv_segments, 1, call.steps[1] * call.blocks.kv)
-    if outer == "q":
+    if call.q_axis == 0:
         return scalars, (q_segments[:, :, None], kv_segments[:, None])
     return scalars, (q_segments[:, None], kv_segments[:, :, None])

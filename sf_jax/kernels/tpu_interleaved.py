@@ -26,8 +26,17 @@ from jaxtyping import Array, Float
 
 from sf_jax.kernels.block_map import PARTLY, WHOLLY, kinds
 from sf_jax.kernels.tpu import (
-    LANES, LOG2E, UNSEEN, Blocks, _across, _Call, _kv_head, _product, _rescale, _seen,
-)  # fmt: skip
+    LANES,
+    LOG2E,
+    UNSEEN,
+    Blocks,
+    Call,
+    kv_head,
+    product,
+    rescaling,
+    seen_keys,
+    spread,
+)
 from sf_jax.kernels.visible import Visible
 
 CHUNK = 256  # places fetched and taken apart at once; lengths are multiples of it
@@ -75,8 +84,8 @@ def forward(
     """Output and log-sum-exp."""
     batch, length, heads, width = q_BTNH.shape
     size, kv_heads = k_BSKH.shape[1:3]
-    call = _plan(q_BTNH, k_BSKH, visible, scale, MOST_KEYS)
-    scalars, segments, segment_specs = _operands(call, visible, batch, size, "q")
+    call = _plan(q_BTNH, k_BSKH, visible, scale, 0, MOST_KEYS)
+    scalars, segments, segment_specs = _operands(call, visible, batch, size)
     at_once = call.steps[1] == 1 and not call.mapped  # nothing is carried on
     state = (
         []
@@ -113,7 +122,7 @@ def forward(
     return out, lse[:, :, 0].transpose(0, 2, 1)
 
 
-def _forward_kernel(call: _Call, *refs: Any) -> None:
+def _forward_kernel(call: Call, *refs: Any) -> None:
     """A row of the batch."""
     scalars, refs = (refs[:3], refs[3:]) if call.mapped else ((), refs)
     (q_hbm, k_hbm, v_hbm), refs = refs[:3], refs[3:]
@@ -136,11 +145,11 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
 
     def whole(n: Any, queries: slice) -> tuple[Array, Array, Array]:
         """Maximum, total and sums of some queries that meet all keys at once."""
-        kv = _kv_head(n, groups)
-        scores = _product(q_heads[n, queries], k_heads[kv], (1, 1))
+        kv = kv_head(n, groups)
+        scores = product(q_heads[n, queries], k_heads[kv], (1, 1))
         top = scores.max(1, keepdims=True)
         weights = jnp.exp2((scores - top) * (call.scale * LOG2E))
-        sums = _product(weights.astype(v_heads.dtype), v_heads[kv], (1, 0))
+        sums = product(weights.astype(v_heads.dtype), v_heads[kv], (1, 0))
         return top, weights.sum(1, keepdims=True), sums
 
     def block_by_block(i: Any, n: Any, which: int) -> None:
@@ -149,28 +158,23 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
         top_ref[...] = jnp.full(top_ref.shape, UNSEEN, jnp.float32)
         total_ref[...] = jnp.zeros(total_ref.shape, jnp.float32)
         sum_ref[...] = jnp.zeros(sum_ref.shape, jnp.float32)
-        kv = _kv_head(n, groups)
+        kv = kv_head(n, groups)
 
         def meet(j: Any, partly: bool) -> None:
             keys = _places(j, call.blocks.kv)
-            for queries in _parts(call):
-                scores = _product(q_heads[n, queries], k_heads[kv, keys], (1, 1))
+            for queries in call.parts():
+                scores = product(q_heads[n, queries], k_heads[kv, keys], (1, 1))
                 if partly:
-                    first = i * call.blocks.q + queries.start, j * call.blocks.kv
-                    shown = segments and (
-                        segments[0][0, pl.ds(pl.multiple_of(first[0], CHUNK), call.blocks.part)],
-                        segments[1][0, :, keys],
-                    )
-                    seen = _seen(call, scores.shape, 0, first, (None, None, *scalars), shown)
+                    seen = _seen(call, scores.shape, (i, j), queries, scalars, segments)
                     scores = jnp.where(seen, scores, UNSEEN)
                 old_top = top_ref[queries]
                 top = jnp.maximum(old_top, scores.max(1, keepdims=True))
                 weights = jnp.exp2((scores - top[:, :1]) * (call.scale * LOG2E))
-                rescale = _rescale(old_top, top, call.scale)
-                sums = _product(weights.astype(v_heads.dtype), v_heads[kv, keys], (1, 0))
+                rescale = rescaling(old_top, top, call.scale)
+                sums = product(weights.astype(v_heads.dtype), v_heads[kv, keys], (1, 0))
                 top_ref[queries] = top
                 total_ref[queries] = total_ref[queries] * rescale + weights.sum(1, keepdims=True)
-                sum_ref[queries] = sum_ref[queries] * _across(rescale, sums.shape[1]) + sums
+                sum_ref[queries] = sum_ref[queries] * spread(rescale, sums.shape[1]) + sums
 
         _meet_blocks(call, scalars, b * call.steps[0] + i, meet)
 
@@ -181,8 +185,8 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
         lse = jnp.broadcast_to(lse, (lse.shape[0], LANES)).T[:1]
         first = pl.multiple_of(i * call.blocks.q + queries.start, LANES)
         lse_ref[0, n, :, pl.ds(first, call.blocks.part)] = lse
-        out = sums / _across(jnp.where(seeing, total, 1.0), sums.shape[1])
-        return jnp.where(_across(seeing, sums.shape[1]), out, 0.0)
+        out = sums / spread(jnp.where(seeing, total, 1.0), sums.shape[1])
+        return jnp.where(spread(seeing, sums.shape[1]), out, 0.0)
 
     def block(i: int) -> None:
         if i + 1 < call.steps[0]:
@@ -195,7 +199,7 @@ def _forward_kernel(call: _Call, *refs: Any) -> None:
         def pair(p: Any, carry: None) -> None:
             for which in (0, 1) if state else ():
                 block_by_block(i, 2 * p + which, which)
-            for queries in _parts(call):
+            for queries in call.parts():
                 for which, n in enumerate((2 * p, 2 * p + 1)):
                     met = [ref[which, queries] for ref in state] if state else whole(n, queries)
                     out = finished(i, n, queries, *met)
@@ -225,8 +229,8 @@ def backward(
     """Gradients of q, k and v: scores are computed again, each product of a block once."""
     batch, length, heads, width = q_BTNH.shape
     size, kv_heads = k_BSKH.shape[1:3]
-    call = _plan(q_BTNH, k_BSKH, visible, scale, KV_BLOCK)
-    scalars, segments, segment_specs = _operands(call, visible, batch, size, "kv")
+    call = _plan(q_BTNH, k_BSKH, visible, scale, 1, KV_BLOCK)
+    scalars, segments, segment_specs = _operands(call, visible, batch, size)
     lse_BTN = jnp.where(jnp.isfinite(lse_BTN), lse_BTN, -UNSEEN) * LOG2E
     rows = [x.transpose(0, 2, 1)[:, :, None] for x in (lse_BTN, d_lse_BTN)]
     anywhere = pl.BlockSpec(memory_space=pl.ANY)
@@ -258,7 +262,7 @@ def backward(
     )(*scalars, q_BTNH, k_BSKH, v_BSKH, d_out_BTNH.astype(dtype), out_BTNH, *rows, *segments)
 
 
-def _backward_kernel(call: _Call, *refs: Any) -> None:
+def _backward_kernel(call: Call, *refs: Any) -> None:
     """A row of the batch. Scores are transposed, keys down and queries across, as in `tpu`."""
     scalars, refs = (refs[:3], refs[3:]) if call.mapped else ((), refs)
     (q_hbm, k_hbm, v_hbm, d_out_hbm, out_hbm, lse_ref, d_lse_ref), refs = refs[:7], refs[7:]
@@ -292,7 +296,7 @@ def _backward_kernel(call: _Call, *refs: Any) -> None:
 
     def head(i: Any, n: Any) -> None:
         """What a block of queries of one head adds."""
-        kv = _kv_head(n, groups)
+        kv = kv_head(n, groups)
         q, d_out = q_heads[n], d_out_heads[n]
         queries = _places(i, call.blocks.q)
         lse, delta = lse_ref[0, n, :, queries], delta_ref[n] - d_lse_ref[0, n, :, queries]
@@ -301,18 +305,17 @@ def _backward_kernel(call: _Call, *refs: Any) -> None:
 
         def meet(j: Any, partly: bool) -> None:
             keys = _places(j, call.blocks.kv)
-            scores = _product(k_heads[kv, keys], q, (1, 1)) * (call.scale * LOG2E)
+            scores = product(k_heads[kv, keys], q, (1, 1)) * (call.scale * LOG2E)
             weights = jnp.exp2(scores - lse)
             if partly:
-                first = i * call.blocks.q, j * call.blocks.kv
-                shown = segments and (segments[0][0, :, queries], segments[1][0, keys])
-                seen = _seen(call, scores.shape, 1, first, (None, None, *scalars), shown)
+                every_key = slice(0, call.blocks.kv)
+                seen = _seen(call, scores.shape, (i, j), every_key, scalars, segments)
                 weights = jnp.where(seen, weights, 0.0)
-            d_weights = _product(v_heads[kv, keys], d_out, (1, 1))
+            d_weights = product(v_heads[kv, keys], d_out, (1, 1))
             d_scores = (weights * (d_weights - delta)).astype(q.dtype)
-            d_v_sum[keys] += _product(weights.astype(q.dtype), d_out, (1, 0))
-            d_k_sum[keys] += _product(d_scores, q, (1, 0))
-            d_q_sum[...] += _product(k_turned[kv, :, keys], d_scores, (1, 0))
+            d_v_sum[keys] += product(weights.astype(q.dtype), d_out, (1, 0))
+            d_k_sum[keys] += product(d_scores, q, (1, 0))
+            d_q_sum[...] += product(k_turned[kv, :, keys], d_scores, (1, 0))
 
         _meet_blocks(call, scalars, b * call.steps[0] + i, meet)
         d_q = (d_q_sum[...] * call.scale).T
@@ -429,7 +432,7 @@ def _hand_out(heads: tuple, hbm: list, stage: Any, done: Any) -> None:
         copy.wait()
 
 
-def _meet_blocks(call: _Call, scalars: tuple, block: Any, meet: Callable) -> None:
+def _meet_blocks(call: Call, scalars: tuple, block: Any, meet: Callable) -> None:
     """A block of queries meets those of keys that are not empty, with a mask if partly seen."""
 
     def one(j: Any, carry: None) -> None:
@@ -443,25 +446,31 @@ def _meet_blocks(call: _Call, scalars: tuple, block: Any, meet: Callable) -> Non
     jax.lax.fori_loop(0, call.steps[1], one, None)
 
 
+def _seen(
+    call: Call, shape: tuple, blocks: tuple, part: slice, scalars: tuple, segments: Any
+) -> Array:
+    """Which keys are seen, in a part of the scores of these blocks of queries and keys."""
+    q, kv = (_places(i, size) for i, size in zip(blocks, call.blocks[:2], strict=True))
+    if segments and call.q_axis == 0:
+        segments = segments[0].at[:, q], segments[1].at[:, :, kv]
+    elif segments:
+        segments = segments[0].at[:, :, q], segments[1].at[:, kv]
+    return seen_keys(call, shape, (q.start, kv.start), part, (None, None, *scalars), segments)
+
+
 def _places(block: Any, places: int) -> Any:
     """The places of a block."""
     return pl.ds(pl.multiple_of(block * places, LANES), places)
 
 
-def _parts(call: _Call) -> list[slice]:
-    """Queries of a block that are multiplied at once."""
-    part = call.blocks.part
-    return [slice(first, first + part) for first in range(0, call.blocks.q, part)]
-
-
-def _plan(q: Array, k: Array, visible: Visible, scale: float, most_keys: int) -> _Call:
+def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int, most_keys: int) -> Call:
     length, size = q.shape[1], k.shape[1]
     segmented = visible.q_segments is not None
     mapped = visible.causal or segmented or visible.kv_length is not None
     q_block = _dividing(length, Q_BLOCK if q.shape[2] <= FEW_HEADS else CHUNK)
     kv_block = _dividing(size, KV_BLOCK if mapped else most_keys)
     blocks, steps = Blocks(q_block, kv_block, Q_PART), (length // q_block, size // kv_block)
-    return _Call(visible.causal, segmented, mapped, scale, blocks, steps)
+    return Call(visible.causal, segmented, mapped, scale, blocks, steps, outer, lanes=False)
 
 
 def _dividing(length: int, most: int) -> int:
@@ -469,13 +478,9 @@ def _dividing(length: int, most: int) -> int:
     return next(n for n in range(most, 0, -CHUNK) if length % n == 0)
 
 
-def _operands(
-    call: _Call, visible: Visible, batch: int, size: int, down: str
-) -> tuple[tuple, tuple, list]:
-    """Scalars (kinds of blocks, offset, keys in use), segments and how these are cut.
-
-    `down` says whose segments are a column, "q" or "kv"; the others' are a row.
-    """
+def _operands(call: Call, visible: Visible, batch: int, size: int) -> tuple[tuple, tuple, list]:
+    """Scalars (kinds of blocks, offset, keys in use), segments, as a column where they lie down,
+    and how these are cut."""
     if not call.mapped:
         return (), (), []
     length = call.steps[0] * call.blocks.q
@@ -486,8 +491,8 @@ def _operands(
     scalars = (kind.reshape(-1).astype(jnp.int32), offset, used)
     if visible.q_segments is None or visible.kv_segments is None:
         return scalars, (), []
-    given = {"q": visible.q_segments, "kv": visible.kv_segments}
-    segments = tuple(x[:, :, None] if of == down else x[:, None] for of, x in given.items())
+    given = enumerate((visible.q_segments, visible.kv_segments))
+    segments = tuple(x[:, :, None] if at == call.q_axis else x[:, None] for at, x in given)
     return scalars, segments, [pl.BlockSpec((1, *x.shape[1:]), _first) for x in segments]
 
 

@@ -23,6 +23,8 @@ CASES = {
     "vision of 2B and 4B": (600, 2, 2, 64, "bfloat16"),
     "vision of 8B and 32B": (600, 2, 2, 72, "bfloat16"),
     "float32": (300, 2, 1, 128, "float32"),
+    "narrow, in whole blocks": (2048, 8, 2, 72, "bfloat16"),
+    "narrow, in whole blocks, float32": (2048, 8, 2, 64, "float32"),
     "long rows, in pieces": (8192, 8, 2, 128, "float32"),
 }
 

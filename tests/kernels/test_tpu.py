@@ -20,12 +20,14 @@ from tests.kernels import cases
 
 DTYPES = ["float32", "bfloat16"]
 SMALL = tpu.Blocks(128, 256, 128)  # so that small operands have several of each
+HALVED = tpu.Blocks(128, 512, 256)  # for float32, to the above
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch) -> Iterator[None]:
     for name in ("FORWARD", "FORWARD_SKIPPING", "BACKWARD"):
         monkeypatch.setattr(tpu, name, SMALL)
+        monkeypatch.setattr(tpu, f"LANES_{name}", HALVED)
     monkeypatch.setattr(tpu, "MOST_D_Q_BYTES", 8 * 256 * 128)  # 128 to 512 queries
     yield
     pltpu.reset_tpu_interpret_mode_state()  # an error inside a kernel leaves its memory behind
@@ -54,6 +56,13 @@ CASES: dict[str, tuple[dict, dict]] = {
     "causal, two query heads a key head": (
         {"length": 300, "heads": 4, "kv_heads": 2, "width": 128}, {"causal": True},
     ),
+    "causal, along the lanes, two query heads a key head": (
+        {"length": 300, "heads": 4, "kv_heads": 2, "width": 64}, {"causal": True},
+    ),
+    "no whole tile of numbers, two query heads a key head": (
+        {"length": 290, "size": 520, "heads": 2, "kv_heads": 1, "width": 72},
+        {"causal": True, "q_offset": np.array([230])},
+    ),
     "offsets and lengths": (
         {"batch": 3, "length": 100, "size": 300, "heads": 1, "width": 72},
         {"causal": True, "q_offset": np.array([200, 37, -20]),
@@ -61,6 +70,10 @@ CASES: dict[str, tuple[dict, dict]] = {
     ),
     "packed pictures": (
         {"length": 400, "heads": 2, "width": 64},
+        {"causal": False, "q_segments": PACKED, "kv_segments": PACKED},
+    ),
+    "packed pictures of whole tiles": (
+        {"length": 400, "heads": 1, "width": 128},
         {"causal": False, "q_segments": PACKED, "kv_segments": PACKED},
     ),
     "packed rows": (
@@ -116,26 +129,32 @@ def test_values_and_gradients_at_any_shape(data) -> None:
 ORIGINAL = dict(vars(tpu))
 
 
-def seen_one_key_more(call: Any, shape: Any, axis: int, places: tuple, *rest: Any) -> jax.Array:
-    return ORIGINAL["_seen"](call, shape, axis, (places[0] + 1, places[1]), *rest)
+def seen_one_key_more(call: Any, shape: Any, firsts: tuple, *rest: Any) -> jax.Array:
+    return ORIGINAL["seen_keys"](call, shape, (firsts[0] + 1, firsts[1]), *rest)
 
 
-def without_scale(*arguments: Any) -> Any:
-    return ORIGINAL["_plan"](*arguments)._replace(scale=1.0)
+def without_scale(*arguments: Any, **named: Any) -> Any:
+    return ORIGINAL["_plan"](*arguments, **named)._replace(scale=1.0)
+
+
+def masked_for_the_first_part(call: Any, shape: Any, firsts: tuple, part: slice, *rest: Any) -> Any:
+    return ORIGINAL["seen_keys"](call, shape, firsts, slice(0, part.stop - part.start), *rest)
 
 
 MUTANTS: dict[str, dict[str, Callable]] = {
     "no scale": {"_plan": without_scale},
-    "one key more": {"_seen": seen_one_key_more},
-    "heads of another group": {"_kv_head": lambda head, groups: jax.lax.rem(head, groups)},
-    "sums not brought to the new maximum": {"_rescale": lambda top, new, scale: 1.0 + 0 * top},
-    "nothing left out": {"_seen": lambda call, shape, *_: jnp.ones(shape, bool)},
+    "one key more": {"seen_keys": seen_one_key_more},
+    "heads of another group": {"kv_head": lambda head, groups: jax.lax.rem(head, groups)},
+    "sums not brought to the new maximum": {"rescaling": lambda top, new, scale: 1.0 + 0 * top},
+    "every part masked as the first": {"seen_keys": masked_for_the_first_part},
+    "nothing left out": {"seen_keys": lambda call, shape, *_: jnp.ones(shape, bool)},
 }
 
 
+@pytest.mark.parametrize("along", ["", ", along the lanes"])
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_mutant_is_found_out(name, monkeypatch) -> None:
-    case = "causal, two query heads a key head"
+def test_a_mutant_is_found_out(name, along, monkeypatch) -> None:
+    case = f"causal{along}, two query heads a key head"
     for function, mutant in MUTANTS[name].items():
         monkeypatch.setattr(tpu, function, mutant)
     given, how = make(case)
@@ -143,8 +162,10 @@ def test_a_mutant_is_found_out(name, monkeypatch) -> None:
         cases.assert_close(found(given, how), wanted(case), "float32")
 
 
-def test_what_is_out_of_sight_changes_nothing() -> None:
-    given, how = make("packed rows")
+@pytest.mark.parametrize("width", [64, 128])
+def test_what_is_out_of_sight_changes_nothing(width) -> None:
+    shapes, how = CASES["packed rows"]
+    given = cases.inputs(**shapes | {"width": width})
     before = found(given, how)
     later, other = np.arange(400) > 200, np.asarray(PACKED[0]) != 2
     moved = {n: np.where((later | other)[:, None, None], 9.0, given[n]) for n in ("k", "v")}
@@ -155,9 +176,10 @@ def test_what_is_out_of_sight_changes_nothing() -> None:
     assert (before["out"][:, 201:310] != after["out"][:, 201:310]).any()
 
 
-def test_blocks_out_of_sight_are_not_computed() -> None:
+@pytest.mark.parametrize("width", [64, 128])
+def test_blocks_out_of_sight_are_not_computed(width) -> None:
     """Not even a weight of zero goes to what lies in them: it would make NaN of NaN."""
-    given = cases.inputs(length=512, heads=1)
+    given = cases.inputs(length=512, heads=1, width=width)
     before = found(given, {"causal": True})
     later = (np.arange(512) >= SMALL.kv)[:, None, None]
     moved = {n: np.where(later, np.nan, given[n]) for n in ("k", "v")}

@@ -135,8 +135,8 @@ def test_values_and_gradients_at_any_shape(data) -> None:
 ORIGINAL = dict(vars(tpu_interleaved))
 
 
-def seen_one_key_more(call: Any, shape: Any, axis: int, places: tuple, *rest: Any) -> jax.Array:
-    return ORIGINAL["_seen"](call, shape, axis, (places[0] + 1, places[1]), *rest)
+def seen_one_key_more(call: Any, shape: Any, firsts: tuple, *rest: Any) -> jax.Array:
+    return ORIGINAL["seen_keys"](call, shape, (firsts[0] + 1, firsts[1]), *rest)
 
 
 def without_scale(*arguments: Any) -> Any:
@@ -152,10 +152,10 @@ def heads_swapped(heads: Any, stage: Any) -> None:
 
 MUTANTS: dict[str, dict[str, Callable]] = {
     "no scale": {"_plan": without_scale},
-    "one key more": {"_seen": seen_one_key_more},
-    "heads of another group": {"_kv_head": lambda head, groups: jax.lax.rem(head, groups)},
-    "sums not brought to the new maximum": {"_rescale": lambda top, new, scale: 1.0 + 0 * top},
-    "nothing left out": {"_seen": lambda call, shape, *_: jnp.ones(shape, bool)},
+    "one key more": {"seen_keys": seen_one_key_more},
+    "heads of another group": {"kv_head": lambda head, groups: jax.lax.rem(head, groups)},
+    "sums not brought to the new maximum": {"rescaling": lambda top, new, scale: 1.0 + 0 * top},
+    "nothing left out": {"seen_keys": lambda call, shape, *_: jnp.ones(shape, bool)},
     "two heads in each other's place": {"_weave": heads_swapped},
 }
 
@@ -198,8 +198,8 @@ def test_exactly_the_blocks_needed_are_met() -> None:
     row = packed(1, 90, 220, 490, 610, 126)
     for seen in (Visible(), Visible(causal=False, q_segments=row, kv_segments=row)):
         q = jnp.zeros((1, 1536, 8, 128), jnp.bfloat16)
-        call = tpu_interleaved._plan(q, q, seen, 1.0, 2048)
-        (kind, *_), *_ = tpu_interleaved._operands(call, seen, 1, 1536, "q")
+        call = tpu_interleaved._plan(q, q, seen, 1.0, 0, 2048)
+        (kind, *_), *_ = tpu_interleaved._operands(call, seen, 1, 1536)
         allowed = np.asarray(seen.allowed(1, 1536, 1536))
         blocks = allowed.reshape(call.steps[0], call.blocks.q, call.steps[1], call.blocks.kv)
         met = np.asarray(kind).reshape(call.steps) != block_map.EMPTY
