@@ -121,15 +121,15 @@ def forward(
     def at(b: Any, n: Any, i: Any, s: Any, *scalars: Any) -> tuple:
         return b, n, kv_head(n, groups), i, _visited(call, scalars, b, i, s)
 
-    specs = _specs(call, width, at)
+    of_q, of_kv, row, of_segments = _specs(call, width, at)
     a_row = call.lying(call.blocks.q, 1 if call.lanes else LANES)
     out, lse = pl.pallas_call(
         partial(_forward_kernel, call),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(scalars),
             grid=(batch, heads, *call.steps),
-            in_specs=[specs.q, specs.kv, specs.kv, *specs.segments],
-            out_specs=[specs.q, specs.row],
+            in_specs=[of_q, of_kv, of_kv, *of_segments],
+            out_specs=[of_q, row],
             scratch_shapes=[
                 *[pltpu.VMEM(a_row, jnp.float32)] * 2,
                 pltpu.VMEM(call.lying(call.blocks.q, width), jnp.float32),
@@ -285,22 +285,14 @@ def _backward_piece(
     def d_q_place(b: Any, kv: Any, *_: Any) -> tuple:
         return b, kv, 0, 0
 
-    specs = _specs(call, width, at)
+    of_q, of_kv, row, of_segments = _specs(call, width, at)
     d_q, d_k, d_v = pl.pallas_call(
         partial(_backward_kernel, call),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(scalars),
             grid=(batch, kv_heads, call.steps[1], groups, call.steps[0]),
-            in_specs=[
-                specs.q,
-                specs.kv,
-                specs.kv,
-                specs.q,
-                specs.row,
-                specs.row,
-                *specs.segments,
-            ],
-            out_specs=[pl.BlockSpec((1, groups, width, q_size), d_q_place), specs.kv, specs.kv],
+            in_specs=[of_q, of_kv, of_kv, of_q, row, row, *of_segments],
+            out_specs=[pl.BlockSpec((1, groups, width, q_size), d_q_place), of_kv, of_kv],
             scratch_shapes=[
                 pltpu.VMEM((groups, width, q_size), jnp.float32),
                 *[pltpu.VMEM((1, 1, *call.lying(call.blocks.kv, width)), jnp.float32)] * 2,
@@ -449,17 +441,13 @@ def seen_keys(
     return seen
 
 
-class _Specs(NamedTuple):
-    """Blocks of what belongs to queries and to keys, [B, N, …]; a number a query; and segments."""
+def _specs(
+    call: Call, width: int, at: Callable[..., tuple]
+) -> tuple[pl.BlockSpec, pl.BlockSpec, pl.BlockSpec, list[pl.BlockSpec]]:
+    """Blocks of queries, of keys, of rows with a number a query, and of segments.
 
-    q: pl.BlockSpec
-    kv: pl.BlockSpec
-    row: pl.BlockSpec
-    segments: list[pl.BlockSpec]
-
-
-def _specs(call: Call, width: int, at: Callable[..., tuple]) -> _Specs:
-    """`at` says of a step of the grid: batch, head, key head, and blocks of queries and keys."""
+    `at` says of a step of the grid: batch, head, key head, and blocks of queries and of keys.
+    """
 
     def spec(shape: tuple[int, ...], place: Callable[..., tuple]) -> pl.BlockSpec:
         return pl.BlockSpec(shape, lambda *step: place(*at(*step)))
@@ -477,7 +465,7 @@ def _specs(call: Call, width: int, at: Callable[..., tuple]) -> _Specs:
             spec((1, 1, q), lambda b, n, k, i, j: (b, 0, i)),
             spec((1, kv, 1), lambda b, n, k, i, j: (b, j, 0)),
         ]
-    return _Specs(
+    return (
         spec((1, 1, *call.lying(q, width)), lambda b, n, k, i, j: (b, n, *call.lying(i, 0))),
         spec((1, 1, *call.lying(kv, width)), lambda b, n, k, i, j: (b, k, *call.lying(j, 0))),
         spec((1, 1, 1, q), lambda b, n, k, i, j: (b, n, 0, i)),
