@@ -4,7 +4,8 @@
 
 Bidirectional and unmasked, 8 heads, bfloat16 arrays [1, T, 8, H] in and out: the estimator takes a
 skipped block for an executed one. LAYOUT is how these arrays lie: "default", or "own", as suits the
-contender. WAY is "forward", "both", with the gradient, or "layer", a model's whole layer around it.
+contender. WAY is "forward", "both", with the gradient, "backward", the gradient alone, given what
+the forward pass keeps, or "layer", a model's whole layer around it.
 B are block sizes. Prints a line of JSON: cycles of the whole program and of its largest parts.
 
 Needs libtpu (the extra `tpu`), whose profiler may abort, or take all memory where the grid is
@@ -145,6 +146,10 @@ def main() -> None:
         ),
     }  # fmt: skip
     try:
+        if way == "backward":
+            _, pull = jax.eval_shape(partial(jax.vjp, attend), x, x, x)
+            kept = jax.tree.map(lambda a: shaped(*a.shape, dtype=a.dtype), pull)
+            programs[way] = (lambda pull, d_out: pull(d_out), kept, x)
         function, *arguments = programs[way]
         found = cycles(function, format, *arguments)
     except Exception as error:  # a contender that cannot is a result too

@@ -101,8 +101,8 @@ def forward(
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(scalars),
             grid=(batch,),
-            in_specs=[*[pl.BlockSpec(memory_space=pl.ANY)] * 3, *segment_specs],
-            out_specs=[pl.BlockSpec(memory_space=pl.ANY), _a_row(heads, length)],
+            in_specs=[*[pl.BlockSpec(memory_space=pltpu.HBM)] * 3, *segment_specs],
+            out_specs=[pl.BlockSpec(memory_space=pltpu.HBM), _a_row(heads, length)],
             scratch_shapes=[
                 *[pltpu.VMEM((kv_heads, size, width), k_BSKH.dtype)] * 2,
                 pltpu.VMEM((heads, call.blocks.q, width), q_BTNH.dtype),
@@ -233,7 +233,7 @@ def backward(
     scalars, segments, segment_specs = _operands(call, visible, batch, size)
     lse_BTN = jnp.where(jnp.isfinite(lse_BTN), lse_BTN, -UNSEEN) * LOG2E
     rows = [x.transpose(0, 2, 1)[:, :, None] for x in (lse_BTN, d_lse_BTN)]
-    anywhere = pl.BlockSpec(memory_space=pl.ANY)
+    anywhere = pl.BlockSpec(memory_space=pltpu.HBM)
     dtype = q_BTNH.dtype
     return pl.pallas_call(
         partial(_backward_kernel, call),
