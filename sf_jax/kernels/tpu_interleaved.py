@@ -87,14 +87,8 @@ def forward(
     call = _plan(q_BTNH, k_BSKH, visible, scale, 0, MOST_KEYS)
     scalars, segments, segment_specs = _operands(call, visible, batch, size)
     at_once = call.steps[1] == 1 and not call.mapped  # nothing is carried on
-    state = (
-        []
-        if at_once
-        else [
-            *[pltpu.VMEM((2, call.blocks.q, LANES), jnp.float32)] * 2,
-            pltpu.VMEM((2, call.blocks.q, width), jnp.float32),
-        ]
-    )
+    widths = () if at_once else (LANES, LANES, width)
+    state = [pltpu.VMEM((2, call.blocks.q, each), jnp.float32) for each in widths]
     blocks = pltpu.VMEM((2, call.blocks.q, heads, width), q_BTNH.dtype)
     out, lse = pl.pallas_call(
         partial(_forward_kernel, call),
@@ -131,13 +125,13 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
     kv_done, q_done, out_done, *state = refs[8:]
     b, groups = pl.program_id(0), q_heads.shape[0] // k_heads.shape[0]
 
-    def q_copy(i: Any) -> Any:
+    def q_copy(i: int) -> Any:
         return _copy(q_hbm.at[b], q_stage, q_done, i, call.blocks.q)
 
-    def out_copy(i: Any) -> Any:
+    def out_copy(i: int) -> Any:
         return _copy(out_hbm.at[b], out_stage, out_done, i, call.blocks.q, out=True)
 
-    def take(which: int, chunk: Any, stage: Any) -> None:
+    def take(which: int, chunk: int, stage: Any) -> None:
         _take_apart(stage, (k_heads, v_heads)[which], chunk * CHUNK)
 
     q_copy(0).start()
@@ -152,7 +146,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
         sums = product(weights.astype(v_heads.dtype), v_heads[kv], (1, 0))
         return top, weights.sum(1, keepdims=True), sums
 
-    def block_by_block(i: Any, n: Any, which: int) -> None:
+    def block_by_block(i: int, n: Any, which: int) -> None:
         """The same for a block of queries, kept in memory while blocks of keys go by."""
         top_ref, total_ref, sum_ref = (ref.at[which] for ref in state)
         top_ref[...] = jnp.full(top_ref.shape, UNSEEN, jnp.float32)
@@ -178,7 +172,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
 
         _meet_blocks(call, scalars, b * call.steps[0] + i, meet)
 
-    def finished(i: Any, n: Any, queries: slice, top: Array, total: Array, sums: Array) -> Array:
+    def finished(i: int, n: Any, queries: slice, top: Array, total: Array, sums: Array) -> Array:
         """The output of some queries, float32; their log-sum-exp is stored."""
         seeing = top > UNSEEN / 2
         lse = jnp.where(seeing, top * call.scale + jnp.log(total), -jnp.inf)
@@ -272,17 +266,17 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
     kv_stage, q_stage, d_out_stage, out_stage, d_q_stage, kv_done, q_done, d_q_done = refs[9:]
     b, groups = pl.program_id(0), q_heads.shape[0] // k_heads.shape[0]
 
-    def q_copies(i: Any) -> list:
+    def q_copies(i: int) -> list:
         of = (q_hbm, q_stage), (d_out_hbm, d_out_stage), (out_hbm, out_stage)
         return [
             _copy(hbm.at[b], stage, q_done.at[at], i, call.blocks.q)
             for at, (hbm, stage) in enumerate(of)
         ]
 
-    def d_q_copy(i: Any) -> Any:
+    def d_q_copy(i: int) -> Any:
         return _copy(d_q_hbm.at[b], d_q_stage, d_q_done, i, call.blocks.q, out=True)
 
-    def take(which: int, chunk: Any, stage: Any) -> None:
+    def take(which: int, chunk: int, stage: Any) -> None:
         _take_apart(stage, (k_heads, v_heads)[which], chunk * CHUNK)
         if which == 0:  # d_q wants keys transposed as well
             for n, k in enumerate(_each_head(stage)):
@@ -294,7 +288,7 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
     for sums in d_kv_sums:
         sums[...] = jnp.zeros(sums.shape, jnp.float32)
 
-    def head(i: Any, n: Any) -> None:
+    def head(i: int, n: Any) -> None:
         """What a block of queries of one head adds."""
         kv = kv_head(n, groups)
         q, d_out = q_heads[n], d_out_heads[n]
@@ -360,10 +354,10 @@ def _words(stage: Any) -> Any:
     return stage.reshape(places * heads, width).bitcast(jnp.uint32)
 
 
-def _take_apart(stage: Any, heads: Any, first: Any) -> None:
+def _take_apart(stage: Any, heads: Any, first: int) -> None:
     """A block [places, heads, H] into rows of [heads, ..., H], from the place `first` on."""
     words, places, pairs = _words(stage), stage.shape[0], stage.shape[1] // 2
-    rows = pl.ds(first if isinstance(first, int) else pl.multiple_of(first, CHUNK), places)
+    rows = pl.ds(first, places)
     for p in range(pairs):
         even = words[pl.ds(p, places // 2, stride=2 * pairs), :]
         odd = words[pl.ds(p + pairs, places // 2, stride=2 * pairs), :]
