@@ -41,7 +41,8 @@ Attend = Callable[[Any, Any, Any], Any]
 def ours(length: int, width: int, blocks: list[int], heads_first: bool) -> Attend:
     from sf_jax.kernels import attention, tpu
 
-    if blocks[0]:
+    if blocks[0]:  # of the kernels that want heads in front
+        heads_first = True
         tpu.FORWARD = tpu.LANES_FORWARD = tpu.Blocks(*blocks)
         tpu.BACKWARD = tpu.LANES_BACKWARD = tpu.Blocks(*blocks)
     return partial(attention, causal=False, implementation="tpu", heads_first=heads_first)

@@ -51,9 +51,10 @@ def attention(
       mesh: devices to share the work, by its axes `data`, `fsdp`, `tensor` and `sequence`; None:
         those of `jax.set_mesh`, if any.
       ring: hand keys and values round along `sequence`, rather than gather them.
-      heads_first: a TPU's compiler lays the arrays with heads in front. That is free for arrays
-        that operations around the call make or use, such as a layer's projections, and a copy of
-        each that lies in memory as it is shaped.
+      heads_first: on a TPU, take the kernels that want a head's places together, and let the
+        compiler lay the arrays so. Values are the same. It costs nothing where operations around
+        the call make the arrays, as a layer's projections do, and a copy of each that lies in
+        memory as it is shaped.
 
     Returns:
       [B, T, N, H] in the type of q. A query that sees no key gets zeros.

@@ -5,11 +5,11 @@ places along the lanes. 64 or 72 numbers would fill half a tile of 128 lanes, wh
 whole; the softmax then runs down the sublanes, and nothing is reduced across lanes; and nothing is
 copied: the compiler itself lays an array bf16[B, T, N, 64] out as [B, N, H, T].
 
-Forward, a block of queries meets as many keys as fit at once. Where all keys fit, nothing is
-rescaled. [T, H]: a few queries at a time, so that the softmax of some is computed beside the
+Forward, a block of queries meets as many keys as fit at once. Where one product takes all keys,
+nothing is rescaled. [T, H]: a few queries at a time, so that the softmax of some is computed beside the
 products of others. [H, T]: scores are kept transposed, keys down and queries across ([S, T]), and
-many queries are taken at a time, a few keys: products with few queries took nearly twice the
-cycles. The maximum is taken of raw products, which saves a pass that scales them.
+many queries are taken at a time, a few keys: with 256 queries a product took 1.7 times the
+cycles of 1,024. The maximum is taken of raw products, which saves a pass that scales them.
 
 Backward, scores are kept transposed for either. What belongs to a query, its log-sum-exp and its
 share of the gradient, is then a row along the lanes, stored as it is. d_q is summed up as [H, T],
@@ -492,7 +492,7 @@ def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int) -> Cal
     (q_block, q_steps), (kv, kv_steps) = _fitted(length, blocks.q), _fitted(size, blocks.kv)
     mapped = visible.causal or segmented or visible.kv_length is not None or kv * kv_steps > size
     down = kv if lanes or outer == 1 else q_block
-    part = next(n for n in (blocks.part, LANES) if down % n == 0)
+    part = next(n for n in range(min(blocks.part, down), 0, -LANES) if down % n == 0)
     return Call(
         visible.causal, segmented, mapped, scale, Blocks(q_block, kv, part), (q_steps, kv_steps),
         outer, lanes,

@@ -11,8 +11,7 @@ Keys and values of a row are held on the chip, heads apart, while blocks of quer
 fetched while the one before is worked at. The arithmetic is that of `tpu`.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -42,35 +41,46 @@ from sf_jax.kernels.visible import Visible
 CHUNK = 256  # places fetched and taken apart at once; lengths are multiples of it
 AHEAD = 4  # chunks under way
 Q_BLOCK, Q_PART = 512, 256  # queries held apart, and those of one product forward
+FEW_HEADS = 8  # with more, CHUNK queries are held apart
 KV_BLOCK = 512  # keys of one product, backward and under a mask
-MOST_KEYS = 2048  # of one product, forward and unmasked
+HEADS, MOST_PLACES = (8, 16, 32), 2048
 VMEM_BYTES = 60 * 2**20  # a v5p has 64 MB, a v5e and a v6e 128; a v4 has 16, too little
-FEW_HEADS, MOST_HEADS = 16, 32
-MOST_KEY_NUMBERS = 2**21  # of a row's keys; the backward pass holds 14 bytes for each
 LOW, HIGH = np.uint32(0xFFFF), np.uint32(0xFFFF0000)
 
 
 def supports(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible: Visible) -> bool:
-    """Whether these kernels can take a call: bfloat16, at most 32 heads in whole tiles of 8 x 128,
-    whole chunks, no mask written out, and a chip that can hold what they hold. A chip that is not
-    known, as in a program compiled ahead for a single device, is taken for one that can."""
+    """Whether these kernels can take a call: bfloat16, 8, 16 or 32 heads of 128, at most 2,048
+    places in whole chunks, no mask written out, and a chip with the memory. A chip that is not
+    known, as in a program compiled ahead for a single device, is taken for one that has it."""
     types = {x.dtype for x in (q_BTNH, k_BSKH, v_BSKH)}
     whole = all(
-        x.shape[1] > 0 and x.shape[1] % CHUNK == 0 and x.shape[2] % 8 == 0 and x.shape[3] == LANES
+        x.shape[2] in HEADS and x.shape[3] == LANES
+        and 0 < x.shape[1] <= MOST_PLACES and x.shape[1] % CHUNK == 0
         for x in (q_BTNH, k_BSKH)
-    )
+    )  # fmt: skip
     return (
         types == {jnp.dtype("bfloat16")} and visible.mask is None and whole
-        and q_BTNH.shape[2] <= MOST_HEADS and math.prod(k_BSKH.shape[1:]) <= MOST_KEY_NUMBERS
-        and _memory() >= VMEM_BYTES
+        and _needed(q_BTNH, k_BSKH) <= VMEM_BYTES <= _memory()
     )  # fmt: skip
+
+
+def _needed(q: Array, k: Array) -> int:
+    """Bytes that the backward pass holds, which needs more than the forward pass."""
+    (length, heads, width), (size, kv_heads, _) = q.shape[1:], k.shape[1:]
+    q_block = _q_block(length, heads)
+    keys = size * kv_heads * width * (3 * 2 + 2 * 4)  # in bfloat16, and sums of their gradients
+    stages = 2 * AHEAD * CHUNK * kv_heads * width * 2 + 4 * 2 * q_block * heads * width * 2
+    queries = q_block * heads * (2 * 2 * width + 4) + q_block * width * 4
+    rows = 2 * 2 * heads * length * 4 + 2 * max(length, size) * LANES * 4  # and segments
+    scores = 5 * q_block * KV_BLOCK * 4
+    return keys + stages + queries + rows + scores
 
 
 def _memory() -> int:
     """Bytes of memory on the chip that a program is compiled for, by the mesh or the machine."""
     try:
         return pltpu.get_tpu_info().vmem_capacity_bytes
-    except ValueError:  # no TPU: the program is for another machine
+    except ValueError:  # no TPU here, or none that is known
         return VMEM_BYTES
 
 
@@ -84,10 +94,9 @@ def forward(
     """Output and log-sum-exp."""
     batch, length, heads, width = q_BTNH.shape
     size, kv_heads = k_BSKH.shape[1:3]
-    call = _plan(q_BTNH, k_BSKH, visible, scale, 0, MOST_KEYS)
+    call = _plan(q_BTNH, k_BSKH, visible, scale, outer=0)
     scalars, segments, segment_specs = _operands(call, visible, batch, size)
-    at_once = call.steps[1] == 1 and not call.mapped  # nothing is carried on
-    widths = () if at_once else (LANES, LANES, width)
+    widths = (LANES, LANES, width) if call.mapped else ()  # else nothing is carried on
     state = [pltpu.VMEM((2, call.blocks.q, each), jnp.float32) for each in widths]
     blocks = pltpu.VMEM((2, call.blocks.q, heads, width), q_BTNH.dtype)
     out, lse = pl.pallas_call(
@@ -223,7 +232,7 @@ def backward(
     """Gradients of q, k and v: scores are computed again, each product of a block once."""
     batch, length, heads, width = q_BTNH.shape
     size, kv_heads = k_BSKH.shape[1:3]
-    call = _plan(q_BTNH, k_BSKH, visible, scale, 1, KV_BLOCK)
+    call = _plan(q_BTNH, k_BSKH, visible, scale, outer=1)
     scalars, segments, segment_specs = _operands(call, visible, batch, size)
     lse_BTN = jnp.where(jnp.isfinite(lse_BTN), lse_BTN, -UNSEEN) * LOG2E
     rows = [x.transpose(0, 2, 1)[:, :, None] for x in (lse_BTN, d_lse_BTN)]
@@ -365,14 +374,13 @@ def _take_apart(stage: Any, heads: Any, first: int) -> None:
         heads[2 * p + 1, rows] = pltpu.bitcast((even >> 16) | (odd & HIGH), heads.dtype)
 
 
-def _each_head(stage: Any) -> list[Array]:
+def _each_head(stage: Any) -> Iterator[Array]:
     """The heads of a block [places, heads, H], float32 [places, H] each."""
     words, places, pairs = _words(stage), stage.shape[0], stage.shape[1] // 2
-    found = []
     for p in range(pairs):
         two = words[pl.ds(p, places, stride=pairs), :]
-        found += [jax.lax.bitcast_convert_type(x, jnp.float32) for x in (two << 16, two & HIGH)]
-    return found
+        yield jax.lax.bitcast_convert_type(two << 16, jnp.float32)
+        yield jax.lax.bitcast_convert_type(two & HIGH, jnp.float32)
 
 
 def _weave(heads: Any, stage: Any) -> None:
@@ -457,14 +465,20 @@ def _places(block: Any, places: int) -> Any:
     return pl.ds(pl.multiple_of(block * places, LANES), places)
 
 
-def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int, most_keys: int) -> Call:
+def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int) -> Call:
+    """The call; forward and unmasked, queries meet all keys at once."""
     length, size = q.shape[1], k.shape[1]
     segmented = visible.q_segments is not None
     mapped = visible.causal or segmented or visible.kv_length is not None
-    q_block = _dividing(length, Q_BLOCK if q.shape[2] <= FEW_HEADS else CHUNK)
-    kv_block = _dividing(size, KV_BLOCK if mapped else most_keys)
+    q_block = _q_block(length, q.shape[2])
+    kv_block = _dividing(size, KV_BLOCK) if mapped or outer == 1 else size
     blocks, steps = Blocks(q_block, kv_block, Q_PART), (length // q_block, size // kv_block)
     return Call(visible.causal, segmented, mapped, scale, blocks, steps, outer, lanes=False)
+
+
+def _q_block(length: int, heads: int) -> int:
+    """Queries held apart at once."""
+    return _dividing(length, Q_BLOCK if heads <= FEW_HEADS else CHUNK)
 
 
 def _dividing(length: int, most: int) -> int:

@@ -17,7 +17,9 @@ from sf_jax.kernels import attention
 
 # Batch, queries, keys, query and key heads; whether causal and with segments.
 CASES = {
-    "all that fits": (2, 2048, 2048, 32, 8, True, True),
+    "many heads": (2, 2048, 2048, 32, 8, True, True),
+    "many key heads": (1, 1024, 1024, 16, 16, True, True),
+    "few places": (1, 512, 512, 32, 16, True, True),
     "bidirectional": (1, 2048, 2048, 8, 8, False, False),
     "packed": (1, 768, 768, 16, 8, True, True),
     "a chunk": (1, 256, 768, 16, 16, True, False),
@@ -32,10 +34,11 @@ def compiled(case: tuple, topology: str) -> int:
         jax.ShapeDtypeStruct((batch, *shape, 128), "bfloat16", sharding=one)
         for shape in ((length, heads), (size, kv_heads), (size, kv_heads))
     )
-    numbers = jax.ShapeDtypeStruct((batch, size), "int32", sharding=one)
+    most = max(length, size)
+    numbers = jax.ShapeDtypeStruct((batch, most), "int32", sharding=one)
 
     def loss(q: jax.Array, k: jax.Array, v: jax.Array, numbers: jax.Array) -> jax.Array:
-        segments = {"q_segments": numbers[:, :length], "kv_segments": numbers}
+        segments = {"q_segments": numbers[:, :length], "kv_segments": numbers[:, :size]}
         how = {"q_offset": numbers[:, 0]} if length < size else {}
         out = attention(q, k, v, causal=causal, **(segments if segmented else how))
         return out.astype(jnp.float32).sum()
