@@ -6,10 +6,11 @@ whole; the softmax then runs down the sublanes, and nothing is reduced across la
 copied: the compiler itself lays an array bf16[B, T, N, 64] out as [B, N, H, T].
 
 Forward, a block of queries meets as many keys as fit at once. Where one product takes all keys,
-nothing is rescaled. [T, H]: a few queries at a time, so that the softmax of some is computed beside the
-products of others. [H, T]: scores are kept transposed, keys down and queries across ([S, T]), and
-many queries are taken at a time, a few keys: with 256 queries a product took 1.7 times the
-cycles of 1,024. The maximum is taken of raw products, which saves a pass that scales them.
+nothing is rescaled. [T, H]: a few queries at a time, so that the softmax of some is computed
+beside the products of others. [H, T]: scores are kept transposed, keys down and queries across
+([S, T]), and many queries are taken at a time, a few keys: with 256 queries a product took 1.7
+times the cycles of 1,024. The maximum is taken of raw products, which saves a pass that scales
+them.
 
 Backward, scores are kept transposed for either. What belongs to a query, its log-sum-exp and its
 share of the gradient, is then a row along the lanes, stored as it is. d_q is summed up as [H, T],
