@@ -44,14 +44,14 @@ Q_BLOCK, Q_PART = 512, 256  # queries held apart, and those of one product forwa
 FEW_HEADS = 8  # with more, CHUNK queries are held apart
 KV_BLOCK = 512  # keys of one product, backward and under a mask
 HEADS, MOST_PLACES = (8, 16, 32), 2048
-VMEM_BYTES = 60 * 2**20  # a v5p has 64 MB, a v5e and a v6e 128; a v4 has 16, too little
+VMEM_BYTES = 60 * 2**20  # a v5p has 64 MB, a v5e and a v6e 128; a v4 has 16: little fits
 LOW, HIGH = np.uint32(0xFFFF), np.uint32(0xFFFF0000)
 
 
 def supports(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible: Visible) -> bool:
     """Whether these kernels can take a call: bfloat16, 8, 16 or 32 heads of 128, at most 2,048
     places in whole chunks, no mask written out, and a chip with the memory. A chip that is not
-    known, as in a program compiled ahead for a single device, is taken for one that has it."""
+    known, as in a program compiled ahead outside a mesh, is taken for one that has it."""
     types = {x.dtype for x in (q_BTNH, k_BSKH, v_BSKH)}
     whole = all(
         x.shape[2] in HEADS and x.shape[3] == LANES
@@ -60,7 +60,7 @@ def supports(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible: Visible) -> b
     )  # fmt: skip
     return (
         types == {jnp.dtype("bfloat16")} and visible.mask is None and whole
-        and _needed(q_BTNH, k_BSKH) <= VMEM_BYTES <= _memory()
+        and _needed(q_BTNH, k_BSKH) <= _memory()
     )  # fmt: skip
 
 
@@ -77,9 +77,9 @@ def _needed(q: Array, k: Array) -> int:
 
 
 def _memory() -> int:
-    """Bytes of memory on the chip that a program is compiled for, by the mesh or the machine."""
+    """Bytes to be used of the chip that a program is compiled for, by the mesh or the machine."""
     try:
-        return pltpu.get_tpu_info().vmem_capacity_bytes
+        return min(VMEM_BYTES, pltpu.get_tpu_info().vmem_capacity_bytes)
     except ValueError:  # no TPU here, or none that is known
         return VMEM_BYTES
 
@@ -515,4 +515,4 @@ def _a_row(heads: int, length: int) -> pl.BlockSpec:
 
 
 def _parameters() -> Any:
-    return pltpu.CompilerParams(dimension_semantics=("parallel",), vmem_limit_bytes=VMEM_BYTES)
+    return pltpu.CompilerParams(dimension_semantics=("parallel",), vmem_limit_bytes=_memory())

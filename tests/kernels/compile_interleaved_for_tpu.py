@@ -11,6 +11,7 @@ os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import topologies
 
 from sf_jax.kernels import attention
@@ -22,6 +23,8 @@ CASES = {
     "few places": (1, 512, 512, 32, 16, True, True),
     "bidirectional": (1, 2048, 2048, 8, 8, False, False),
     "packed": (1, 768, 768, 16, 8, True, True),
+    "256 places": (2, 256, 256, 8, 8, True, True),
+    "256 places, bidirectional": (2, 256, 256, 8, 8, False, False),
     "a chunk": (1, 256, 768, 16, 16, True, False),
 }
 
@@ -29,7 +32,8 @@ CASES = {
 def compiled(case: tuple, topology: str) -> int:
     batch, length, size, heads, kv_heads, causal, segmented = case
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    one = jax.sharding.SingleDeviceSharding(devices[0])
+    mesh = jax.sharding.Mesh(np.array(devices[:1]), ("data",))  # which tells the chip
+    one = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     q, k, v = (
         jax.ShapeDtypeStruct((batch, *shape, 128), "bfloat16", sharding=one)
         for shape in ((length, heads), (size, kv_heads), (size, kv_heads))
@@ -40,7 +44,7 @@ def compiled(case: tuple, topology: str) -> int:
     def loss(q: jax.Array, k: jax.Array, v: jax.Array, numbers: jax.Array) -> jax.Array:
         segments = {"q_segments": numbers[:, :length], "kv_segments": numbers[:, :size]}
         how = {"q_offset": numbers[:, 0]} if length < size else {}
-        out = attention(q, k, v, causal=causal, **(segments if segmented else how))
+        out = attention(q, k, v, causal=causal, mesh=mesh, **(segments if segmented else how))
         return out.astype(jnp.float32).sum()
 
     program = jax.jit(jax.grad(loss, (0, 1, 2))).lower(q, k, v, numbers).compile()
