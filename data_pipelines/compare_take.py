@@ -8,9 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from data_pipelines.sampler import sample
+from sf_jax.cli.arguments import Parser
 from sf_jax.face import livelink
 from sf_jax.face.channels import BLENDSHAPES, NAMES
-from sf_jax.shell import Parser
 
 SAMPLES = 4000
 
@@ -26,13 +26,23 @@ def correlations(faces: np.ndarray) -> np.ndarray:
 def plot(sampled: np.ndarray, recorded: np.ndarray, path: Path) -> float:
     """Draws the comparison; returns the correlation of the two sets of pairwise correlations."""
     figure = Figure(figsize=(16, 15), facecolor="white")
-    grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.25), hspace=0.32, wspace=0.12,
-                               left=0.09, right=0.97, top=0.96, bottom=0.09)  # fmt: skip
+    grid = figure.add_gridspec(
+        2,
+        2,
+        height_ratios=(1, 1.25),
+        hspace=0.32,
+        wspace=0.12,
+        left=0.09,
+        right=0.97,
+        top=0.96,
+        bottom=0.09,
+    )
     names = NAMES[BLENDSHAPES]
     axes = figure.add_subplot(grid[0, :])
     for offset, faces, label, colour in (
-        (-0.18, sampled, "sampler", "#3b7dd8"), (0.18, recorded, "recorded take", "#d98a3b"),
-    ):  # fmt: skip
+        (-0.18, sampled, "sampler", "#3b7dd8"),
+        (0.18, recorded, "recorded take", "#d98a3b"),
+    ):
         low, middle, high = np.percentile(faces, (10, 50, 95), axis=0)
         places = np.arange(len(names)) + offset
         axes.vlines(places, low, high, color=colour, linewidth=3, label=f"{label}: 10–95 %")

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_pipelines import synthetic
-from sf_jax.shell import Parser
+from sf_jax.cli.arguments import Parser
 
 
 class SyntheticFaces(tfds.core.GeneratorBasedBuilder):

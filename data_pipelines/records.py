@@ -39,8 +39,11 @@ def decode(data: bytes, where: str = "record") -> dict[str, Any]:
     if not isinstance(record, dict) or any(name not in record for name in FIELDS):
         missing = [name for name in FIELDS if not isinstance(record, dict) or name not in record]
         raise RecordError(f"{where}: field {missing[0]!r} is missing")
-    return {**record, "image": _picture(record["image"], where),
-            "coefficients": _numbers(record["coefficients"], where)}  # fmt: skip
+    return {
+        **record,
+        "image": _picture(record["image"], where),
+        "coefficients": _numbers(record["coefficients"], where),
+    }
 
 
 def _picture(stored: Any, where: str) -> np.ndarray:

@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from data_pipelines import records
 from data_pipelines.records import RecordError
+from sf_jax.cli.arguments import Parser
 from sf_jax.face import answers
-from sf_jax.images import ImageError, read_image
-from sf_jax.shell import Parser
+from sf_jax.media.images import ImageError, read_image
 
 
 def line_record(line: answers.Line, path: Path, eye_pitch: str) -> dict[str, Any]:
@@ -81,9 +81,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the record file")
     parser.add_argument("--skip-bad", action="store_true", help="list bad lines and go on")
     parser.add_argument(
-        "--eye-pitch", choices=("down", "up"), default="down",
+        "--eye-pitch",
+        choices=("down", "up"),
+        default="down",
         help="what a positive eye pitch means in the file (KeyframeFace: up)",
-    )  # fmt: skip
+    )
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
     target = options.out / f"{options.file.stem}.array_record"

@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from data_pipelines import records
 from data_pipelines.sampler import sample
+from sf_jax.cli.arguments import Parser
 from sf_jax.face.describe import describe
 from sf_jax.render.draw import BACKGROUND, draw
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import Rig
 from sf_jax.render.scene import random_scene
-from sf_jax.shell import Parser
 
 SIDE = 96  # pixels
 CELLS = 24  # a side of the coarse material map
@@ -102,6 +102,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(argv)
     render(
-        options.out, options.count,
-        split=options.split, seed=options.seed, workers=options.workers,
-    )  # fmt: skip
+        options.out,
+        options.count,
+        split=options.split,
+        seed=options.seed,
+        workers=options.workers,
+    )

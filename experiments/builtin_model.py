@@ -28,23 +28,23 @@ from tqdm import tqdm
 
 from data_pipelines import loader, records, synthetic
 from data_pipelines.sampler import sample
-from data_pipelines.sequences import SequenceConfig, Sequences, vocabulary_texts
-from sf_jax import estimator
+from sf_jax.cli.arguments import Parser
 from sf_jax.convert import hf
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode import drafts
-from sf_jax.decode import tokenizer as tokenizers
-from sf_jax.decode.prompt import Rows
 from sf_jax.decode.state import feed, prefill
-from sf_jax.decode.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
-from sf_jax.estimator import SCHEMA
 from sf_jax.face import channels
 from sf_jax.model import vision
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.weights import Weights, initialise
+from sf_jax.reader import estimator
+from sf_jax.reader.estimator import SCHEMA
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import MATERIALS
-from sf_jax.shell import Parser
+from sf_jax.sequence import tokenizer as tokenizers
+from sf_jax.sequence.rows import Rows
+from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
+from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences, vocabulary_texts
 from sf_jax.train import checkpoint, draft_heads, loop, mesh, objective, optimizer, step, warmup
 
 PATCH_COUNT = 36  # 96 x 96 pixels, or 64 x 128
@@ -54,9 +54,14 @@ PROCESSOR = ImageProcessor(MAX_PIXELS // 2, MAX_PIXELS)
 CLASSES = len(MATERIALS) + 1  # and background
 
 VISION = VisionConfig(
-    depth=6, hidden_size=192, intermediate_size=576, num_heads=3, out_hidden_size=256,
-    num_position_embeddings=144, deepstack_visual_indexes=(1, 3),
-)  # fmt: skip
+    depth=6,
+    hidden_size=192,
+    intermediate_size=576,
+    num_heads=3,
+    out_hidden_size=256,
+    num_position_embeddings=144,
+    deepstack_visual_indexes=(1, 3),
+)
 
 
 @dataclass(frozen=True)
@@ -100,10 +105,16 @@ def make_tokenizer(recipe: Recipe, directory: Path) -> Tokenizer:
 
 def make_config(tokenizer: Tokenizer, product_dtype: str = "float32") -> Config:
     text = TextConfig(
-        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=64, mrope_section=(12, 10, 10),
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        mrope_section=(12, 10, 10),
         rope_theta=10_000.0,
-    )  # fmt: skip
+    )
     return Config(
         VISION,
         text,
@@ -164,14 +175,23 @@ def warm_up(
         warmup.loss, low=low, config=config.vision, classes=CLASSES, dtype=recipe.product_dtype
     )
     batches = loader.faces(
-        data, recipe.warmup_batch, warmup_batch, seed=recipe.seed,
-        mirror_share=0.5, landmark_mirror=landmark_mirror(),
-    )  # fmt: skip
+        data,
+        recipe.warmup_batch,
+        warmup_batch,
+        seed=recipe.seed,
+        mirror_share=0.5,
+        landmark_mirror=landmark_mirror(),
+    )
     plan = loop.Plan(recipe.warmup.steps, bad_steps=BAD_STEPS, label="warm-up")
     return loop.run(
-        state, step.build_step(loss, rule, devices), batches, devices, plan, out / "warmup",
+        state,
+        step.build_step(loss, rule, devices),
+        batches,
+        devices,
+        plan,
+        out / "warmup",
         images=lambda batch: len(batch["dense"]),
-    ).weights  # fmt: skip
+    ).weights
 
 
 class ModelBatches:
@@ -215,9 +235,13 @@ def initial_joint(config: Config) -> objective.JointWeights:
 
 
 def train_model(
-    recipe: Recipe, stage: str, tokenizer: Tokenizer, start: objective.JointWeights, data: Path,
+    recipe: Recipe,
+    stage: str,
+    tokenizer: Tokenizer,
+    start: objective.JointWeights,
+    data: Path,
     out: Path,
-) -> objective.JointWeights:  # fmt: skip
+) -> objective.JointWeights:
     """The stage "reading" or "language", from the given weights."""
     config = make_config(tokenizer, recipe.product_dtype)
     reading = stage == "reading"
@@ -227,20 +251,32 @@ def train_model(
     sequences = Sequences(config, tokenizer, SCHEMA, recipe.sequences, PATCH_COUNT)
     batch = recipe.reading_batch if reading else recipe.language_batch
     batches = loader.faces(
-        data, batch // 2, ModelBatches(sequences, recipe.seed, reading),
+        data,
+        batch // 2,
+        ModelBatches(sequences, recipe.seed, reading),
         seed=recipe.seed + (1 if reading else 2),
-    )  # fmt: skip
+    )
     loss = partial(
-        objective.joint_loss, low=jnp.asarray(channels.LOW), config=config, classes=CLASSES,
-        values=objective.Values.of(sequences.program, SCHEMA.decimals), share=recipe.dense_share,
-        answer_length=sequences.answer_length, mirror=channels.mirror,
-    )  # fmt: skip
+        objective.joint_loss,
+        low=jnp.asarray(channels.LOW),
+        config=config,
+        classes=CLASSES,
+        values=objective.Values.of(sequences.program, SCHEMA.decimals),
+        share=recipe.dense_share,
+        answer_length=sequences.answer_length,
+        mirror=channels.mirror,
+    )
     plan = loop.Plan(rate.steps, bad_steps=BAD_STEPS, label=stage)
     return loop.run(
-        state, step.build_step(loss, rule, devices), batches, devices, plan, out / stage,
+        state,
+        step.build_step(loss, rule, devices),
+        batches,
+        devices,
+        plan,
+        out / stage,
         images=lambda batch: len(batch["slots"]),
         tokens=lambda batch: int(np.sum(batch["rows"].segments)),
-    ).weights  # fmt: skip
+    ).weights
 
 
 def save_readout(path: Path, readout: warmup.Readout) -> None:

@@ -23,20 +23,20 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from data_pipelines import records, synthetic
-from data_pipelines.packing import ChatExamples, FaceExamples, PackedBatches, ShuffledRecords
-from data_pipelines.sequences import SequenceConfig, Sequences
-from sf_jax import estimator
+from sf_jax.cli.arguments import Parser, whole
 from sf_jax.convert import hf, peft
 from sf_jax.convert.hf_config import config_from_dict
 from sf_jax.convert.tensor_files import read_json
-from sf_jax.decode.tokenizer import JsonTokenizer
 from sf_jax.face import metrics
 from sf_jax.kernels.sharded import ROWS
 from sf_jax.model.config import Config
 from sf_jax.model.lora import LoraConfig
 from sf_jax.model.sizes import QWEN3_VL
 from sf_jax.model.weights import initialise_on
-from sf_jax.shell import Parser, whole
+from sf_jax.reader import estimator
+from sf_jax.sequence.packing import ChatExamples, FaceExamples, PackedBatches, ShuffledRecords
+from sf_jax.sequence.tokenizer import JsonTokenizer
+from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
 from sf_jax.train import footprint, loop
 from sf_jax.train import mesh as meshes
 from sf_jax.train import trainable as parts
@@ -81,17 +81,27 @@ class Recipe:
     def sft(self, config: Config, mesh: Mesh) -> Sft:
         """The run of this recipe on a mesh, for a model of this configuration."""
         config = replace(
-            config, product_dtype=self.product_dtype, vision_remat=self.remat,
-            text_remat=self.remat, unrolled=self.unrolled,
-        )  # fmt: skip
+            config,
+            product_dtype=self.product_dtype,
+            vision_remat=self.remat,
+            text_remat=self.remat,
+            unrolled=self.unrolled,
+        )
         accumulate = self.accumulate
         if not accumulate:
             each = self.rows // math.prod(mesh.shape[axis] for axis in ROWS)
             accumulate = next(n for n in range(max(each // 2, 1), 0, -1) if each % n == 0)
         return Sft(
-            config, self.rows, self.length, self.patches, self.trainable, self.optimizer,
-            accumulate, self.chunks, self.z_loss,
-        )  # fmt: skip
+            config,
+            self.rows,
+            self.length,
+            self.patches,
+            self.trainable,
+            self.optimizer,
+            accumulate,
+            self.chunks,
+            self.z_loss,
+        )
 
 
 ADAPTERS = OptimizerConfig(1e-4, 2000, 100, kind="adamw")
@@ -151,9 +161,13 @@ def batches_of(
         source = FaceExamples(found, sequences, seed)
     rows = meshes.own_rows(sft.rows, mesh)
     packed = PackedBatches(
-        source, sft.config, row_count=sft.rows, length=sft.length, patch_count=sft.patches,
+        source,
+        sft.config,
+        row_count=sft.rows,
+        length=sft.length,
+        patch_count=sft.patches,
         rows=rows,
-    )  # fmt: skip
+    )
     return packed, rows, found
 
 
@@ -241,9 +255,10 @@ def _write(sft: Sft, trained: Any, frozen: Any, folder: Path, out: Path) -> None
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="sf-jax train sft", description=__doc__,
+        prog="sf-jax train sft",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     add = parser.add_argument
     add("recipe", choices=RECIPES, metavar="RECIPE", help=", ".join(RECIPES))
     add("--model", type=Path, help="Hugging Face directory (default: the built-in model's)")
@@ -330,19 +345,31 @@ def main(argv: list[str] | None = None) -> None:
         evaluation = Evaluation(sft, folder, records.first(held_out, options.faces), mesh)
     result = partial(export, sft, folder=folder, out=local)
     plan = loop.Plan(
-        recipe.optimizer.steps, options.save_every, options.log_every,
-        evaluate_every=options.evaluate_every, label=options.recipe,
-        flops=footprint.operations(sft).model, peak_flops=footprint.peak_of(mesh),
-    )  # fmt: skip
+        recipe.optimizer.steps,
+        options.save_every,
+        options.log_every,
+        evaluate_every=options.evaluate_every,
+        label=options.recipe,
+        flops=footprint.operations(sft).model,
+        peak_flops=footprint.peak_of(mesh),
+    )
     loop.run(
-        initial(sft, folder, mesh, recipe.scratch, options.seed), sft.build_step(mesh), batches,
-        mesh, plan, options.out, rows=rows, row_count=sft.rows,
+        initial(sft, folder, mesh, recipe.scratch, options.seed),
+        sft.build_step(mesh),
+        batches,
+        mesh,
+        plan,
+        options.out,
+        rows=rows,
+        row_count=sft.rows,
         images=lambda batch: int(batch["patches"].segments.max(1).sum()),
         tokens=lambda batch: int(np.count_nonzero(batch["rows"].segments)),
-        examples=lambda: batches.examples, places=found.places, evaluate=evaluation,
+        examples=lambda: batches.examples,
+        places=found.places,
+        evaluate=evaluation,
         finish=result,
         logs=local,
-    )  # fmt: skip
+    )
     tokens, patches = batches.waste
     print(
         f"padding: {tokens:.2%} of the tokens, {patches:.2%} of the patches of this process's rows"

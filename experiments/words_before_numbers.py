@@ -18,11 +18,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from data_pipelines import records, synthetic
-from data_pipelines.sequences import SequenceConfig
-from experiments import builtin_model, evaluate
-from sf_jax import estimator
+from experiments import builtin_model
+from sf_jax.cli.arguments import Parser
 from sf_jax.face import metrics
-from sf_jax.shell import Parser
+from sf_jax.reader import estimator
+from sf_jax.systems.semanticface import evaluate
+from sf_jax.systems.semanticface.sequences import SequenceConfig
 from sf_jax.train import optimizer
 
 ARMS = {

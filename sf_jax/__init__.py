@@ -12,7 +12,7 @@ __all__ = ["FaceAction", "Model", "load"]
 def __getattr__(name: str) -> Any:
     """Imports the estimator, and with it jax, only when it is asked for."""
     if name in __all__:
-        from sf_jax import estimator
+        from sf_jax.reader import estimator
 
         return getattr(estimator, name)
     raise AttributeError(f"module 'sf_jax' has no attribute {name!r}")

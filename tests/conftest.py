@@ -30,13 +30,24 @@ def few_mappings() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_config() -> Config:
     vision = VisionConfig(
-        depth=4, hidden_size=64, intermediate_size=96, num_heads=4, out_hidden_size=48,
-        num_position_embeddings=49, deepstack_visual_indexes=(1, 2),
-    )  # fmt: skip
+        depth=4,
+        hidden_size=64,
+        intermediate_size=96,
+        num_heads=4,
+        out_hidden_size=48,
+        num_position_embeddings=49,
+        deepstack_visual_indexes=(1, 2),
+    )
     text = TextConfig(
-        vocab_size=200, hidden_size=48, intermediate_size=96, num_hidden_layers=4,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=16, mrope_section=(4, 2, 2),
-    )  # fmt: skip
+        vocab_size=200,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        mrope_section=(4, 2, 2),
+    )
     return Config(vision, text, 7, 8, 9)
 
 

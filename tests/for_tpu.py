@@ -17,9 +17,13 @@ def compiled(module: str, *arguments: str) -> Any:
     if find_spec("libtpu") is None:
         pytest.skip("needs libtpu: pip install -e .[dev,tpu]")
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=1500,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"}, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

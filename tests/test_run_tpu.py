@@ -64,9 +64,12 @@ class Desk:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [self.folder / "run_tpu.sh", *arguments], env=self.environment | environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [self.folder / "run_tpu.sh", *arguments],
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def run(self, *arguments: str, code: int = 0, **environment: str) -> tuple[list[str], str]:
         """The lines it printed, and what it said on standard error."""
@@ -119,9 +122,22 @@ def test_a_dry_run_on_a_tpu_vm_installs_tpu_support_and_looks_for_tpus(desk: Des
 def test_a_dry_run_on_a_slice_prints_what_each_host_does_too(desk: Desk) -> None:
     (desk.commands / "gcloud").unlink()
     printed, _ = desk.run(
-        "--dry-run", "--name", "pod", "--zone", "z", "--project", "p", "--retries", "3",
-        "sft", "4b-full", "--out", "gs://b/run", "--data", "gs://b/my faces",
-    )  # fmt: skip
+        "--dry-run",
+        "--name",
+        "pod",
+        "--zone",
+        "z",
+        "--project",
+        "p",
+        "--retries",
+        "3",
+        "sft",
+        "4b-full",
+        "--out",
+        "gs://b/run",
+        "--data",
+        "gs://b/my faces",
+    )
     where = "pod --zone=z --worker=all --project=p"
     scp, ssh = printed[2:4]
     assert scp == f"+ gcloud compute tpus tpu-vm scp runs/code.tar.gz {where.replace(' ', ': ', 1)}"
@@ -181,9 +197,16 @@ def test_a_bucket_is_mounted_once_and_its_local_path_is_trained_from(desk: Desk)
         'touch "$at/faces/a.array_record" "$at/qwen/config.json"',
     )
     desk.run(
-        "--local", "8", "sft", "builtin", "--data", "gs://b/faces", "--held-out=gs://b/faces",
-        "--model", "gs://b/qwen",
-    )  # fmt: skip
+        "--local",
+        "8",
+        "sft",
+        "builtin",
+        "--data",
+        "gs://b/faces",
+        "--held-out=gs://b/faces",
+        "--model",
+        "gs://b/qwen",
+    )
     at = f"{desk.environment['HOME']}/gcs/b"
     assert desk.calls() == [
         f"train sft builtin --data {at}/faces --held-out {at}/faces --model {at}/qwen"
@@ -227,8 +250,18 @@ def test_one_host_of_several_names_what_it_lacks(desk: Desk) -> None:
 
 def test_on_a_slice_the_run_outlives_the_connection_and_is_followed_again(desk: Desk) -> None:
     there, at = desk.host / "sf_jax", f"{desk.environment['HOME']}/gcs/b"
-    command = ("--name", "pod", "--zone", "z", "sft", "builtin", "--out", "gs://b/it's",
-               "--data", "gs://b")  # fmt: skip
+    command = (
+        "--name",
+        "pod",
+        "--zone",
+        "z",
+        "sft",
+        "builtin",
+        "--out",
+        "gs://b/it's",
+        "--data",
+        "gs://b",
+    )
     desk.codes("wait", at=there)
     desk.add("gcsfuse", 'ls /proc/$$/fd > held; for at; do :; done; touch "$at/a.array_record"')
     first = desk.start(*command, PEERS="a,b")

@@ -207,9 +207,12 @@ def load(
     size = sum(tensor.nbytes for tensor in tensors.values())
     leaves = []
     with tqdm(
-        total=size, unit="B", unit_scale=True, desc=directory.name,
+        total=size,
+        unit="B",
+        unit_scale=True,
+        desc=directory.name,
         disable=not (size >= BIG if progress is None else progress),
-    ) as bar:  # fmt: skip
+    ) as bar:
         for weight in declared:
             leaves.append(reader.read(weight, sharding(weight) if sharding else None))
             bar.update(sum(tensors[name].nbytes for name in _names(weight)))
@@ -280,9 +283,12 @@ def save(
 
 
 def save_random(
-    directory: str | os.PathLike, config: Config, seed: int, dtype: Any = jnp.bfloat16,
+    directory: str | os.PathLike,
+    config: Config,
+    seed: int,
+    dtype: Any = jnp.bfloat16,
     max_shard_bytes: int = 1_000_000_000,
-) -> None:  # fmt: skip
+) -> None:
     """Writes a checkpoint of random weights of any size, one file at a time.
 
     Matrices are normal with a deviation of 1 / sqrt(inputs), norms are one and biases zero.

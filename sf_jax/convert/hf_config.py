@@ -13,14 +13,26 @@ ARCHITECTURES = {
     "qwen3": "Qwen3ForCausalLM",
 }
 TEXT_FIELDS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim",
-)  # fmt: skip
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
 VISION_FIELDS = (
-    "depth", "hidden_size", "intermediate_size", "num_heads", "out_hidden_size",
-    "num_position_embeddings", "patch_size", "temporal_patch_size", "spatial_merge_size",
+    "depth",
+    "hidden_size",
+    "intermediate_size",
+    "num_heads",
+    "out_hidden_size",
+    "num_position_embeddings",
+    "patch_size",
+    "temporal_patch_size",
+    "spatial_merge_size",
     "in_channels",
-)  # fmt: skip
+)
 TOKEN_FIELDS = ("image_token_id", "vision_start_token_id", "vision_end_token_id")
 NO_TOKEN = -1  # in place of the picture tokens of a model that reads text alone
 DEFAULTS = {"in_channels": 3}  # fields that released files may leave out

@@ -11,9 +11,9 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from sf_jax.media.resize import bucket
 from sf_jax.model import text, vision, vlm
 from sf_jax.model.config import Config, VisionConfig
-from sf_jax.model.resize import bucket
 from sf_jax.model.weights import Weights
 
 
@@ -172,9 +172,14 @@ def compiled(weights: Weights, inputs: Inputs, config: Config) -> Float[Array, "
     dtype = config.product_dtype
     embeddings, levels = _embed(weights, inputs, config)
     states, _ = text.forward(
-        weights.text, embeddings, inputs.positions, config.text,
-        segments=inputs.segments, deepstack=levels, dtype=dtype,
-    )  # fmt: skip
+        weights.text,
+        embeddings,
+        inputs.positions,
+        config.text,
+        segments=inputs.segments,
+        deepstack=levels,
+        dtype=dtype,
+    )
     return text.logits(weights.text, states, dtype=dtype)
 
 
@@ -188,9 +193,15 @@ def _continued(
     stacked = not isinstance(weights.text.layers, tuple)
     cache: Any = text.empty_cache(config.text, batch, length + count, embeddings.dtype, stacked)
     states, cache = text.forward(
-        weights.text, embeddings, inputs.positions, config.text,
-        segments=inputs.segments, cache=cache, deepstack=levels, dtype=dtype,
-    )  # fmt: skip
+        weights.text,
+        embeddings,
+        inputs.positions,
+        config.text,
+        segments=inputs.segments,
+        cache=cache,
+        deepstack=levels,
+        dtype=dtype,
+    )
     last = length - 1 - jnp.argmax(inputs.segments[:, ::-1], -1)
     state = jnp.take_along_axis(states, last[:, None, None], 1)[:, 0]
     position = inputs.positions.max((0, 2)) + 1
@@ -199,10 +210,14 @@ def _continued(
         state, cache, position = carry
         token = jnp.argmax(text.logits(weights.text, state, dtype=dtype), -1)
         states, cache = text.forward(
-            weights.text, weights.text.embed[token][:, None],
-            jnp.broadcast_to(position[:, None], (3, batch, 1)), config.text,
-            segments=jnp.ones((batch, 1), jnp.int32), cache=cache, dtype=dtype,
-        )  # fmt: skip
+            weights.text,
+            weights.text.embed[token][:, None],
+            jnp.broadcast_to(position[:, None], (3, batch, 1)),
+            config.text,
+            segments=jnp.ones((batch, 1), jnp.int32),
+            cache=cache,
+            dtype=dtype,
+        )
         return (states[:, 0], cache, position + 1), token
 
     tokens: Array

@@ -2,7 +2,7 @@
 
 The values equal those of its fast processor, which the released models name, bit for bit, and those
 of its slow one to the last bit but one. Fast and slow differ in how they resize: see
-`sf_jax.model.resize`. Where the fast processor runs on a GPU it resizes in floating point, as
+`sf_jax.media.resize`. Where the fast processor runs on a GPU it resizes in floating point, as
 nothing here does.
 """
 
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from sf_jax.media.resize import ResizeError, resized, resized_fixed_point, smart_size
 from sf_jax.model import vision
 from sf_jax.model.config import VisionConfig
-from sf_jax.model.resize import ResizeError, resized, resized_fixed_point, smart_size
 
 FILE = "preprocessor_config.json"
 WHOLE_FILE = "processor_config.json"
@@ -83,8 +83,10 @@ class ImageProcessor:
         if low > high:
             raise ProcessorError(f"{file}: min_pixels is {low}, more than max_pixels, {high}")
         high = high if max_pixels is None else min(high, max_pixels)
-        sizes = {name: _whole(file, content, name) for name in
-                 ("patch_size", "merge_size", "temporal_patch_size")}  # fmt: skip
+        sizes = {
+            name: _whole(file, content, name)
+            for name in ("patch_size", "merge_size", "temporal_patch_size")
+        }
         fast = not content["image_processor_type"].endswith("Pil")
         return cls(min(low, high), high, **sizes, fast=fast)
 
@@ -105,8 +107,11 @@ class ImageProcessor:
 
     def check(self, config: VisionConfig, directory: str | os.PathLike) -> None:
         """Raises ProcessorError unless patches are what the vision tower takes."""
-        names = {"patch_size": config.patch_size, "merge_size": config.spatial_merge_size,
-                 "temporal_patch_size": config.temporal_patch_size}  # fmt: skip
+        names = {
+            "patch_size": config.patch_size,
+            "merge_size": config.spatial_merge_size,
+            "temporal_patch_size": config.temporal_patch_size,
+        }
         for name, expected in names.items():
             if getattr(self, name) != expected:
                 raise ProcessorError(

@@ -16,8 +16,8 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, models, normalizers
 
 from sf_jax.convert.tensor_files import write_text
-from sf_jax.decode.chat import TEMPLATE
-from sf_jax.decode.tokenizer import CONTROL, IM_END, Tokenizer, TokenizerError
+from sf_jax.sequence.chat import TEMPLATE
+from sf_jax.sequence.tokenizer import CONTROL, IM_END, Tokenizer, TokenizerError
 
 SPACE = "\u2581"  # what SentencePiece writes for a space
 NORMAL, UNKNOWN, PAD, SYMBOL, BYTE = 1, 2, 3, 4, 6  # SentencePiece's types of pieces
@@ -52,9 +52,12 @@ def _pieces(tokenizer: Tokenizer) -> list[tuple[str, int]]:
     model.ParseFromString(tokenizer.model)
     spec, normal = model.trainer_spec, model.normalizer_spec
     if (
-        spec.model_type != spec.BPE or not spec.byte_fallback or normal.name != "identity"
-        or normal.add_dummy_prefix or normal.remove_extra_whitespaces
-    ):  # fmt: skip
+        spec.model_type != spec.BPE
+        or not spec.byte_fallback
+        or normal.name != "identity"
+        or normal.add_dummy_prefix
+        or normal.remove_extra_whitespaces
+    ):
         raise TokenizerError(
             "only SentencePiece BPE models with byte fallback and untouched text are exported"
         )

@@ -102,9 +102,13 @@ def noise_behind(before: Lead, program: SlotProgram, sampling: Sampling) -> Floa
 
 
 def scores_at_steps(
-    drawn: Float[Array, "B T U"], choices: Int[Array, "B C"], laid: Layout, fed: Array,
-    lengths: Array, program: SlotProgram,
-) -> tuple[Float[Array, "B C S U"], Bool[Array, "B C S"]]:  # fmt: skip
+    drawn: Float[Array, "B T U"],
+    choices: Int[Array, "B C"],
+    laid: Layout,
+    fed: Array,
+    lengths: Array,
+    program: SlotProgram,
+) -> tuple[Float[Array, "B C S U"], Bool[Array, "B C S"]]:
     """Scores of what is allowed at each step of each draft, and whether the pass reached it.
 
     Args:

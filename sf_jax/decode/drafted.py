@@ -51,10 +51,18 @@ def spare_places(program: SlotProgram, widths: tuple[int, ...], batch: int) -> i
 
 
 def fill_drafted(
-    weights: Weights, state: State, before: Lead, program: SlotProgram, draft: Int[Array, "B C"],
-    sampling: Sampling, config: Config, widths: tuple[int, ...], growth: int,
-    rough: Weights | None = None, guesses: Any = 0,
-) -> tuple[State, Block]:  # fmt: skip
+    weights: Weights,
+    state: State,
+    before: Lead,
+    program: SlotProgram,
+    draft: Int[Array, "B C"],
+    sampling: Sampling,
+    config: Config,
+    widths: tuple[int, ...],
+    growth: int,
+    rough: Weights | None = None,
+    guesses: Any = 0,
+) -> tuple[State, Block]:
     """All slots drafted, verified and repaired until nothing changes; as `fill_slots` gives.
 
     Args:
@@ -134,9 +142,11 @@ class _Looked:
 
 
 def _repaired(
-    choices: Int[Array, "B C"], taken: Int[Array, "B C S"], known: Bool[Array, "B C S"],
+    choices: Int[Array, "B C"],
+    taken: Int[Array, "B C S"],
+    known: Bool[Array, "B C S"],
     program: SlotProgram,
-) -> tuple[Int[Array, "B C"], Bool[Array, "B C"]]:  # fmt: skip
+) -> tuple[Int[Array, "B C"], Bool[Array, "B C"]]:
     """What each slot should hold, given what was taken at the steps of its draft.
 
     Where the taken token leaves the draft's path, what follows it is not known: of the values that
@@ -162,9 +172,11 @@ def _repaired(
 
 
 def _verified(
-    choices: Int[Array, "B C"], repaired: Int[Array, "B C"], decided: Bool[Array, "B C"],
+    choices: Int[Array, "B C"],
+    repaired: Int[Array, "B C"],
+    decided: Bool[Array, "B C"],
     done: Int[Array, " B"],
-) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:  # fmt: skip
+) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
     """How many slots are final, and whether the last of them differs from what was fed.
 
     Slots are final up to the first whose draft was wrong, that one included if nothing of it is
@@ -179,9 +191,14 @@ def _verified(
 
 
 def _look(
-    weights: Weights, progress: _Progress, before: Lead, program: SlotProgram, added: Array,
-    config: Config, width: int,
-) -> tuple[State, _Looked]:  # fmt: skip
+    weights: Weights,
+    progress: _Progress,
+    before: Lead,
+    program: SlotProgram,
+    added: Array,
+    config: Config,
+    width: int,
+) -> tuple[State, _Looked]:
     """One pass over the next `width` tokens of the draft."""
     block = progress.block
     laid = layout(block.choices, before, program)
@@ -200,9 +217,13 @@ def _look(
 
 
 def _guess(
-    rough: Weights, progress: _Progress, before: Lead, program: SlotProgram, added: Array,
+    rough: Weights,
+    progress: _Progress,
+    before: Lead,
+    program: SlotProgram,
+    added: Array,
     config: Config,
-) -> _Progress:  # fmt: skip
+) -> _Progress:
     """A better draft by a pass in low precision, of which nothing else is kept."""
     low = replace(config, product_dtype=LOW)
     width = added.shape[1]
@@ -213,9 +234,15 @@ def _guess(
 
 
 def _verify(
-    weights: Weights, progress: _Progress, before: Lead, program: SlotProgram, added: Array,
-    config: Config, width: int, growth: int,
-) -> _Progress:  # fmt: skip
+    weights: Weights,
+    progress: _Progress,
+    before: Lead,
+    program: SlotProgram,
+    added: Array,
+    config: Config,
+    width: int,
+    growth: int,
+) -> _Progress:
     """One pass: what it finds right is final, and the first that is wrong is put right."""
     block, done = progress.block, progress.done
     state, looked = _look(weights, progress, before, program, added, config, width)

@@ -79,19 +79,25 @@ def load_heads(path: str | os.PathLike, width: int, vocabulary: int) -> DraftHea
     names = DraftHeads.__dataclass_fields__
     try:
         arrays = load_file(path)
-        heads = DraftHeads(**{
-            name: arrays[name].astype(np.int32 if name == "tokens" else np.float32)
-            for name in names
-        })  # fmt: skip
+        heads = DraftHeads(
+            **{
+                name: arrays[name].astype(np.int32 if name == "tokens" else np.float32)
+                for name in names
+            }
+        )
     except Exception as error:  # safetensors raises a kind of its own
         raise ValueError(f"{path}: not readable as draft heads: {error!r}") from error
     count, words = heads.leave_bias.shape if heads.leave_bias.ndim == 2 else (0, 0)
     inner = heads.enter_bias.size
     shapes = {
-        "enter": (width, inner), "enter_bias": (inner,), "leave": (inner, count, words),
-        "leave_bias": (count, words), "after_one": (words + 1, words),
-        "after_two": (words + 1, words), "tokens": (words,),
-    }  # fmt: skip
+        "enter": (width, inner),
+        "enter_bias": (inner,),
+        "leave": (inner, count, words),
+        "leave_bias": (count, words),
+        "after_one": (words + 1, words),
+        "after_two": (words + 1, words),
+        "tokens": (words,),
+    }
     for name in names:
         found = getattr(heads, name)
         if found.shape != shapes[name] or 0 in found.shape:

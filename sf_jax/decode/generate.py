@@ -16,7 +16,6 @@ from sf_jax.decode.drafted import fill_drafted, spare_places
 from sf_jax.decode.drafts import Draft
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram
-from sf_jax.decode.prompt import Rows
 from sf_jax.decode.sequential import fill_slots
 from sf_jax.decode.state import prefill
 from sf_jax.decode.tree import log_probabilities, node_scores
@@ -24,6 +23,7 @@ from sf_jax.decode.words import no_words, say_words
 from sf_jax.model import text, vision
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
+from sf_jax.sequence.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,27 @@ def generate(
         state, block = fill_slots(weights, state, start, program, sampling, config)
     else:
         state, block = fill_drafted(
-            weights, state, start, program, draft.choices, sampling, config, plan.block,
-            plan.growth, rough, draft.guesses,
-        )  # fmt: skip
+            weights,
+            state,
+            start,
+            program,
+            draft.choices,
+            sampling,
+            config,
+            plan.block,
+            plan.growth,
+            rough,
+            draft.guesses,
+        )
     scores = node_scores(weights, state, start, block, program, config)
     looked = 0 if program.branches is None else len(program.branches.tokens)
     return Generated(
-        said.tokens, said.length, said.cut, block.choices, log_probabilities(scores, program),
-        said.passes, block.passes + looked, block.positions,
-    )  # fmt: skip
+        said.tokens,
+        said.length,
+        said.cut,
+        block.choices,
+        log_probabilities(scores, program),
+        said.passes,
+        block.passes + looked,
+        block.positions,
+    )

@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 
 from sf_jax.decode.schema import Schema
-from sf_jax.decode.tokenizer import BLANK_LINE, CONTROL, IM_END, Tokenizer, TokenizerError
+from sf_jax.sequence.tokenizer import BLANK_LINE, CONTROL, IM_END, Tokenizer, TokenizerError
 
 MOST_BRANCHES = 1024  # tokens that one tree-masked pass looks at
 
@@ -143,17 +143,23 @@ class _Slot:
         for path in self.paths:
             for i, token in enumerate(path):
                 found.setdefault(path[:i], {})[token] = None
-        return {path: list(found[path]) for path in sorted(found, key=len)
-                if len(found[path]) > 1 or not path}  # fmt: skip
+        return {
+            path: list(found[path])
+            for path in sorted(found, key=len)
+            if len(found[path]) > 1 or not path
+        }
 
     def steps(self) -> list[list[tuple[int, int]]]:
         """For each value, the nodes it passes and the tokens it takes there."""
         nodes = list(self.nodes())
         return [
-            [(n, path[len(node)]) for n, node in enumerate(nodes)
-             if path[: len(node)] == node and len(node) < len(path)]
+            [
+                (n, path[len(node)])
+                for n, node in enumerate(nodes)
+                if path[: len(node)] == node and len(node) < len(path)
+            ]
             for path in self.paths
-        ]  # fmt: skip
+        ]
 
 
 def _split(windows: list[list[int]], values: list[str], name: str) -> _Slot:

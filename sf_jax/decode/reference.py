@@ -14,11 +14,11 @@ import numpy as np
 
 from sf_jax.decode.noise import Sampling, noise
 from sf_jax.decode.program import SlotProgram
-from sf_jax.decode.prompt import Rows
 from sf_jax.decode.state import State, feed, prefill
 from sf_jax.model import text, vision
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
+from sf_jax.sequence.rows import Rows
 
 
 @dataclass
@@ -118,9 +118,14 @@ def _draw(scores: Any, ordinals: Any, sampling: Sampling) -> Any:
 
 
 def token_by_token(
-    weights: Weights, rows: Rows, patches: vision.Patches, program: SlotProgram,
-    sampling: Sampling, config: Config, max_words: int,
-) -> tuple[list[Automaton], np.ndarray]:  # fmt: skip
+    weights: Weights,
+    rows: Rows,
+    patches: vision.Patches,
+    program: SlotProgram,
+    sampling: Sampling,
+    config: Config,
+    max_words: int,
+) -> tuple[list[Automaton], np.ndarray]:
     """Answers of a batch.
 
     Args:

@@ -11,11 +11,11 @@ from jaxtyping import Array, Bool, Float, Int
 from sf_jax.decode.block import Lead, layout, scores_at_steps
 from sf_jax.decode.noise import Sampling, noise
 from sf_jax.decode.program import SlotProgram
-from sf_jax.decode.prompt import Rows
 from sf_jax.decode.state import feed, prefill
 from sf_jax.model import text, vision
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
+from sf_jax.sequence.rows import Rows
 
 
 @struct.dataclass
@@ -95,9 +95,14 @@ def score(
 
 
 def _words(
-    weights: Weights, states: Float[Array, "B R D"], tokens: Int[Array, "B R"],
-    free: Int[Array, " B"], program: SlotProgram, sampling: Sampling, config: Config,
-) -> tuple[Float[Array, "B R"], Float[Array, "B R"]]:  # fmt: skip
+    weights: Weights,
+    states: Float[Array, "B R D"],
+    tokens: Int[Array, "B R"],
+    free: Int[Array, " B"],
+    program: SlotProgram,
+    sampling: Sampling,
+    config: Config,
+) -> tuple[Float[Array, "B R"], Float[Array, "B R"]]:
     places = jnp.arange(tokens.shape[1])
     chosen: Bool[Array, "B R"] = places < free[:, None]
     scores = text.logits(weights.text, states, dtype=config.product_dtype)
@@ -109,9 +114,12 @@ def _words(
 
 
 def _slots(
-    scores: Float[Array, "B T U"], drawn: Float[Array, "B T U"], choices: Int[Array, "B C"],
-    laid: Any, program: SlotProgram,
-) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:  # fmt: skip
+    scores: Float[Array, "B T U"],
+    drawn: Float[Array, "B T U"],
+    choices: Int[Array, "B C"],
+    laid: Any,
+    program: SlotProgram,
+) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
     """Log-likelihood of each value, and the smallest margin among the tokens that make it up."""
     kind = program.kind[None]
     symbol, real = program.step_symbol[kind, choices], program.step_real[kind, choices]

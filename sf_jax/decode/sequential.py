@@ -22,9 +22,14 @@ class _Slot:
     """One slot being filled: `kind` is its tree, `added` the noise of the whole block."""
 
     def __init__(
-        self, weights: Weights, before: Lead, program: SlotProgram, added: Array, kind: Array,
+        self,
+        weights: Weights,
+        before: Lead,
+        program: SlotProgram,
+        added: Array,
+        kind: Array,
         config: Config,
-    ):  # fmt: skip
+    ):
         self.weights, self.config = weights, config
         self.before, self.program, self.added, self.kind = before, program, added, kind
         self.real, self.symbols = program.step_real[kind], program.step_symbol[kind]
@@ -61,9 +66,13 @@ class _Slot:
 
 
 def fill_slots(
-    weights: Weights, state: State, before: Lead, program: SlotProgram, sampling: Sampling,
+    weights: Weights,
+    state: State,
+    before: Lead,
+    program: SlotProgram,
+    sampling: Sampling,
     config: Config,
-) -> tuple[State, Block]:  # fmt: skip
+) -> tuple[State, Block]:
     """Fills the slots in order."""
     batch, count = len(state.start), len(program.kind)
     width = max(before.tokens.shape[1], program.value_tokens.shape[-1])

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from sf_jax.decode.prompt import Rows
 from sf_jax.model import text, vision, vlm
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
+from sf_jax.sequence.rows import Rows
 
 
 @struct.dataclass
@@ -79,9 +79,15 @@ def forward(
     """One pass; `ordinals` are the places of the tokens in the answer."""
     positions = jnp.broadcast_to(state.start[:, None] + ordinals, (3, *tokens.shape))
     states, cache = text.forward(
-        weights.text, weights.text.embed[tokens], positions, config.text,
-        segments=segments, cache=state.cache, mask=mask, dtype=config.product_dtype,
-    )  # fmt: skip
+        weights.text,
+        weights.text.embed[tokens],
+        positions,
+        config.text,
+        segments=segments,
+        cache=state.cache,
+        mask=mask,
+        dtype=config.product_dtype,
+    )
     assert cache is not None
     return states, cache
 
@@ -93,10 +99,14 @@ def prompt_prefix(weights: Weights, ids: Int[Array, " P"], config: Config) -> te
     stacked = not isinstance(weights.text.layers, tuple)
     embeddings = weights.text.embed[ids[None]]
     _, cache = text.forward(
-        weights.text, embeddings, jnp.broadcast_to(places, (3, 1, len(ids))), config.text,
-        segments=jnp.ones_like(places), dtype=config.product_dtype,
+        weights.text,
+        embeddings,
+        jnp.broadcast_to(places, (3, 1, len(ids))),
+        config.text,
+        segments=jnp.ones_like(places),
+        dtype=config.product_dtype,
         cache=text.empty_cache(config.text, 1, len(ids), embeddings.dtype, stacked),
-    )  # fmt: skip
+    )
     assert cache is not None
     return cache
 
@@ -117,9 +127,13 @@ def _begun(cache: text.Cache, prefix: text.Cache) -> text.Cache:
 
 
 def prefill(
-    weights: Weights, rows: Rows, patches: vision.Patches, capacity: int, config: Config,
+    weights: Weights,
+    rows: Rows,
+    patches: vision.Patches,
+    capacity: int,
+    config: Config,
     prefix: text.Cache | None = None,
-) -> State:  # fmt: skip
+) -> State:
     """Runs picture and prompt; rows are padded on the left.
 
     Args:
@@ -139,9 +153,15 @@ def prefill(
     if prefix is not None:
         cache = _begun(cache, prefix)
     states, grown = text.forward(
-        weights.text, embeddings, rows.positions, config.text,
-        segments=rows.segments, cache=cache, deepstack=levels, dtype=dtype,
-    )  # fmt: skip
+        weights.text,
+        embeddings,
+        rows.positions,
+        config.text,
+        segments=rows.segments,
+        cache=cache,
+        deepstack=levels,
+        dtype=dtype,
+    )
     assert grown is not None
     state = State(grown, jnp.int32(held), rows.positions.max((0, 2)) + 1, states[:, -1])
     return state.widened(capacity)

@@ -35,9 +35,13 @@ def log_probabilities(
 
 
 def node_scores(
-    weights: Weights, state: State, before: Lead, block: Block, program: SlotProgram,
+    weights: Weights,
+    state: State,
+    before: Lead,
+    block: Block,
+    program: SlotProgram,
     config: Config,
-) -> Float[Array, "B C N U"]:  # fmt: skip
+) -> Float[Array, "B C N U"]:
     """Scores of the program's symbols at every node of every slot, given the slots before it.
 
     Values of one token have their root alone, whose scores are known already. For others all
@@ -58,9 +62,13 @@ def node_scores(
 
 
 def _branch_scores(
-    weights: Weights, state: State, roots: Int[Array, "B C"], branches: Branches,
-    program: SlotProgram, config: Config,
-) -> Float[Array, "B E U"]:  # fmt: skip
+    weights: Weights,
+    state: State,
+    roots: Int[Array, "B C"],
+    branches: Branches,
+    program: SlotProgram,
+    config: Config,
+) -> Float[Array, "B E U"]:
     """One pass over branches, written behind the answer; `roots` are places in the answer."""
     _rows, count = roots.shape
     slot = jnp.minimum(branches.slot, count - 1)

@@ -43,9 +43,13 @@ def no_words(batch: int, most: int) -> Words:
 
 
 def _taken(
-    weights: Weights, states: Float[Array, "B T D"], ordinals: Int[Array, "B T"],
-    program: SlotProgram, sampling: Sampling, config: Config,
-) -> Int[Array, "B T"]:  # fmt: skip
+    weights: Weights,
+    states: Float[Array, "B T D"],
+    ordinals: Int[Array, "B T"],
+    program: SlotProgram,
+    sampling: Sampling,
+    config: Config,
+) -> Int[Array, "B T"]:
     """The token to take behind each state; those that end words among them."""
     scores = text.logits(weights.text, states, dtype=config.product_dtype)
     scores += jnp.where(program.banned & ~program.ends, -jnp.inf, 0.0)
@@ -82,9 +86,15 @@ def _before(words: Words) -> Int[Array, "B 2"]:
 
 
 def say_words(
-    weights: Weights, state: State, program: SlotProgram, draft: Draft, sampling: Sampling,
-    config: Config, most: int, width: int,
-) -> tuple[State, Words]:  # fmt: skip
+    weights: Weights,
+    state: State,
+    program: SlotProgram,
+    draft: Draft,
+    sampling: Sampling,
+    config: Config,
+    most: int,
+    width: int,
+) -> tuple[State, Words]:
     """Free text up to a token that ends it, at most `most` tokens; that token is not fed.
 
     Args:

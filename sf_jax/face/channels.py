@@ -97,10 +97,16 @@ def _row(index: int, name: str) -> Channel:
     stem = re.findall("[A-Z][a-z]+", name)[0]
     mirror = re.sub("Left|Right", lambda m: "Right" if m.group() == "Left" else "Left", name)
     return Channel(
-        index=index, name=name, region=_REGIONS[stem], side=side,
-        low=-1.0 if angle else 0.0, high=1.0, unit="radian" if angle else "coefficient",
-        mirror=mirror, mirror_sign=-1 if name.endswith(("Yaw", "Roll")) else 1,
-    )  # fmt: skip
+        index=index,
+        name=name,
+        region=_REGIONS[stem],
+        side=side,
+        low=-1.0 if angle else 0.0,
+        high=1.0,
+        unit="radian" if angle else "coefficient",
+        mirror=mirror,
+        mirror_sign=-1 if name.endswith(("Yaw", "Roll")) else 1,
+    )
 
 
 CHANNELS: tuple[Channel, ...] = tuple(_row(i, name) for i, name in enumerate(_CANONICAL))
@@ -114,8 +120,12 @@ MIRROR = np.array([INDEX[channel.mirror] for channel in CHANNELS])
 MIRROR_SIGN = np.array([channel.mirror_sign for channel in CHANNELS], np.float32)
 
 # Unreal's Live Link UDP packets hold the same 61 values with left before right for jaw and mouth.
-_SWAPPED = {"JawRight": "JawLeft", "JawLeft": "JawRight",
-            "MouthRight": "MouthLeft", "MouthLeft": "MouthRight"}  # fmt: skip
+_SWAPPED = {
+    "JawRight": "JawLeft",
+    "JawLeft": "JawRight",
+    "MouthRight": "MouthLeft",
+    "MouthLeft": "MouthRight",
+}
 UDP_ORDER: tuple[str, ...] = tuple(_SWAPPED.get(name, name) for name in NAMES)
 
 

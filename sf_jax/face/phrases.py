@@ -123,47 +123,63 @@ def _any(stem: str, level: int) -> Need:
 # Tried in this order; the first that holds is named.
 EMOTIONS: tuple[EmotionRule, ...] = (
     EmotionRule(
-        "happiness", ("happiness", "joy"),
+        "happiness",
+        ("happiness", "joy"),
         ((Need("MouthSmile", 2),), (Need("CheekSquint", 1), Need("MouthSmile", 3))),
         (_any("BrowDown", 2), _any("NoseSneer", 2), _any("MouthFrown", 2)),
     ),
     EmotionRule(
-        "fear", ("fear", "fright"),
+        "fear",
+        ("fear", "fright"),
         ((Need("BrowInnerUp", 2),), (Need("EyeWide", 2),), (Need("MouthStretch", 2),)),
         (_any("MouthSmile", 2),),
     ),
     EmotionRule(
-        "surprise", ("surprise", "astonishment"),
+        "surprise",
+        ("surprise", "astonishment"),
         (
             (Need("BrowInnerUp", 2), Need("BrowOuterUp", 2)),
             (Need("EyeWide", 2), Need("JawOpen", 2)),
         ),
         (
-            _any("MouthSmile", 2), _any("MouthFrown", 2),
-            _any("MouthStretch", 2), _any("BrowDown", 1),
+            _any("MouthSmile", 2),
+            _any("MouthFrown", 2),
+            _any("MouthStretch", 2),
+            _any("BrowDown", 1),
         ),
     ),
     EmotionRule(
-        "disgust", ("disgust", "revulsion"),
+        "disgust",
+        ("disgust", "revulsion"),
         ((Need("NoseSneer", 2),), (Need("MouthUpperUp", 2),)),
         (_any("MouthSmile", 2),),
     ),
     EmotionRule(
-        "anger", ("anger", "irritation"),
-        ((Need("BrowDown", 2),), (Need("MouthPress", 2), Need("NoseSneer", 2),
-                                  Need("MouthFrown", 2), Need("EyeSquint", 2))),
+        "anger",
+        ("anger", "irritation"),
+        (
+            (Need("BrowDown", 2),),
+            (
+                Need("MouthPress", 2),
+                Need("NoseSneer", 2),
+                Need("MouthFrown", 2),
+                Need("EyeSquint", 2),
+            ),
+        ),
         (_any("MouthSmile", 1), _any("BrowInnerUp", 2)),
     ),
     EmotionRule(
-        "sadness", ("sadness", "sorrow"),
+        "sadness",
+        ("sadness", "sorrow"),
         ((Need("BrowInnerUp", 2),), (Need("MouthFrown", 2),)),
         (_any("MouthSmile", 1), _any("NoseSneer", 2)),
     ),
     EmotionRule(
-        "contempt", ("contempt", "disdain"),
+        "contempt",
+        ("contempt", "disdain"),
         ((Need("MouthSmile", 2, "one"), Need("MouthDimple", 2, "one")),),
         (_any("MouthFrown", 2), _any("BrowInnerUp", 2)),
     ),
-)  # fmt: skip
+)
 NO_EMOTION = "not clearly observable"
 SYMMETRIC = "mostly symmetric"

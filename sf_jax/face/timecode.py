@@ -114,16 +114,23 @@ class Timecode:
             raise TimecodeError(f"{text!r} is no time of a day")
         decimals = match.group(6) or ""
         return cls(
-            hours, minutes, seconds, int(match.group(5)),
+            hours,
+            minutes,
+            seconds,
+            int(match.group(5)),
             Fraction(int(decimals or 0), 10 ** len(decimals)),
-            match.group(4) == ";" if drop_frame is None else drop_frame, len(decimals),
-        )  # fmt: skip
+            match.group(4) == ";" if drop_frame is None else drop_frame,
+            len(decimals),
+        )
 
     @classmethod
     def at_frame(
-        cls, number: int | Fraction, fps: float | Fraction, drop_frame: bool = False,
+        cls,
+        number: int | Fraction,
+        fps: float | Fraction,
+        drop_frame: bool = False,
         decimals: int = 3,
-    ) -> "Timecode":  # fmt: skip
+    ) -> "Timecode":
         """The label of a frame counted from 00:00:00:00, rounded to the decimals; a day wraps."""
         ticks = round(Fraction(number) * 10**decimals)  # rounding first lets .9996 carry over
         if ticks < 0:
@@ -135,9 +142,14 @@ class Timecode:
             whole += _labels_left_out(whole, nominal, _dropped_a_minute(fps))
         seconds, frames = divmod(whole, nominal)
         return cls(
-            seconds // 3600, seconds // 60 % 60, seconds % 60, frames,
-            Fraction(part, 10**decimals), drop_frame, decimals,
-        )  # fmt: skip
+            seconds // 3600,
+            seconds // 60 % 60,
+            seconds % 60,
+            frames,
+            Fraction(part, 10**decimals),
+            drop_frame,
+            decimals,
+        )
 
     def frame(self, fps: float | Fraction) -> Fraction:
         """The frame number from 00:00:00:00 at the timecode's rate, with its fraction.

@@ -38,8 +38,10 @@ def by_platform(
         return call
 
     def abstract(*leaves: Any, tree: Any, **_: Any) -> list:
-        return [jax.core.ShapedArray(x.shape, x.dtype)
-                for x in results(*jax.tree.unflatten(tree, leaves))]  # fmt: skip
+        return [
+            jax.core.ShapedArray(x.shape, x.dtype)
+            for x in results(*jax.tree.unflatten(tree, leaves))
+        ]
 
     def batched(leaves: Any, axes: Any, **parameters: Any) -> tuple[list, list]:
         count = next(x.shape[at] for x, at in zip(leaves, axes, strict=True) if at is not None)

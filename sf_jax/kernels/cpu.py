@@ -82,9 +82,16 @@ def forward(
 
 
 def backward(
-    q: Array, k: Array, v: Array, visible: Visible, out: Array, lse: Array,
-    d_out: Array, d_lse: Array, scale: float,
-) -> tuple[Array, Array, Array]:  # fmt: skip
+    q: Array,
+    k: Array,
+    v: Array,
+    visible: Visible,
+    out: Array,
+    lse: Array,
+    d_out: Array,
+    d_lse: Array,
+    scale: float,
+) -> tuple[Array, Array, Array]:
     """Gradients of q, k and v given those of the output and of the log-sum-exp."""
     blocks = _blocks(q, k, visible)
     unseeing = lse == -jnp.inf
@@ -238,9 +245,12 @@ def _blocks(q_BTNH: Array, k_BSKH: Array, visible: Visible) -> list[Block]:
     groups = q_BTNH.shape[2] // k_BSKH.shape[2]
     cut = visible.causal and visible.q_offset is None
     windowed = (
-        visible.q_segments is not None and visible.kv_length is None
-        and visible.q_offset is None and visible.mask is None and size > WINDOWS[0]
-    )  # fmt: skip
+        visible.q_segments is not None
+        and visible.kv_length is None
+        and visible.q_offset is None
+        and visible.mask is None
+        and size > WINDOWS[0]
+    )
     piece = max(SCORES // max(size, 1), ROWS) // groups
     if cut or windowed:
         piece = min(piece, max(QUERIES // groups, 1))
@@ -358,7 +368,9 @@ def _heads_at_a_time(batch: int, kv_heads: int, groups: int, blocks: list[Block]
     """Kv heads, at least one, of which a step makes SCORES scores at most."""
     scores = groups * max(block.piece * block.stop for block in blocks)
     return max(
-        n for n in range(1, batch * kv_heads + 1)
-        if (n == 1 or n * scores <= SCORES) and batch * kv_heads % n == 0
+        n
+        for n in range(1, batch * kv_heads + 1)
+        if (n == 1 or n * scores <= SCORES)
+        and batch * kv_heads % n == 0
         and (n % kv_heads == 0 or kv_heads % n == 0)
-    )  # fmt: skip
+    )

@@ -116,17 +116,29 @@ def _able(names: tuple[str, ...], *operands: Any) -> list[Any]:
 
 
 def _forward(
-    q: Array, k: Array, v: Array, visible: Visible, *, scale: float, heads_first: bool,
+    q: Array,
+    k: Array,
+    v: Array,
+    visible: Visible,
+    *,
+    scale: float,
+    heads_first: bool,
     names: tuple[str, ...],
-) -> tuple[Array, Array]:  # fmt: skip
+) -> tuple[Array, Array]:
     modules = _able(_wanted(names, heads_first), q, k, v, visible)
     return (*modules, cpu)[0].forward(q, k, v, visible, scale)
 
 
 def _backward(
-    q: Array, k: Array, v: Array, visible: Visible, *given: Array, scale: float, heads_first: bool,
+    q: Array,
+    k: Array,
+    v: Array,
+    visible: Visible,
+    *given: Array,
+    scale: float,
+    heads_first: bool,
     names: tuple[str, ...],
-) -> tuple[Array, Array, Array]:  # fmt: skip
+) -> tuple[Array, Array, Array]:
     modules = _able(_wanted(names, heads_first), q, k, v, visible)
     able = [module for module in (*modules, cpu) if hasattr(module, "backward")]
     return able[0].backward(q, k, v, visible, *given, scale)
@@ -155,9 +167,14 @@ _backward_anywhere = by_platform(
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _attend(
-    q: Array, k: Array, v: Array, visible: Visible, scale: float, implementation: str | None,
+    q: Array,
+    k: Array,
+    v: Array,
+    visible: Visible,
+    scale: float,
+    implementation: str | None,
     heads_first: bool,
-) -> tuple[Array, Array]:  # fmt: skip
+) -> tuple[Array, Array]:
     """Output and log-sum-exp, with a gradient that every implementation writes itself."""
     how: dict[str, Any] = {"scale": scale, "heads_first": heads_first}
     if implementation is None:
@@ -168,17 +185,25 @@ def _attend(
 
 
 def _attend_forward(
-    q: Array, k: Array, v: Array, visible: Visible, scale: float, implementation: str | None,
+    q: Array,
+    k: Array,
+    v: Array,
+    visible: Visible,
+    scale: float,
+    implementation: str | None,
     heads_first: bool,
-) -> tuple[tuple[Array, Array], tuple]:  # fmt: skip
+) -> tuple[tuple[Array, Array], tuple]:
     out, lse = _attend(q, k, v, visible, scale, implementation, heads_first)
     return (out, lse), (q, k, v, visible, out, lse)
 
 
 def _attend_backward(
-    scale: float, implementation: str | None, heads_first: bool, kept: tuple,
+    scale: float,
+    implementation: str | None,
+    heads_first: bool,
+    kept: tuple,
     given: tuple[Array, Array],
-) -> tuple[Array, Array, Array, None]:  # fmt: skip
+) -> tuple[Array, Array, Array, None]:
     how: dict[str, Any] = {"scale": scale, "heads_first": heads_first}
     if implementation is None:
         d_q, d_k, d_v = _backward_anywhere(*kept, *given, **how)

@@ -217,9 +217,14 @@ def _softmax_step(carry: tuple, scores_RS: Array, v_SH: Array) -> tuple:
 
 
 def _attend(
-    plan: Plan, limits: Limits, q_RH: Array, k_ref: Any, v_ref: Any, rows: Rows,
+    plan: Plan,
+    limits: Limits,
+    q_RH: Array,
+    k_ref: Any,
+    v_ref: Any,
+    rows: Rows,
     blocks: tuple[Any, Array, Array],
-) -> tuple[Array, Array]:  # fmt: skip
+) -> tuple[Array, Array]:
     """Output and natural log-sum-exp of a tile over blocks of keys, as `_over_keys` takes them."""
     keys, count = plan.tile.keys, q_RH.shape[0]
 
@@ -283,9 +288,16 @@ def _d_scores(weights: Array, d_weights: Array, delta: Array) -> Array:
 
 
 def _d_q_kernel(
-    plan: Plan, limits: Limits, q_ref: Any, k_ref: Any, v_ref: Any, d_out_ref: Any,
-    lse_ref: Any, delta_ref: Any, d_q_ref: Any,
-) -> None:  # fmt: skip
+    plan: Plan,
+    limits: Limits,
+    q_ref: Any,
+    k_ref: Any,
+    v_ref: Any,
+    d_out_ref: Any,
+    lse_ref: Any,
+    delta_ref: Any,
+    d_q_ref: Any,
+) -> None:
     """Gradient of a tile of queries of one head: refs [T, H] and [S, H], lse and delta [T]."""
     start, rows, blocks = _query_tile(plan, limits)
     count, keys = plan.tile[:2]
@@ -307,9 +319,17 @@ def _d_q_kernel(
 
 
 def _d_kv_kernel(
-    plan: Plan, limits: Limits, q_ref: Any, k_ref: Any, v_ref: Any, d_out_ref: Any,
-    lse_ref: Any, delta_ref: Any, d_k_ref: Any, d_v_ref: Any,
-) -> None:  # fmt: skip
+    plan: Plan,
+    limits: Limits,
+    q_ref: Any,
+    k_ref: Any,
+    v_ref: Any,
+    d_out_ref: Any,
+    lse_ref: Any,
+    delta_ref: Any,
+    d_k_ref: Any,
+    d_v_ref: Any,
+) -> None:
     """Gradients of a block of keys and values: refs [T, N, H] and [S, H], lse and delta [N, T]."""
     count, keys = plan.tile[:2]
     start, kv_head = pl.program_id(0) * keys, pl.program_id(1)
@@ -347,9 +367,12 @@ def supports(q: Array, k: Array, v: Array, visible: Visible) -> bool:
 
 
 def forward(
-    q_BTNH: Float[Array, "B T N H"], k_BSKH: Float[Array, "B S K H"],
-    v_BSKH: Float[Array, "B S K H"], visible: Visible, scale: float,
-) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:  # fmt: skip
+    q_BTNH: Float[Array, "B T N H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    visible: Visible,
+    scale: float,
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
     """Attention, and its natural log-sum-exp in float32, for what `supports` says.
 
     A query that sees no key gets zeros and -inf.
@@ -361,10 +384,16 @@ def forward(
 
 
 def backward(
-    q: Float[Array, "B T N H"], k: Float[Array, "B S K H"], v: Float[Array, "B S K H"],
-    visible: Visible, out: Float[Array, "B T N H"], lse: Float[Array, "B T N"],
-    d_out: Float[Array, "B T N H"], d_lse: Float[Array, "B T N"], scale: float,
-) -> tuple[Float[Array, "B T N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]]:  # fmt: skip
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
+    visible: Visible,
+    out: Float[Array, "B T N H"],
+    lse: Float[Array, "B T N"],
+    d_out: Float[Array, "B T N H"],
+    d_lse: Float[Array, "B T N"],
+    scale: float,
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]]:
     """Gradients of q, k and v from those of the output and of the log-sum-exp."""
     plan = _plan("backward", q, k, visible.causal, scale)
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1) - d_lse
@@ -389,9 +418,15 @@ def _prefill(q: Array, k: Array, v: Array, visible: Visible, scale: float) -> tu
     batch, length, heads, _ = q.shape
     lse_BNT = jax.ShapeDtypeStruct((batch, heads, length), jnp.float32)
     out, lse = _call(
-        plan, _limits(visible, *k.shape[:2]), (q, k, v), "b.nH b.kH b.kH", _forward_kernel,
-        (pl.cdiv(length, plan.tile.queries), heads), (q, lse_BNT), "b.nH bn.",
-    )  # fmt: skip
+        plan,
+        _limits(visible, *k.shape[:2]),
+        (q, k, v),
+        "b.nH b.kH b.kH",
+        _forward_kernel,
+        (pl.cdiv(length, plan.tile.queries), heads),
+        (q, lse_BNT),
+        "b.nH bn.",
+    )
     return out, lse.transpose(0, 2, 1)
 
 
@@ -402,9 +437,15 @@ def _decode(q: Array, k: Array, v: Array, visible: Visible, scale: float) -> tup
     out_PBKRH = jax.ShapeDtypeStruct((plan.parts, *q_BKRH.shape), jnp.float32)
     lse_PBKR = jax.ShapeDtypeStruct(out_PBKRH.shape[:-1], jnp.float32)
     parts = _call(
-        plan, _limits(visible, *k.shape[:2]), (q_BKRH, k, v), "bn.H b.nH b.nH", _decode_kernel,
-        (plan.parts, kv_heads), (out_PBKRH, lse_PBKR), "ibn.H ibn.",
-    )  # fmt: skip
+        plan,
+        _limits(visible, *k.shape[:2]),
+        (q_BKRH, k, v),
+        "bn.H b.nH b.nH",
+        _decode_kernel,
+        (plan.parts, kv_heads),
+        (out_PBKRH, lse_PBKR),
+        "ibn.H ibn.",
+    )
     out, lse = (_unfold(x, plan.length, plan.groups) for x in _combine(*parts))
     return out.astype(q.dtype), lse
 
@@ -475,9 +516,15 @@ def _spec(plan: Plan, x: Any, axes: str) -> pl.BlockSpec:
 
 
 def _call(
-    plan: Plan, limits: Limits, given: tuple, axes: str, kernel: Callable, grid: tuple[int, int],
-    wanted: tuple, wanted_axes: str,
-) -> tuple:  # fmt: skip
+    plan: Plan,
+    limits: Limits,
+    given: tuple,
+    axes: str,
+    kernel: Callable,
+    grid: tuple[int, int],
+    wanted: tuple,
+    wanted_axes: str,
+) -> tuple:
     """Runs a kernel for every item of the batch; axes as in `_spec`, those of arrays in words."""
 
     def specs(arrays: tuple, axes: str) -> tuple:
@@ -490,9 +537,12 @@ def _call(
     view = jax.tree.map(lambda x: _spec(plan, x, "b" + "." * (x.ndim - 1)), limits)
     warps, stages = plan.tile[2:]
     return pl.pallas_call(
-        run, name=kernel.__name__.strip("_"), interpret=INTERPRET,
-        grid=(*grid, given[0].shape[0]), in_specs=(view, *specs(given, axes)),
+        run,
+        name=kernel.__name__.strip("_"),
+        interpret=INTERPRET,
+        grid=(*grid, given[0].shape[0]),
+        in_specs=(view, *specs(given, axes)),
         out_specs=specs(wanted, wanted_axes),
         out_shape=tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in wanted),
         compiler_params=pallas_triton.CompilerParams(num_warps=warps, num_stages=stages),
-    )(limits, *given)  # fmt: skip
+    )(limits, *given)

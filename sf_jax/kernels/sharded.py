@@ -87,9 +87,12 @@ def over_mesh(
     q_spec = P(rows, places, heads, None)
     kv_spec = P(rows, places, heads if split_heads else None, None)
     of_visible = {
-        "q_segments": P(rows, places), "kv_segments": P(rows, places), "q_offset": P(rows),
-        "kv_length": P(rows), "mask": P(rows, places, None),
-    }  # fmt: skip
+        "q_segments": P(rows, places),
+        "kv_segments": P(rows, places),
+        "q_offset": P(rows),
+        "kv_length": P(rows),
+        "mask": P(rows, places, None),
+    }
     narrowed = {
         name: spec for name, spec in of_visible.items() if getattr(visible, name) is not None
     }
@@ -103,10 +106,12 @@ def over_mesh(
         return (_ring if ring else _gathered)(attend, q, k, v, visible, sizes[PLACES])
 
     return jax.shard_map(
-        local, mesh=mesh, in_specs=(q_spec, kv_spec, kv_spec, visible_spec),
+        local,
+        mesh=mesh,
+        in_specs=(q_spec, kv_spec, kv_spec, visible_spec),
         out_specs=(q_spec, P(rows, places, heads)),
         check_vma=False,  # Pallas calls do not say how their results vary
-    )(q_BTNH, k_BSKH, v_BSKH, visible)  # fmt: skip
+    )(q_BTNH, k_BSKH, v_BSKH, visible)
 
 
 def _check(q_BTNH: Array, k_BSKH: Array, sizes: dict[str, int]) -> bool:
@@ -114,9 +119,11 @@ def _check(q_BTNH: Array, k_BSKH: Array, sizes: dict[str, int]) -> bool:
     batch, length, heads, _ = q_BTNH.shape
     size, kv_heads = k_BSKH.shape[1:3]
     for name, count, parts in (
-        ("rows", batch, sizes["data"] * sizes["fsdp"]), ("query heads", heads, sizes[HEADS]),
-        ("queries", length, sizes[PLACES]), ("keys", size, sizes[PLACES]),
-    ):  # fmt: skip
+        ("rows", batch, sizes["data"] * sizes["fsdp"]),
+        ("query heads", heads, sizes[HEADS]),
+        ("queries", length, sizes[PLACES]),
+        ("keys", size, sizes[PLACES]),
+    ):
         if count % parts:
             raise ValueError(f"{count} {name} cannot be split among {parts} devices")
     if kv_heads % sizes[HEADS] and sizes[HEADS] % kv_heads:
@@ -163,11 +170,14 @@ def _ring(
         k, v, segments = moving
         used, mask = visible.kv_length, visible.mask
         seen = replace(
-            visible, kv_segments=segments, q_offset=offset - owner * size,
+            visible,
+            kv_segments=segments,
+            q_offset=offset - owner * size,
             kv_length=None if used is None else jnp.clip(used - owner * size, 0, size),
-            mask=None if mask is None
+            mask=None
+            if mask is None
             else jax.lax.dynamic_slice_in_dim(mask, owner * size, size, 2),
-        )  # fmt: skip
+        )
         return attend(q, k, v, seen)
 
     def turn(carry: tuple, step: Array) -> tuple[tuple, None]:

@@ -263,9 +263,17 @@ def _from_query(visible: Visible, queries: slice, batch: int) -> Visible:
 
 
 def _backward_piece(
-    q_BTNH: Array, d_out_BTNH: Array, lse_BTN: Array, delta_BTN: Array, *, k: Array, v: Array,
-    visible: Visible, scale: float, kv_dtype: Any,
-) -> tuple[Array, Array, Array]:  # fmt: skip
+    q_BTNH: Array,
+    d_out_BTNH: Array,
+    lse_BTN: Array,
+    delta_BTN: Array,
+    *,
+    k: Array,
+    v: Array,
+    visible: Visible,
+    scale: float,
+    kv_dtype: Any,
+) -> tuple[Array, Array, Array]:
     """d_q, d_k and d_v of some queries; the latter two in a type of their own."""
     batch, length, heads, width = q_BTNH.shape
     size, kv_heads = k.shape[1:3]
@@ -364,10 +372,12 @@ def product(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
     """A matrix product with float32 sums; float32 operands are multiplied as such."""
     exact = a.dtype == jnp.float32
     return jax.lax.dot_general(
-        a, b, ((contracted[:1], contracted[1:]), ((), ())),
+        a,
+        b,
+        ((contracted[:1], contracted[1:]), ((), ())),
         precision=jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT,
         preferred_element_type=jnp.float32,
-    )  # fmt: skip
+    )
 
 
 def _weighed(call: Call, weights: Array, x: Array) -> Array:
@@ -423,9 +433,13 @@ def _meet(
 
 
 def seen_keys(
-    call: Call, shape: tuple[int, ...], firsts: tuple[Any, Any], part: slice, scalars: tuple,
+    call: Call,
+    shape: tuple[int, ...],
+    firsts: tuple[Any, Any],
+    part: slice,
+    scalars: tuple,
     segments: Any,
-) -> Array:  # fmt: skip
+) -> Array:
     """Which keys are seen, in a part of a block whose first query and key are `firsts`."""
     offset_ref, used_ref = scalars[3:]
     b = pl.program_id(0)
@@ -495,9 +509,15 @@ def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int) -> Cal
     down = kv if lanes or outer == 1 else q_block
     part = next(n for n in range(min(blocks.part, down), 0, -LANES) if down % n == 0)
     return Call(
-        visible.causal, segmented, mapped, scale, Blocks(q_block, kv, part), (q_steps, kv_steps),
-        outer, lanes,
-    )  # fmt: skip
+        visible.causal,
+        segmented,
+        mapped,
+        scale,
+        Blocks(q_block, kv, part),
+        (q_steps, kv_steps),
+        outer,
+        lanes,
+    )
 
 
 def _fitted(length: int, block: int) -> tuple[int, int]:

@@ -85,9 +85,14 @@ def forward(
         ],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
     )(
-        used_B, _sources(used_B), q_BKRH, query_R1, seen_bits(visible, batch, length, size),
-        layout.arranged(k_BSKH), layout.arranged(v_BSKH),
-    )  # fmt: skip
+        used_B,
+        _sources(used_B),
+        q_BKRH,
+        query_R1,
+        seen_bits(visible, batch, length, size),
+        layout.arranged(k_BSKH),
+        layout.arranged(v_BSKH),
+    )
     return _unfolded(out, q_BTNH.shape), _unfolded(lse, (batch, length, heads, 1))[..., 0]
 
 
@@ -244,10 +249,24 @@ def _unfolded(x_BKRH: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _kernel(
-    used_ref: Any, source_ref: Any, q_ref: Any, query_ref: Any, bits_ref: Any, k_ref: Any,
-    v_ref: Any, out_ref: Any, lse_ref: Any, top_ref: Any, total_ref: Any, sum_ref: Any,
-    k_words_ref: Any, v_words_ref: Any, *, scale: float, layout: _Layout,
-) -> None:  # fmt: skip
+    used_ref: Any,
+    source_ref: Any,
+    q_ref: Any,
+    query_ref: Any,
+    bits_ref: Any,
+    k_ref: Any,
+    v_ref: Any,
+    out_ref: Any,
+    lse_ref: Any,
+    top_ref: Any,
+    total_ref: Any,
+    sum_ref: Any,
+    k_words_ref: Any,
+    v_words_ref: Any,
+    *,
+    scale: float,
+    layout: _Layout,
+) -> None:
     """One block of one row's cache, all heads: running maximum, total and weighted sum."""
     step = pl.program_id(1)
     left = used_ref[pl.program_id(0)] - step * layout.block
@@ -307,9 +326,14 @@ def _scores(q_RH: Array, k_SH: Array, scale: float) -> Array:
 
 
 def _add_block(
-    scores_RS: Array, seen_RS: Array, v_SH: Array,
-    top_ref: Any, total_ref: Any, sum_ref: Any, head: int,
-) -> None:  # fmt: skip
+    scores_RS: Array,
+    seen_RS: Array,
+    v_SH: Array,
+    top_ref: Any,
+    total_ref: Any,
+    sum_ref: Any,
+    head: int,
+) -> None:
     """Adds a block to the sums of a head, which are relative to the largest score so far."""
     before = top_ref[head]
     top = jnp.maximum(before, jnp.where(seen_RS, scores_RS, LOWEST).max(1, keepdims=True))
@@ -329,7 +353,9 @@ def _product(x: Array, y: Array, axis: int) -> Array:
     """Rows of x times y over `axis` of y, summed in float32."""
     exact = x.dtype == jnp.float32
     return jax.lax.dot_general(
-        x, y, (((1,), (axis,)), ((), ())),
+        x,
+        y,
+        (((1,), (axis,)), ((), ())),
         precision=jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT,
         preferred_element_type=jnp.float32,
-    )  # fmt: skip
+    )

@@ -54,14 +54,18 @@ def supports(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible: Visible) -> b
     known, as in a program compiled ahead outside a mesh, is taken for one that has it."""
     types = {x.dtype for x in (q_BTNH, k_BSKH, v_BSKH)}
     whole = all(
-        x.shape[2] in HEADS and x.shape[3] == LANES
-        and 0 < x.shape[1] <= MOST_PLACES and x.shape[1] % CHUNK == 0
+        x.shape[2] in HEADS
+        and x.shape[3] == LANES
+        and 0 < x.shape[1] <= MOST_PLACES
+        and x.shape[1] % CHUNK == 0
         for x in (q_BTNH, k_BSKH)
-    )  # fmt: skip
+    )
     return (
-        types == {jnp.dtype("bfloat16")} and visible.mask is None and whole
+        types == {jnp.dtype("bfloat16")}
+        and visible.mask is None
+        and whole
         and _needed(q_BTNH, k_BSKH) <= _memory()
-    )  # fmt: skip
+    )
 
 
 def _needed(q: Array, k: Array) -> int:
@@ -110,7 +114,8 @@ def forward(
                 *[pltpu.VMEM((kv_heads, size, width), k_BSKH.dtype)] * 2,
                 pltpu.VMEM((heads, call.blocks.q, width), q_BTNH.dtype),
                 pltpu.VMEM((2, AHEAD, CHUNK, kv_heads, width), k_BSKH.dtype),
-                blocks, blocks,
+                blocks,
+                blocks,
                 *[pltpu.SemaphoreType.DMA((2, AHEAD)), *[pltpu.SemaphoreType.DMA((2,))] * 2],
                 *state,
             ],
@@ -121,7 +126,7 @@ def forward(
         ],
         compiler_params=_parameters(),
         name="attention_forward_interleaved",
-    )(*scalars, q_BTNH, k_BSKH, v_BSKH, *segments)  # fmt: skip
+    )(*scalars, q_BTNH, k_BSKH, v_BSKH, *segments)
     return out, lse[:, :, 0].transpose(0, 2, 1)
 
 

@@ -86,9 +86,12 @@ def output_major(
 def _product(a: Array, b: Array, dtype: str, contract: tuple[int, int]) -> Array:
     dimensions = (((contract[0],), (contract[1],)), ((), ()))
     return jax.lax.dot_general(
-        a.astype(dtype), b.astype(dtype), dimensions, preferred_element_type=jnp.float32,
+        a.astype(dtype),
+        b.astype(dtype),
+        dimensions,
+        preferred_element_type=jnp.float32,
         precision=jax.lax.Precision.HIGHEST if dtype == "float32" else None,
-    )  # fmt: skip
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

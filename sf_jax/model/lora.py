@@ -276,8 +276,10 @@ def attach(weights: Weights, adapter: Adapter, config: Config) -> Weights:
     """
     return _map_adapted(
         lambda linear, pair, scale: AdaptedLinear(linear, pair.a, pair.b, scale),
-        weights, adapter, config,
-    )  # fmt: skip
+        weights,
+        adapter,
+        config,
+    )
 
 
 def merge(weights: Weights, adapter: Adapter, config: Config, sign: float = 1.0) -> Weights:

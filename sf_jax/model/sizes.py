@@ -17,14 +17,23 @@ def _config(
     if large_tower:
         tower = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304}
     vision = VisionConfig(
-        **tower, num_heads=16, out_hidden_size=width, num_position_embeddings=2304,
+        **tower,
+        num_heads=16,
+        out_hidden_size=width,
+        num_position_embeddings=2304,
         deepstack_visual_indexes=(8, 16, 24) if large_tower else (5, 11, 17),
-    )  # fmt: skip
+    )
     text = TextConfig(
-        vocab_size=151_936, hidden_size=width, intermediate_size=hidden, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=8, head_dim=128, mrope_section=(24, 20, 20),
+        vocab_size=151_936,
+        hidden_size=width,
+        intermediate_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=8,
+        head_dim=128,
+        mrope_section=(24, 20, 20),
         tie_word_embeddings=tied,
-    )  # fmt: skip
+    )
     return Config(vision, text, 151_655, 151_652, 151_653)
 
 

@@ -96,10 +96,16 @@ def _layer(
         if context.dtype != "float32":  # training, which has no cache, attends in float32
             q, k, v = (part.astype(context.dtype) for part in (q, k, v))
     mixed = attention(
-        q, k, v, causal=True, q_offset=offset,
-        q_segments=context.q_segments, kv_segments=context.kv_segments, mask=context.mask,
+        q,
+        k,
+        v,
+        causal=True,
+        q_offset=offset,
+        q_segments=context.q_segments,
+        kv_segments=context.kv_segments,
+        mask=context.mask,
         heads_first=True,
-    )  # fmt: skip
+    )
     mixed = rearrange(mixed, "b t n h -> b t (n h)").astype(x_BTD.dtype)
     x_BTD = x_BTD + apply(layer.o, mixed, dtype)
     normed = rms_norm(x_BTD, layer.post_norm, config.rms_norm_eps)
@@ -204,9 +210,16 @@ def forward(
         put = jax.vmap(lambda s, n, at: jax.lax.dynamic_update_slice(s, n, (at,)))
         kv_segments = put(cache.segments, segments, length)
     context = _Context(
-        _rope(positions, config), length, segments, kv_segments, mask, config=config, dtype=dtype,
-        remat=remat, unrolled=unrolled,
-    )  # fmt: skip
+        _rope(positions, config),
+        length,
+        segments,
+        kv_segments,
+        mask,
+        config=config,
+        dtype=dtype,
+        remat=remat,
+        unrolled=unrolled,
+    )
     run = _loop_layers if isinstance(weights.layers, tuple) else _scan_layers
     with jax.named_scope("text"):
         x, kv = run(embeddings, weights.layers, cache, deepstack, context)

@@ -84,9 +84,13 @@ def patchify(
     # In this order of operations the values equal the released processor's to the last bit.
     normalised = (image.astype(np.float32) - np.float32(127.5)) / np.float32(127.5)
     patches = rearrange(
-        normalised, "(h a p) (w b q) c -> (h w a b) c 1 p q",
-        a=merge_size, b=merge_size, p=patch_size, q=patch_size,
-    )  # fmt: skip
+        normalised,
+        "(h a p) (w b q) c -> (h w a b) c 1 p q",
+        a=merge_size,
+        b=merge_size,
+        p=patch_size,
+        q=patch_size,
+    )
     return np.repeat(patches, temporal_patch_size, axis=2).reshape(len(patches), -1)
 
 

@@ -89,7 +89,12 @@ def forward(
     features, deepstack = vision.forward(weights.vision, patches, config.vision, dtype)
     embeddings, levels = embed(weights, input_ids, features, deepstack, image_places, config)
     states, _ = text.forward(
-        weights.text, embeddings, positions, config.text,
-        segments=segments, deepstack=levels, dtype=dtype,
-    )  # fmt: skip
+        weights.text,
+        embeddings,
+        positions,
+        config.text,
+        segments=segments,
+        deepstack=levels,
+        dtype=dtype,
+    )
     return states

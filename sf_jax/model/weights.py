@@ -178,9 +178,13 @@ def _vision(c: VisionConfig, prefix: str) -> VisionWeights:
     deepstack = _Declarer(f"{prefix}.deepstack_merger_list.{{}}", levels)
     kernel = (d, c.in_channels, c.temporal_patch_size, c.patch_size, c.patch_size)
     patch = top.weight(
-        "patch_embed.proj.weight", (c.patch_width, d), ("patch", "vision"),
-        scale=c.patch_width**-0.5, transposed=True, source_shape=kernel,
-    )  # fmt: skip
+        "patch_embed.proj.weight",
+        (c.patch_width, d),
+        ("patch", "vision"),
+        scale=c.patch_width**-0.5,
+        transposed=True,
+        source_shape=kernel,
+    )
     return VisionWeights(
         patch_embed=Linear(
             patch, top.weight("patch_embed.proj.bias", (d,), ("vision",), init="zeros")
@@ -360,6 +364,12 @@ def _joined(layer: TextLayer) -> TextLayer | JoinedLayer:
         return Linear(jnp.concatenate([linear.weight for linear in linears], 1), bias)
 
     return JoinedLayer(
-        layer.input_norm, join(attention), layer.q_norm, layer.k_norm, layer.o, layer.post_norm,
-        join(feed_forward), layer.down,
-    )  # fmt: skip
+        layer.input_norm,
+        join(attention),
+        layer.q_norm,
+        layer.k_norm,
+        layer.o,
+        layer.post_norm,
+        join(feed_forward),
+        layer.down,
+    )

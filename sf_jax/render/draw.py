@@ -56,10 +56,12 @@ def _albedo(rig: Rig, scene: Scene) -> np.ndarray:
     colours = base[rig.material]
     skin = np.array(scene.colours["skin"], np.float32)
     over = {
-        "lips": base[MATERIALS.index("lips")], "brow": base[MATERIALS.index("brow")],
-        "blush": skin * [1.0, 0.62, 0.62], "lid": skin * 0.55,
+        "lips": base[MATERIALS.index("lips")],
+        "brow": base[MATERIALS.index("brow")],
+        "blush": skin * [1.0, 0.62, 0.62],
+        "lid": skin * 0.55,
         "beard": base[MATERIALS.index("hair")],
-    }  # fmt: skip
+    }
     for i, name in enumerate(PAINTS):
         amount = rig.paint[:, i : i + 1] * scene.paint.get(name, 0.0)
         colours = colours + amount * (np.asarray(over[name], np.float32) - colours)

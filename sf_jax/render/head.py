@@ -45,8 +45,14 @@ def _landmarks(skin: Skin, head: Part, where: dict[str, slice]) -> np.ndarray:
         return head.mirror[ids].tolist()
 
     turn = np.linspace(0, np.pi / 2, 9)[:-1]  # ear to chin
-    rim = np.stack([6.9 * np.cos(turn) ** 0.6, 1.0 - 9.4 * np.sin(turn) ** 1.1,
-                    0.8 + 7.0 * np.sin(turn) ** 1.6], axis=1)  # fmt: skip
+    rim = np.stack(
+        [
+            6.9 * np.cos(turn) ** 0.6,
+            1.0 - 9.4 * np.sin(turn) ** 1.1,
+            0.8 + 7.0 * np.sin(turn) ** 1.6,
+        ],
+        axis=1,
+    )
     jaw = nearest(rim)
     chin = nearest(np.array([[0, -8.4, 8.0]]))
     brow = [where["brow"].start + 2 * 15 + i for i in (0, 3, 7, 11, 14)]
@@ -76,11 +82,22 @@ def _without_unused(head: Part, where: dict[str, slice]) -> np.ndarray:
 def builtin() -> Rig:
     """The built-in head, made once a process (about a second)."""
     skin = build_skin()
-    head, where = parts.join([
-        parts.skin_part(skin), parts.eyeballs(), parts.lid_rims(skin), parts.lashes(skin),
-        parts.brows(), parts.mouth_pocket(skin), *parts.teeth(), parts.tongue(),
-        parts.nostrils(skin), parts.ears(), parts.hair(skin), *parts.neck(),
-    ])  # fmt: skip
+    head, where = parts.join(
+        [
+            parts.skin_part(skin),
+            parts.eyeballs(),
+            parts.lid_rims(skin),
+            parts.lashes(skin),
+            parts.brows(),
+            parts.mouth_pocket(skin),
+            *parts.teeth(),
+            parts.tongue(),
+            parts.nostrils(skin),
+            parts.ears(),
+            parts.hair(skin),
+            *parts.neck(),
+        ]
+    )
     start, stop = where["eye"].start, where["eye"].stop
     half = (start + stop) // 2
     weight = np.ones(len(head.points))
@@ -94,10 +111,12 @@ def builtin() -> Rig:
         triangles=_without_unused(head, where).astype(np.int32),
         material=head.material.astype(np.uint8),
         paint=_paint(head),
-        eyes=(Eye(slice(start, half), EYE.astype(np.float32)),
-              Eye(slice(half, stop), (EYE * [-1, 1, 1]).astype(np.float32))),
+        eyes=(
+            Eye(slice(start, half), EYE.astype(np.float32)),
+            Eye(slice(half, stop), (EYE * [-1, 1, 1]).astype(np.float32)),
+        ),
         head_weight=weight.astype(np.float32),
         head_pivot=HEAD_PIVOT,
         landmarks=_landmarks(skin, head, where),
         mirror=head.mirror.astype(np.int32),
-    )  # fmt: skip
+    )

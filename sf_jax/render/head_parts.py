@@ -41,14 +41,26 @@ class Part:
     jaw: np.ndarray
 
 
-def part(name: str, points: np.ndarray, triangles: np.ndarray, mirror: np.ndarray,
-         material: str | np.ndarray, **weights: np.ndarray | float) -> Part:  # fmt: skip
+def part(
+    name: str,
+    points: np.ndarray,
+    triangles: np.ndarray,
+    mirror: np.ndarray,
+    material: str | np.ndarray,
+    **weights: np.ndarray | float,
+) -> Part:
     """A Part whose unnamed weights are at rest, made symmetric from its left half."""
     count = len(points)
     if isinstance(material, str):
         material = np.full(count, MATERIAL[material])
-    values = {"lip_side": 0.0, "lip_step": 9.0, "lid_side": 0.0, "lid_step": 9.0, "skin": 0.0,
-              "jaw": 0.0} | weights  # fmt: skip
+    values = {
+        "lip_side": 0.0,
+        "lip_step": 9.0,
+        "lid_side": 0.0,
+        "lid_step": 9.0,
+        "skin": 0.0,
+        "jaw": 0.0,
+    } | weights
     full = {key: np.broadcast_to(np.asarray(value, float), count) for key, value in values.items()}
     right = points[:, 0] < 0
     points = np.where(right[:, None], points[mirror] * [-1, 1, 1], points)
@@ -60,9 +72,19 @@ def join(parts: list[Part]) -> tuple[Part, dict[str, slice]]:
     """One Part of all, and where each went."""
     starts = np.cumsum([0] + [len(p.points) for p in parts])
     offsets = list(zip(parts, starts[:-1], strict=True))
-    stacked = {key: np.concatenate([getattr(p, key) for p in parts])
-               for key in ("points", "material", "lip_side", "lip_step", "lid_side", "lid_step",
-                           "skin", "jaw")}  # fmt: skip
+    stacked = {
+        key: np.concatenate([getattr(p, key) for p in parts])
+        for key in (
+            "points",
+            "material",
+            "lip_side",
+            "lip_step",
+            "lid_side",
+            "lid_step",
+            "skin",
+            "jaw",
+        )
+    }
     triangles = np.concatenate([p.triangles + start for p, start in offsets])
     mirror = np.concatenate([p.mirror + start for p, start in offsets])
     where = {p.name: slice(start, start + len(p.points)) for p, start in offsets}
@@ -99,8 +121,13 @@ def _strip_mirror(rows: int, columns: int) -> np.ndarray:
     return (np.arange(rows)[:, None] * columns + np.arange(columns)[::-1]).ravel()
 
 
-def twins(name: str, left: np.ndarray, triangles: np.ndarray, material: str | np.ndarray,
-          **weights: np.ndarray | float) -> Part:  # fmt: skip
+def twins(
+    name: str,
+    left: np.ndarray,
+    triangles: np.ndarray,
+    material: str | np.ndarray,
+    **weights: np.ndarray | float,
+) -> Part:
     """A part on the left with its mirror image on the right."""
     count = len(left)
     points = np.concatenate([left, left * [-1, 1, 1]])
@@ -115,9 +142,18 @@ def twins(name: str, left: np.ndarray, triangles: np.ndarray, material: str | np
 def skin_part(skin: Skin) -> Part:
     """The skin; the lips have their own material."""
     material = np.where(skin.lip_step <= 0.7, MATERIAL["lips"], MATERIAL["skin"])
-    return part("skin", skin.points, skin.triangles, skin.mirror, material, skin=1.0,
-                lip_side=skin.lip_side, lip_step=skin.lip_step,
-                lid_side=skin.lid_side, lid_step=skin.lid_step)  # fmt: skip
+    return part(
+        "skin",
+        skin.points,
+        skin.triangles,
+        skin.mirror,
+        material,
+        skin=1.0,
+        lip_side=skin.lip_side,
+        lip_step=skin.lip_step,
+        lid_side=skin.lid_side,
+        lid_step=skin.lid_step,
+    )
 
 
 def eyeballs() -> Part:
@@ -163,8 +199,10 @@ def lashes(skin: Skin) -> Part:
 
 def brow_line(along: np.ndarray) -> np.ndarray:
     """x, y of the left brow's middle line; 0 the inner end, 1 the outer."""
-    return np.stack([1.25 + 3.7 * along, 4.36 + 0.5 * along + 0.34 * np.sin(np.pi * along)
-                     - 0.75 * along**3], axis=-1)  # fmt: skip
+    return np.stack(
+        [1.25 + 3.7 * along, 4.36 + 0.5 * along + 0.34 * np.sin(np.pi * along) - 0.75 * along**3],
+        axis=-1,
+    )
 
 
 def brows() -> Part:
@@ -186,23 +224,38 @@ def mouth_pocket(skin: Skin) -> Part:
     loop = skin.points[skin.slit]
     side = skin.lip_side[skin.slit]
     open_ = np.sqrt(np.maximum(1 - (loop[:, 0] / MOUTH_HALF_WIDTH) ** 2, 0.0))
-    rings = ((0.0, 0.0, 1.0), (0.2, 0.16, 0.99), (0.55, 0.5, 0.98), (1.0, 1.25, 1.0),
-             (2.8, 1.35, 0.9), (4.0, 0.5, 0.3), (4.1, 0.0, 0.0))  # fmt: skip
+    rings = (
+        (0.0, 0.0, 1.0),
+        (0.2, 0.16, 0.99),
+        (0.55, 0.5, 0.98),
+        (1.0, 1.25, 1.0),
+        (2.8, 1.35, 0.9),
+        (4.0, 0.5, 0.3),
+        (4.1, 0.0, 0.0),
+    )
     x, y, z = loop.T
-    rows = [np.stack([x * wide, y + side * height * open_, z - depth], axis=1)
-            for depth, height, wide in rings]  # fmt: skip
+    rows = [
+        np.stack([x * wide, y + side * height * open_, z - depth], axis=1)
+        for depth, height, wide in rings
+    ]
     points = np.concatenate(rows)
     columns = len(loop)
     triangles = _grid(len(rings), columns, True)
     normals = np.cross(*(points[triangles[:, i]] - points[triangles[:, 0]] for i in (1, 2)))
     if (normals * (points[triangles].mean(axis=1) - [0, surface.MOUTH_Y, 6.5])).sum() > 0:
         triangles = triangles[:, ::-1]  # seen from inside
-    names = np.repeat([MATERIAL[m] for m in ("lips", "lips", *["mouth"] * 5)],
-                      columns)  # fmt: skip
+    names = np.repeat([MATERIAL[m] for m in ("lips", "lips", *["mouth"] * 5)], columns)
     depth = np.repeat([ring[0] for ring in rings], columns)
-    return part("pocket", points, triangles, _ring_mirror(len(rings), columns), names,
-                skin=np.exp(-depth * 1.2), lip_side=np.tile(side, len(rings)), lip_step=0.0,
-                )  # fmt: skip
+    return part(
+        "pocket",
+        points,
+        triangles,
+        _ring_mirror(len(rings), columns),
+        names,
+        skin=np.exp(-depth * 1.2),
+        lip_side=np.tile(side, len(rings)),
+        lip_step=0.0,
+    )
 
 
 def _arch(name: str, rows: tuple, jaw: float) -> Part:
@@ -219,10 +272,22 @@ def _arch(name: str, rows: tuple, jaw: float) -> Part:
 def teeth() -> list[Part]:
     """Upper teeth, fixed to the skull, and lower teeth, which go with the jaw."""
     y = surface.MOUTH_Y
-    upper = ((y - 0.32, 0.35, "teeth"), (y - 0.35, 0.05, "teeth"), (y + 0.1, 0.0, "teeth"),
-             (y + 0.62, 0.1, "teeth"), (y + 0.62, 0.1, "gum"), (y + 1.2, 0.3, "gum"))  # fmt: skip
-    lower = ((y - 0.3, 0.5, "teeth"), (y - 0.28, 0.2, "teeth"), (y - 0.6, 0.12, "teeth"),
-             (y - 1.0, 0.2, "teeth"), (y - 1.0, 0.2, "gum"), (y - 1.5, 0.4, "gum"))  # fmt: skip
+    upper = (
+        (y - 0.32, 0.35, "teeth"),
+        (y - 0.35, 0.05, "teeth"),
+        (y + 0.1, 0.0, "teeth"),
+        (y + 0.62, 0.1, "teeth"),
+        (y + 0.62, 0.1, "gum"),
+        (y + 1.2, 0.3, "gum"),
+    )
+    lower = (
+        (y - 0.3, 0.5, "teeth"),
+        (y - 0.28, 0.2, "teeth"),
+        (y - 0.6, 0.12, "teeth"),
+        (y - 1.0, 0.2, "teeth"),
+        (y - 1.0, 0.2, "gum"),
+        (y - 1.5, 0.4, "gum"),
+    )
     return [_arch("upper teeth", upper, 0.0), _arch("lower teeth", lower, 1.0)]
 
 
@@ -255,8 +320,19 @@ def nostrils(skin: Skin) -> Part:
 def ears() -> Part:
     """Ears: a dome with a raised helix and a hollow concha, closed behind."""
     columns = 20
-    rings = ((0.0, -0.12), (0.22, -0.15), (0.42, 0.0), (0.55, 0.18), (0.68, 0.1), (0.82, 0.18),
-             (0.92, 0.34), (1.0, 0.26), (0.97, 0.05), (0.7, -0.25), (0.45, -0.9))  # fmt: skip
+    rings = (
+        (0.0, -0.12),
+        (0.22, -0.15),
+        (0.42, 0.0),
+        (0.55, 0.18),
+        (0.68, 0.1),
+        (0.82, 0.18),
+        (0.92, 0.34),
+        (1.0, 0.26),
+        (0.97, 0.05),
+        (0.7, -0.25),
+        (0.45, -0.9),
+    )
     turn = np.arange(columns) / columns * 2 * np.pi
     up, back = np.array([0.05, 0.98, -0.17]), np.array([0.45, -0.1, -0.88])
     out = np.cross(back, up) * -1.0
@@ -295,8 +371,14 @@ def hair(skin: Skin) -> Part:
     ray = scalp - surface.CENTRE
     ray /= np.linalg.norm(ray, axis=1)[:, None]
     thickness = np.clip(0.5 * above[used], -0.3, 0.35) + 0.75 * smoothstep(0.5, 6.0, above[used])
-    return part("hair", scalp + ray * thickness[:, None], new[skin.triangles[keep]],
-                new[skin.mirror[used]], "hair", skin=1.0)  # fmt: skip
+    return part(
+        "hair",
+        scalp + ray * thickness[:, None],
+        new[skin.triangles[keep]],
+        new[skin.mirror[used]],
+        "hair",
+        skin=1.0,
+    )
 
 
 def neck() -> list[Part]:
@@ -304,17 +386,35 @@ def neck() -> list[Part]:
     columns = 28
     turn = np.arange(columns) / columns * 2 * np.pi + np.pi / 2
     # height, half width, half depth, middle in z
-    rows = [(-1.0, 4.6, 3.0, -1.6), (-6.0, 4.9, 3.6, -1.8), (-9.0, 5.0, 4.7, -2.1),
-            (-10.5, 5.1, 4.8, -2.2), (-12.5, 6.0, 5.2, -2.6), (-15.0, 9.5, 6.0, -2.9)]  # fmt: skip
-    cloth = [(-12.5, 5.7, 4.9, -2.6), (-13.2, 7.6, 6.3, -2.7), (-14.4, 12.0, 7.2, -2.9),
-             (-16.2, 16.8, 7.6, -3.0), (-19.0, 19.0, 8.4, -3.0), (-30, 19.5, 9.5, -3)]  # fmt: skip
+    rows = [
+        (-1.0, 4.6, 3.0, -1.6),
+        (-6.0, 4.9, 3.6, -1.8),
+        (-9.0, 5.0, 4.7, -2.1),
+        (-10.5, 5.1, 4.8, -2.2),
+        (-12.5, 6.0, 5.2, -2.6),
+        (-15.0, 9.5, 6.0, -2.9),
+    ]
+    cloth = [
+        (-12.5, 5.7, 4.9, -2.6),
+        (-13.2, 7.6, 6.3, -2.7),
+        (-14.4, 12.0, 7.2, -2.9),
+        (-16.2, 16.8, 7.6, -3.0),
+        (-19.0, 19.0, 8.4, -3.0),
+        (-30, 19.5, 9.5, -3),
+    ]
     return [_tube("neck", rows, turn, "skin"), _tube("shoulders", cloth, turn, "cloth")]
 
 
 def _tube(name: str, rows: list, turn: np.ndarray, material: str) -> Part:
-    points = np.concatenate([np.stack([wide * np.cos(turn), 0 * turn + y - 0.5 * np.sin(turn),
-                                       z + deep * np.sin(turn)], -1) for y, wide, deep, z in rows]
-                            )  # fmt: skip
+    points = np.concatenate(
+        [
+            np.stack(
+                [wide * np.cos(turn), 0 * turn + y - 0.5 * np.sin(turn), z + deep * np.sin(turn)],
+                -1,
+            )
+            for y, wide, deep, z in rows
+        ]
+    )
     triangles = _grid(len(rows), len(turn), True)
     axis = points[triangles].mean(axis=1) * [0, 1, 0] + [0, 0, -2.5]
     triangles = _facing(points, triangles, points[triangles].mean(axis=1) - axis)

@@ -177,9 +177,11 @@ def _mouth_funnel(a: Anatomy) -> np.ndarray:
     around = a.blob((0, MOUTH_Y, 9.0), (2.0, 1.3, 2.5))
     return (
         _rounding(a, 0.34)
-        + _along(_lips(a) * middle, z=0.75) + _along(around, z=0.25)
-        + _along(a.upper_lip * middle, y=0.62) + _along(a.lower_lip * middle, y=-0.72)
-    )  # fmt: skip
+        + _along(_lips(a) * middle, z=0.75)
+        + _along(around, z=0.25)
+        + _along(a.upper_lip * middle, y=0.62)
+        + _along(a.lower_lip * middle, y=-0.72)
+    )
 
 
 def _mouth_pucker(a: Anatomy) -> np.ndarray:
@@ -212,8 +214,9 @@ def _mouth_smile(a: Anatomy) -> np.ndarray:
     fold = a.blob((3.2, -3.0, 8.0), (0.5, 0.9, 1.5)) * a.left
     return (
         _corner(a, 0.75, 1.0, -0.55)
-        + _along(cheek, 0.3, 0.45, 0.45) + _along(fold, 0.05, 0.1, -0.15)
-    )  # fmt: skip
+        + _along(cheek, 0.3, 0.45, 0.45)
+        + _along(fold, 0.05, 0.1, -0.15)
+    )
 
 
 def _mouth_frown(a: Anatomy) -> np.ndarray:
@@ -232,8 +235,9 @@ def _mouth_stretch(a: Anatomy) -> np.ndarray:
     lower = a.lower_lip * smoothstep(0.2, 1.8, a.x) * (1 - a.across_mouth**4)
     return (
         _corner(a, 1.05, -0.35, -0.55, 1.15)
-        + _along(neck, 0.4, -0.35, 0.1) + _along(lower, 0.0, -0.28)
-    )  # fmt: skip
+        + _along(neck, 0.4, -0.35, 0.1)
+        + _along(lower, 0.0, -0.28)
+    )
 
 
 def _mouth_roll_lower(a: Anatomy) -> np.ndarray:
@@ -258,8 +262,9 @@ def _mouth_shrug_lower(a: Anatomy) -> np.ndarray:
     middle = 1 - 0.8 * a.across_mouth**2
     return (
         _along(chin, y=0.65, z=0.35)
-        + _along(a.lower_lip * middle, y=0.62, z=0.4) + _along(a.upper_lip * middle, y=0.5, z=0.05)
-    )  # fmt: skip
+        + _along(a.lower_lip * middle, y=0.62, z=0.4)
+        + _along(a.upper_lip * middle, y=0.5, z=0.05)
+    )
 
 
 def _mouth_shrug_upper(a: Anatomy) -> np.ndarray:
@@ -267,8 +272,9 @@ def _mouth_shrug_upper(a: Anatomy) -> np.ndarray:
     above = a.blob((0, -3.0, 9.2), (1.5, 0.6, 2.0))
     return (
         _along(a.upper_lip * middle, y=0.55, z=0.55)
-        + _along(above, y=0.3, z=0.25) + _along(a.lower_lip * middle, y=0.38, z=-0.1)
-    )  # fmt: skip
+        + _along(above, y=0.3, z=0.25)
+        + _along(a.lower_lip * middle, y=0.38, z=-0.1)
+    )
 
 
 def _mouth_press(a: Anatomy) -> np.ndarray:
@@ -277,9 +283,11 @@ def _mouth_press(a: Anatomy) -> np.ndarray:
     bulge = a.blob((2.4, MOUTH_Y - 1.3, 8.0), (1.0, 0.6, 1.6)) * a.left
     bulge = bulge + a.blob((2.4, MOUTH_Y + 1.15, 8.2), (1.0, 0.6, 1.6)) * a.left
     return (
-        _along(a.upper_lip * outward * side, y=-0.32) + _along(a.lower_lip * outward * side, y=0.42)
-        + _along(_lips(a) * side, z=-0.3) + _along(bulge, 0.1, 0.0, 0.3)
-    )  # fmt: skip
+        _along(a.upper_lip * outward * side, y=-0.32)
+        + _along(a.lower_lip * outward * side, y=0.42)
+        + _along(_lips(a) * side, z=-0.3)
+        + _along(bulge, 0.1, 0.0, 0.3)
+    )
 
 
 def _half_lip(a: Anatomy, lip: np.ndarray) -> np.ndarray:
@@ -341,9 +349,11 @@ def _nose_sneer(a: Anatomy) -> np.ndarray:
     lip = _half_lip(a, a.upper_lip) * np.exp(-(((a.x - 1.2) / 0.8) ** 2))
     lip = lip * np.clip(a.part.lip_step, 0, 1)
     return (
-        _along(wing, 0.15, 0.62, 0.1) + _along(fold, 0.05, 0.3, 0.3)
-        + _along(bridge, 0.0, 0.15, 0.3) + _along(lip, 0.0, 0.3, 0.1)
-    )  # fmt: skip
+        _along(wing, 0.15, 0.62, 0.1)
+        + _along(fold, 0.05, 0.3, 0.3)
+        + _along(bridge, 0.0, 0.15, 0.3)
+        + _along(lip, 0.0, 0.3, 0.1)
+    )
 
 
 def _tongue_out(a: Anatomy) -> np.ndarray:

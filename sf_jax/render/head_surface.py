@@ -293,6 +293,13 @@ def build_skin() -> Skin:
     margin = np.arange(eye_count)
     lip_side, lip_step, lid_side, lid_step = tags.T
     return Skin(
-        both, triangles, mirror, lip_side, lip_step, lid_side, lid_step,
-        slit=slit, margins=(margin, twin[margin]),
-    )  # fmt: skip
+        both,
+        triangles,
+        mirror,
+        lip_side,
+        lip_step,
+        lid_side,
+        lid_step,
+        slit=slit,
+        margins=(margin, twin[margin]),
+    )

@@ -10,8 +10,21 @@ import numpy as np
 
 from sf_jax.face.channels import BLENDSHAPES, INDEX
 
-MATERIALS = ("skin", "lips", "brow", "lash", "sclera", "iris", "pupil", "teeth", "gum", "tongue",
-             "mouth", "hair", "cloth")  # fmt: skip
+MATERIALS = (
+    "skin",
+    "lips",
+    "brow",
+    "lash",
+    "sclera",
+    "iris",
+    "pupil",
+    "teeth",
+    "gum",
+    "tongue",
+    "mouth",
+    "hair",
+    "cloth",
+)
 PAINTS = ("lips", "brow", "blush", "lid", "beard")
 LOOK_RADIANS = 0.6  # how far the eyeball turns at a look coefficient of 1, as on ARKit's face
 

@@ -56,10 +56,25 @@ NATURAL: dict[str, tuple[float, float, float]] = {
     "tongue": (0.78, 0.42, 0.42), "mouth": (0.22, 0.07, 0.07), "hair": (0.22, 0.15, 0.10),
     "cloth": (0.30, 0.35, 0.50),
 }  # fmt: skip
-_SKIN = np.array([[0.98, 0.83, 0.74], [0.90, 0.70, 0.58], [0.78, 0.57, 0.43], [0.58, 0.38, 0.26],
-                  [0.36, 0.22, 0.15]])  # fmt: skip
-_HAIR = np.array([[0.10, 0.08, 0.07], [0.28, 0.18, 0.11], [0.55, 0.38, 0.20], [0.80, 0.68, 0.45],
-                  [0.62, 0.62, 0.62], [0.50, 0.20, 0.10]])  # fmt: skip
+_SKIN = np.array(
+    [
+        [0.98, 0.83, 0.74],
+        [0.90, 0.70, 0.58],
+        [0.78, 0.57, 0.43],
+        [0.58, 0.38, 0.26],
+        [0.36, 0.22, 0.15],
+    ]
+)
+_HAIR = np.array(
+    [
+        [0.10, 0.08, 0.07],
+        [0.28, 0.18, 0.11],
+        [0.55, 0.38, 0.20],
+        [0.80, 0.68, 0.45],
+        [0.62, 0.62, 0.62],
+        [0.50, 0.20, 0.10],
+    ]
+)
 _IRIS = np.array([[0.25, 0.15, 0.08], [0.35, 0.48, 0.62], [0.35, 0.45, 0.28], [0.42, 0.30, 0.15]])
 
 
@@ -88,10 +103,13 @@ def _colours(g: np.random.Generator, toon: bool) -> dict[str, tuple[float, ...]]
         lips = 0.5 * lips + 0.5 * g.uniform([0.4, 0.05, 0.1], [0.9, 0.4, 0.5])
     out = {name: jitter(np.array(colour), 0.03) for name, colour in NATURAL.items()}
     out |= {
-        "skin": jitter(skin, 0.02), "lips": jitter(lips, 0.03), "hair": jitter(hair),
-        "brow": jitter(hair * g.uniform(0.4, 0.9), 0.03), "iris": jitter(_IRIS[g.integers(4)]),
+        "skin": jitter(skin, 0.02),
+        "lips": jitter(lips, 0.03),
+        "hair": jitter(hair),
+        "brow": jitter(hair * g.uniform(0.4, 0.9), 0.03),
+        "iris": jitter(_IRIS[g.integers(4)]),
         "cloth": tuple(g.uniform(0.05, 0.95, 3).tolist()),
-    }  # fmt: skip
+    }
     return out
 
 
@@ -131,25 +149,32 @@ def random_scene(seed: int, identity_seed: int | None = None, identities: int = 
         focal=float(np.exp(g.uniform(np.log(1.3), np.log(6.0)))),
         face_share=float(g.uniform(0.68, 0.92)),
         centre=tuple(g.uniform(-0.05, 0.05, 2).tolist()),
-        camera_yaw=float(g.uniform(-0.05, 0.05)), camera_pitch=float(g.uniform(-0.05, 0.05)),
-        light=light, ambient=float(ambient),
-        key=float(g.uniform(0.3, 0.9)), fill=float(g.uniform(0, 0.3)),
+        camera_yaw=float(g.uniform(-0.05, 0.05)),
+        camera_pitch=float(g.uniform(-0.05, 0.05)),
+        light=light,
+        ambient=float(ambient),
+        key=float(g.uniform(0.3, 0.9)),
+        fill=float(g.uniform(0, 0.3)),
         shine=float(g.uniform(0, 0.3)),
         colours=_colours(person, toon),
         paint={
-            "lips": float(person.uniform(0.3, 1.0)), "brow": float(person.uniform(0.5, 1.0)),
-            "blush": float(person.uniform(0, 0.5)), "lid": float(person.uniform(0, 0.6)),
+            "lips": float(person.uniform(0.3, 1.0)),
+            "brow": float(person.uniform(0.5, 1.0)),
+            "blush": float(person.uniform(0, 0.5)),
+            "lid": float(person.uniform(0, 0.6)),
             "beard": float(person.uniform(0.2, 0.9)) if person.random() < 0.2 else 0.0,
         },
         background=_background(g),
-        clutter=_clutter(g), toon=toon,
-        gain=float(g.uniform(0.75, 1.25)), bias=float(g.uniform(-0.1, 0.1)),
+        clutter=_clutter(g),
+        toon=toon,
+        gain=float(g.uniform(0.75, 1.25)),
+        bias=float(g.uniform(-0.1, 0.1)),
         tint=tuple(g.uniform(0.9, 1.1, 3).tolist()),
         blur=float(g.uniform(0.3, 1.2)) if size < 0.4 else 0.0,
         noise=float(g.uniform(0, 0.04)) if g.random() < 0.5 else 0.0,
         jpeg=int(g.integers(35, 96)) if g.random() < 0.7 else None,
         noise_seed=int(g.integers(1 << 31)),
-    )  # fmt: skip
+    )
 
 
 def plain_scene(identity: np.ndarray | None = None) -> Scene:

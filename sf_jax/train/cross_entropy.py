@@ -48,9 +48,13 @@ def next_token_losses(
         split_vocabulary = mesh.shape.get(HEADS, 1) > 1  # the partitioner sees to that
         own = {axis for axis in mesh.axis_names if axis != HEADS or not split_vocabulary}
         of_rows = jax.shard_map(
-            of_rows, mesh=mesh, in_specs=(P(), lies, lies), out_specs=lies, axis_names=own,
+            of_rows,
+            mesh=mesh,
+            in_specs=(P(), lies, lies),
+            out_specs=lies,
+            axis_names=own,
             check_vma=False,
-        )  # fmt: skip
+        )
     if length % chunks:
         raise ValueError(f"{length} tokens of a row cannot be taken in {chunks} equal parts")
     losses, log_sums = of_rows(tables, states, following)

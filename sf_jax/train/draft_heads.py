@@ -46,12 +46,13 @@ def learn(
     generator = np.random.default_rng(0)
     drawn = generator.normal(0, inputs**-0.5, (inputs, width)).astype(np.float32)
     learnt = {
-        "enter": drawn, "enter_bias": np.zeros(width, np.float32),
+        "enter": drawn,
+        "enter_bias": np.zeros(width, np.float32),
         "leave": np.zeros((width, heads, count), np.float32),
         "leave_bias": np.zeros((heads, count), np.float32),
         "after_one": np.zeros((count + 1, count), np.float32),
         "after_two": np.zeros((count + 1, count), np.float32),
-    }  # fmt: skip
+    }
     rule = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
     def loss(learnt: dict, states: Array, windows: Array) -> Array:

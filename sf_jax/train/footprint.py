@@ -198,9 +198,12 @@ def expected(sft: Sft, mesh: Mesh) -> dict[str, float]:
     held, given = bytes_a_device(state), bytes_a_device(batch)
     found = operations(sft)
     return {
-        "state": held, "batch": given, "peak": held + given + _passing(sft, mesh),
-        "model": found.model, "again": found.again,
-    }  # fmt: skip
+        "state": held,
+        "batch": given,
+        "peak": held + given + _passing(sft, mesh),
+        "model": found.model,
+        "again": found.again,
+    }
 
 
 def _passing(sft: Sft, mesh: Mesh) -> float:

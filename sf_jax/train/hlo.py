@@ -317,9 +317,12 @@ class _Module:
         elif computation.startswith("all-reduce-scatter"):  # a TPU's, with the slice it keeps
             kind = "reduce-scatter"
         return Collective(
-            kind, payload, group, started or it.opcode.endswith("-start"),
+            kind,
+            payload,
+            group,
+            started or it.opcode.endswith("-start"),
             self._origin(computation, it),
-        )  # fmt: skip
+        )
 
     def _origin(self, computation: str, it: _Instruction) -> str:
         """Its op_name, or that of the nearest instruction behind its operands that has one."""
@@ -505,9 +508,14 @@ def _convolution(it: _Instruction, left: Shape, right: Shape) -> int:
     for axis, padding in enumerate(each("pad", "0_0")):
         left_size, right_size, result_size = (size[str(axis)] for size in sizes)
         products *= _pairs(
-            left_size, right_size, result_size, strides[axis],
-            int(padding.split("_")[0]), spread[axis], kernel_spread[axis],
-        )  # fmt: skip
+            left_size,
+            right_size,
+            result_size,
+            strides[axis],
+            int(padding.split("_")[0]),
+            spread[axis],
+            kernel_spread[axis],
+        )
     return 2 * products
 
 

@@ -128,9 +128,13 @@ def run(
     scalars = Scalars(told / "tensorboard", number) if first else None
     seen = Lines(told / f"examples-{jax.process_index()}.jsonl", number) if examples else None
     bar = tqdm(
-        total=plan.steps, initial=number, desc=plan.label, unit="step", smoothing=0.05,
+        total=plan.steps,
+        initial=number,
+        desc=plan.label,
+        unit="step",
+        smoothing=0.05,
         disable=not first,
-    )  # fmt: skip
+    )
     watch = _Watch(plan.bad_steps, places)
     profiler = _Profiler(told, plan.profile_steps)
 
@@ -260,8 +264,9 @@ class _Clock:
         found = {
             "images/s": self.images * self.share / seconds,
             "tokens/s": self.tokens * self.share / seconds,
-            "steps/s": self.steps / seconds, "goodput": 1 - self.idle / (now - self.began),
-        }  # fmt: skip
+            "steps/s": self.steps / seconds,
+            "goodput": 1 - self.idle / (now - self.began),
+        }
         if plan.flops and plan.peak_flops:
             found["mfu"] = plan.flops * self.steps / seconds / plan.peak_flops
         self.since, self.idle_since = now, 0.0

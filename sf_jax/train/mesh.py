@@ -142,9 +142,12 @@ def of_optimizer(rule: optax.GradientTransformation, weights: Any, shardings: An
     """
     mesh = jax.tree.leaves(shardings)[0].mesh
     return optax.tree.map_params(
-        rule, lambda _, sharding: sharding, jax.eval_shape(rule.init, weights), shardings,
+        rule,
+        lambda _, sharding: sharding,
+        jax.eval_shape(rule.init, weights),
+        shardings,
         transform_non_params=lambda _: whole(mesh),
-    )  # fmt: skip
+    )
 
 
 def batch_spec(path: tuple, x: Any, mesh: Mesh) -> P:

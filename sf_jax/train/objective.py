@@ -12,12 +12,12 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from sf_jax.decode.program import SlotProgram
-from sf_jax.decode.prompt import Rows
 from sf_jax.kernels.sharded import HEADS, lying
 from sf_jax.model import text, vision, vlm
 from sf_jax.model.config import Config
 from sf_jax.model.linear import AdaptedLinear
 from sf_jax.model.weights import Linear, Norm, TextWeights, Weights
+from sf_jax.sequence.rows import Rows
 from sf_jax.train import warmup
 from sf_jax.train.cross_entropy import next_token_losses
 
@@ -55,10 +55,16 @@ def states(
         weights, rows.input_ids, features, deepstack, rows.image_places, config
     )
     return text.forward(
-        weights.text, embeddings, rows.positions, config.text,
-        segments=rows.segments, deepstack=levels, dtype=config.product_dtype,
-        remat=config.text_remat, unrolled=config.unrolled,
-    )[0]  # fmt: skip
+        weights.text,
+        embeddings,
+        rows.positions,
+        config.text,
+        segments=rows.segments,
+        deepstack=levels,
+        dtype=config.product_dtype,
+        remat=config.text_remat,
+        unrolled=config.unrolled,
+    )[0]
 
 
 def token_loss(
@@ -123,9 +129,13 @@ def supervised_loss(
     """
     weights = shared_tables(in_product_dtype(weights, config.product_dtype))
     features, deepstack = vision.forward(
-        weights.vision, batch["patches"], config.vision, config.product_dtype,
-        config.vision_remat, config.unrolled,
-    )  # fmt: skip
+        weights.vision,
+        batch["patches"],
+        config.vision,
+        config.product_dtype,
+        config.vision_remat,
+        config.unrolled,
+    )
     rows = batch["rows"]
     seen = states(weights, rows, features, deepstack, config)
     losses, log_sums = next_token_losses(

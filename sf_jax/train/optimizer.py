@@ -34,9 +34,12 @@ class OptimizerConfig:
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, min(config.warmup_steps, config.steps // 2), config.steps,
+        0.0,
+        config.learning_rate,
+        min(config.warmup_steps, config.steps // 2),
+        config.steps,
         config.learning_rate * config.final_fraction,
-    )  # fmt: skip
+    )
 
 
 def _matrix_axes(path: tuple, leaf: Any, largest_side: int) -> MuonDimensionNumbers | None:

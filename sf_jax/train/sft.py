@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from sf_jax.decode.prompt import Rows
 from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
 from sf_jax.model import lora
 from sf_jax.model.config import Config
 from sf_jax.model.vision import Patches
+from sf_jax.sequence.rows import Rows
 from sf_jax.train import mesh as meshes
 from sf_jax.train import objective, step, trainable
 from sf_jax.train.optimizer import OptimizerConfig, build
@@ -96,16 +96,22 @@ class Sft:
 
         return {
             "patches": Patches(
-                real(rows, patches, vision.patch_width), whole(rows, patches),
-                whole(rows, patches), whole(rows, patches), whole(rows, patches, 4),
+                real(rows, patches, vision.patch_width),
+                whole(rows, patches),
+                whole(rows, patches),
+                whole(rows, patches),
+                whole(rows, patches, 4),
                 real(rows, patches, 4),
             ),
             "rows": Rows(
-                whole(rows, length), whole(3, rows, length), whole(rows, length),
-                whole(rows, patches // vision.spatial_merge_size**2), real(rows, length),
+                whole(rows, length),
+                whole(3, rows, length),
+                whole(rows, length),
+                whole(rows, patches // vision.spatial_merge_size**2),
+                real(rows, length),
             ),
             "targets": whole(rows, length),
-        }  # fmt: skip
+        }
 
     def loss(self, weights: Any, batch: dict) -> tuple[jax.Array, dict[str, jax.Array]]:
         """`objective.supervised_loss` of a batch, as this run has it."""
@@ -114,9 +120,13 @@ class Sft:
     def build_step(self, mesh: Mesh) -> Any:
         """The jitted step of `step.build_step`."""
         return step.build_step(
-            self.loss, build(self.optimizer), mesh, self.shardings(mesh),
-            accumulate=self.accumulate, assemble=partial(trainable.join, config=self.config),
-        )  # fmt: skip
+            self.loss,
+            build(self.optimizer),
+            mesh,
+            self.shardings(mesh),
+            accumulate=self.accumulate,
+            assemble=partial(trainable.join, config=self.config),
+        )
 
     def create(
         self, weights: Any, mesh: Mesh, seed: int = 0, dtype: Any = np.float32

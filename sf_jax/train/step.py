@@ -117,17 +117,20 @@ def build_step(
         weights = optax.apply_updates(state.weights, updates)
         kept = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
-            (weights, optimizer_state), (state.weights, state.optimizer_state),
-        )  # fmt: skip
+            (weights, optimizer_state),
+            (state.weights, state.optimizer_state),
+        )
         metrics = {**metrics, "weight": weight, "gradient_norm": norm, "skipped": 1.0 - finite}
         weights, optimizer_state = kept
         return TrainState(state.step + 1, weights, optimizer_state, state.frozen), metrics
 
     whole = meshes.whole(mesh)
     return jax.jit(
-        step, donate_argnums=0, in_shardings=(whole if lies is None else lies, None),
+        step,
+        donate_argnums=0,
+        in_shardings=(whole if lies is None else lies, None),
         out_shardings=(whole if lies is None else lies, whole),
-    )  # fmt: skip
+    )
 
 
 def _summed(of_part: Callable[[Any], Any], batch: Any, parts: int) -> Any:

@@ -74,9 +74,11 @@ def split(
 def join(trained: Trained, frozen: Weights, config: Config) -> Weights:
     """All weights, with the adapter beside those it adds to."""
     weights = jax.tree.map(
-        lambda ours, theirs: theirs if ours is None else ours, trained.weights, frozen,
+        lambda ours, theirs: theirs if ours is None else ours,
+        trained.weights,
+        frozen,
         is_leaf=lambda node: node is None,
-    )  # fmt: skip
+    )
     return weights if trained.adapter is None else lora.attach(weights, trained.adapter, config)
 
 

@@ -70,16 +70,17 @@ def initialise_readout(
 
     return Readout(
         queries=normal(queries, width, scale=1.0),
-        key=square(), value=square(), hidden=square(), out=square(),
+        key=square(),
+        value=square(),
+        hidden=square(),
+        out=square(),
         per_query=normal(queries, width, 2, scale=0.1 * width**-0.5),
         bias=jnp.asarray(bias, jnp.float32),
-        parts=Linear(
-            normal(config.hidden_size, part_outputs, scale=0.02), jnp.zeros(part_outputs)
-        ),
+        parts=Linear(normal(config.hidden_size, part_outputs, scale=0.02), jnp.zeros(part_outputs)),
         local=Linear(
             normal(config.hidden_size, 3 * landmarks, scale=0.02), jnp.zeros(3 * landmarks)
         ),
-    )  # fmt: skip
+    )
 
 
 def _normalised(x: Array) -> Array:
@@ -104,9 +105,13 @@ def read(
     v = linear(tokens, readout.value.weight, readout.value.bias, dtype).reshape(heads)
     q = jnp.broadcast_to(readout.queries, (batch, *readout.queries.shape)).reshape(heads)
     mixed = attention(
-        q, k, v, causal=False,
-        q_segments=jnp.ones((batch, q.shape[1]), jnp.int32), kv_segments=seen,
-    ).reshape(batch, -1, width)  # fmt: skip
+        q,
+        k,
+        v,
+        causal=False,
+        q_segments=jnp.ones((batch, q.shape[1]), jnp.int32),
+        kv_segments=seen,
+    ).reshape(batch, -1, width)
     hidden = linear(_normalised(mixed), readout.hidden.weight, readout.hidden.bias, dtype)
     hidden = jax.nn.gelu(hidden + readout.queries)
     hidden = mixed + linear(hidden, readout.out.weight, readout.out.bias, dtype)
@@ -161,9 +166,14 @@ def readout_loss(
     where, offsets = _local_loss(readout.local, last_state, batch, dtype)
     total = 4 * bounded + 20 * signed + 0.5 * places + 0.3 * parts + 0.2 * where + 0.1 * offsets
     return total, {
-        "loss": total, "bounded": bounded, "signed": signed, "places": places, "parts": parts,
-        "where": where, "offsets": offsets,
-    }  # fmt: skip
+        "loss": total,
+        "bounded": bounded,
+        "signed": signed,
+        "places": places,
+        "parts": parts,
+        "where": where,
+        "offsets": offsets,
+    }
 
 
 def _robust(mistake: Array, scale: float) -> Array:

@@ -81,9 +81,14 @@ def logits(model: torch.nn.Module, inputs) -> np.ndarray:
 def make(directory: Path) -> None:
     inputs = np.load(directory / "inputs.npz")
     config = transformers.Qwen3VLConfig(
-        text_config=TEXT, vision_config=VISION, image_token_id=7, vision_start_token_id=8,
-        vision_end_token_id=9, video_token_id=10, tie_word_embeddings=True,
-    )  # fmt: skip
+        text_config=TEXT,
+        vision_config=VISION,
+        image_token_id=7,
+        vision_start_token_id=8,
+        vision_end_token_id=9,
+        video_token_id=10,
+        tie_word_embeddings=True,
+    )
     model = transformers.Qwen3VLForConditionalGeneration(config)
     randomise(model, 1)
     model.save_pretrained(directory / "base")

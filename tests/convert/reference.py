@@ -88,10 +88,13 @@ def build(variant: dict, seed: int) -> torch.nn.Module:
     if "vision" in variant:
         config = transformers.Qwen3VLConfig(
             text_config=variant["text"] | {"tie_word_embeddings": variant["tied"]},
-            vision_config=variant["vision"], image_token_id=IMAGE, video_token_id=VIDEO,
-            vision_start_token_id=START, vision_end_token_id=END,
+            vision_config=variant["vision"],
+            image_token_id=IMAGE,
+            video_token_id=VIDEO,
+            vision_start_token_id=START,
+            vision_end_token_id=END,
             tie_word_embeddings=variant["tied"],
-        )  # fmt: skip
+        )
         kind = transformers.Qwen3VLForConditionalGeneration
     else:
         config = transformers.Qwen3Config(**variant["text"], tie_word_embeddings=variant["tied"])
@@ -148,9 +151,11 @@ def outputs(model: torch.nn.Module, arrays: dict[str, np.ndarray]) -> dict[str, 
         found["vision"] = seen.pooler_output.numpy()
         found["deepstack"] = np.stack([level.numpy() for level in seen.deepstack_features])
         found["positions"] = model.model.get_rope_index(
-            given["input_ids"], given["mm_token_type_ids"],
-            image_grid_thw=given["image_grid_thw"], attention_mask=given["attention_mask"],
-        )[0].numpy()  # fmt: skip
+            given["input_ids"],
+            given["mm_token_type_ids"],
+            image_grid_thw=given["image_grid_thw"],
+            attention_mask=given["attention_mask"],
+        )[0].numpy()
     else:
         places = (given["attention_mask"].cumsum(-1) - 1) * given["attention_mask"]
         found["positions"] = np.stack([places.numpy()] * 3)
@@ -171,9 +176,14 @@ def continuation(model: torch.nn.Module, given: dict) -> dict[str, np.ndarray]:
     if hasattr(model.model, "rope_deltas"):
         model.model.rope_deltas = None
     out = model.generate(
-        **given, max_new_tokens=CONTINUED, min_new_tokens=CONTINUED, do_sample=False,
-        return_dict_in_generate=True, output_logits=True, pad_token_id=0,
-    )  # fmt: skip
+        **given,
+        max_new_tokens=CONTINUED,
+        min_new_tokens=CONTINUED,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+        pad_token_id=0,
+    )
     logits = torch.stack(out.logits, 1)
     best = logits.topk(2, -1).values
     return {

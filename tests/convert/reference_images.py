@@ -89,10 +89,13 @@ def main(path: str) -> None:
         kinds["fast"] = Qwen2VLImageProcessor
     for name, kind in kinds.items():
         processor = kind(
-            patch_size=16, merge_size=2, temporal_patch_size=2,
-            image_mean=[0.5] * 3, image_std=[0.5] * 3,
+            patch_size=16,
+            merge_size=2,
+            temporal_patch_size=2,
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
             size={"shortest_edge": PIXELS[0], "longest_edge": PIXELS[1]},
-        )  # fmt: skip
+        )
         out = processor(images=pictures(), return_tensors="np")
         content[name] = _levels(np.asarray(out["pixel_values"]))
         content["grids"] = np.asarray(out["image_grid_thw"])

@@ -22,13 +22,25 @@ SHARD = 30_000  # bytes; small enough for several shards of the model below
 def small() -> tuple[Config, weights_module.Weights]:
     """A model of two layers, its weights drawn with numpy alone."""
     vision = VisionConfig(
-        depth=2, hidden_size=32, intermediate_size=40, num_heads=2, out_hidden_size=24,
-        num_position_embeddings=25, deepstack_visual_indexes=(0,), patch_size=4,
-    )  # fmt: skip
+        depth=2,
+        hidden_size=32,
+        intermediate_size=40,
+        num_heads=2,
+        out_hidden_size=24,
+        num_position_embeddings=25,
+        deepstack_visual_indexes=(0,),
+        patch_size=4,
+    )
     text = TextConfig(
-        vocab_size=50, hidden_size=24, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=16, mrope_section=(4, 2, 2),
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        mrope_section=(4, 2, 2),
+    )
     config = Config(vision, text, 7, 8, 9)
     generator = np.random.default_rng(3)
     shapes = weights_module.abstract(config)

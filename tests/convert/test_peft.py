@@ -203,9 +203,12 @@ def test_peft_reads_what_was_trained_here(reference, forward, record_property) -
     directory, _ = reference
     config, weights = hf.load(directory / "base")
     chosen = LoraConfig(
-        r".*\.(qkv|linear_fc[12]|q_proj|down_proj)", rank=3, alpha=5.0,
-        rank_pattern=((r"blocks\.0\..*", 2),), alpha_pattern=((r"layers\.1\..*", 9.0),),
-    )  # fmt: skip
+        r".*\.(qkv|linear_fc[12]|q_proj|down_proj)",
+        rank=3,
+        alpha=5.0,
+        rank_pattern=((r"blocks\.0\..*", 2),),
+        alpha_pattern=((r"layers\.1\..*", 9.0),),
+    )
     adapter = lora.initialise(chosen, config, seed=4)
     optimizer = optax.adam(0.05)
     state = optimizer.init(adapter)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sf_jax.convert.processor import ImageProcessor, ProcessorError
-from sf_jax.model.resize import resized, resized_fixed_point, smart_size
+from sf_jax.media.resize import resized, resized_fixed_point, smart_size
 from tests.convert import reference_images as reference
 from tests.convert.torch_python import run_torch
 

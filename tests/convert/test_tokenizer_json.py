@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from sf_jax.convert.tokenizer_json import export
-from sf_jax.decode.chat import chat_text
-from sf_jax.decode.prompt import prompt_ids
-from sf_jax.decode.tokenizer import IM_END, JsonTokenizer, Tokenizer, TokenizerError, train
-from sf_jax.estimator import BUILTIN, SCHEMA
 from sf_jax.face import channels
 from sf_jax.face.describe import describe
+from sf_jax.reader.estimator import BUILTIN, SCHEMA
+from sf_jax.sequence.chat import chat_text
+from sf_jax.sequence.rows import prompt_ids
+from sf_jax.sequence.tokenizer import IM_END, JsonTokenizer, Tokenizer, TokenizerError, train
 from tests.convert.torch_python import run_torch
 
 
@@ -108,7 +108,7 @@ def test_transformers_renders_chats_alike(
 
 
 def test_the_built_in_prompt_is_a_chat(builtin: Tokenizer, directory: Path) -> None:
-    from sf_jax.decode.prompt import WITH_WORDS
+    from sf_jax.sequence.rows import WITH_WORDS
 
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": WITH_WORDS}]}]
     found = ask_transformers(directory, [], [[chat, True]])
@@ -122,9 +122,13 @@ def test_other_kinds_of_tokenizers_are_refused(tmp_path: Path) -> None:
 
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["a few words", "and a few more words"]), model_writer=out,
-        model_type="unigram", vocab_size=20, hard_vocab_limit=False, minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=iter(["a few words", "and a few more words"]),
+        model_writer=out,
+        model_type="unigram",
+        vocab_size=20,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
     with pytest.raises(TokenizerError, match="only SentencePiece BPE"):
         export(Tokenizer(out.getvalue()), tmp_path)
     assert list(tmp_path.iterdir()) == []

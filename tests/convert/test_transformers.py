@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sf_jax import estimator
 from sf_jax.convert import hf
-from sf_jax.decode.prompt import WITH_WORDS
 from sf_jax.model import sizes
 from sf_jax.model.weights import count
+from sf_jax.reader import estimator
+from sf_jax.sequence.rows import WITH_WORDS
 from tests.convert.torch_python import run_torch
 
 SIZES = [(96, 96), (64, 128), (300, 500), (37, 29), (640, 200), (1000, 997)]
@@ -64,5 +64,11 @@ def test_the_released_sizes_count_the_same_there() -> None:
 
 def test_the_directory_is_complete() -> None:
     names = {path.name for path in Path(estimator.BUILTIN).iterdir()}
-    assert {"config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json",
-            "tokenizer_config.json", "tokenizer.model"} <= names  # fmt: skip
+    assert {
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+    } <= names

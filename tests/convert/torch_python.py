@@ -27,7 +27,10 @@ def run_torch(script: str, *arguments: str, stdin: str | None = None) -> str:
     environment = os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [python, str(Path(__file__).with_name(script)), *arguments],
-        env=environment, input=stdin, capture_output=True, text=True,
-    )  # fmt: skip
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout

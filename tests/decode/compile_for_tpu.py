@@ -17,8 +17,8 @@ import numpy as np
 from jax.experimental import topologies
 
 import sf_jax
-from sf_jax import estimator
 from sf_jax.convert import hf
+from sf_jax.reader import estimator
 
 TOPOLOGY = "v5e:2x2"
 
@@ -48,10 +48,14 @@ def main() -> None:
         return leaf
 
     text = generate.lower(*jax.tree.map(abstract, given)).compile().as_text()
-    print(json.dumps({
-        "operations": sorted(set(re.findall(r"(?<=[\])}] )([a-z][a-z0-9-]*)\(", text))),
-        "custom": sorted(set(re.findall(r'custom_call_target="([^"]*)"', text))),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "operations": sorted(set(re.findall(r"(?<=[\])}] )([a-z][a-z0-9-]*)\(", text))),
+                "custom": sorted(set(re.findall(r'custom_call_target="([^"]*)"', text))),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

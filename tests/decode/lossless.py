@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from sf_jax.decode import prompt, tokenizer
 from sf_jax.decode.drafts import Draft
 from sf_jax.decode.generate import Generated, Plan, generate
 from sf_jax.decode.noise import Sampling
@@ -24,6 +23,8 @@ from sf_jax.decode.state import feed, prefill
 from sf_jax.model import vision
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.weights import Weights, initialise, rough, unstack_layers
+from sf_jax.sequence import rows as prompt
+from sf_jax.sequence import tokenizer
 
 SMALL = Config(
     VisionConfig(
@@ -87,17 +88,25 @@ class Tiny:
 
     @classmethod
     def make(
-        cls, config: Config, words: tokenizer.Tokenizer, schema: Schema, seed: int,
-        scale: float = 2.0, stacked: bool = False,
-    ) -> "Tiny":  # fmt: skip
+        cls,
+        config: Config,
+        words: tokenizer.Tokenizer,
+        schema: Schema,
+        seed: int,
+        scale: float = 2.0,
+        stacked: bool = False,
+    ) -> "Tiny":
         """Weights large enough that answers differ from slot to slot and picture to picture."""
         names = tokenizer.IMAGE, tokenizer.VISION_START, tokenizer.VISION_END
         ids = [words.symbol(name) for name in names]
         language = dataclasses.replace(config.text, vocab_size=len(words) + 40)
         config = dataclasses.replace(
-            config, text=language, image_token_id=ids[0], vision_start_token_id=ids[1],
+            config,
+            text=language,
+            image_token_id=ids[0],
+            vision_start_token_id=ids[1],
             vision_end_token_id=ids[2],
-        )  # fmt: skip
+        )
         weights = jax.tree.map(lambda x: x * scale if x.ndim > 1 else x, initialise(config, seed))
         program = compile_program(schema, words, language.vocab_size)
         return cls(config, weights if stacked else unstack_layers(weights), words, program)
@@ -113,9 +122,14 @@ class Tiny:
         return made, vision.collate(pictures, self.config.vision, self.patches)
 
     def answer(
-        self, pictures: list[np.ndarray], sampling: Sampling, plan: Plan = PLAN, speak: bool = True,
-        draft: Draft | None = None, max_words: int = MAX_WORDS,
-    ) -> Generated:  # fmt: skip
+        self,
+        pictures: list[np.ndarray],
+        sampling: Sampling,
+        plan: Plan = PLAN,
+        speak: bool = True,
+        draft: Draft | None = None,
+        max_words: int = MAX_WORDS,
+    ) -> Generated:
         rows, patches = self.inputs(pictures, speak)
         at_rest = np.zeros((len(pictures), len(self.program.kind)), np.float32)
         draft = draft or Draft(
@@ -139,14 +153,22 @@ class Tiny:
         )
 
     def reference(
-        self, pictures: list[np.ndarray], sampling: Sampling, speak: bool = True,
+        self,
+        pictures: list[np.ndarray],
+        sampling: Sampling,
+        speak: bool = True,
         max_words: int = MAX_WORDS,
-    ) -> tuple[list[Automaton], np.ndarray]:  # fmt: skip
+    ) -> tuple[list[Automaton], np.ndarray]:
         rows, patches = self.inputs(pictures, speak)
         return token_by_token(
-            self.weights, rows, patches, self.program, sampling, self.config,
+            self.weights,
+            rows,
+            patches,
+            self.program,
+            sampling,
+            self.config,
             max_words if speak else 0,
-        )  # fmt: skip
+        )
 
     def said_from(
         self, pictures: list[np.ndarray], made: Generated

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from data_pipelines.sampler import sample
-from data_pipelines.sequences import vocabulary_texts
-from experiments.bench_checkpoint import make_tokenizer
-from sf_jax.decode import prompt, tokenizer
+from sf_jax.bench.checkpoint import make_tokenizer
 from sf_jax.decode.drafts import Draft
 from sf_jax.decode.generate import Plan, generate
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import compile_program
-from sf_jax.estimator import SCHEMA
 from sf_jax.face import answers, channels
 from sf_jax.model import text, vision, vlm
 from sf_jax.model.weights import initialise, unstack_layers
+from sf_jax.reader.estimator import SCHEMA
+from sf_jax.sequence import rows as prompt
+from sf_jax.sequence import tokenizer
+from sf_jax.systems.semanticface.sequences import vocabulary_texts
 
 MAX_WORDS = 12
 PATCHES = 36
@@ -36,9 +37,12 @@ def config(tiny_config, words):
     ids = [words.symbol(s) for s in (tokenizer.IMAGE, tokenizer.VISION_START, tokenizer.VISION_END)]
     language = dataclasses.replace(tiny_config.text, vocab_size=len(words))
     return dataclasses.replace(
-        tiny_config, text=language, image_token_id=ids[0], vision_start_token_id=ids[1],
+        tiny_config,
+        text=language,
+        image_token_id=ids[0],
+        vision_start_token_id=ids[1],
         vision_end_token_id=ids[2],
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +77,17 @@ def run(
         np.full(count, temperature, np.float32), np.arange(count, dtype=np.uint32) + 100 * seed
     )
     out = generate(
-        unstack_layers(weights), rows, patches, program, draft, sampling, config, plan, MAX_WORDS,
+        unstack_layers(weights),
+        rows,
+        patches,
+        program,
+        draft,
+        sampling,
+        config,
+        plan,
+        MAX_WORDS,
         speak,
-    )  # fmt: skip
+    )
     return jax.device_get(out), prompts, grids
 
 
@@ -94,9 +106,14 @@ def whole_answer(out, row, program, prompt_tokens, speak):
 def teacher_forced(config, weights, words, program, picture, prompt_tokens, ids, places, grid):
     """Slot distributions [C, A] from one uncached pass with stacked layers."""
     rows = prompt.rows(
-        [prompt_tokens], [ids], [[1.0] * len(ids)], [grid], config,
-        len(prompt_tokens) + len(ids), PATCHES // 4,
-    )  # fmt: skip
+        [prompt_tokens],
+        [ids],
+        [[1.0] * len(ids)],
+        [grid],
+        config,
+        len(prompt_tokens) + len(ids),
+        PATCHES // 4,
+    )
     patches = vision.collate([picture], config.vision, PATCHES)
     states = vlm.forward(
         weights, rows.input_ids, rows.positions, rows.segments, patches, rows.image_places, config
@@ -212,9 +229,14 @@ def enumerated(config, weights, program, picture, prompt_tokens, prefix, slot, g
     count = len(spelt)
     answers = [prefix + spelt[v] for v in range(count)]
     made = prompt.rows(
-        [prompt_tokens] * count, answers, [[1.0] * len(a) for a in answers], [grid] * count,
-        config, len(prompt_tokens) + max(map(len, answers)), PATCHES // 4,
-    )  # fmt: skip
+        [prompt_tokens] * count,
+        answers,
+        [[1.0] * len(a) for a in answers],
+        [grid] * count,
+        config,
+        len(prompt_tokens) + max(map(len, answers)),
+        PATCHES // 4,
+    )
     patches = vision.collate([picture] * count, config.vision, PATCHES)
     states = vlm.forward(
         weights, made.input_ids, made.positions, made.segments, patches, made.image_places, config
@@ -237,9 +259,12 @@ def test_probabilities_equal_enumeration(config, weights, digits, digit_program,
     ]
     language = dataclasses.replace(config.text, vocab_size=len(digits) + 40)
     config = dataclasses.replace(
-        config, text=language, image_token_id=ids[0], vision_start_token_id=ids[1],
+        config,
+        text=language,
+        image_token_id=ids[0],
+        vision_start_token_id=ids[1],
         vision_end_token_id=ids[2],
-    )  # fmt: skip
+    )
     weights = jax.tree.map(lambda x: x * 2 if x.ndim > 1 else x, initialise(config, 5))
     out, prompts, grids = run(config, weights, digits, digit_program, pictures[:2])
     np.testing.assert_allclose(np.exp(out.log_probabilities).sum(-1), 1, atol=1e-5)

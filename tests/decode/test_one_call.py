@@ -13,7 +13,7 @@ from jax import export
 import sf_jax
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.generate import Plan, generate
-from sf_jax.estimator import Model
+from sf_jax.reader.estimator import Model
 from tests import for_tpu
 
 HOST = ("callback", "infeed", "outfeed", "send", "recv", "host_local")
@@ -33,7 +33,7 @@ def arguments(model: Model) -> tuple:
         found.append(given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sf_jax.estimator.generate", record)
+        patch.setattr("sf_jax.reader.estimator.generate", record)
         model.generate(*model.inputs([np.full((96, 96, 3), 90, np.uint8)]))
     return found[0]
 

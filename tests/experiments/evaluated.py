@@ -15,7 +15,7 @@ import jax
 
 from data_pipelines.synthetic import face_record
 from experiments import sft
-from sf_jax import estimator
+from sf_jax.reader import estimator
 from sf_jax.train import mesh as meshes
 
 SHARED = {"data": 2, "fsdp": 2, "sequence": 2}

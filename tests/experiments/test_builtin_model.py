@@ -5,11 +5,11 @@ import pytest
 
 from data_pipelines import synthetic
 from data_pipelines.sampler import sample
-from data_pipelines.sequences import SequenceConfig, Sequences, vocabulary_texts
 from experiments import builtin_model
-from sf_jax.decode import tokenizer
-from sf_jax.estimator import SCHEMA
 from sf_jax.face import channels
+from sf_jax.reader.estimator import SCHEMA
+from sf_jax.sequence import tokenizer
+from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences, vocabulary_texts
 
 
 @pytest.mark.parametrize("reading", [True, False])

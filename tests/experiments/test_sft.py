@@ -14,8 +14,8 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from experiments import sft
-from sf_jax import estimator
 from sf_jax.convert import hf
+from sf_jax.reader import estimator
 from sf_jax.train import mesh as meshes
 
 
@@ -41,9 +41,11 @@ def start(devices: int, *options: str) -> subprocess.Popen:
     flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "tests.experiments.evaluated", *options],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-    )  # fmt: skip
+    )
 
 
 def scores(process: subprocess.Popen) -> list[dict[str, float]]:

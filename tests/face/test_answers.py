@@ -15,9 +15,11 @@ from sf_jax.face.channels import CHANNELS, HIGH, INDEX, LOW, NAMES, lookup
 SHARED = Path(__file__).parents[2] / "../shared"
 
 rows = st.tuples(
-    *(st.integers(round(c.low * 1000), round(c.high * 1000)).map(lambda x: x / 1000)
-      for c in CHANNELS)
-).map(np.float32)  # fmt: skip
+    *(
+        st.integers(round(c.low * 1000), round(c.high * 1000)).map(lambda x: x / 1000)
+        for c in CHANNELS
+    )
+).map(np.float32)
 prose = st.text(st.characters(exclude_characters="{", exclude_categories=["Cs"]), max_size=80)
 
 

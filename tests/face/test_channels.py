@@ -67,8 +67,13 @@ def test_mirroring_twice_changes_nothing(row):
 
 def test_mirror_swaps_sides_and_turns_yaw_and_roll():
     face = np.zeros(61, np.float32)
-    for name, value in {"MouthSmileLeft": 0.5, "JawRight": 0.25, "HeadYaw": 0.75,
-                        "HeadPitch": 0.125, "LeftEyeRoll": 0.375}.items():  # fmt: skip
+    for name, value in {
+        "MouthSmileLeft": 0.5,
+        "JawRight": 0.25,
+        "HeadYaw": 0.75,
+        "HeadPitch": 0.125,
+        "LeftEyeRoll": 0.375,
+    }.items():
         face[INDEX[name]] = value
     mirrored = channels.mirror(face)
     found = {NAMES[i]: float(mirrored[i]) for i in np.flatnonzero(mirrored)}

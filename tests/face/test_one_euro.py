@@ -18,8 +18,12 @@ def walk(count, seed):
     return np.clip(0.5 + np.cumsum(steps, axis=0), 0, 1).astype(np.float32)
 
 
-@given(st.integers(0, 1000), st.sampled_from([24, 29.97, 60, 240]), st.floats(0.1, 10),
-       st.floats(0, 10))  # fmt: skip
+@given(
+    st.integers(0, 1000),
+    st.sampled_from([24, 29.97, 60, 240]),
+    st.floats(0.1, 10),
+    st.floats(0, 10),
+)
 @settings(max_examples=25)
 def test_output_stays_within_the_input(seed, fps, min_cutoff, beta):
     frames = walk(30, seed)

@@ -21,9 +21,15 @@ Tensors = dict[str, np.ndarray]  # q, k, v, and d_out and d_lse: what gradients 
 
 
 def inputs(
-    batch: int = 1, length: int = 256, size: int | None = None, heads: int = 4,
-    kv_heads: int | None = None, width: int = 64, dtype: str = "float32", seed: int = 0,
-) -> Tensors:  # fmt: skip
+    batch: int = 1,
+    length: int = 256,
+    size: int | None = None,
+    heads: int = 4,
+    kv_heads: int | None = None,
+    width: int = 64,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Tensors:
     """Unit-normal operands, already rounded to `dtype`, kept in float32."""
     generator = np.random.default_rng(seed)
     size, kv_heads = size or length, kv_heads or heads

@@ -117,7 +117,11 @@ def compiled(case: Case, topology: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({
-        topology: {name: compiled(case, topology) for name, case in CASES.items()}
-        for topology in sys.argv[1:]
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                topology: {name: compiled(case, topology) for name, case in CASES.items()}
+                for topology in sys.argv[1:]
+            }
+        )
+    )

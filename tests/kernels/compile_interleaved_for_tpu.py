@@ -53,7 +53,11 @@ def compiled(case: tuple, topology: str) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps({
-        topology: {name: compiled(case, topology) for name, case in CASES.items()}
-        for topology in sys.argv[1:]
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                topology: {name: compiled(case, topology) for name, case in CASES.items()}
+                for topology in sys.argv[1:]
+            }
+        )
+    )

@@ -59,11 +59,9 @@ def compiled_step(
     spec = PartitionSpec(rows, *names)
     kv_spec = PartitionSpec(rows, names[0], names[1] if mesh.shape.get("tensor", 1) <= 4 else None)
     q, k = (
-        jax.ShapeDtypeStruct(
-            (4, length, heads, width), dtype, sharding=NamedSharding(mesh, spec)
-        )
+        jax.ShapeDtypeStruct((4, length, heads, width), dtype, sharding=NamedSharding(mesh, spec))
         for heads, spec in ((8, spec), (4, kv_spec))
-    )  # fmt: skip
+    )
 
     def loss(q: Any, k: Any, v: Any) -> Any:
         return (attention(q, k, v, ring=ring).astype(jnp.float32) ** 2).sum()
@@ -78,8 +76,9 @@ def collectives(text: str) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for shape, kind in re.findall(
         r"= \(?\w+\[([\d,]*)\]\S* .*?(all-gather|all-reduce|all-to-all|reduce-scatter|"
-        r"collective-permute)(?:-start)?\(", text
-    ):  # fmt: skip
+        r"collective-permute)(?:-start)?\(",
+        text,
+    ):
         found.setdefault(kind, []).append(int(np.prod([int(n) for n in shape.split(",") if n])))
     return {kind: sorted(set(sizes)) for kind, sizes in found.items()}
 

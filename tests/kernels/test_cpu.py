@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +11,26 @@ from hypothesis import strategies as st
 
 from sf_jax.kernels import attention, cpu
 from sf_jax.kernels.visible import Visible, a_row
+from tests.kernels import cases
 
 
 def attend(
-    q: Any, k: Any, v: Any, *, causal: bool = True, q_offset: Any = None, kv_length: Any = None,
-    q_segments: Any = None, kv_segments: Any = None, mask: Any = None, return_lse: bool = True,
-) -> Any:  # fmt: skip
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    causal: bool = True,
+    q_offset: Any = None,
+    kv_length: Any = None,
+    q_segments: Any = None,
+    kv_segments: Any = None,
+    mask: Any = None,
+    return_lse: bool = True,
+) -> Any:
     """The module itself, traced afresh at every call: a test may have changed its block sizes."""
-    visible = Visible(causal, q_segments, kv_segments, a_row(q_offset, len(q)),
-                      a_row(kv_length, len(q)), mask)  # fmt: skip
+    visible = Visible(
+        causal, q_segments, kv_segments, a_row(q_offset, len(q)), a_row(kv_length, len(q)), mask
+    )
     scale = q.shape[-1] ** -0.5
 
     @jax.custom_vjp

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import cases
 import jax
 import jax.extend
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from jax._src.pallas.triton import lowering
 
 from sf_jax.kernels import gpu
 from sf_jax.kernels.visible import Visible, a_row
+from tests.kernels import cases
 
 
 @pytest.fixture

@@ -51,15 +51,17 @@ def changed(**attributes: Any) -> Iterator[None]:
 
 def kernel(width: int, heads_first: bool = False) -> Callable:
     """Compiled anew by whoever asks: what was changed in the module has to be seen."""
-    return jax.jit(partial(
-        tpu_decode.forward, scale=width**-0.5, heads_first=heads_first
-    ))  # fmt: skip
+    return jax.jit(partial(tpu_decode.forward, scale=width**-0.5, heads_first=heads_first))
 
 
 def decoded(
-    given: cases.Tensors, how: dict, dtype: str = "float32", heads_first: bool = False,
-    call: Callable | None = None, **attributes: Any,
-) -> cases.Tensors:  # fmt: skip
+    given: cases.Tensors,
+    how: dict,
+    dtype: str = "float32",
+    heads_first: bool = False,
+    call: Callable | None = None,
+    **attributes: Any,
+) -> cases.Tensors:
     """What the kernel finds, run by the interpreter."""
     q, k, v = (jnp.asarray(given[name], dtype) for name in ("q", "k", "v"))
     seen = visible(len(q), **how)

@@ -70,10 +70,14 @@ def test_a_cache_changes_nothing_stacked_or_not(tiny_config, tiny_weights, examp
         parts = []
         for chunk in (slice(0, 11), slice(11, ids.shape[1])):
             states, cache = text.forward(
-                weights.text, embedded[:, chunk], positions[:, :, chunk], tiny_config.text,
+                weights.text,
+                embedded[:, chunk],
+                positions[:, :, chunk],
+                tiny_config.text,
                 segments=jnp.ones((2, embedded[:, chunk].shape[1]), jnp.int32),
-                cache=cache, deepstack=placed[:, :, chunk],
-            )  # fmt: skip
+                cache=cache,
+                deepstack=placed[:, :, chunk],
+            )
             parts.append(states)
         np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, atol=2e-5)
 

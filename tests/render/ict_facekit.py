@@ -155,8 +155,10 @@ def load(path: str | Path = RIG) -> Rig:
         triangles = file["triangles"].astype(np.int32)
     text = path.with_name("ict_facekit.landmarks68.txt").read_text()
     landmarks = np.array(text.replace(",", " ").split(), np.int32)
-    eyes = (Eye(LEFT_EYE, _eye_centre(vertices[LEFT_EYE][:SCLERA_VERTICES])),
-            Eye(RIGHT_EYE, _eye_centre(vertices[RIGHT_EYE][:SCLERA_VERTICES])))  # fmt: skip
+    eyes = (
+        Eye(LEFT_EYE, _eye_centre(vertices[LEFT_EYE][:SCLERA_VERTICES])),
+        Eye(RIGHT_EYE, _eye_centre(vertices[RIGHT_EYE][:SCLERA_VERTICES])),
+    )
     paint = _paint(vertices, landmarks)
     above_neck = vertices[:, 1] + 6.0 + 0.18 * vertices[:, 2]  # from a plane, chin to nape
     return Rig(

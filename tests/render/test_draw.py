@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import cv2
-import ict_facekit
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from sf_jax.render.head import builtin
 from sf_jax.render.raster import rasterise, vertex_normals
 from sf_jax.render.rig import MATERIALS, Rig, pose
 from sf_jax.render.scene import Scene, plain_scene, random_scene
+from tests.render import ict_facekit
 
 RIG = builtin()
 FRONT = replace(plain_scene(), light=(0.0, 0.5, 0.8), fill=0.0)  # as light as its mirror image

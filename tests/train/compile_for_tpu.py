@@ -34,9 +34,15 @@ MESHES = ("data=4", "fsdp=4", "fsdp=2,tensor=2")
 def compiled(axes: str, layers: int = 4) -> Program:
     text = replace(TEXT, num_hidden_layers=layers)
     config = Config(
-        replace(VISION, depth=layers), text, 7, 8, 9, product_dtype="bfloat16",
-        vision_remat="full", text_remat="full",
-    )  # fmt: skip
+        replace(VISION, depth=layers),
+        text,
+        7,
+        8,
+        9,
+        product_dtype="bfloat16",
+        vision_remat="full",
+        text_remat="full",
+    )
     devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices
     mesh = meshes.make(meshes.parse(axes), devices)
     sft = Sft(config, rows=4, length=512, patches=256, chunks=2)

@@ -17,10 +17,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from data_pipelines.packing import Example, PackedBatches
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.lora import LoraConfig
 from sf_jax.model.weights import initialise
+from sf_jax.sequence.packing import Example, PackedBatches
 from sf_jax.train import mesh as meshes
 from sf_jax.train import optimizer
 from sf_jax.train.sft import Sft
@@ -40,13 +40,24 @@ STEPS, ROWS, LENGTH, PATCHES = 20, 8, 64, 64
 
 def tiny() -> Config:
     vision = VisionConfig(
-        depth=3, hidden_size=64, intermediate_size=96, num_heads=8, out_hidden_size=64,
-        num_position_embeddings=49, deepstack_visual_indexes=(0, 1),
-    )  # fmt: skip
+        depth=3,
+        hidden_size=64,
+        intermediate_size=96,
+        num_heads=8,
+        out_hidden_size=64,
+        num_position_embeddings=49,
+        deepstack_visual_indexes=(0, 1),
+    )
     text = TextConfig(
-        vocab_size=200, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
-        num_attention_heads=8, num_key_value_heads=4, head_dim=16, mrope_section=(4, 2, 2),
-    )  # fmt: skip
+        vocab_size=200,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=16,
+        mrope_section=(4, 2, 2),
+    )
     dtype = "float64" if jax.config.jax_enable_x64 else "float32"
     return Config(vision, text, 7, 8, 9, product_dtype=dtype)
 
@@ -74,9 +85,14 @@ def run(mesh: Mesh, trained: Trainable, accumulate: int = 1) -> tuple[list[float
     sft = Sft(config, ROWS, LENGTH, PATCHES, trained, rule, accumulate, chunks=4, z_loss=1e-3)
     rows = meshes.own_rows(ROWS, mesh)
     batches = PackedBatches(
-        partial(example, config), config, row_count=ROWS, length=LENGTH, patch_count=PATCHES,
-        rows=rows, pool=8,
-    )  # fmt: skip
+        partial(example, config),
+        config,
+        row_count=ROWS,
+        length=LENGTH,
+        patch_count=PATCHES,
+        rows=rows,
+        pool=8,
+    )
     weights = jax.tree.map(np.asarray, initialise(config, 0))
     state = sft.create(weights, mesh, dtype=config.product_dtype)
     if trained.adapter is not None:  # beside zeros half of it would have no gradient

@@ -64,10 +64,13 @@ def test_convolutions_count_products_with_inputs(
     padding: str, stride: int, dilation: int, groups: int
 ) -> None:
     convolve = partial(
-        jax.lax.conv_general_dilated, window_strides=(stride, stride), padding=padding,
-        rhs_dilation=(dilation, dilation), feature_group_count=groups,
+        jax.lax.conv_general_dilated,
+        window_strides=(stride, stride),
+        padding=padding,
+        rhs_dilation=(dilation, dilation),
+        feature_group_count=groups,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # fmt: skip
+    )
     found = program(convolve, (2, 15, 12, 8), (3, 2, 8 // groups, 16))
     met = convolve(jnp.ones((2, 15, 12, 8)), jnp.ones((3, 2, 8 // groups, 16)))
     assert found.floating_point_operations == 2 * int(met.sum())
@@ -403,8 +406,11 @@ def scanned_collectives() -> Program:
     rows = PartitionSpec(("a", "b"))
     shared = jax.shard_map(
         lambda x: jax.lax.scan(body, x, None, length=3)[0],
-        mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False,
-    )  # fmt: skip
+        mesh=mesh,
+        in_specs=rows,
+        out_specs=rows,
+        check_vma=False,
+    )
     return program(shared, (128, 10))
 
 
@@ -413,9 +419,12 @@ def test_collectives_on_eight_devices() -> None:
     flags = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-m", "tests.train.test_hlo"],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])["collectives"]
     size = 16 * 10 * 4

@@ -23,11 +23,20 @@ STEPS = 24
 def start(directory: Path, *options: str, devices: int = 1) -> subprocess.Popen:
     flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.train.tiny_run", str(directory), "--steps", str(STEPS),
-         *options],
+        [
+            sys.executable,
+            "-m",
+            "tests.train.tiny_run",
+            str(directory),
+            "--steps",
+            str(STEPS),
+            *options,
+        ],
         env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(*running: subprocess.Popen, code: int = 0) -> tuple[list[Any], str]:

@@ -38,9 +38,15 @@ def run(directory: Path, evaluate: Any) -> step.TrainState:
         return replace(state, step=state.step + 1), metrics
 
     return loop.run(
-        step.create({"a": jnp.ones(2)}, optax.sgd(1.0), mesh), taken, Counted(), mesh,
-        loop.Plan(4, 2, 1), directory, images=lambda batch: 1, evaluate=evaluate,
-    )  # fmt: skip
+        step.create({"a": jnp.ones(2)}, optax.sgd(1.0), mesh),
+        taken,
+        Counted(),
+        mesh,
+        loop.Plan(4, 2, 1),
+        directory,
+        images=lambda batch: 1,
+        evaluate=evaluate,
+    )
 
 
 def test_a_last_evaluation_that_was_cut_off_is_made_by_the_next_start(tmp_path: Path) -> None:

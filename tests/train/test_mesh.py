@@ -24,8 +24,10 @@ def start(*options: str, devices: int) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.train.on_meshes", *options],
         env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(process: subprocess.Popen) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sf_jax.decode import prompt
 from sf_jax.model import vision
 from sf_jax.model.weights import Linear, initialise
+from sf_jax.sequence import rows as prompt
 from sf_jax.train import loop, mesh, objective, optimizer, step, warmup
 from tests import for_tpu
 
@@ -184,9 +184,14 @@ def test_stopped_and_resumed_equals_uninterrupted(tiny_config, pictures, tmp_pat
         state, take, devices = build(loss, initialise(tiny_config, 0), steps=8)
         batches = Counting(tiny_config, pictures, stop_at)
         return loop.run(
-            state, take, batches, devices, loop.Plan(8, save_every=3), tmp_path / folder,
+            state,
+            take,
+            batches,
+            devices,
+            loop.Plan(8, save_every=3),
+            tmp_path / folder,
             images=lambda batch: 2,
-        )  # fmt: skip
+        )
 
     whole = train("whole")
     with pytest.raises(KeyboardInterrupt):

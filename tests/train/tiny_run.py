@@ -22,8 +22,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from data_pipelines.packing import PackedBatches
 from sf_jax.model.weights import initialise
+from sf_jax.sequence.packing import PackedBatches
 from sf_jax.train import loop
 from sf_jax.train import mesh as meshes
 from sf_jax.train.checkpoint import CheckpointError
@@ -66,9 +66,14 @@ def main() -> int:
     mesh = meshes.make(options.mesh)
     rows = meshes.own_rows(ROWS, mesh)
     batches = PackedBatches(
-        partial(example, config), config, row_count=ROWS, length=LENGTH, patch_count=PATCHES,
-        rows=rows, pool=8,
-    )  # fmt: skip
+        partial(example, config),
+        config,
+        row_count=ROWS,
+        length=LENGTH,
+        patch_count=PATCHES,
+        rows=rows,
+        pool=8,
+    )
     step = sft.build_step(mesh)
 
     def paused(state: Any, batch: Any) -> Any:
@@ -84,10 +89,18 @@ def main() -> int:
     plan = loop.Plan(options.steps, save_every=options.save_every, log_every=1)
     try:
         state = loop.run(
-            state, paused, batches, mesh, plan, options.directory, rows=rows, row_count=ROWS,
-            images=lambda batch: 1, examples=lambda: batches.examples,
+            state,
+            paused,
+            batches,
+            mesh,
+            plan,
+            options.directory,
+            rows=rows,
+            row_count=ROWS,
+            images=lambda batch: 1,
+            examples=lambda: batches.examples,
             places=lambda numbers: f"those numbered {list(numbers)}",
-        )  # fmt: skip
+        )
     except (CheckpointError, loop.Stopped, loop.TrainingError) as error:
         print(error, file=sys.stderr)
         return 143 if isinstance(error, loop.Stopped) else 2

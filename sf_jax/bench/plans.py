@@ -1,0 +1,76 @@
+"""`sf-jax bench plans`: how wide to draft on this machine.
+
+Times answers of the built-in model under plans that differ from the one in use by one thing each,
+and slot by slot; plans take turns, picture by picture. The answers are the same with every plan,
+which is checked.
+
+    sf-jax bench plans --pictures 20
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from tqdm import tqdm
+
+from data_pipelines.synthetic import face_record
+from sf_jax import cli
+from sf_jax.cli.arguments import Parser, whole
+from sf_jax.decode.generate import SEQUENTIAL, Plan
+
+
+def candidates(plan: Plan) -> list[Plan]:
+    """The plan, its neighbours, and none at all."""
+    words = [replace(plan, words=width) for width in (1, 4, 6, 8, 10, 12, 16)]
+    blocks = [
+        replace(plan, block=widths) for widths in ((), (64,), (32, 64), (48, 96), (24, 48, 72, 96))
+    ]
+    guesses = [replace(plan, guesses=count) for count in range(4)]
+    growth = [replace(plan, growth=times) for times in (4, 64)]
+    return list(dict.fromkeys([plan, *words, *blocks, *guesses, *growth, SEQUENTIAL]))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(prog="sf-jax bench plans", description=__doc__)
+    parser.add_argument("--pictures", type=whole(1, 1000), default=20)
+    parser.add_argument("--rounds", type=whole(1, 100), default=3, help="of which the least counts")
+    options = parser.parse_args(argv)
+    model = cli.load_model(None)
+    images = [face_record(i, 0, "evaluation")["image"] for i in range(options.pictures)]
+    plans = candidates(model.plan)
+    seconds = np.full((len(plans), len(images)), np.inf)
+    passes = np.zeros((len(plans), 2))
+    texts: dict[int, str] = {}
+    for plan in tqdm(plans, desc="compiling", unit="plan"):
+        model.plan = plan
+        model.predict(images[0])
+    for _ in tqdm(range(options.rounds), desc="rounds", unit="round"):
+        passes[:] = 0
+        for picture, image in enumerate(images):
+            for row, plan in enumerate(plans):
+                model.plan = plan
+                begun = time.perf_counter()
+                action = model.predict(image)
+                taken = time.perf_counter() - begun
+                seconds[row, picture] = min(seconds[row, picture], taken)
+                passes[row] += action.passes["rationale"], action.passes["coefficients"]
+                if texts.setdefault(picture, action.text) != action.text:
+                    raise SystemExit(f"picture {picture}: {plan} parts from {plans[0]}")
+    means = seconds.mean(1)
+    print(f"{'plan':<62}{'seconds':>9}{'ratio':>7}{'words':>7}{'block':>7}  (passes)")
+    for row in np.argsort(means):
+        shown = "slot by slot" if plans[row] == SEQUENTIAL else _shown(plans[row])
+        words, block = passes[row] / len(images)
+        print(
+            f"{shown:<62}{means[row]:9.4f}{means[row] / means[0]:7.2f}{words:7.1f}{block:7.1f}"
+            + ("  in use" if row == 0 else "")
+        )
+
+
+def _shown(plan: Plan) -> str:
+    return f"words {plan.words}, block {plan.block}, growth {plan.growth}, guesses {plan.guesses}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Files from outside: images and video, cutting and resizing. Knows no face and no model."""

@@ -1,0 +1,215 @@
+"""Any picture file a person may hand over → uint8 RGB, or one clear error."""
+
+import io
+import os
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 200_000_000  # a picture of more is refused before it is decoded
+WORKING_SIDE = 2048  # larger pictures are shrunk by whole factors, to no less than this
+EXTENSIONS = {
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".avif",
+}
+# Named, because Pillow would otherwise hand PostScript to an outside program.
+FORMATS = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "TIFF",
+    "GIF",
+    "PPM",
+    "AVIF",
+    "JPEG2000",
+    "TGA",
+    "ICO",
+)
+BEHIND_ALPHA = 127  # grey behind transparent pixels
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+
+class ImageError(ValueError):
+    """A picture that cannot be read; the message names it and says why."""
+
+
+class TooLargeError(ImageError):
+    """A picture of more pixels than are read."""
+
+
+def read_image(image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
+    """Reads a picture as uint8 [H, W, 3] RGB; see `read_noted`."""
+    return read_noted(image)[0]
+
+
+def read_noted(
+    image: str | os.PathLike | Image.Image | np.ndarray,
+) -> tuple[np.ndarray, list[str]]:
+    """Reads a picture as uint8 [H, W, 3] RGB, with a sentence on each thing left out of it.
+
+    Grey, 16-bit, palette, CMYK and transparent pictures are converted: 16 bits are scaled, not cut,
+    and transparent pixels lie on grey. EXIF rotation is applied. Of an animation the first frame is
+    read. A picture of more than `WORKING_SIDE` on both sides is shrunk by a whole factor.
+
+    Raises:
+      ImageError: missing, empty, truncated, corrupt, too large, or an array of another form.
+    """
+    if isinstance(image, np.ndarray):
+        return _from_array(image), []
+    if isinstance(image, Image.Image):
+        return _guarded(image.copy, "picture")
+    try:
+        name = os.fsdecode(image)
+    except TypeError:
+        raise ImageError(
+            f"{type(image).__name__} is no picture: expected a path, a PIL image or a uint8 array "
+            "[height, width, 3]"
+        ) from None
+    try:
+        if not Path(name).is_file():
+            reason = "not a file" if Path(name).exists() else "no such file"
+            raise ImageError(f"{name}: {reason}")
+        if not Path(name).stat().st_size:
+            raise ImageError(f"{name}: the file is empty")
+    except OSError as error:  # no permission, or a name that no file can have
+        raise ImageError(f"{name:.80}: {error.strerror or error}") from error
+    return _guarded(lambda: _open(name), name)
+
+
+def read_bytes(content: bytes, max_pixels: int, name: str = "picture") -> np.ndarray:
+    """Reads the bytes of a picture file as `read_image` reads the file.
+
+    Raises:
+      TooLargeError: it has more than `max_pixels`; said before they are decoded.
+      ImageError: empty, truncated or corrupt.
+    """
+    if not content:
+        raise ImageError(f"{name}: the file is empty")
+    return _guarded(lambda: _open(io.BytesIO(content)), name, max_pixels)[0]
+
+
+def _open(file: str | io.BytesIO) -> Image.Image:
+    Image.init()
+    return Image.open(file, formats=[known for known in FORMATS if known in Image.OPEN])
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        shape = f"{array.dtype} {list(array.shape)}"
+        reason = ""
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            reason = " with values that are not finite"
+        raise ImageError(f"array: {shape}{reason}, expected uint8 [height, width, 3] RGB")
+    return array
+
+
+def _guarded(  # type: ignore[no-untyped-def]
+    open_it, name: str, most: int | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Opens and converts; whatever a decoder raises on a damaged file becomes an ImageError."""
+    most = MAX_PIXELS if most is None else most
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes, checked below, and of damaged EXIF blocks
+            with open_it() as opened:
+                return _convert(opened, name, most)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a picture in a known format") from None
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise TooLargeError(f"{name}: too large, at most {most:,} pixels are read") from error
+    except Exception as error:  # decoders raise many kinds on damaged files
+        raise ImageError(f"{name}: damaged or truncated: {error}") from error
+
+
+def _convert(image: Image.Image, name: str, most: int) -> tuple[np.ndarray, list[str]]:
+    if not image.width or not image.height:
+        raise ImageError(f"{name}: has no pixels")
+    if image.width * image.height > most:
+        raise TooLargeError(
+            f"{name}: {image.width} x {image.height} pixels, at most {most:,} are read"
+        )
+    frames = getattr(image, "n_frames", 1) if image.format not in ("MPO", "ICO") else 1
+    notes = [f"{name}: the first of {frames} frames was read"] if frames > 1 else []
+    sixteen_bits = image.mode.startswith("I;16") or (
+        image.mode == "I" and image.format in ("PNG", "PPM")
+    )
+    image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # JPEG decodes to a fraction, cheaply
+    image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _from_deep(image, sixteen_bits, name)
+    image = _without_alpha(image)
+    factor = min(image.size) // WORKING_SIDE
+    image = image.convert("RGB")
+    if factor > 1:
+        image = image.reduce(factor)
+    if turn is not None:
+        image = image.transpose(turn)
+    return np.array(image), notes
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where the block is missing or damaged, which is no reason to stop.
+
+    Read after loading: TIFF pictures are by then turned, and say so.
+    """
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # the parser raises many kinds
+        return 1
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    """The picture on an even grey, where it is transparent."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    ground = Image.new("RGBA", image.size, (BEHIND_ALPHA,) * 3 + (255,))
+    return Image.alpha_composite(ground, image)
+
+
+def _from_deep(image: Image.Image, sixteen_bits: bool, name: str) -> Image.Image:
+    """Grey pictures of 16 or 32 bits or of floats, scaled to 8 bits.
+
+    Files of 16 bits say so. The others do not say what white is: it is taken to be the least of
+    255, 65535 and 2³¹ - 1, for floats of 1, 255 and 65535, that no pixel exceeds.
+    """
+    values = np.array(image)
+    factor = min(image.size) // WORKING_SIDE
+    if factor > 1:  # first, as the steps below need several times the memory
+        size = (image.width // factor, image.height // factor)
+        values = cv2.resize(values.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    if not np.isfinite(values).all():
+        raise ImageError(f"{name}: holds values that are not finite")
+    low, high = float(values.min()), float(values.max())
+    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31 - 1)
+    white = 65535.0 if sixteen_bits else next((w for w in whites if high <= w), None)
+    if low < 0 or white is None:
+        raise ImageError(
+            f"{name}: grey values from {low:g} to {high:g}, expected 0 to {whites[-1]:g}"
+        )
+    return Image.fromarray(np.rint(values * np.float32(255 / white)).astype(np.uint8))

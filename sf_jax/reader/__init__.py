@@ -1,0 +1,1 @@
+"""Image → FaceAction with any model: finding, framing, reading, result files."""

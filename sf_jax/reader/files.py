@@ -1,0 +1,257 @@
+"""Files in, files out: what `sf-jax predict` does with pictures, folders and videos."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from sf_jax.face import channels, livelink
+from sf_jax.face.one_euro import OneEuro
+from sf_jax.media import images, video
+from sf_jax.reader.estimator import FaceAction, Model
+from sf_jax.reader.finder import Cropper
+from sf_jax.reader.output import as_json, write_json
+from sf_jax.render.preview import preview
+
+PICTURE_FPS = 30  # of a CSV made from unrelated pictures, where no time exists
+SEARCH_EVERY = 5  # frames between searches for the face in a video
+
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class PredictError(ValueError):
+    """Inputs that leave nothing to do."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """The flags of `sf-jax predict`; see its help."""
+
+    out: Path
+    crop: bool = False
+    values: str = "mean"
+    smooth: bool = False
+    neutral: Path | None = None
+    fps: float | None = None
+    drop_frame: bool = False
+    words: bool = True
+    previews: bool = True
+    temperature: float = 0.0
+    seed: int = 0
+    max_words: int | None = None
+    prompt: Messages | None = None
+
+
+def collect(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Pictures and videos among files and folders, folders in name order, not searched deeper.
+
+    Raises:
+      PredictError: a folder without either.
+    """
+    pictures: list[Path] = []
+    videos: list[Path] = []
+    for path in paths:
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        known = [p for p in inside if p.suffix.lower() in images.EXTENSIONS | video.EXTENSIONS]
+        if path.is_dir() and not known:
+            raise PredictError(f"{path}: holds no picture and no video")
+        for file in known if path.is_dir() else inside:
+            (videos if file.suffix.lower() in video.EXTENSIONS else pictures).append(file)
+    return pictures, videos
+
+
+class Reader:
+    """Picture → action and the numbers asked for, with neutral pose taken off."""
+
+    def __init__(self, model: Model, options: PredictOptions):
+        self.model, self.options = model, options
+        self.neutral: np.ndarray | None = None
+        if options.neutral is not None:
+            picture, _ = self._cropped(images.read_image(options.neutral), Cropper())
+            self.neutral = self._numbers(self._predict(picture, options.prompt))
+
+    def _cropped(self, picture: np.ndarray, cropper: Cropper) -> tuple[np.ndarray, bool]:
+        return cropper(picture) if self.options.crop else (picture, True)
+
+    def _predict(
+        self, picture: np.ndarray, messages: Messages | None, previous: FaceAction | None = None
+    ) -> FaceAction:
+        options = self.options
+        return self.model.predict(
+            picture,
+            words=options.words,
+            temperature=options.temperature,
+            seed=options.seed,
+            messages=messages,
+            max_words=options.max_words,
+            previous=previous,
+        )
+
+    def _numbers(self, action: FaceAction) -> np.ndarray:
+        return action.answer if self.options.values == "answer" else action.coefficients
+
+    def read(
+        self,
+        picture: np.ndarray,
+        cropper: Cropper,
+        messages: Messages | None = None,
+        previous: FaceAction | None = None,
+    ) -> tuple[np.ndarray, FaceAction, np.ndarray, bool]:
+        """The picture as the model saw it, the action, the numbers, whether a face was found.
+
+        Args:
+          messages: the conversation to answer; None means the prompt of the options.
+          previous: of the frame before, which makes this one faster to read.
+
+        Raises:
+          ImageError: the picture's shape is absurd.
+        """
+        picture, found = self._cropped(picture, cropper)
+        action = self._predict(picture, messages or self.options.prompt, previous)
+        numbers = self._numbers(action)
+        if self.neutral is not None:
+            numbers = remove_neutral(numbers, self.neutral)
+        return picture, action, numbers, found
+
+
+def remove_neutral(numbers: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+    """Numbers [61] relative to a person's neutral face: (v - n) / (1 - n) for blendshapes, limited
+    to [0, 1], so that full action stays 1; v - n for angles, limited to their range."""
+    out = np.array(numbers, np.float32)
+    rest = np.clip(neutral[channels.BLENDSHAPES], 0, 0.95)
+    out[channels.BLENDSHAPES] = (out[channels.BLENDSHAPES] - rest) / (1 - rest)
+    out[channels.ANGLES] -= neutral[channels.ANGLES]
+    return np.clip(out, channels.LOW, channels.HIGH)
+
+
+def report(action: FaceAction, numbers: np.ndarray, name: str) -> str:
+    """What a person wants to see of one picture."""
+    rows = [f"{name}", "", action.rationale.text, "", f"{'channel':<20} value  spread"]
+    for i in np.argsort(-np.abs(numbers))[:12]:
+        if abs(numbers[i]) >= 0.05:
+            bar = "#" * round(20 * abs(float(numbers[i])))
+            rows.append(
+                f"{channels.NAMES[i]:<20} {numbers[i]:5.2f}  ±{action.spread[i]:.2f}  {bar}"
+            )
+    return "\n".join(rows)
+
+
+def result_names(files: list[Path]) -> list[str]:
+    """A name for the results of each file: its stem, or where several share one its whole name, and
+    where they share that too, with a number."""
+    stems = [file.stem.lower() for file in files]  # some file systems ignore case
+    taken: set[str] = set()
+    result = []
+    for file, stem in zip(files, stems, strict=True):
+        first = file.stem if stems.count(stem) == 1 else file.name
+        name, number = first, 2
+        while name.lower() in taken:
+            name, number = f"{first}-{number}", number + 1
+        taken.add(name.lower())
+        result.append(name)
+    return result
+
+
+def _pictures(reader: Reader, files: list[Path], failures: list[str]) -> Iterator[tuple]:
+    """(file, seen picture, action, numbers) of each readable file; the rest goes to `failures`."""
+    for file in tqdm(files, unit="picture", disable=len(files) < 2):
+        try:
+            picture, notes = images.read_noted(file)
+            seen, action, numbers, found = reader.read(picture, Cropper())
+        except images.ImageError as error:
+            failures.append(f"{file}: {error}".replace(f"{file}: {file}", str(file)))
+            continue
+        for note in notes:
+            tqdm.write(note)
+        if not found:
+            tqdm.write(f"{file}: no face found, the whole picture was read")
+        yield file, seen, action, numbers
+
+
+def predict_pictures(reader: Reader, files: list[Path], names: dict[Path, str]) -> list[str]:
+    """JSON, preview and one Live Link CSV (one row a picture, named in its last column).
+
+    Returns what failed, a line a file.
+    """
+    options = reader.options
+    failures: list[str] = []
+    rows, sources = [], []
+    for file, seen, action, numbers in _pictures(reader, files, failures):
+        write_json(options.out / f"{names[file]}.json", as_json(action, str(file), numbers))
+        if options.previews:
+            preview(seen, action, options.out / f"{names[file]}.preview.png")
+        rows.append(numbers)
+        sources.append(file.name)
+        if len(files) == 1:
+            print(report(action, numbers, str(file)))
+    if rows:
+        name = f"{names[files[0]]}.csv" if len(files) == 1 else "pictures.csv"
+        livelink.write(
+            options.out / name,
+            np.stack(rows),
+            fps=options.fps or PICTURE_FPS,
+            sources=sources,
+            drop_frame=options.drop_frame,
+        )
+    return failures
+
+
+def predict_video(reader: Reader, file: Path, name: str) -> None:
+    """One Live Link CSV at the video's rate, and the preview of the middle frame.
+
+    Frames are read, predicted and dropped one at a time; 61 numbers a frame are kept.
+
+    Raises:
+      VideoError: the video cannot be read.
+      TimecodeError: its rate has no timecode of the kind asked for.
+    """
+    options = reader.options
+    opened = video.open_video(file, options.fps)
+    livelink.labels(1, opened.fps, drop_frame=options.drop_frame)  # before any work is done
+    smooth = OneEuro(opened.fps) if options.smooth else None
+    cropper, rows, found = Cropper(every=SEARCH_EVERY), [], 0
+    sheet: tuple[np.ndarray, Any] | None = None
+    action: FaceAction | None = None
+    for number, frame in enumerate(tqdm(opened.frames(), total=opened.count, unit="frame")):
+        seen, action, numbers, ok = reader.read(frame, cropper, previous=action)
+        rows.append(numbers if smooth is None else smooth(numbers))
+        found += ok
+        if sheet is None or number == opened.count // 2:  # the stated count may be too high
+            sheet = seen, action
+    if options.crop and found < len(rows):
+        print(f"{file}: no face found in {len(rows) - found} frames, which were read whole")
+    rate = opened.fps if abs(opened.fps - round(opened.fps)) > 1e-3 else Fraction(round(opened.fps))
+    livelink.write(
+        options.out / f"{name}.csv",
+        np.clip(np.stack(rows), channels.LOW, channels.HIGH),
+        fps=rate,
+        drop_frame=options.drop_frame,
+    )
+    if sheet and options.previews:
+        preview(*sheet, options.out / f"{name}.preview.png")
+    print(f"{file}: {len(rows)} frames at {float(rate):g} a second")
+    if len(rows) < opened.count:
+        print(f"{file}: states {opened.count} frames, of which {len(rows)} could be decoded")
+
+
+def predict_files(model: Model, paths: list[Path], options: PredictOptions) -> list[str]:
+    """Reads everything; returns what failed, a line a file."""
+    pictures, videos = collect(paths)
+    options.out.mkdir(parents=True, exist_ok=True)
+    reader = Reader(model, options)
+    files = list(dict.fromkeys(pictures + videos))  # a file given twice is read once
+    names = dict(zip(files, result_names(files), strict=True))
+    pictures = [file for file in files if file in set(pictures)]
+    failures = predict_pictures(reader, pictures, names) if pictures else []
+    for file in files[len(pictures) :]:
+        try:
+            predict_video(reader, file, names[file])
+        except (video.VideoError, livelink.TimecodeError, images.ImageError) as error:
+            failures.append(f"{file}: {error}".replace(f"{file}: {file}", str(file)))
+    print(f"results in {options.out}/")
+    return failures

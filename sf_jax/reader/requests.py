@@ -1,0 +1,179 @@
+"""MS-SWIFT request lines in, result lines out: `sf-jax predict --requests` for `swift infer`.
+
+Every request has its line in the results, in order. One that could not be answered has
+`"response": null` and an `"error"` that says why, and is told once more at the end. A model that is
+instructed answers the messages; the built-in one answers its own question, and the messages are
+kept.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from sf_jax.face import answers, channels, livelink
+from sf_jax.media import images
+from sf_jax.reader.files import PICTURE_FPS, Reader
+from sf_jax.reader.finder import Cropper
+from sf_jax.sequence.chat import ChatError, chat_text
+
+OURS = ("response", "labels", "logprobs", "messages", "images", "error")  # fields written anew
+
+
+class RequestError(ValueError):
+    """A file of requests, or one request, that cannot be answered; names file and line."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One line of a request file.
+
+    Attributes:
+      where: its file and line, for errors.
+      line: its messages, pictures and, where it is a training example, the example's answer.
+      others: fields beside these, such as an id, which the result keeps.
+      folder: where relative picture paths start: the folder of the file.
+    """
+
+    where: str
+    line: answers.Line
+    others: dict[str, Any]
+    folder: Path
+
+    def picture(self) -> Path:
+        """The path of its one picture.
+
+        Raises:
+          RequestError: it has none or several, or its messages show another number of them.
+        """
+        for name in ("videos", "audios"):
+            if self.others.get(name):
+                raise RequestError(f'the request has "{name}"; only pictures are read')
+        if len(self.line.images) != 1:
+            raise RequestError(f"the request has {len(self.line.images)} pictures, expected one")
+        try:
+            chat_text(self.line.messages, [1])
+        except ChatError as error:
+            raise RequestError(str(error)) from error
+        return self.folder / self.line.images[0]
+
+    def result(self, response: str | None, error: str | None = None) -> str:
+        """The result line, in the form that MS-SWIFT writes."""
+        messages = [{**message, "loss": message.get("loss")} for message in self.line.messages]
+        if response is not None:
+            messages.append({"role": "assistant", "content": response})
+        record = {
+            "response": response,
+            "labels": self.line.response,
+            "logprobs": None,
+            **self.others,
+            "messages": messages,
+            "images": [{"bytes": None, "path": path} for path in self.line.images],
+        }
+        return json.dumps(record if error is None else record | {"error": error})
+
+
+def read_requests(path: Path) -> list[Request]:
+    """Reads a whole file of requests; empty lines are skipped.
+
+    Raises:
+      RequestError: a line is no request, or there is none; names file and line.
+      OSError: the file cannot be opened.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            lines = [(number, text) for number, text in enumerate(file, 1) if text.strip()]
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: not a text file in UTF-8: {error}") from error
+    if not lines:
+        raise RequestError(f"{path}: holds no requests")
+    return [_request(path, number, text) for number, text in lines]
+
+
+def _request(path: Path, number: int, text: str) -> Request:
+    where = f"{path}, line {number}"
+    try:
+        line = answers.read_line(where, number, text)
+    except answers.AnswerError as error:
+        raise RequestError(str(error)) from error
+    if not line.messages:
+        raise RequestError(f'{where}: "messages" holds no question')
+    others = {name: value for name, value in json.loads(text).items() if name not in OURS}
+    return Request(where, line, others, path.parent)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """A file that takes the place of `path` once it is whole; until then it is `path.partial`,
+    which an interruption leaves behind with the lines written so far."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
+    os.replace(partial, path)
+
+
+def predict_requests(
+    reader: Reader, requests: list[Request], results: Path, csv: Path | None = None
+) -> list[str]:
+    """Answers requests one after another, each written out at once.
+
+    Args:
+      results: the file of result lines.
+      csv: a Live Link file of the numbers asked for, one row a request, named in its last column.
+        The row of a request that failed holds no numbers and a BlendShapeCount of 0.
+
+    Returns:
+      what failed, a line each.
+
+    Raises:
+      TimecodeError: the frame rate has no timecode of the kind asked for.
+    """
+    options = reader.options
+    fps = options.fps or PICTURE_FPS
+    livelink.labels(1, fps, drop_frame=options.drop_frame)  # refused before the work
+    failures: list[str] = []
+    rows: list[np.ndarray | None] = []
+    with _replacing(results) as file:
+        for request in tqdm(requests, unit="request", disable=len(requests) < 2):
+            try:
+                text, numbers = _answer(reader, request)
+            except (RequestError, images.ImageError) as error:
+                failures.append(f"{request.where}: {error}")
+                rows.append(None)
+                file.write(request.result(None, str(error)) + "\n")
+            else:
+                rows.append(numbers)
+                file.write(request.result(text) + "\n")
+            file.flush()
+    if csv is not None:
+        csv.parent.mkdir(parents=True, exist_ok=True)
+        nothing = np.zeros(len(channels.NAMES), np.float32)
+        livelink.write(
+            csv,
+            np.stack([nothing if row is None else row for row in rows]),
+            fps=fps,
+            sources=[", ".join(request.line.images) for request in requests],
+            failed=[row is None for row in rows],
+            drop_frame=options.drop_frame,
+        )
+    return failures
+
+
+def _answer(reader: Reader, request: Request) -> tuple[str, np.ndarray]:
+    """The text spoken and the numbers [61] asked for."""
+    path = request.picture()
+    picture, notes = images.read_noted(path)
+    messages = request.line.messages if reader.model.instructed else None
+    _, action, numbers, found = reader.read(picture, Cropper(), messages)
+    if not found:
+        notes = [*notes, f"{path}: no face found, the whole picture was read"]
+    for note in notes:
+        tqdm.write(note)
+    return action.text, numbers

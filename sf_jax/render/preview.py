@@ -1,0 +1,143 @@
+"""The preview sheet: what went in, what was read, and the same face rendered from the numbers."""
+
+import os
+import textwrap
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from sf_jax.face import channels
+from sf_jax.render.draw import draw
+from sf_jax.render.head import builtin
+from sf_jax.render.scene import plain_scene
+
+SHOWN = 20  # bars at most
+LEAST = 0.1  # values nearer to rest get no bar
+SIDE = 384  # of either picture, in pixels
+LINE = 110  # characters of a line of words
+LINES = 11  # of words that fit
+INK, QUIET, BAR, ANGLE = "#20242c", "#7a828f", "#3b7dd8", "#d98a3b"
+
+
+class Action(Protocol):
+    """What a sheet needs of a `FaceAction`."""
+
+    coefficients: np.ndarray
+    spread: np.ndarray
+    rationale: Any
+
+
+def _picture(axes: Any, image: np.ndarray, title: str) -> None:
+    axes.imshow(image, interpolation="bilinear")
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
+    axes.set_anchor("NW")
+    axes.axis("off")
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    """A large picture no larger than the sheet can show."""
+    scale = 2 * SIDE / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def strongest(values: np.ndarray, count: int, least: float) -> list[int]:
+    """Positions of the values furthest from rest in float [61], at most `count`, in that order."""
+    order = np.argsort(-np.abs(values), kind="stable")[:count]
+    return [int(i) for i in order if abs(values[i]) >= least]
+
+
+def _bars(axes: Any, action: Action) -> None:
+    order = strongest(action.coefficients, SHOWN, LEAST)
+    values, spread = action.coefficients[order], action.spread[order]
+    places = np.arange(len(order))[::-1]
+    colours = [ANGLE if i >= channels.ANGLES.start else BAR for i in order]
+    axes.barh(places, values, color=colours, height=0.72, zorder=2)
+    axes.errorbar(
+        values, places, xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=2, zorder=3
+    )
+    axes.set_yticks(places, [channels.NAMES[i] for i in order], fontsize=8, color=INK)
+    axes.set_ylim(len(order) - SHOWN - 0.6, len(order) - 0.4)  # bars of one width on every sheet
+    least, most = (values - spread).min(initial=0), (values + spread).max(initial=1)
+    axes.set_xlim(min(0.0, float(least) * 1.06), float(most) * 1.03)
+    axes.set_title("Active channels, mean ± spread", fontsize=11, color=INK, loc="left")
+    axes.set_xlabel("blue: coefficient   orange: angle in radians", fontsize=8, color=QUIET)
+    axes.tick_params(axis="x", labelsize=8, colors=QUIET)
+    axes.tick_params(axis="y", length=0)
+    axes.axvline(0, color=QUIET, linewidth=0.8)
+    axes.grid(axis="x", color="#e3e6ea", zorder=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    if not order:
+        axes.text(0.5, 0.5, "at rest", ha="center", color=QUIET, transform=axes.transAxes)
+
+
+def wrap_words(rationale: Any) -> list[str]:
+    """The four fields of a rationale as lines that fit the sheet; where they do not, the longest
+    field is cut and ends in "…"."""
+    fields = []
+    for name in ("expression", "movements", "emotion", "symmetry"):
+        words = " ".join(str(getattr(rationale, name)).split()) or "–"
+        text = f"{name.capitalize()}: {words}"
+        fields.append(textwrap.wrap(text, LINE, subsequent_indent="    "))
+    while sum(map(len, fields)) > LINES:
+        longest = max(fields, key=len)
+        longest[-2:] = [longest[-2].removesuffix(" …")[: LINE - 2] + " …"]
+    return [line for lines in fields for line in lines]
+
+
+def _words(axes: Any, action: Action) -> None:
+    # Words may hold a "$", which would start a formula.
+    axes.text(
+        0,
+        1,
+        "\n".join(wrap_words(action.rationale)),
+        va="top",
+        fontsize=9.5,
+        color=INK,
+        linespacing=1.4,
+        parse_math=False,
+    )
+    axes.axis("off")
+
+
+def preview(image: np.ndarray, action: Action, path: str | os.PathLike) -> None:
+    """Writes one PNG sheet; it appears whole or not at all.
+
+    Args:
+      image: uint8 [H, W, 3], as the model saw it.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    face = draw(builtin(), action.coefficients, plain_scene(), SIDE, SIDE).image
+    figure = Figure(figsize=(13, 6.6), facecolor="white")
+    grid = figure.add_gridspec(
+        2,
+        3,
+        width_ratios=(1, 1, 1.15),
+        height_ratios=(2.2, 1),
+        left=0.02,
+        right=0.985,
+        top=0.94,
+        bottom=0.09,
+        wspace=0.08,
+        hspace=0.06,
+    )
+    _picture(figure.add_subplot(grid[0, 0]), _shrunk(image), "Input")
+    _picture(figure.add_subplot(grid[0, 1]), face, "Rendered from the coefficients")
+    right = grid[:, 2].subgridspec(1, 2, width_ratios=(0.42, 1), wspace=0)
+    _bars(figure.add_subplot(right[1]), action)
+    _words(figure.add_subplot(grid[1, :2]), action)
+    partial = Path(f"{os.fspath(path)}.partial")
+    try:
+        FigureCanvasAgg(figure).print_figure(partial, format="png", dpi=100)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Token sequences: tokenizers, chat form, rows, packing. Knows no channel and no prompt."""

@@ -1,0 +1,1 @@
+"""Readings over HTTP: batching, the ASGI app, the server, a client."""

@@ -1,0 +1,175 @@
+"""Dynamic batching: pictures that arrive one by one are answered several at a time.
+
+One thread works. Whoever comes while it is busy waits, and is taken into the next batch; where it
+is idle, the first to come waits a few milliseconds for company. A batch is padded to one of a few
+sizes by repeating its last picture, so that the number of compiled programs is bounded. Pictures of
+different sizes share a batch, padded to the largest: speaking takes longer than looking.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sf_jax.reader.estimator import FaceAction, Model
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of one picture; see `Model.predict`."""
+
+    words: bool = True
+    temperature: float = 0.0
+    seed: int = 0
+    max_words: int | None = None
+
+
+def group(options: Options) -> Hashable:
+    """What the pictures of one batch must agree in: the rest belongs to each of them."""
+    return options.words, options.max_words
+
+
+def answer_batch(
+    model: "Model", pictures: list[np.ndarray], options: list[Options]
+) -> list["FaceAction"]:
+    """The answers to pictures of one `group`, each as if it were alone."""
+    first = options[0]
+    return model.predict_batch(
+        pictures,
+        words=first.words,
+        max_words=first.max_words,
+        temperature=[asked.temperature for asked in options],
+        seed=[asked.seed for asked in options],
+    )
+
+
+def sizes(batch: int) -> list[int]:
+    """The sizes that batches are padded to: powers of two below `batch`, and `batch`."""
+    return [2**i for i in range((batch - 1).bit_length())] + [batch]
+
+
+class ClosedError(RuntimeError):
+    """A picture handed to a batcher that takes no more."""
+
+
+@dataclass
+class _Job:
+    """A waiting picture; `since` is the time of its arrival, in seconds of the monotonic clock."""
+
+    picture: np.ndarray
+    options: Options
+    future: Future = field(default_factory=Future)
+    since: float = field(default_factory=time.monotonic)
+
+
+class Batcher:
+    """Answers pictures in batches, in a thread of its own, in the order of their arrival.
+
+    Attributes:
+      batches, answered: batches run, and pictures answered or failed in them, so far.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[list[np.ndarray], list[Options]], list[Any]],
+        batch: int = 16,
+        wait: float = 0.005,
+    ):
+        """
+        Args:
+          answer: pictures and options of one `group` → one answer each, in order.
+          batch: the most pictures answered at once.
+          wait: seconds that a picture waits for company when nothing else is being answered.
+        """
+        self.batches = self.answered = 0
+        self._answer, self._batch, self._wait = answer, batch, wait
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Pictures that are in no batch yet."""
+        return len(self._jobs)
+
+    def submit(self, picture: np.ndarray, options: Options) -> "Future[FaceAction]":
+        """Takes one picture; a future that is cancelled in time costs nothing.
+
+        Raises:
+          ClosedError: `close` was called.
+        """
+        with self._changed:
+            if self._closing:
+                raise ClosedError("no more pictures are taken")
+            job = _Job(picture, options)
+            self._jobs.append(job)
+            self._changed.notify()
+        return job.future
+
+    def close(self) -> None:
+        """Takes no more pictures; returns once those taken are answered."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (jobs := self._next()) is not None:
+            if jobs:
+                self._run(jobs)
+            del jobs  # pictures are not kept while there is nothing to do
+
+    def _next(self) -> list[_Job] | None:
+        """The next batch, empty if nobody waits for it any more; None when all is done."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closing)
+            if not self._jobs:
+                return None
+            ends = self._jobs[0].since + self._wait
+            while len(self._chosen()) < self._batch and not self._closing:
+                left = ends - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            jobs = self._chosen()
+            taken = set(map(id, jobs))
+            self._jobs = deque(job for job in self._jobs if id(job) not in taken)
+        return [job for job in jobs if job.future.set_running_or_notify_cancel()]
+
+    def _chosen(self) -> list[_Job]:
+        """The longest waiting job, and those behind it that may go with it."""
+        key = group(self._jobs[0].options)
+        alike = [job for job in self._jobs if group(job.options) == key]
+        return alike[: self._batch]
+
+    def _run(self, jobs: list[_Job]) -> None:
+        """Answers a batch. If it fails, each goes alone, so that one harms no other."""
+        try:
+            found = self._padded(jobs)
+        except Exception as error:  # whatever the model raises belongs to who asked
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._run([job])
+                return
+            self.batches, self.answered = self.batches + 1, self.answered + 1
+            jobs[0].future.set_exception(error)
+            return
+        self.batches, self.answered = self.batches + 1, self.answered + len(jobs)
+        for job, answer in zip(jobs, found, strict=True):
+            job.future.set_result(answer)
+
+    def _padded(self, jobs: list[_Job]) -> list[Any]:
+        size = next(size for size in sizes(self._batch) if size >= len(jobs))
+        full = jobs + [jobs[-1]] * (size - len(jobs))
+        found = self._answer([job.picture for job in full], [job.options for job in full])
+        if len(found) != size:
+            raise RuntimeError(f"{len(found)} answers to {size} pictures")
+        return found[: len(jobs)]

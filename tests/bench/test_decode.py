@@ -1,0 +1,119 @@
+"""The grammar as the other side of the benchmark follows it, against the slot program."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sf_jax.bench import decode as bench_decode
+from sf_jax.bench import decode_torch as _decode_torch
+from sf_jax.bench.checkpoint import make_tokenizer
+from sf_jax.decode.program import compile_program
+from sf_jax.decode.schema import Schema
+from sf_jax.reader import estimator
+from sf_jax.reader.estimator import SCHEMA
+from sf_jax.sequence.tokenizer import JsonTokenizer, Tokenizer
+
+CAP = 6
+
+
+@pytest.fixture(scope="module", params=["symbols", "digits"])
+def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """Values of one token as the built-in model has them, or spelt digit by digit as Qwen does."""
+    schema = SCHEMA
+    if request.param == "symbols":
+        tokenizer = Tokenizer.load(estimator.BUILTIN / "tokenizer.model")
+    else:
+        folder = tmp_path_factory.mktemp("digits")
+        make_tokenizer(folder)
+        tokenizer = JsonTokenizer.load(folder / "tokenizer.json")
+        schema = Schema(SCHEMA.names, SCHEMA.low, SCHEMA.high, paragraphs=True)
+    program = compile_program(schema, tokenizer)
+    return bench_decode.grammar(schema, program) | {"cap": CAP, "program": program}
+
+
+def blocks(job: dict, count: int) -> list[list[int]]:
+    """Random whole blocks."""
+    generator = np.random.default_rng(0)
+    program = job["program"]
+    counts = program.valid.sum(1)[program.kind]
+    return [program.answer(generator.integers(0, counts)) for _ in range(count)]
+
+
+def expected(job: dict, said: list[int]) -> set[int]:
+    """By the definition: tokens after which some spelling of the slots goes on as said."""
+    for before, values in zip(job["forced"], job["values"], strict=True):
+        if len(said) < len(before):
+            assert said == before[: len(said)]
+            return {before[len(said)]}
+        said = said[len(before) :]
+        if not any(said[: len(value)] == value for value in values):
+            return {value[len(said)] for value in values if value[: len(said)] == said}
+        said = said[next(len(value) for value in values if said[: len(value)] == value) :]
+    return set()
+
+
+def test_every_prefix_of_an_answer_goes_on_as_the_program_says(job: dict) -> None:
+    states = _decode_torch.block_states(job["forced"], job["values"])
+    free = np.flatnonzero(~job["program"].banned).tolist()
+    words = [token for token in free if token not in job["ends"]][:CAP]
+    for block in blocks(job, 20):
+        for length in (2, CAP):
+            cut = length == CAP
+            opening = [] if job["block_ends_words"] and not cut else [job["end_of_words"]]
+            answer = words[:length] + opening + block
+            for at in range(len(answer) + 1):
+                found = _decode_torch.next_tokens(answer[:at], job, states)
+                begun = at - length - len(opening)
+                if at < CAP and at <= length:
+                    assert found is None
+                elif begun < 0:
+                    assert found == [job["end_of_words"]]
+                else:
+                    assert found is not None and len(set(found)) == len(found)
+                    assert set(found) == expected(job, answer[length + len(opening) : at])
+
+
+def test_the_automaton_is_no_larger_than_the_spellings(job: dict) -> None:
+    states = _decode_torch.block_states(job["forced"], job["values"])
+    tokens = sum(map(len, job["forced"]))
+    tokens += sum(len(value) for values in job["values"] for value in values)
+    assert len(states) <= 1 + tokens + len(job["forced"])
+    assert sum(not state for state in states) == 1  # the end alone
+
+
+def test_answers_are_judged() -> None:
+    keys, values = ['{"A": ', ', "B": '], [["0.0", "0.1"], ["-0.1", "0.0"]]
+
+    def read(block: str) -> dict:
+        return _decode_torch.numbers(f"words\n\n{block}", keys, values)
+
+    assert read('{"A": 0.1, "B": -0.1}') == read('{"A": 0.1, "B": -0.1') == {"A": 0.1, "B": -0.1}
+    for wrong in (
+        "",
+        '{"A": 0.1',
+        '{"B": 0.0, "A": 0.1}',
+        '{"A": 0.10, "B": 0.0}',
+        '{"A": 0.2, "B": 0.0}',
+        '{"A": 0.1, "B": 0.0, "C": 0.0}',
+    ):
+        with pytest.raises(ValueError):
+            read(wrong)
+
+
+def test_the_job_holds_what_the_model_reads_and_says(tmp_path: Path) -> None:
+    model = estimator.load()
+    images = bench_decode.pictures(1)
+    answers = [bench_decode.answer(model, images[0], 120)]
+    bench_decode.write_job(tmp_path, model, estimator.BUILTIN, images, answers, 120, ["plain"])
+    job = json.loads((tmp_path / "job.json").read_text())
+    ids = np.load(tmp_path / "job.npz")["input_ids_0"]
+    rows, _, _ = model.inputs(images)
+    assert ids.tolist() == rows.input_ids[0][rows.segments[0] == 1].tolist()
+    said = job["answers"][0]
+    text = model.tokenizer.decode(said["words"] + said["block"]) + "}"
+    assert text == model.predict(images[0]).text
+    states = _decode_torch.block_states(job["forced"], job["values"])
+    whole = said["words"] + said["block"]
+    assert _decode_torch.next_tokens(whole, job, states) == []

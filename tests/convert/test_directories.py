@@ -1,0 +1,169 @@
+"""`sf-jax convert`: round trips, merging, and what a verification finds."""
+
+import json
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+from sf_jax import cli
+from sf_jax.convert import directories as conversion
+from sf_jax.convert import hf, peft, tensor_files
+from sf_jax.model import lora
+from sf_jax.model.weights import initialise
+
+
+def run(*arguments: object) -> int:
+    return cli.main(["convert", *map(str, arguments)])
+
+
+def stored(directory: Path) -> dict[str, tuple[str, bytes]]:
+    tensors = tensor_files.open_directory(directory)[1]
+    return {name: (tensor.tag, tensor.array().tobytes()) for name, tensor in tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, tiny_config) -> Path:
+    """A checkpoint in bfloat16."""
+    out = tmp_path_factory.mktemp("base") / "model"
+    hf.save(out, tiny_config, initialise(tiny_config, 4), ml_dtypes.bfloat16)
+    (out / "tokenizer.json").write_text("{}")
+    return out
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, tiny_config) -> Path:
+    generator = np.random.default_rng(1)
+
+    def make(module, inputs, rank, outputs):
+        return generator.normal(size=(inputs, rank)), generator.normal(size=(rank, outputs))
+
+    out = tmp_path_factory.mktemp("adapter")
+    chosen = lora.LoraConfig(("q_proj", "down_proj"), rank=2, alpha=1.0)
+    peft.save(out, lora.build(chosen, tiny_config, make), tiny_config)
+    return out
+
+
+@pytest.fixture
+def reference(base, tmp_path) -> Path:
+    """Our own float32 logits of two rows, the second one padded."""
+    ids = np.arange(20, 40).reshape(2, 10)
+    mask = np.ones_like(ids)
+    mask[1, 7:] = 0
+    logits = hf.forward(*hf.load(base), input_ids=ids, attention_mask=mask)
+    np.savez(tmp_path / "reference.npz", input_ids=ids, attention_mask=mask, logits=logits)
+    return tmp_path / "reference.npz"
+
+
+def changed(reference: Path, **arrays: np.ndarray) -> None:
+    with np.load(reference) as found:
+        content = {name: found[name] for name in found.files}
+    content |= arrays
+    np.savez(reference, **{name: array for name, array in content.items() if array is not None})
+
+
+def test_through_orbax_and_back(base, tmp_path, capsys) -> None:
+    assert run("import", base, tmp_path / "in") == 0
+    assert run("export", tmp_path / "in", tmp_path / "back") == 0
+    assert stored(tmp_path / "back") == stored(base)
+    for name in ("config.json", "tokenizer.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (base / name).read_bytes()
+    count = sum(leaf.size for leaf in jax.tree.leaves(hf.load(base)[1]))
+    assert f"{count:,} numbers in {tmp_path / 'back'}/" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob(".*"))
+
+
+def test_types_on_the_way(base, tmp_path) -> None:
+    run("import", base, tmp_path / "in", "--dtype", "float32")
+    _, weights = conversion.load_imported(tmp_path / "in")
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(weights)} == {"float32"}
+    run("export", tmp_path / "in", tmp_path / "half", "--dtype", "float16")
+    assert {tag for tag, _ in stored(tmp_path / "half").values()} == {"F16"}
+
+
+def test_merged_equals_separate(base, adapter, tmp_path) -> None:
+    assert run("merge", base, adapter, tmp_path / "merged", "--dtype", "float32") == 0
+    ids = np.arange(20, 30)[None]
+    apart = hf.forward(*hf.load(base, adapter), input_ids=ids)
+    together = hf.forward(*hf.load(tmp_path / "merged"), input_ids=ids)
+    alone = hf.forward(*hf.load(base), input_ids=ids)
+    np.testing.assert_allclose(together, apart, atol=1e-5 * np.abs(apart).max())
+    assert np.abs(alone - apart).max() > 0.1 * np.abs(apart).max()
+
+
+def test_verify_agrees(base, reference, capsys) -> None:
+    assert run("verify", base, "--reference", reference) == 0
+    out = capsys.readouterr().out
+    assert "row 0: 10 positions" in out and "row 1: 7 positions" in out and "\nagrees: " in out
+
+
+def test_verify_says_where_they_part(base, reference, capsys) -> None:
+    with np.load(reference) as found:
+        logits = found["logits"].copy()
+    logits[0, 4:] += 0.5 * np.abs(logits).max()
+    logits[1, 8] = 1e9  # padding: it must not count
+    changed(reference, logits=logits)
+    assert run("verify", base, "--reference", reference) == 1
+    out = capsys.readouterr().out
+    assert "parts from the reference at position 4 (id 24)" in out and "DIFFERS" in out
+    assert out.count("parts from") == 1
+
+
+def test_verify_with_an_adapter(base, adapter, reference) -> None:
+    assert run("verify", base, "--reference", reference, "--adapter", adapter) == 1
+    ids = np.arange(20, 30)[None]
+    logits = hf.forward(*hf.load(base, adapter), input_ids=ids)
+    changed(reference, input_ids=ids, logits=logits, attention_mask=None)
+    assert run("verify", base, "--reference", reference, "--adapter", adapter) == 0
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"logits": None}, "array 'logits' is missing"),
+        (
+            {"logits": np.zeros((2, 9, 5))},
+            "array 'logits' has shape (2, 9, 5), expected (2, 10, 'v",
+        ),
+        ({"logits": np.zeros((2, 10, 5))}, "array 'logits' has shape (2, 10, 5), expected (2, 10"),
+        ({"input_ids": np.full((2, 10), 10**6)}, "input_ids holds ids outside"),
+        ({"pixel_values": np.zeros((4, 8))}, "come together"),
+        ({"attention_mask": np.zeros((2, 10))}, "'attention_mask' leaves a row without a token"),
+        ({"input_ids": np.full((2, 10), "a")}, "array 'input_ids' is <U1 [2, 10], expected whole"),
+        ({"input_ids": np.zeros((0, 10), int)}, "array 'input_ids' is int64 [0, 10], expected"),
+    ],
+)
+def test_bad_references_are_named(base, reference, capsys, arrays, message) -> None:
+    changed(reference, **arrays)
+    assert run("verify", base, "--reference", reference) == 2
+    error = capsys.readouterr().err
+    assert message in error and str(reference) in error and error.count("\n") == 1
+
+
+def test_nothing_is_overwritten_or_left_half_done(base, tmp_path, capsys) -> None:
+    (tmp_path / "there").mkdir()
+    assert run("import", base, tmp_path / "there") == 2
+    assert "exists already" in capsys.readouterr().err
+    assert run("import", tmp_path / "none", tmp_path / "out") == 2
+    assert "none/config.json: no such file" in capsys.readouterr().err
+    assert run("export", base, tmp_path / "out") == 2
+    assert "stored.json: no such file" in capsys.readouterr().err
+    assert run("verify", base, "--reference", tmp_path / "none", "--limit", "nan") == 2
+    assert "'nan' is not a positive number" in capsys.readouterr().err
+    (tmp_path / "text").write_text("no archive")
+    assert run("verify", base, "--reference", tmp_path / "text") == 2
+    assert "not a readable NPZ file" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text", "there"]
+
+
+def test_a_damaged_import_is_refused(base, tmp_path, capsys) -> None:
+    run("import", base, tmp_path / "in")
+    content = json.loads((tmp_path / "in" / "config.json").read_text())
+    content["text_config"]["intermediate_size"] += 8
+    (tmp_path / "in" / "config.json").write_text(json.dumps(content))
+    capsys.readouterr()
+    assert run("export", tmp_path / "in", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "stored.json: weight" in error and "expected (" in error and error.count("\n") == 1

@@ -1,0 +1,254 @@
+"""`sf-jax predict --requests`: MS-SWIFT lines in, MS-SWIFT lines and Live Link CSV out."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sf_jax import cli
+from sf_jax.face import answers, channels, livelink
+from sf_jax.reader import estimator
+from tests.cli.test_cli import JAW, Action, FakeModel, errors, names, run
+
+
+class SpeakingModel(FakeModel):
+    """Says its numbers as the built-in model does; fails as a broken program on black pictures."""
+
+    def predict(self, picture: np.ndarray, **called: object) -> Action:
+        super().predict(picture, **called)
+        if not picture.any():
+            raise KeyboardInterrupt
+        action = Action(picture)
+        action.text = f"{action.rationale.text}\n\n{estimator.SCHEMA.format(action.answer)}"
+        return action
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> SpeakingModel:
+    fake = SpeakingModel()
+    monkeypatch.setattr(cli, "load_model", lambda *_: fake)
+    return fake
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures whose jaws open by 0.2, 0.4 and 0.6, a black one and a broken one."""
+    (tmp_path / "job" / "images").mkdir(parents=True)
+    for number in (1, 2, 3):
+        picture = Image.new("RGB", (40, 30), (128, 51 * number, 0))
+        picture.save(tmp_path / "job" / "images" / f"{number}.png")
+    Image.new("RGB", (40, 30)).save(tmp_path / "job" / "images" / "black.png")
+    (tmp_path / "job" / "images" / "broken.png").write_bytes(b"no picture")
+    return tmp_path
+
+
+def request(image: str | None = "images/1.png", text: str = "<image>Read.", **more: object) -> dict:
+    messages = [{"role": "system", "content": "Output strict JSON"},
+                {"role": "user", "content": text}]  # fmt: skip
+    return {"messages": messages} | ({} if image is None else {"images": [image]}) | more
+
+
+def write(folder: Path, *lines: dict | str) -> Path:
+    path = folder / "job" / "requests.jsonl"
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return path
+
+
+def start(path: Path, folder: Path, *more: object) -> int:
+    return run("predict", "--requests", path, "--results", folder / "out" / "r.jsonl", *more)
+
+
+def results(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "out" / "r.jsonl").read_text().splitlines()]
+
+
+def test_a_result_has_the_form_that_ms_swift_writes(model: FakeModel, folder: Path) -> None:
+    assert start(write(folder, request()), folder) == 0
+    (found,) = results(folder)
+    assert list(found) == ["response", "labels", "logprobs", "messages", "images"]
+    assert found["labels"] is None and found["logprobs"] is None
+    assert found["messages"] == [
+        {"role": "system", "content": "Output strict JSON", "loss": None},
+        {"role": "user", "content": "<image>Read.", "loss": None},
+        {"role": "assistant", "content": found["response"]},
+    ]
+    assert found["images"] == [{"bytes": None, "path": "images/1.png"}]
+    assert answers.parse(found["response"]).coefficients[JAW] == pytest.approx(0.2)
+    assert names(folder / "out") == ["r.jsonl"]
+
+
+def test_the_released_form_of_request_is_answered(model: FakeModel, folder: Path) -> None:
+    """As `shared/formats/semanticface_request.jsonl`: a long question, pictures beside the file."""
+    question = '<image>You are an expert in FACS.\n\nPart 1: "analysis"\n- … {"name": value}\n'
+    second = request({"bytes": None, "path": "images/2.png"}, id="b", loss=1)
+    third = request(str(folder / "job/images/3.png"))
+    path = write(folder, request(text=question), "", second, third)
+    assert start(path, folder, "--csv", folder / "out" / "r.csv") == 0
+    found = results(folder)
+    assert [answers.parse(line["response"]).coefficients[JAW] for line in found] == pytest.approx(
+        [0.2, 0.4, 0.6]
+    )
+    assert found[0]["messages"][1]["content"] == question
+    assert (found[1]["id"], found[1]["loss"]) == ("b", 1)
+    take = livelink.read(folder / "out" / "r.csv", fps=30)
+    np.testing.assert_allclose(take.coefficients[:, JAW], [0.2, 0.4, 0.6], atol=1e-6)
+    assert take.sources == ["images/1.png", "images/2.png", str(folder / "job/images/3.png")]
+    read = answers.read_results(folder / "out" / "r.jsonl")  # and back through our own reader
+    assert len(read) == 3 and read[1].line.images == ["images/2.png"]
+
+
+def test_a_training_example_keeps_its_answer_as_the_label(model: FakeModel, folder: Path) -> None:
+    example = request()
+    example["messages"].append({"role": "assistant", "content": "to learn"})
+    assert start(write(folder, example), folder) == 0
+    (found,) = results(folder)
+    assert found["labels"] == "to learn" and len(found["messages"]) == 3
+    assert found["messages"][-1]["content"] == found["response"] != "to learn"
+
+
+FAILING = [
+    (request("images/none.png"), "images/none.png: no such file"),
+    (request("images/broken.png"), "images/broken.png: not a picture"),
+    (request(""), "not a file"),
+    (request(None, "Keyframe One: the gaze is lowered."), "has 0 pictures, expected one"),
+    (request(images=["images/1.png", "images/2.png"]), "has 2 pictures, expected one"),
+    (request(text="<image><image>Which?"), "show 2 pictures, 1 are given"),
+    ({"messages": [{"role": "robot", "content": "<image>"}], "images": ["images/1.png"]},
+     "message 1: the role is 'robot'"),
+]  # fmt: skip
+
+
+def test_every_failure_has_its_line_in_its_place(
+    model: FakeModel, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    lines = [request("images/1.png")]
+    for failing, _ in FAILING:
+        lines += [failing, request("images/3.png")]
+    path, table = write(folder, *lines), folder / "out" / "r.csv"
+    assert start(path, folder, "--csv", table) == 2
+    found = results(folder)
+    assert len(found) == len(lines) == 15
+    said = errors(capsys)
+    for number, (failing, words) in enumerate(FAILING):
+        record = found[2 * number + 1]
+        assert record["response"] is None and words in record["error"]
+        assert [m["role"] for m in record["messages"]] == [m["role"] for m in failing["messages"]]
+        assert f"requests.jsonl, line {2 * number + 2}: " in said[number] and words in said[number]
+    for record in found[2::2]:
+        assert "error" not in record
+        assert answers.parse(record["response"]).coefficients[JAW] == pytest.approx(0.6)
+    assert len(said) == len(FAILING)
+    assert names(folder / "out") == ["r.csv", "r.jsonl"]
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["BlendShapeCount"] for row in rows] == ["61"] + ["0", "61"] * 7
+    assert all(row["JawOpen"] == "" for row in rows[1::2]) and rows[0]["JawOpen"] != ""
+    with pytest.raises(livelink.LiveLinkError, match="r.csv, line 3, .*as of a row that failed"):
+        livelink.read(table)
+    # Read back strictly or not, a failed line is an error and never a row of numbers.
+    read = answers.read_results(folder / "out" / "r.jsonl", strict=False)
+    assert [result.answer is None for result in read] == [False] + [True, False] * 7
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ('{"messages": [', "line 2: not JSON"),
+        ("[1, 2]", 'line 2: expected an object with "messages"'),
+        ('{"messages": "hello"}', 'line 2: "messages" is no list'),
+        ('{"messages": []}', 'line 2: "messages" holds no question'),
+        ('{"response": "done"}', 'line 2: "messages" holds no question'),
+        ('{"messages": [{"role": "user"}], "images": [3]}', 'line 2: "images" holds'),
+    ],
+)
+def test_a_broken_line_is_told_before_a_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    line: str,
+    words: str,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr(cli, "load_model", lambda *_: pytest.fail("loaded"))
+    assert start(write(folder, request(), line, request()), folder) == 2
+    (said,) = errors(capsys)
+    assert "requests.jsonl, " + words in said
+    assert not (folder / "out").exists()
+
+
+def test_an_interruption_leaves_the_old_results_and_what_was_done(
+    model: FakeModel, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert start(write(folder, request("images/3.png")), folder) == 0
+    before = results(folder)
+    path = write(folder, request(), request("images/black.png"), request())
+    assert start(path, folder, "--csv", folder / "out" / "r.csv") == 130
+    assert results(folder) == before
+    assert names(folder / "out") == ["r.jsonl", "r.jsonl.partial"]
+    (done,) = (folder / "out" / "r.jsonl.partial").read_text().splitlines()
+    assert answers.parse(json.loads(done)["response"]).coefficients[JAW] == pytest.approx(0.2)
+    assert "sf-jax: stopped" in capsys.readouterr().err
+    assert start(write(folder, request()), folder) == 0  # and the next run clears up
+    assert names(folder / "out") == ["r.jsonl"]
+
+
+def test_flags_shape_the_csv(model: FakeModel, folder: Path) -> None:
+    path, table = write(folder, request(), request("images/2.png")), folder / "out" / "r.csv"
+    flags = ["--csv", table, "--fps", 29.97, "--drop-frame", "--values", "answer", "--no-words"]
+    assert start(path, folder, *flags) == 0
+    assert [called["words"] for called in model.called] == [False, False]
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["Timecode"] for row in rows] == ["00:00:00;00.000", "00:00:00;01.000"]
+    assert list(rows[0])[2:63] == list(channels.NAMES)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--requests", "q"], "--results is required"),
+        (["--results", "r"], "--requests is required"),
+        (["--csv", "c"], "--requests is required"),
+        (["--requests", "q", "--results", "r", "face.png"], "does not go with a picture"),
+        (["--requests", "q", "--results", "r", "--out", "o"], "does not go with --out"),
+        (["--requests", "q", "--results", "r", "--smooth"], "does not go with --smooth"),
+        (["--requests", "q", "--results", "./q"], "different files"),
+        (["--requests", "q", "--results", "r", "--csv", "r"], "different files"),
+        (["--requests", "q", "--results", "taken"], "taken: a folder"),
+        (["--requests", "none", "--results", "r"], "none"),
+        (["--requests", "empty", "--results", "r"], "empty: holds no requests"),
+        (["--requests", "latin", "--results", "r"], "latin: not a text file"),
+        (["--requests", "q", "--results", "r", "--csv", "c", "--drop-frame"], "drop-frame"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_one_line(
+    model: FakeModel,
+    folder: Path,
+    arguments: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "q").write_text(json.dumps(request("job/images/1.png")))
+    (folder / "empty").write_text("\n\n")
+    (folder / "latin").write_bytes(b"\xe9")
+    (folder / "taken").mkdir()
+    assert run("predict", *arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("sf-jax: error: ") and err.count("\n") == 1 and words in err
+    assert model.seen == [] and not (folder / "r").exists() and not (folder / "c").exists()
+
+
+def test_the_built_in_model_answers_in_the_canonical_form(folder: Path) -> None:
+    path = write(folder, request("images/1.png"), request("none.png"), request("images/2.png"))
+    assert start(path, folder) == 2
+    first, failed, last = results(folder)
+    for record in (first, last):
+        answer = answers.parse(record["response"])
+        assert answer.layout == "flat" and answer.coefficients.shape == (61,)
+        assert answer.rationale.startswith("1. Expression")
+    assert failed["response"] is None and "none.png" in failed["error"]

@@ -1,0 +1,259 @@
+"""Token rows: answers that can be read back, loss where something is to be learnt, nowhere else."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_pipelines.sampler import sample
+from sf_jax.decode.schema import Schema
+from sf_jax.face import answers
+from sf_jax.face.channels import HIGH, LOW, NAMES
+from sf_jax.face.describe import describe
+from sf_jax.model.config import Config
+from sf_jax.sequence import tokenizer as tokenizers
+from sf_jax.sequence.rows import NUMBERS_ONLY, WITH_WORDS
+from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
+from sf_jax.systems.semanticface.sequences import (
+    SequenceConfig,
+    Sequences,
+    round_randomly,
+    vocabulary_texts,
+)
+
+SCHEMA = Schema(NAMES, tuple(map(float, LOW)), tuple(map(float, HIGH)))
+COUNT, LENGTH, PATCHES = 24, 420, 36
+SIZES = ((96, 96), (64, 96), (96, 32))  # 9, 6 and 3 picture tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    faces = np.stack([sample(10_000 + i) for i in range(300)])
+    return tokenizers.train(vocabulary_texts(faces), SCHEMA.symbols(), 900)
+
+
+@pytest.fixture(scope="module")
+def faces() -> np.ndarray:
+    return np.stack([sample(i) for i in range(COUNT)])
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    g = np.random.default_rng(4)
+    sizes = [SIZES[i % 3] for i in range(COUNT)]
+    return [g.integers(0, 256, (*size, 3)).astype(np.uint8) for size in sizes]
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config: Config, tokenizer: Tokenizer) -> Config:
+    return replace(
+        tiny_config,
+        text=replace(tiny_config.text, vocab_size=len(tokenizer)),
+        image_token_id=tokenizer.symbol(IMAGE),
+        vision_start_token_id=tokenizer.symbol(VISION_START),
+        vision_end_token_id=tokenizer.symbol(VISION_END),
+    )
+
+
+@dataclass
+class Example:
+    """One row of a batch, cut up."""
+
+    prompt: str
+    words: list[int]  # without the token that ends them
+    shown: answers.Answer
+    wanted: answers.Answer
+    before: np.ndarray  # loss weights of the prompt
+    spoken: np.ndarray  # of the words and the token that ends them
+    block: np.ndarray  # of the JSON
+    behind: np.ndarray  # of the padding
+
+
+@pytest.fixture(scope="module")
+def batch_of(config: Config, tokenizer: Tokenizer, faces: np.ndarray, images: list[np.ndarray]):
+    def make(seed: int = 0, **options: Any) -> tuple[dict[str, Any], list[Example], Sequences]:
+        chosen = SequenceConfig(**{"length": LENGTH, **options})
+        sequences = Sequences(config, tokenizer, SCHEMA, chosen, PATCHES)
+        batch = sequences.batch(images, faces, np.random.default_rng(seed))
+        return batch, [cut(batch, i, sequences) for i in range(COUNT)], sequences
+
+    return make
+
+
+def cut(batch: dict[str, Any], row: int, sequences: Sequences) -> Example:
+    rows, tokenizer = batch["rows"], sequences.tokenizer
+    size = int(rows.segments[row].sum())
+    assert rows.segments[row, :size].all()
+    shown, wanted = rows.input_ids[row, :size].tolist(), batch["targets"][row, :size].tolist()
+    weights = rows.loss_weights[row]
+    ends = int(sequences.program.end_of_words)
+    assert wanted.count(ends) == 1  # a blank line within the words would end them
+    end = wanted.index(ends) + 1
+    assert shown[:end] == wanted[:end]
+    assert size - end == sequences.answer_length
+    opening = tokenizer.encode("<|im_start|>assistant\n")
+    starts = [i for i in range(end) if wanted[i : i + len(opening)] == opening]
+    start = starts[-1] + len(opening)
+    words = wanted[start : end - 1]
+    text = tokenizer.decode(words)
+
+    def read(ids: list[int]) -> answers.Answer:
+        return answers.parse(text + "\n\n" + tokenizer.decode(ids[end:]) + "}")
+
+    # Without words the blank line is part of the prompt.
+    prompt = start if words else end
+    return Example(
+        tokenizer.decode(wanted[:start]),
+        words,
+        read(shown),
+        read(wanted),
+        weights[:prompt],
+        weights[prompt:end],
+        weights[end:size],
+        weights[size:],
+    )
+
+
+def test_targets_read_back_as_the_face(batch_of: Any, faces: np.ndarray) -> None:
+    _, examples, _ = batch_of(foreign_words=0.0)
+    for face, example in zip(faces, examples, strict=True):
+        assert np.abs(example.wanted.coefficients - face).max() < 0.1 + 1e-5
+        told = example.wanted.rationale
+        assert bool(told) == bool(example.words)
+        assert (WITH_WORDS if told else NUMBERS_ONLY) in example.prompt
+    assert {bool(example.words) for example in examples} == {True, False}
+
+
+def test_words_are_the_description(batch_of: Any, faces: np.ndarray) -> None:
+    seen = []
+
+    def remember(numbers: np.ndarray, seed: int) -> Any:
+        seen.append(describe(numbers, seed))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sf_jax.systems.semanticface.sequences.describe", remember)
+        _, examples, _ = batch_of(words=1.0, foreign_words=0.0)
+    assert [e.wanted.rationale for e in examples] == [words.text for words in seen]
+
+
+def test_loss_is_on_values_and_words_alone(batch_of: Any) -> None:
+    batch, examples, sequences = batch_of(foreign_words=0.0, words_weight=0.3)
+    program = sequences.program
+    for row, example in enumerate(examples):
+        assert not example.before.any() and not example.behind.any()
+        np.testing.assert_allclose(example.spoken, 0.3)
+        assert len(example.spoken) == (len(example.words) + 1 if example.words else 0)
+        weighted = np.flatnonzero(batch["rows"].loss_weights[row] == 1)
+        assert len(weighted) == len(NAMES) and set(example.block.tolist()) == {0.0, 1.0}
+        for slot, token in enumerate(batch["targets"][row, weighted]):
+            assert token in program.value_symbols[slot][program.valid[program.kind[slot]]]
+
+
+def test_foreign_words_carry_no_loss(batch_of: Any, faces: np.ndarray) -> None:
+    seen = []
+
+    def remember(numbers: np.ndarray, seed: int) -> Any:
+        seen.append(numbers)
+        return describe(numbers, seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sf_jax.systems.semanticface.sequences.describe", remember)
+        _, examples, _ = batch_of(words=1.0, foreign_words=1.0)
+    np.testing.assert_array_equal(seen, np.roll(faces, -1, 0))
+    for face, example in zip(faces, examples, strict=True):
+        assert example.words and not example.spoken.any()
+        assert example.block.sum() == len(NAMES)
+        assert np.abs(example.wanted.coefficients - face).max() < 0.1 + 1e-5
+
+
+def test_foreign_values_are_shown_and_not_wanted(batch_of: Any, faces: np.ndarray) -> None:
+    batch, examples, _ = batch_of(foreign_values=1.0)
+    for face, other, example in zip(faces, np.roll(faces, -1, 0), examples, strict=True):
+        assert np.abs(example.wanted.coefficients - face).max() < 0.1 + 1e-5
+        assert np.abs(example.shown.coefficients - other).max() < 0.1 + 1e-5
+    batch, _, _ = batch_of(foreign_values=0.0)
+    np.testing.assert_array_equal(batch["rows"].input_ids, batch["targets"])
+
+
+def test_shares_are_kept(batch_of: Any) -> None:
+    drawn = [example for seed in range(12) for example in batch_of(seed)[1]]
+    spoken = [example for example in drawn if example.words]
+    assert 0.6 < len(spoken) / len(drawn) < 0.8
+    assert 0.4 < sum(not example.spoken.any() for example in spoken) / len(spoken) < 0.6
+
+
+def test_words_that_do_not_fit_are_left_out_whole(batch_of: Any, config: Config) -> None:
+    _, examples, sequences = batch_of(words=0.0)
+    longest = max(len(example.before) for example in examples) + sequences.answer_length
+    _, examples, _ = batch_of(words=1.0, length=longest)
+    assert not any(example.words for example in examples)
+    assert all(NUMBERS_ONLY in example.prompt for example in examples)
+
+
+def test_pictures_have_their_places(batch_of: Any, config: Config) -> None:
+    batch, _, _ = batch_of()
+    rows = batch["rows"]
+    for row in range(COUNT):
+        height, width = SIZES[row % 3]
+        places = rows.image_places[row]
+        real = places[places < LENGTH]
+        assert len(real) == height * width // 32**2
+        assert (rows.input_ids[row, real] == config.image_token_id).all()
+        assert batch["patches"].segments[row].sum() == 4 * len(real)
+
+
+def test_a_generator_gives_the_same_batch(batch_of: Any) -> None:
+    one, two, other = (batch_of(seed)[0]["targets"] for seed in (5, 5, 6))
+    np.testing.assert_array_equal(one, two)
+    assert (one != other).any()
+
+
+def test_slots_stand_before_their_values(batch_of: Any) -> None:
+    batch, _, _ = batch_of(words_weight=0.3)
+    for row in range(COUNT):
+        valued = np.flatnonzero(batch["rows"].loss_weights[row] == 1)
+        np.testing.assert_array_equal(batch["slots"][row] + 1, valued)
+
+
+def test_reading_rows_are_whole_rows_without_words_and_values(
+    batch_of: Any, images: list[np.ndarray]
+) -> None:
+    whole, _, sequences = batch_of(words=0.0)
+    made = sequences.reading(images, np.random.default_rng(0))
+    for row in range(COUNT):
+        rows, slots, places = made["rows"], made["slots"][row], whole["slots"][row]
+        size = int(rows.segments[row].sum())
+        assert rows.segments[row, :size].all() and size == slots[-1] + 1
+        # Each key has the token and the position that it has in a whole row.
+        np.testing.assert_array_equal(
+            rows.input_ids[row, slots], whole["rows"].input_ids[row, places]
+        )
+        np.testing.assert_array_equal(
+            rows.positions[:, row, slots], whole["rows"].positions[:, row, places]
+        )
+        text = sequences.tokenizer.decode(rows.input_ids[row, :size].tolist())
+        assert NUMBERS_ONLY in text and not any(digit in text for digit in "0123456789")
+
+
+def test_skipped_words_leave_a_gap(batch_of: Any, images: list[np.ndarray]) -> None:
+    _, _, sequences = batch_of(words=1.0, gap=50)
+    made = sequences.reading(images, np.random.default_rng(0))
+    gaps = set()
+    for row in range(COUNT):
+        ends = int(np.argmax(made["rows"].input_ids[row] == sequences.program.end_of_words))
+        time = made["rows"].positions[0, row]
+        gaps.add(int(time[ends] - time[ends - 1] - 1))
+        assert time[ends + 1] == time[ends] + 1  # the keys go on where the words have ended
+        assert (np.diff(time[made["slots"][row]]) == 2).all()
+    assert len(gaps) > 5 and min(gaps) >= 0 and max(gaps) <= 50
+
+
+def test_random_rounding_is_unbiased() -> None:
+    numbers = np.array([-1.0, -0.97, -0.03, 0.0, 0.02, 0.05, 0.449, 0.5, 0.999, 1.0])
+    drawn = round_randomly(np.tile(numbers, (40_000, 1)), 1, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn.mean(0), numbers, atol=0.002)
+    assert np.abs(drawn - numbers).max() < 0.1
+    np.testing.assert_allclose(drawn * 10, np.rint(drawn * 10), atol=1e-9)
+    assert (drawn[:, numbers == 1.0] == 1.0).all() and (drawn[:, numbers == -1.0] == -1.0).all()
