@@ -1,6 +1,5 @@
 """The sampler beside a recorded take: marginals and pairwise correlations in one picture."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from data_pipelines.sampler import sample
 from sf_jax.cli.arguments import Parser
 from sf_jax.face import livelink
 from sf_jax.face.channels import BLENDSHAPES, NAMES
+from sf_jax.media import files
 
 SAMPLES = 4000
 
@@ -60,9 +60,8 @@ def plot(sampled: np.ndarray, recorded: np.ndarray, path: Path) -> float:
     upper = np.triu_indices(len(names), 1)
     agreement = float(np.corrcoef(matrices[0][upper], matrices[1][upper])[0, 1])
     figure.text(0.09, 0.985, f"Agreement of the pairwise correlations: r = {agreement:.2f}")
-    partial = path.with_suffix(".partial")
-    FigureCanvasAgg(figure).print_figure(partial, format="png", dpi=70)
-    os.replace(partial, path)
+    with files.replacing(path) as file:
+        FigureCanvasAgg(figure).print_figure(file, format="png", dpi=70)
     return agreement
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from flax import serialization
 
+from sf_jax.media.files import replacing
+
 
 class RecordError(ValueError):
     """A record or file that cannot be read; the message names file, record and field."""
@@ -64,21 +66,16 @@ def _numbers(stored: Any, where: str) -> np.ndarray:
 
 
 def write(path: str | os.PathLike, records: Iterable[dict[str, Any]]) -> int:
-    """Writes a file of records, whole or not at all; returns their number."""
-    partial = Path(f"{path}.partial")
-    writer = ArrayRecordWriter(str(partial), "group_size:1")
+    """Writes a file of records, complete or not at all; returns their number."""
     count = 0
-    try:
+    with replacing(path) as temporary:
+        writer = ArrayRecordWriter(str(temporary), "group_size:1")
         try:
             for record in records:
                 writer.write(encode(record))
                 count += 1
         finally:
             writer.close()
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
     return count
 
 

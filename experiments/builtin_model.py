@@ -34,6 +34,7 @@ from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode import drafts
 from sf_jax.decode.state import feed, prefill
 from sf_jax.face import channels
+from sf_jax.media import files
 from sf_jax.model import vision
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.weights import Weights, initialise
@@ -283,9 +284,8 @@ def save_readout(path: Path, readout: warmup.Readout) -> None:
     """The direct-regression baseline of `sf-jax evaluate`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(readout)
     tensors = {jax.tree_util.keystr(name): np.asarray(leaf, np.float16) for name, leaf in leaves}
-    partial_path = path.with_suffix(".partial")
-    save_file(tensors, partial_path)
-    partial_path.replace(path)
+    with files.replacing(path) as file:
+        save_file(tensors, file)
 
 
 def load_readout(path: Path, config: Config) -> warmup.Readout:

@@ -8,8 +8,6 @@ the same order. Writes the table and the plot to experiments/results/.
 """
 
 import dataclasses
-import json
-import os
 from pathlib import Path
 
 import jax
@@ -21,6 +19,7 @@ from data_pipelines import records, synthetic
 from experiments import builtin_model
 from sf_jax.cli.arguments import Parser
 from sf_jax.face import metrics
+from sf_jax.media import files
 from sf_jax.reader import estimator
 from sf_jax.systems.semanticface import evaluate
 from sf_jax.systems.semanticface.sequences import SequenceConfig
@@ -88,9 +87,8 @@ def plot(results: dict[str, dict[str, float]], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if place:
             axes.set_yticklabels([])
-    partial = path.with_suffix(".partial")
-    FigureCanvasAgg(figure).print_figure(partial, format="png", dpi=90)
-    os.replace(partial, path)
+    with files.replacing(path) as file:
+        FigureCanvasAgg(figure).print_figure(file, format="png", dpi=90)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -111,8 +109,8 @@ def main(argv: list[str] | None = None) -> None:
     RESULTS.mkdir(exist_ok=True)
     command = f"sf-jax train words_before_numbers --steps {options.steps} --faces {options.faces}"
     content = {"command": command, "results": results}
-    (RESULTS / "words_before_numbers.json").write_text(json.dumps(content, indent=2) + "\n")
-    (RESULTS / "words_before_numbers.md").write_text(f"`{command}`\n\n{table(results)}\n")
+    files.write_json(RESULTS / "words_before_numbers.json", content)
+    files.write_text(RESULTS / "words_before_numbers.md", f"`{command}`\n\n{table(results)}\n")
     plot(results, RESULTS / "words_before_numbers.png")
     print(table(results))
 

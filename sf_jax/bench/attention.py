@@ -37,6 +37,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sf_jax.cli.arguments import Parser, whole
+from sf_jax.media import files
 
 # Multiplications a cycle, and the side of a matrix unit's tile.
 CHIPS = {
@@ -148,7 +149,7 @@ def cycles(options: Any) -> str:
                 + " |"
             )
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "cycles.json").write_text(json.dumps(everything, indent=1))
+        files.write_json(options.out / "cycles.json", everything, indent=1)
     if options.tune and "ours" in names:
         tried = [found["ours"]["tried"] for found in everything.values()]
         lines += ["", *(f"{way}: {tuned(tried, way)}" for way in options.ways if way in PRODUCTS)]

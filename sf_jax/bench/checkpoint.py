@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from sf_jax.cli.arguments import Parser
+from sf_jax.media import files
 
 SEED = 0
 SIDE = 256  # pixels of the picture, 64 image tokens
@@ -291,9 +292,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(done))
         return
     if not folder.exists():
-        partial = folder.with_name(folder.name + ".partial")
-        make_checkpoint(partial, options.size)
-        os.replace(partial, folder)
+        with files.folder(folder) as inside:
+            make_checkpoint(inside, options.size)
     results: dict[str, dict[str, dict[str, Any]]] = {}
     for dtype in options.dtypes:
         common = [

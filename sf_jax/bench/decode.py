@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 
 from sf_jax.cli.arguments import Parser
+from sf_jax.media import files
 
 THREADS = 2
 SEED = 0
@@ -355,9 +356,8 @@ def checkpoint_folder(options: argparse.Namespace) -> Path:
 
     folder = options.out / options.size
     if not folder.exists():
-        partial = folder.with_name(folder.name + ".partial")
-        make_checkpoint(partial, options.size)
-        os.replace(partial, folder)
+        with files.folder(folder) as inside:
+            make_checkpoint(inside, options.size)
     return folder
 
 
@@ -399,7 +399,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         chosen += ["--modes", *options.modes] if options.modes else []
         results["transformers"] = run([options.torch_python, script, str(options.out), *chosen])
         theirs = results["transformers"]["modes"]
-    (options.out / "results.json").write_text(json.dumps(results, indent=1))
+    files.write_json(options.out / "results.json", results, indent=1)
     print("; ".join(f"{k} {v}" for side in results.values() for k, v in side["versions"].items()))
     print(table(results["sf_jax"]["modes"], theirs))
     print("\n".join(["", *differences(theirs), *disturbances(results)]))

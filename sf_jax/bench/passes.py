@@ -23,6 +23,7 @@ from data_pipelines.synthetic import face_record
 from sf_jax import cli
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.face import livelink
+from sf_jax.media import files
 from sf_jax.reader.estimator import FaceAction, Model
 from sf_jax.render.draw import draw
 from sf_jax.render.head import builtin
@@ -105,7 +106,8 @@ def plot(found: dict[str, dict[str, np.ndarray]], path: Path) -> None:
         axes.bar(np.arange(most + 1) + offset, share / share.sum(), width, label=name)
     axes.set(xlabel="passes over the block", ylabel="share of answers", xticks=range(1, most + 1))
     axes.legend()
-    figure.savefig(path, dpi=120)
+    with files.replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -131,9 +133,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         plot(found, options.out / "passes.png")
         command = f"sf-jax bench passes --pictures {options.pictures} --frames {options.frames}"
         command += f" --take {options.take.name}" if options.take else ""
-        (options.out / "passes.md").write_text(
+        files.write_text(
+            options.out / "passes.md",
             f"# Passes of drafted answers\n\n`{command}`, with the plan "
-            f"{model.plan}\n\n{text}\n\n![distribution](passes.png)\n"
+            f"{model.plan}\n\n{text}\n\n![distribution](passes.png)\n",
         )
 
 

@@ -30,6 +30,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sf_jax.cli.arguments import Parser, whole
+from sf_jax.media.files import write_text
 from sf_jax.media.images import read_bytes
 from sf_jax.serve.client import ServiceError, ask
 
@@ -337,7 +338,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = report(options, results, len(os.sched_getaffinity(0)))
     print(text)
     if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+        write_text(options.out, text + "\n")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ import numpy as np
 
 from sf_jax.bench.decode import THREADS, cores_held, disturbances, others_seconds, versions
 from sf_jax.cli.arguments import Parser, whole
+from sf_jax.media import files
 
 RECIPE = "builtin"
 LEARNING_RATE = 3e-4
@@ -378,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kept = KEEP_MEMORY if options.keep_memory else {}
     results = measure(commands, options.steps, options.repeats, kept)
     size = results["sf_jax"]["size"]
-    (options.out / "results.json").write_text(json.dumps(results, indent=1))
+    files.write_json(options.out / "results.json", results, indent=1)
     print("; ".join(f"{k} {v}" for side in results.values() for k, v in side["versions"].items()))
     print("; ".join(f"{name} {count}" for name, count in size.items()), end="\n\n")
     print(table(results, size), losses(results, options.steps), sep="\n\n", end="\n\n")

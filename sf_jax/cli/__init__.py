@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sf_jax.cli.arguments import Parser, UsageError, number, whole
+from sf_jax.media import files
 
 if TYPE_CHECKING:  # jax takes seconds to import, which `sf-jax --help` need not wait for
     from sf_jax.reader.estimator import Model
@@ -195,7 +196,8 @@ def _demo(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     scene = random_scene(options.seed, options.seed, len(builtin().identity))
     face = draw(builtin(), sample(options.seed), scene, 192, 192)
-    Image.fromarray(face.image).save(options.out / "face.png")
+    with files.replacing(options.out / "face.png") as file:
+        Image.fromarray(face.image).save(file, "PNG")
     return main(["predict", str(options.out / "face.png"), "--out", str(options.out)])
 
 

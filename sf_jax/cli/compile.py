@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from experiments.sft import RECIPES, Recipe, config_of
 from sf_jax.cli.arguments import Parser, UsageError, whole
+from sf_jax.media import files
 from sf_jax.train import footprint
 from sf_jax.train import mesh as meshes
 
@@ -200,6 +201,6 @@ def main(argv: list[str]) -> None:
         lines.append(row(name, topology, rows, axes, found))
         if options.out:
             options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / "compile.json").write_text(json.dumps(everything, indent=1) + "\n")
-            (options.out / "compile.md").write_text(table(lines) + "\n")
+            files.write_json(options.out / "compile.json", everything, indent=1)
+            files.write_text(options.out / "compile.md", table(lines) + "\n")
     print(table(lines))

@@ -11,12 +11,9 @@ An imported directory holds `config.json`, the tokenizer's and processor's files
 
 import argparse
 import json
-import os
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ from sf_jax.cli.arguments import Parser, number
 from sf_jax.convert import hf, peft
 from sf_jax.convert.hf_config import config_from_dict
 from sf_jax.convert.tensor_files import CheckpointError, read_json
+from sf_jax.media import files
 from sf_jax.model import lora
 from sf_jax.model.config import Config, Source
 from sf_jax.model.weights import Weights, abstract
@@ -54,21 +52,6 @@ SIDE_FILES = (
 LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}  # of the reference's largest logit
 
 
-@contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A folder that takes the name `out` once it is whole."""
-    if out.exists():
-        raise CheckpointError(f"{out}: exists already; name a folder that does not")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-    try:
-        partial.chmod(0o755)
-        yield partial
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _copy_side_files(source: Path, out: Path) -> None:
     for name in SIDE_FILES:
         if (source / name).is_file():
@@ -81,18 +64,18 @@ def import_checkpoint(source: Path, out: Path, dtype: Any = None) -> int:
     Returns:
       how many numbers the weights hold.
     """
-    with _whole(out) as partial:
+    with files.folder(out) as folder:
         config, weights = hf.load(source, dtype=dtype)
         assert config.source is not None
-        _copy_side_files(source, partial)
-        (partial / "config.json").write_bytes(config.source.config_json.encode("utf-8"))
+        _copy_side_files(source, folder)
+        (folder / "config.json").write_bytes(config.source.config_json.encode("utf-8"))
         named = jax.tree.leaves_with_path(weights)
         stored = {
             "tensors": dict(config.source.dtypes),
             "weights": {jax.tree_util.keystr(k): [str(x.dtype), x.shape] for k, x in named},
         }
-        (partial / STORED).write_text(json.dumps(stored))
-        checkpoint.save_weights(partial / WEIGHTS, weights)
+        (folder / STORED).write_text(json.dumps(stored))
+        checkpoint.save_weights(folder / WEIGHTS, weights)
     return sum(leaf.size for leaf in jax.tree.leaves(weights))
 
 
@@ -143,10 +126,10 @@ def _expected(config: Config, stored: dict[str, Any], file: Path) -> Weights:
 
 def export_checkpoint(source: Path, out: Path, dtype: Any = None) -> int:
     """Imported directory → Hugging Face directory. `dtype` None: as the tensors were stored."""
-    with _whole(out) as partial:
+    with files.folder(out) as folder:
         config, weights = load_imported(source)
-        _copy_side_files(source, partial)
-        hf.save(partial, config, weights, dtype)
+        _copy_side_files(source, folder)
+        hf.save(folder, config, weights, dtype)
     return sum(leaf.size for leaf in jax.tree.leaves(weights))
 
 
@@ -156,12 +139,12 @@ def merge_adapter(source: Path, adapter: Path, out: Path, dtype: Any = None) -> 
     Sums are made in float32 and stored in the base's types, or in `dtype`. Base and sum are in
     memory together.
     """
-    with _whole(out) as partial:
+    with files.folder(out) as folder:
         # To be rounded once, sums in another type start from all that is stored.
         config, weights = hf.load(source, dtype=None if dtype is None else jnp.float32)
         merged = lora.merge(weights, peft.load(adapter, config), config)
-        _copy_side_files(source, partial)
-        hf.save(partial, config, merged, dtype)
+        _copy_side_files(source, folder)
+        hf.save(folder, config, merged, dtype)
     return sum(leaf.size for leaf in jax.tree.leaves(merged))
 
 

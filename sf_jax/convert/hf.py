@@ -28,8 +28,8 @@ from sf_jax.convert.tensor_files import (
     open_directory,
     read_json,
     write_directory,
-    write_text,
 )
+from sf_jax.media import files
 from sf_jax.model import lora
 from sf_jax.model.config import Config, Source
 from sf_jax.model.linear import AdaptedLinear
@@ -279,7 +279,7 @@ def save(
     if config.text.tie_word_embeddings and HEAD in sources:
         plan(HEAD, declared.text.embed, weights.text.embed, None)
     write_directory(directory, tensors, max_shard_bytes)
-    write_text(directory / "config.json", config_text(config))
+    files.write_text(directory / "config.json", config_text(config))
 
 
 def save_random(
@@ -310,4 +310,4 @@ def save_random(
 
             tensors.append(TensorToWrite(name, shape, np.dtype(dtype), make))
     write_directory(directory, tensors, max_shard_bytes)
-    write_text(directory / "config.json", config_text(config))
+    files.write_text(directory / "config.json", config_text(config))

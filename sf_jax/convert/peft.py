@@ -5,7 +5,6 @@ module as in the checkpoint of the base. Whatever else PEFT can do to a model is
 an adapter read in part would answer wrongly without a word.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sf_jax.convert.tensor_files import CheckpointError, read_json
+from sf_jax.media import files
 from sf_jax.model import lora
 from sf_jax.model.config import Config
 from sf_jax.model.lora import ALL_LINEAR, Adapter, LoraConfig
@@ -201,9 +201,6 @@ def save(
     for module, a, b in lora.modules(adapter, config):
         tensors[f"{PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(a.T.astype(dtype))
         tensors[f"{PREFIX}{module}.lora_B.weight"] = np.ascontiguousarray(b.T.astype(dtype))
-    partial = directory / f"{TENSOR_FILE}.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    os.replace(partial, directory / TENSOR_FILE)
-    partial = directory / f"{CONFIG_FILE}.partial"
-    partial.write_text(json.dumps(config_to_dict(adapter.config, base), indent=2) + "\n")
-    os.replace(partial, directory / CONFIG_FILE)
+    with files.replacing(directory / TENSOR_FILE) as file:
+        save_file(tensors, file, metadata={"format": "pt"})
+    files.write_json(directory / CONFIG_FILE, config_to_dict(adapter.config, base))

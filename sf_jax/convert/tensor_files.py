@@ -6,7 +6,6 @@ Nothing is read until it is asked for, and then in pieces.
 import contextlib
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from sf_jax.media import files
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -169,25 +170,17 @@ def write_directory(directory: Path, tensors: list[TensorToWrite], max_shard_byt
     if count > 1:
         names = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
     for name, shard in zip(names, shards, strict=True):
-        partial = directory / f"{name}.partial"
-        save_file({tensor.name: tensor.make() for tensor in shard}, partial, {"format": "pt"})
-        os.replace(partial, directory / name)
+        with files.replacing(directory / name) as file:
+            save_file({tensor.name: tensor.make() for tensor in shard}, file, {"format": "pt"})
     if count > 1:
         places = {t.name: name for name, shard in zip(names, shards, strict=True) for t in shard}
         content = {
             "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors)},
             "weight_map": dict(sorted(places.items())),
         }
-        write_text(directory / INDEX, json.dumps(content, indent=2) + "\n")
+        files.write_json(directory / INDEX, content)
         names.append(INDEX)
-    for file in directory.iterdir():
-        ours = re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?", file.name)
-        if ours and file.name not in names:
-            file.unlink()
-
-
-def write_text(file: Path, content: str) -> None:
-    """Writes a text file whole or not at all."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_bytes(content.encode("utf-8"))
-    os.replace(partial, file)
+    for found in directory.iterdir():
+        ours = re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?", found.name)
+        if ours and found.name not in names:
+            found.unlink()

@@ -15,7 +15,7 @@ import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, models, normalizers
 
-from sf_jax.convert.tensor_files import write_text
+from sf_jax.media import files
 from sf_jax.sequence.chat import TEMPLATE
 from sf_jax.sequence.tokenizer import CONTROL, IM_END, Tokenizer, TokenizerError
 
@@ -41,9 +41,11 @@ def export(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
         "additional_special_tokens": [text for text in CONTROL if text != IM_END],
         "clean_up_tokenization_spaces": False,
     }
-    write_text(folder / "tokenizer.json", _converted(pieces, unknown).to_str(pretty=True) + "\n")
-    write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
-    write_text(folder / "chat_template.jinja", TEMPLATE)  # for tokenizer and processor alike
+    files.write_text(
+        folder / "tokenizer.json", _converted(pieces, unknown).to_str(pretty=True) + "\n"
+    )
+    files.write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+    files.write_text(folder / "chat_template.jinja", TEMPLATE)  # for tokenizer and processor alike
 
 
 def _pieces(tokenizer: Tokenizer) -> list[tuple[str, int]]:

@@ -10,6 +10,8 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 from safetensors.numpy import load_file, save_file
 
+from sf_jax.media import files
+
 
 @struct.dataclass
 class DraftHeads:
@@ -60,14 +62,13 @@ def head_scores(heads: DraftHeads, states: Float[Array, "*rows D"]) -> Float[Arr
 
 
 def save_heads(path: str | os.PathLike, heads: DraftHeads) -> None:
-    """Writes a file that `load_heads` reads, in half precision, whole or not at all."""
-    partial = f"{os.fspath(path)}.partial"
+    """Writes a file that `load_heads` reads, in half precision, complete or not at all."""
     arrays = {name: np.asarray(leaf) for name, leaf in vars(heads).items()}
     half = {
         name: leaf if name == "tokens" else leaf.astype(np.float16) for name, leaf in arrays.items()
     }
-    save_file(half, partial)
-    os.replace(partial, path)
+    with files.replacing(path) as file:
+        save_file(half, file)
 
 
 def load_heads(path: str | os.PathLike, width: int, vocabulary: int) -> DraftHeads:

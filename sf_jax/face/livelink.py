@@ -13,14 +13,11 @@ named `Source`. Without sources the file has the plain 63 columns and no more.
 """
 
 import csv
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -38,6 +35,7 @@ from sf_jax.face.channels import (
     lookup,
 )
 from sf_jax.face.timecode import Timecode, TimecodeError
+from sf_jax.media import files
 
 # Trackers overshoot: real takes hold 1.003. Values up to these limits are clamped into the range of
 # their channel and reported; values beyond are another unit or a broken file, and are refused.
@@ -354,7 +352,7 @@ def write(
             raise LiveLinkError(f"{path}: {len(given)} {what} for {len(rows)} frames")
     for label in timecodes:
         Timecode.parse(label)
-    with _replacing(Path(path)) as file:
+    with files.stream(path, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         extra = [] if sources is None else ["Source"]
         writer.writerow(["Timecode", "BlendShapeCount", *NAMES, *extra])
@@ -399,15 +397,3 @@ def _checked(path: str | Path, coefficients: np.ndarray) -> list[list[float]]:
             f"{LOW[column]:g} to {HIGH[column]:g}"
         )
     return values.tolist()
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A new file that takes the place of `path` once it is written whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Load a model, show it a picture, read a face: the few calls most users need."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,6 @@ import numpy as np
 from sf_jax.convert import hf, tokenizer_json
 from sf_jax.convert.processor import FILE as PROCESSOR_FILE
 from sf_jax.convert.processor import ImageProcessor, ProcessorError
-from sf_jax.convert.tensor_files import write_text
 from sf_jax.decode.drafts import Draft, DraftHeads, load_heads
 from sf_jax.decode.generate import SEQUENTIAL, Generated, Plan, generate
 from sf_jax.decode.noise import Sampling
@@ -25,6 +23,7 @@ from sf_jax.decode.score import score
 from sf_jax.decode.state import prompt_prefix
 from sf_jax.face import channels
 from sf_jax.face.describe import Description
+from sf_jax.media import files
 from sf_jax.media.images import ImageError, read_image
 from sf_jax.media.resize import coarse_bucket
 from sf_jax.model import vision
@@ -520,4 +519,4 @@ def save(
     else:
         tokenizer.save(folder / "tokenizer.model")
         tokenizer_json.export(tokenizer, folder)
-    write_text(folder / PROCESSOR_FILE, json.dumps(processor.as_dict(), indent=2) + "\n")
+    files.write_json(folder / PROCESSOR_FILE, processor.as_dict())

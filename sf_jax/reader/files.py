@@ -12,9 +12,10 @@ from tqdm import tqdm
 from sf_jax.face import channels, livelink
 from sf_jax.face.one_euro import OneEuro
 from sf_jax.media import images, video
+from sf_jax.media.files import write_json
 from sf_jax.reader.estimator import FaceAction, Model
 from sf_jax.reader.finder import Cropper
-from sf_jax.reader.output import as_json, write_json
+from sf_jax.reader.output import as_json
 from sf_jax.render.preview import preview
 
 PICTURE_FPS = 30  # of a CSV made from unrelated pictures, where no time exists
@@ -182,7 +183,8 @@ def predict_pictures(reader: Reader, files: list[Path], names: dict[Path, str]) 
     failures: list[str] = []
     rows, sources = [], []
     for file, seen, action, numbers in _pictures(reader, files, failures):
-        write_json(options.out / f"{names[file]}.json", as_json(action, str(file), numbers))
+        out = options.out / f"{names[file]}.json"
+        write_json(out, as_json(action, str(file), numbers))
         if options.previews:
             preview(seen, action, options.out / f"{names[file]}.preview.png")
         rows.append(numbers)

@@ -3,10 +3,7 @@
 Sequences go through `sf_jax.face.livelink.write`.
 """
 
-import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,22 +95,3 @@ def from_json(content: Mapping[str, Any]) -> "FaceAction":
         raise ValueError(f"the answer lacks {error}") from error
     except TypeError as error:
         raise ValueError(f"no answer of this service: {error}") from error
-
-
-def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Writes whole or not at all.
-
-    Raises:
-      ValueError: a number is NaN or infinite, which JSON cannot hold; names the file.
-      OSError: the file cannot be written.
-    """
-    try:
-        text = json.dumps(content, indent=2, allow_nan=False)
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from error
-    partial = Path(f"{os.fspath(path)}.partial")
-    try:
-        partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

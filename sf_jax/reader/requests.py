@@ -7,18 +7,15 @@ kept.
 """
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from sf_jax.face import answers, channels, livelink
-from sf_jax.media import images
+from sf_jax.media import files, images
 from sf_jax.reader.files import PICTURE_FPS, Reader
 from sf_jax.reader.finder import Cropper
 from sf_jax.sequence.chat import ChatError, chat_text
@@ -108,24 +105,14 @@ def _request(path: Path, number: int, text: str) -> Request:
     return Request(where, line, others, path.parent)
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A file that takes the place of `path` once it is whole; until then it is `path.partial`,
-    which an interruption leaves behind with the lines written so far."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        yield file
-    os.replace(partial, path)
-
-
 def predict_requests(
     reader: Reader, requests: list[Request], results: Path, csv: Path | None = None
 ) -> list[str]:
     """Answers requests one after another, each written out at once.
 
     Args:
-      results: the file of result lines.
+      results: the file of result lines; `results.partial` until it is complete, which an
+        interruption leaves there with the lines written so far.
       csv: a Live Link file of the numbers asked for, one row a request, named in its last column.
         The row of a request that failed holds no numbers and a BlendShapeCount of 0.
 
@@ -140,7 +127,8 @@ def predict_requests(
     livelink.labels(1, fps, drop_frame=options.drop_frame)  # refused before the work
     failures: list[str] = []
     rows: list[np.ndarray | None] = []
-    with _replacing(results) as file:
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with files.stream(results, keep=True) as file:
         for request in tqdm(requests, unit="request", disable=len(requests) < 2):
             try:
                 text, numbers = _answer(reader, request)

@@ -2,7 +2,6 @@
 
 import os
 import textwrap
-from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -11,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sf_jax.face import channels
+from sf_jax.media import files
 from sf_jax.render.draw import draw
 from sf_jax.render.head import builtin
 from sf_jax.render.scene import plain_scene
@@ -135,9 +135,5 @@ def preview(image: np.ndarray, action: Action, path: str | os.PathLike) -> None:
     right = grid[:, 2].subgridspec(1, 2, width_ratios=(0.42, 1), wspace=0)
     _bars(figure.add_subplot(right[1]), action)
     _words(figure.add_subplot(grid[1, :2]), action)
-    partial = Path(f"{os.fspath(path)}.partial")
-    try:
-        FigureCanvasAgg(figure).print_figure(partial, format="png", dpi=100)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.replacing(path) as file:
+        FigureCanvasAgg(figure).print_figure(file, format="png", dpi=100)

@@ -15,6 +15,8 @@ from pathlib import Path
 import sentencepiece as spm
 import tokenizers
 
+from sf_jax.media import files
+
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 IMAGE = "<|image_pad|>"
@@ -49,9 +51,7 @@ class Tokenizer:
         return loaded
 
     def save(self, path: str | os.PathLike) -> None:
-        partial = Path(f"{path}.partial")
-        partial.write_bytes(self.model)
-        os.replace(partial, path)
+        files.write_bytes(path, self.model)
 
     def __len__(self) -> int:
         return self._processor.get_piece_size()
@@ -105,9 +105,7 @@ class JsonTokenizer(Tokenizer):
             raise TokenizerError(f"{path}: not a readable tokenizer.json: {error}") from error
 
     def save(self, path: str | os.PathLike) -> None:
-        partial = Path(f"{path}.partial")
-        partial.write_text(self.content, encoding="utf-8")
-        os.replace(partial, path)
+        files.write_text(path, self.content)
 
     def __len__(self) -> int:
         """One more than the largest id; a model's vocabulary may be padded beyond."""

@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from sf_jax.media import files
 from sf_jax.train.step import TrainState
 
 CHECKSUMS = "checksums"  # a folder in each checkpoint, of one file a process
@@ -149,9 +150,7 @@ class Checkpoints:
             sums = {name: _digest(folder / name) for name in _files(folder)[mine::of]}
             (folder / CHECKSUMS).mkdir(exist_ok=True)
             written = folder / CHECKSUMS / f"{mine:05d}-of-{of:05d}.json"
-            partial = written.with_name(f"{written.name}.partial")
-            partial.write_text(json.dumps(sums, indent=1))
-            partial.rename(written)
+            files.write_json(written, sums, indent=1)
         except Exception as error:  # it is raised where the next save or the end waits for it
             self._failed = self._unsaved(step, error)
 

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sf_jax.media import files
+
 
 class Lines:
     """A file of JSON lines that each have a "step".
@@ -21,9 +23,7 @@ class Lines:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line, of in _lines(self.path) if of <= step]
-        partial = self.path.with_name(f"{self.path.name}.partial")
-        partial.write_text("".join(kept))
-        partial.replace(self.path)
+        files.write_text(self.path, "".join(kept))
         self._file = self.path.open("a")
 
     def write(self, step: int, values: dict[str, Any]) -> None:

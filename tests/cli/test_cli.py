@@ -15,7 +15,8 @@ from sf_jax import cli
 from sf_jax.face import channels, livelink
 from sf_jax.face.describe import describe
 from sf_jax.face.one_euro import smooth
-from sf_jax.reader.output import as_json, write_json
+from sf_jax.media.files import write_json
+from sf_jax.reader.output import as_json
 from tests.media.test_video import counting, told, write_video
 
 JAW, YAW = channels.INDEX["JawOpen"], channels.INDEX["HeadYaw"]

@@ -14,6 +14,7 @@ from sf_jax.face import livelink, timecode
 from sf_jax.face.channels import INDEX, LOW, NAMES
 from sf_jax.face.livelink import LiveLinkError
 from sf_jax.face.timecode import Timecode, TimecodeError
+from sf_jax.media import files
 
 SHARED = Path(__file__).parents[2] / "../shared"
 RATES = [24, 25, 29.97, 30, 50, 59.94, 60]
@@ -164,7 +165,7 @@ def test_sources_are_kept_in_a_last_column(tmp_path):
 def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("old")
-    with pytest.raises(TypeError), livelink._replacing(path) as file:
+    with pytest.raises(TypeError), files.stream(path, newline="") as file:
         file.write("half")
         file.write(1)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,71 @@
+"""Errors that carry where they are as data: file, line, record and field. Text is made once.
+
+Rooms derive their own classes, so that callers catch those of one kind. A reader that knows a
+part of the location raises with that part, and `at` adds what its caller knows.
+"""
+
+import os
+from typing import Any, Self
+
+
+class DataError(ValueError):
+    """Input that cannot be used.
+
+    Attributes:
+      problem: what was found and what was expected, without the location.
+      path: the file or folder, as its user named it.
+      line, record: the number of a text line (from 1) or of a record (from 0) in the file.
+      field: a field, column or key.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str | os.PathLike | None = None,
+        line: int | None = None,
+        record: int | None = None,
+        field: str | None = None,
+    ):
+        super().__init__(problem)
+        self.problem, self.field = problem, field
+        self.path = None if path is None else os.fspath(path)
+        self.line, self.record = line, record
+
+    def at(self, **location: Any) -> Self:
+        """This error with those parts of the location filled in that it lacks."""
+        for part, value in location.items():
+            if part not in ("path", "line", "record", "field"):
+                raise TypeError(f"an error has no {part!r}")
+            if getattr(self, part) is None and value is not None:
+                setattr(self, part, os.fspath(value) if part == "path" else value)
+        return self
+
+    @property
+    def location(self) -> str:
+        """Such as `faces.jsonl, line 3, field 'images'`; empty where nothing is known."""
+        parts = [
+            self.path,
+            None if self.line is None else f"line {self.line}",
+            None if self.record is None else f"record {self.record}",
+            None if self.field is None else f"field {self.field!r}",
+        ]
+        return ", ".join(part for part in parts if part is not None)
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.location, self.problem)))
+
+    def __reduce__(self) -> tuple:
+        """Workers of a pool hand their errors over pickled."""
+        return _again, (type(self), self.problem, self.path, self.line, self.record, self.field)
+
+
+def _again(
+    kind: type[DataError],
+    problem: str,
+    path: str | None,
+    line: int | None,
+    record: int | None,
+    field: str | None,
+) -> DataError:
+    return kind(problem, path=path, line=line, record=record, field=field)

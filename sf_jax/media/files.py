@@ -1,0 +1,113 @@
+"""The one way to write a file or a folder: under a temporary name beside it, renamed once complete.
+
+Nobody who reads meets half a file, and a failure leaves what stood there before. Temporary names
+are hidden, end in `.partial` and hold the process id, so that two processes never share one.
+Files may also be at `gs://` addresses.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from sf_jax.media.errors import DataError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike, *, keep: bool = False) -> Iterator[Path]:
+    """A temporary path to write to, which becomes `path` at the end of the block.
+
+    Args:
+      keep: names it `PATH.partial`, and leaves it there if the block fails or is interrupted; else
+        it is removed then.
+
+    Raises:
+      OSError: the file cannot be written; names `path`.
+    """
+    target = _path(path)
+    name = f"{target.name}.partial" if keep else f".{target.name}.{os.getpid()}.partial"
+    temporary = target.with_name(name)
+    try:
+        yield temporary
+        temporary.replace(target)
+    except OSError as error:
+        if error.filename is not None and os.fspath(error.filename) == os.fspath(temporary):
+            error.filename, error.filename2 = os.fspath(target), None
+        raise
+    finally:
+        if not keep:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def stream(
+    path: str | os.PathLike, *, newline: str | None = "\n", keep: bool = False
+) -> Iterator[TextIO]:
+    """A UTF-8 text file written bit by bit; see `replacing`, and `open` about `newline`."""
+    with (
+        replacing(path, keep=keep) as temporary,
+        temporary.open("w", encoding="utf-8", newline=newline) as file,
+    ):
+        yield file
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file, complete or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | os.PathLike, content: str) -> None:
+    """Writes a UTF-8 text file, complete or not at all; line ends stay as they are."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike, content: Any, indent: int | None = 2) -> None:
+    """Writes a JSON file that ends in a line feed, complete or not at all.
+
+    Raises:
+      DataError: a number is NaN or infinite, which JSON cannot hold; names the file.
+      OSError: the file cannot be written.
+    """
+    try:
+        text = json.dumps(content, indent=indent, allow_nan=False)
+    except ValueError as error:
+        raise DataError(str(error), path=path) from error
+    write_text(path, text + "\n")
+
+
+@contextmanager
+def folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes `path` at the end; it is removed on failure.
+
+    Folders above `path` are made.
+
+    Raises:
+      DataError: `path` exists.
+    """
+    target = Path(path)
+    if target.exists():
+        raise DataError("exists already; name a folder that does not", path=path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(
+        tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    )
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _path(path: str | os.PathLike) -> Path:
+    text = os.fspath(path)
+    if "://" not in text:
+        return Path(text)
+    from etils import epath  # late: few need it
+
+    return epath.Path(text)

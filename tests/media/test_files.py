@@ -1,0 +1,92 @@
+"""Files and folders appear complete or not at all."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from sf_jax.media import files
+from sf_jax.media.errors import DataError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_at_the_end(tmp_path: Path) -> None:
+    with files.stream(tmp_path / "out.csv") as file:
+        file.write("a\r\nb\n")
+        assert names(tmp_path) == [f".out.csv.{os.getpid()}.partial"]
+    assert (tmp_path / "out.csv").read_bytes() == b"a\r\nb\n"
+    assert names(tmp_path) == ["out.csv"]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, failure: type[BaseException]) -> None:
+    files.write_text(tmp_path / "out.txt", "before")
+    with pytest.raises(failure), files.stream(tmp_path / "out.txt") as file:
+        file.write("half")
+        raise failure
+    assert names(tmp_path) == ["out.txt"]
+    assert (tmp_path / "out.txt").read_text() == "before"
+
+
+def test_lines_of_an_interrupted_stream_are_kept_on_request(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), files.stream(tmp_path / "out.jsonl", keep=True) as file:
+        file.write("one\n")
+        raise ValueError
+    assert names(tmp_path) == ["out.jsonl.partial"]
+    assert (tmp_path / "out.jsonl.partial").read_text() == "one\n"
+    with files.stream(tmp_path / "out.jsonl", keep=True) as file:
+        file.write("two\n")
+    assert names(tmp_path) == ["out.jsonl"]
+    assert (tmp_path / "out.jsonl").read_text() == "two\n"
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as found:
+        files.write_text(tmp_path / "missing" / "out.txt", "")
+    assert str(tmp_path / "missing" / "out.txt") in str(found.value)
+    assert "partial" not in str(found.value)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError) as found:
+        files.write_text(tmp_path / "folder", "")
+    assert str(tmp_path / "folder") in str(found.value) and "partial" not in str(found.value)
+    assert names(tmp_path) == ["folder"]
+
+
+def test_json_holds_finite_numbers_only(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a.json", {"a": [1]}, indent=None)
+    assert (tmp_path / "a.json").read_bytes() == b'{"a": [1]}\n'
+    with pytest.raises(DataError, match=r"b\.json: Out of range float values"):
+        files.write_json(tmp_path / "b.json", float("nan"))
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_folder_appears_at_the_end(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    with pytest.raises(ValueError), files.folder(out) as inside:
+        (inside / "a").write_text("half")
+        raise ValueError
+    assert names(tmp_path / "new") == []
+    with files.folder(out) as inside:
+        (inside / "a").write_text("all")
+        assert not out.exists()
+    assert names(tmp_path / "new") == ["out"] and names(out) == ["a"]
+    with pytest.raises(DataError, match="out: exists already"), files.folder(out):
+        pass
+    assert (out / "a").read_text() == "all"
+
+
+def test_errors_hold_their_location() -> None:
+    error = DataError("expected 61 numbers", field="coefficients")
+    assert str(error) == "field 'coefficients': expected 61 numbers"
+    assert error.at(path=Path("faces.jsonl"), line=3) is error
+    assert str(error) == "faces.jsonl, line 3, field 'coefficients': expected 61 numbers"
+    assert str(error.at(path="other", line=4)) == str(error), "the first location is the closest"
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error) and again.line == 3 and again.path == "faces.jsonl"
+    assert str(DataError("no words", path="a", record=0)) == "a, record 0: no words"
+    with pytest.raises(TypeError):
+        error.at(row=1)
