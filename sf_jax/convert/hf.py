@@ -33,7 +33,7 @@ from sf_jax.media import files
 from sf_jax.model import lora
 from sf_jax.model.config import Config, Source
 from sf_jax.model.linear import AdaptedLinear
-from sf_jax.model.weights import Weight, Weights, declare
+from sf_jax.model.weights import Weight, Weights
 
 __all__ = [
     "CheckpointError", "config_from_dict", "config_to_dict", "forward", "generate", "load", "save",
@@ -160,7 +160,7 @@ class _Reader:
         """No tensor is left over, except a stored copy of a tied embedding."""
         if config.text.tie_word_embeddings and HEAD in self.unread:
             self.unread.discard(HEAD)
-            embedding = self.tensors[declare(config).text.embed.name]
+            embedding = self.tensors[config.declare().text.embed.name]
             head = self.tensors[HEAD]
             if not _equal(head, embedding):
                 raise CheckpointError(
@@ -200,7 +200,7 @@ def load(
     config = config_from_dict(content, file)
     listing, tensors = open_directory(directory)
     reader = _Reader(listing, tensors, dtype)
-    declared, tree = jax.tree.flatten(declare(config), is_leaf=_is_weight)
+    declared, tree = jax.tree.flatten(config.declare(), is_leaf=_is_weight)
     for weight in declared:
         reader.check(weight)
     reader.check_rest(config)
@@ -274,7 +274,7 @@ def save(
         for i, name in enumerate(_names(weight)):
             plan(name, weight, value, i if _stacked(weight) else None)
 
-    declared = declare(config)
+    declared = config.declare()
     jax.tree.map(collect, declared, weights, is_leaf=_is_weight)
     if config.text.tie_word_embeddings and HEAD in sources:
         plan(HEAD, declared.text.embed, weights.text.embed, None)
@@ -296,7 +296,7 @@ def save_random(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors: list[TensorToWrite] = []
-    for weight in jax.tree.leaves(declare(config), is_leaf=_is_weight):
+    for weight in jax.tree.leaves(config.declare(), is_leaf=_is_weight):
         for name in _names(weight):
             shape = _source_shape(weight)
 

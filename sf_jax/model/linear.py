@@ -108,10 +108,14 @@ def _backward(dtype: str, saved: tuple[Array, Array], gradient: Array) -> tuple[
     # which no backend does fast; here the gradient is rounded too.
     x, weight = saved
     dx = _product(gradient, weight, dtype, (1, 1)).astype(x.dtype)
-    # CPUs have no fast low-precision product over the leading axis; rounding would be for nothing.
-    if jax.default_backend() == "cpu" and x.dtype == jnp.float32:
-        dtype = "float32"
-    return dx, _product(x, gradient, dtype, (0, 0)).astype(weight.dtype)
+    of_weight = partial(_product, dtype=dtype, contract=(0, 0))
+    if x.dtype != jnp.float32:
+        return dx, of_weight(x, gradient).astype(weight.dtype)
+    # CPUs have no fast low-precision product over the leading axis; rounding would gain nothing.
+    # The platform that is compiled for decides, which need not be this machine's.
+    exact = partial(_product, dtype="float32", contract=(0, 0))
+    dw = jax.lax.platform_dependent(x, gradient, cpu=exact, default=of_weight)
+    return dx, dw.astype(weight.dtype)
 
 
 _low_precision_product.defvjp(_forward, _backward)

@@ -27,7 +27,7 @@ from flax import struct
 
 from sf_jax.model.config import Config
 from sf_jax.model.linear import AdaptedLinear
-from sf_jax.model.weights import Linear, Weight, Weights, declare
+from sf_jax.model.weights import Linear, Weight, Weights
 
 ALL_LINEAR = "all-linear"
 Chooser = str | tuple[str, ...]  # a regular expression for the whole name, or endings of names
@@ -161,7 +161,7 @@ def families(lora: LoraConfig, config: Config) -> dict[str, Weight]:
     Raises:
       ValueError: nothing is targeted, or something that cannot be adapted.
     """
-    nodes = jax.tree.leaves(declare(config), is_leaf=_is_declared)
+    nodes = jax.tree.leaves(config.declare(), is_leaf=_is_declared)
     found = {_name(n.weight): n.weight for n in nodes if _is_adaptable(n)}
     if lora.targets != ALL_LINEAR:
         others = [n.weight if isinstance(n, Linear) else n for n in nodes if not _is_adaptable(n)]
@@ -265,7 +265,7 @@ def _map_adapted(
         scale = jnp.asarray(scales if stacked else scales[0], jnp.float32)
         return function(node, adapter.pairs[_name(declared.weight)], scale)
 
-    return jax.tree.map(change, declare(config), weights, is_leaf=_is_declared)
+    return jax.tree.map(change, config.declare(), weights, is_leaf=_is_declared)
 
 
 def attach(weights: Weights, adapter: Adapter, config: Config) -> Weights:

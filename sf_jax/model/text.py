@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Float, Int
 from sf_jax.kernels import attention
 from sf_jax.kernels.precision import wide
 from sf_jax.kernels.sharded import split
-from sf_jax.model.config import TextConfig
 from sf_jax.model.linear import apply, linear, output_major
 from sf_jax.model.norms import rms_norm
 from sf_jax.model.remat import rematerialised
+from sf_jax.model.towers import TextConfig
 from sf_jax.model.vision import rotate_half
 from sf_jax.model.weights import JoinedLayer, TextLayer, TextWeights
 

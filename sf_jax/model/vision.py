@@ -19,10 +19,10 @@ from jaxtyping import Array, Float, Int
 
 from sf_jax.kernels import attention
 from sf_jax.kernels.sharded import split
-from sf_jax.model.config import VisionConfig
 from sf_jax.model.linear import apply, linear
 from sf_jax.model.norms import layer_norm
 from sf_jax.model.remat import rematerialised
+from sf_jax.model.towers import VisionConfig
 from sf_jax.model.weights import Merger, VisionBlock, VisionWeights
 
 ROPE_THETA = 10_000.0

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from sf_jax.model.config import Config, TextConfig, VisionConfig
+from sf_jax.model.towers import TextConfig, VisionConfig
 
 
 @dataclass(frozen=True)
@@ -232,31 +232,31 @@ def _text(c: TextConfig, prefix: str) -> TextWeights:
     )
 
 
-def declare(config: Config) -> Weights:
-    """The tree of `Weight` declarations for a configuration."""
-    if config.vision is None:
-        return Weights(vision=None, text=_text(config.text, "model"))
+def declare(vision: VisionConfig | None, text: TextConfig) -> Weights:
+    """The tree of `Weight` declarations of a Qwen3-VL model, or of Qwen3 without a vision tower."""
+    if vision is None:
+        return Weights(vision=None, text=_text(text, "model"))
     return Weights(
-        vision=_vision(config.vision, "model.visual"),
-        text=_text(config.text, "model.language_model"),
+        vision=_vision(vision, "model.visual"),
+        text=_text(text, "model.language_model"),
     )
 
 
-def _map(function: Callable[[Weight], Any], config: Config) -> Weights:
-    return jax.tree.map(function, declare(config), is_leaf=lambda leaf: isinstance(leaf, Weight))
+def _map(function: Callable[[Weight], Any], config: Any) -> Weights:
+    return jax.tree.map(function, config.declare(), is_leaf=lambda leaf: isinstance(leaf, Weight))
 
 
-def abstract(config: Config, dtype: Any = jnp.float32) -> Weights:
+def abstract(config: Any, dtype: Any = jnp.float32) -> Weights:
     """The tree as `jax.ShapeDtypeStruct`s: shapes at any size, no memory."""
     return _map(lambda weight: jax.ShapeDtypeStruct(weight.shape, dtype), config)
 
 
-def count(config: Config) -> int:
+def count(config: Any) -> int:
     """How many numbers the weights hold; a tied output projection is not counted twice."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)))
 
 
-def initialise(config: Config, seed: int, dtype: Any = jnp.float32) -> Weights:
+def initialise(config: Any, seed: int, dtype: Any = jnp.float32) -> Weights:
     """Fresh weights, drawn on the host; the same seed gives the same weights anywhere."""
     generator = np.random.default_rng(seed)
 
@@ -270,15 +270,13 @@ def initialise(config: Config, seed: int, dtype: Any = jnp.float32) -> Weights:
     return _map(draw, config)
 
 
-def initialise_on(
-    config: Config, seed: int, shardings: Weights, dtype: Any = jnp.float32
-) -> Weights:
+def initialise_on(config: Any, seed: int, shardings: Weights, dtype: Any = jnp.float32) -> Weights:
     """Fresh weights, drawn where they lie: no device or host ever holds more than its part.
 
     The same seed gives the same weights on any mesh.
     """
     declared, tree = jax.tree.flatten(
-        declare(config), is_leaf=lambda leaf: isinstance(leaf, Weight)
+        config.declare(), is_leaf=lambda leaf: isinstance(leaf, Weight)
     )
 
     def draw(key: jax.Array) -> list[jax.Array]:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
 from sf_jax.model import lora
 from sf_jax.model.config import Config
-from sf_jax.model.weights import Weight, declare
+from sf_jax.model.weights import Weight
 from sf_jax.train.sft import Sft
 
 
@@ -142,7 +142,7 @@ def operations(sft: Sft) -> Operations:
 
 def _matrices(config: Config) -> list[Weight]:
     """What tokens are multiplied with; a table that is only looked up in is not."""
-    leaves = jax.tree.leaves(declare(config), is_leaf=lambda x: isinstance(x, Weight))
+    leaves = jax.tree.leaves(config.declare(), is_leaf=lambda x: isinstance(x, Weight))
     lookup = not config.text.tie_word_embeddings
 
     def multiplied(weight: Weight) -> bool:
@@ -156,7 +156,7 @@ def _matrices(config: Config) -> list[Weight]:
 def _trained_names(sft: Sft) -> set[str]:
     """Names of the weights that are trained themselves; factors beside others are not counted."""
     pattern = sft.trainable.whole
-    leaves = jax.tree.leaves(declare(sft.config), is_leaf=lambda x: isinstance(x, Weight))
+    leaves = jax.tree.leaves(sft.config.declare(), is_leaf=lambda x: isinstance(x, Weight))
     return {w.name for w in leaves if pattern is not None and re.search(pattern, w.name)}
 
 

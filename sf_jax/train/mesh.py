@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
 from sf_jax.model import lora
 from sf_jax.model.config import Config
-from sf_jax.model.weights import Weight, Weights, declare
+from sf_jax.model.weights import Weight, Weights
 
 AXES = (*ROWS, HEADS, PLACES)
 # Logical axis of a weight → mesh axis. `fsdp` takes the rows of every matrix beside that.
@@ -114,7 +114,7 @@ def of_weights(config: Config, mesh: Mesh) -> Weights:
     def lies(weight: Weight) -> NamedSharding:
         return NamedSharding(mesh, spec(weight.axes, weight.shape, mesh))
 
-    return jax.tree.map(lies, declare(config), is_leaf=lambda leaf: isinstance(leaf, Weight))
+    return jax.tree.map(lies, config.declare(), is_leaf=lambda leaf: isinstance(leaf, Weight))
 
 
 def of_adapter(chosen: lora.LoraConfig, config: Config, mesh: Mesh) -> lora.Adapter:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from sf_jax.model import lora
 from sf_jax.model.config import Config
-from sf_jax.model.weights import Weight, Weights, declare
+from sf_jax.model.weights import Weight, Weights
 from sf_jax.train import mesh as meshes
 
 
@@ -49,7 +49,7 @@ def _keep(weights: Weights, config: Config, pattern: str | None, matching: bool)
         found = pattern is not None and re.search(pattern, weight.name) is not None
         return x if found == matching else None
 
-    return jax.tree.map(one, declare(config), weights, is_leaf=_is_weight)
+    return jax.tree.map(one, config.declare(), weights, is_leaf=_is_weight)
 
 
 def split(
@@ -97,7 +97,7 @@ def abstract(
     def shape(weight: Weight) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(weight.shape, jnp.float32)
 
-    weights = jax.tree.map(shape, declare(config), is_leaf=_is_weight)
+    weights = jax.tree.map(shape, config.declare(), is_leaf=_is_weight)
     chosen = trainable.adapter
     adapter = None if chosen is None else lora.abstract(chosen, config)
     trained, frozen = split(weights, adapter, config, trainable)

@@ -35,3 +35,27 @@ def test_output_major_weights_give_the_same(dtype, rows) -> None:
     turned = apply(OutputMajorLinear(jnp.asarray(weight.T), bias), x, dtype)
     assert turned.shape == usual.shape == (1, rows, 40)
     np.testing.assert_allclose(turned, usual, atol=1e-5)
+
+
+@pytest.mark.parametrize(("platform", "operand"), [("tpu", "bf16"), ("cpu", "f32")])
+def test_the_platform_compiled_for_decides_the_precision_of_gradients(
+    platform, operand, monkeypatch
+) -> None:
+    """Not the backend of the machine that compiles."""
+    x, weight = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((6, 24), (24, 17)))
+
+    def lowered() -> str:
+        def loss(weight: jax.Array, x: jax.Array) -> jax.Array:
+            return jnp.square(linear(x, weight, None, "bfloat16")).sum()
+
+        traced = jax.jit(jax.grad(loss)).trace(weight, x)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    text = lowered()
+    for backend in ("cpu", "tpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        assert lowered() == text
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    of_weight = [line for line in products if "-> tensor<24x17xf32>" in line]
+    assert len(of_weight) == 1
+    assert f"(tensor<6x24x{operand}>, tensor<6x17x{operand}>)" in of_weight[0]

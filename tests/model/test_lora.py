@@ -10,7 +10,7 @@ import pytest
 
 from sf_jax.model import lora, text, vision, vlm
 from sf_jax.model.lora import Adapter, LoraConfig
-from sf_jax.model.weights import declare, unstack_layers
+from sf_jax.model.weights import unstack_layers
 
 # Ranks and factors that differ by kind, by layer and by tower, and layers left out.
 VARIED = LoraConfig(
@@ -235,6 +235,6 @@ def test_bad_ranks_and_other_bases(tiny_config, tiny_weights) -> None:
         LoraConfig(layers=(1,))
     adapter = lora.initialise(LoraConfig(("k_proj",)), tiny_config, 0)
     wider = replace(tiny_config, text=replace(tiny_config.text, hidden_size=32))
-    assert declare(wider).text.layers.k.weight.shape == (4, 32, 32)
+    assert wider.declare().text.layers.k.weight.shape == (4, 32, 32)
     with pytest.raises(ValueError, match=r"k_proj' has factors .* expected \(4, 32, 'R'\)"):
         lora.merge(tiny_weights, adapter, wider)
