@@ -46,7 +46,17 @@ from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.sequence.rows import Rows
 from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences, vocabulary_texts
-from sf_jax.train import checkpoint, draft_heads, loop, mesh, objective, optimizer, step, warmup
+from sf_jax.train import (
+    checkpoint,
+    draft_heads,
+    hooks,
+    loop,
+    mesh,
+    objective,
+    optimizer,
+    step,
+    warmup,
+)
 
 PATCH_COUNT = 36  # 96 x 96 pixels, or 64 x 128
 MAX_PIXELS = PATCH_COUNT * 16**2
@@ -183,15 +193,15 @@ def warm_up(
         mirror_share=0.5,
         landmark_mirror=landmark_mirror(),
     )
-    plan = loop.Plan(recipe.warmup.steps, bad_steps=BAD_STEPS, label="warm-up")
+    chosen = hooks.HookConfig(bad_steps=BAD_STEPS, label="warm-up")
     return loop.run(
         state,
         step.build_step(loss, rule, devices),
         batches,
         devices,
-        plan,
+        loop.LoopConfig(recipe.warmup.steps),
         out / "warmup",
-        images=lambda batch: len(batch["dense"]),
+        hooks=hooks.standard(chosen, lambda batch: {"images": len(batch["dense"])}),
     ).weights
 
 
@@ -267,16 +277,19 @@ def train_model(
         answer_length=sequences.answer_length,
         mirror=channels.mirror,
     )
-    plan = loop.Plan(rate.steps, bad_steps=BAD_STEPS, label=stage)
+    chosen = hooks.HookConfig(bad_steps=BAD_STEPS, label=stage)
+
+    def count(batch: dict[str, Any]) -> dict[str, int]:
+        return {"images": len(batch["slots"]), "tokens": int(np.sum(batch["rows"].segments))}
+
     return loop.run(
         state,
         step.build_step(loss, rule, devices),
         batches,
         devices,
-        plan,
+        loop.LoopConfig(rate.steps),
         out / stage,
-        images=lambda batch: len(batch["slots"]),
-        tokens=lambda batch: int(np.sum(batch["rows"].segments)),
+        hooks=hooks.standard(chosen, count),
     ).weights
 
 

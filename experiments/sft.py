@@ -37,7 +37,7 @@ from sf_jax.reader import estimator
 from sf_jax.sequence.packing import ChatExamples, FaceExamples, PackedBatches, ShuffledRecords
 from sf_jax.sequence.tokenizer import JsonTokenizer
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
-from sf_jax.train import footprint, loop
+from sf_jax.train import footprint, hooks, loop
 from sf_jax.train import mesh as meshes
 from sf_jax.train import trainable as parts
 from sf_jax.train.objective import in_product_dtype
@@ -319,6 +319,14 @@ def _sides(config: Config) -> tuple[int, ...]:
     return text.hidden_size, text.num_hidden_layers, text.intermediate_size, text.vocab_size
 
 
+def count(batch: dict[str, Any]) -> dict[str, int]:
+    """Images and tokens of a host batch."""
+    return {
+        "images": int(batch["patches"].segments.max(1).sum()),
+        "tokens": int(np.count_nonzero(batch["rows"].segments)),
+    }
+
+
 def main(argv: list[str] | None = None) -> None:
     options = build_parser().parse_args(argv)
     _start_processes(options)
@@ -343,31 +351,27 @@ def main(argv: list[str] | None = None) -> None:
             local / "data" / "held-out", options.faces, "evaluation"
         )
         evaluation = Evaluation(sft, folder, records.first(held_out, options.faces), mesh)
-    result = partial(export, sft, folder=folder, out=local)
-    plan = loop.Plan(
-        recipe.optimizer.steps,
-        options.save_every,
-        options.log_every,
-        evaluate_every=options.evaluate_every,
-        label=options.recipe,
-        flops=footprint.operations(sft).model,
-        peak_flops=footprint.peak_of(mesh),
+    chosen = hooks.HookConfig(options.log_every, options.evaluate_every, label=options.recipe)
+    beside = hooks.standard(
+        chosen,
+        count,
+        share=sft.rows / len(rows),
+        cost=hooks.StepCost(footprint.operations(sft).model, footprint.peak_of(mesh)),
+        examples=lambda: batches.examples,
+        locate=found.places,
+        evaluate=evaluation,
+        export=lambda state, out: export(sft, state, folder, out),
     )
     loop.run(
         initial(sft, folder, mesh, recipe.scratch, options.seed),
         sft.build_step(mesh),
         batches,
         mesh,
-        plan,
+        loop.LoopConfig(recipe.optimizer.steps, options.save_every),
         options.out,
+        hooks=beside,
         rows=rows,
         row_count=sft.rows,
-        images=lambda batch: int(batch["patches"].segments.max(1).sum()),
-        tokens=lambda batch: int(np.count_nonzero(batch["rows"].segments)),
-        examples=lambda: batches.examples,
-        places=found.places,
-        evaluate=evaluation,
-        finish=result,
         logs=local,
     )
     tokens, patches = batches.waste

@@ -39,6 +39,12 @@ TRAINER = """#!/bin/bash
 """
 
 
+def _default_signals() -> None:
+    """A shell cannot trap what it was started to ignore, as `nohup` has its children do."""
+    for caught in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(caught, signal.SIG_DFL)
+
+
 class Desk:
     """The script's folder, with its own commands before the system's."""
 
@@ -69,6 +75,7 @@ class Desk:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_default_signals,
         )
 
     def run(self, *arguments: str, code: int = 0, **environment: str) -> tuple[list[str], str]:

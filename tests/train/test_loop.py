@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from sf_jax.train import loop, step
+from sf_jax.train import hooks, loop, step
 from sf_jax.train import mesh as meshes
 from sf_jax.train.logs import Lines
 
@@ -30,22 +30,21 @@ class Counted:
         self.at = state["at"]
 
 
+def taken(state: step.TrainState, batch: Any) -> tuple[step.TrainState, dict]:
+    metrics = {"loss": jnp.float32(1), "skipped": jnp.float32(0)}
+    return replace(state, step=state.step + 1), metrics
+
+
 def run(directory: Path, evaluate: Any) -> step.TrainState:
     mesh = meshes.make({}, jax.devices()[:1])
-
-    def taken(state: step.TrainState, batch: Any) -> tuple[step.TrainState, dict]:
-        metrics = {"loss": jnp.float32(1), "skipped": jnp.float32(0)}
-        return replace(state, step=state.step + 1), metrics
-
     return loop.run(
         step.create({"a": jnp.ones(2)}, optax.sgd(1.0), mesh),
         taken,
         Counted(),
         mesh,
-        loop.Plan(4, 2, 1),
+        loop.LoopConfig(4, 2),
         directory,
-        images=lambda batch: 1,
-        evaluate=evaluate,
+        hooks=hooks.standard(hooks.HookConfig(1), lambda batch: {"images": 1}, evaluate=evaluate),
     )
 
 
@@ -62,11 +61,51 @@ def test_a_last_evaluation_that_was_cut_off_is_made_by_the_next_start(tmp_path: 
 
 def test_rates_are_those_of_the_whole_batch() -> None:
     """Of which a process has a share, whatever the number of processes."""
-    clock = loop._Clock(share=4.0)
-    clock.took(images=2, tokens=10)
-    rates = clock.rates(loop.Plan(4, 2, 1))
+    metrics = hooks.Metrics(1, lambda batch: {}, share=4.0)
+    metrics.add({"images": 2, "tokens": 10})
+    rates = metrics.rates(began=0.0, idle=0.0)
     assert rates["images/s"] == pytest.approx(8 * rates["steps/s"])
     assert rates["tokens/s"] == pytest.approx(40 * rates["steps/s"])
+
+
+class Recorded(hooks.Hook):
+    """Writes down what it is called for."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def begin(self, run: loop.Run) -> None:
+        self.calls.append(f"begin {run.step}")
+
+    def after_step(self, run: loop.Run) -> None:
+        self.calls.append(f"step {run.step} of {int(run.batch['number'][0])}")
+
+    def before_save(self, run: loop.Run) -> None:
+        self.calls.append(f"save {run.step}")
+
+    def end(self, run: loop.Run) -> None:
+        run.log({"x": 1.0})
+
+    def log(self, run: loop.Run, values: dict[str, float]) -> None:
+        self.calls.append(f"log {values} {run.step}")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def test_hooks_are_called_beside_the_steps_and_again_after_a_restart(tmp_path: Path) -> None:
+    mesh = meshes.make({}, jax.devices()[:1])
+
+    def recorded(steps: int) -> list[str]:
+        hook = Recorded()
+        start = step.create({"a": jnp.ones(2)}, optax.sgd(1.0), mesh)
+        loop.run(start, taken, Counted(), mesh, loop.LoopConfig(steps, 2), tmp_path, hooks=[hook])
+        return hook.calls
+
+    assert recorded(2) == [
+        "begin 0", "step 1 of 1", "step 2 of 2", "save 2", "log {'x': 1.0} 2", "close",
+    ]  # fmt: skip
+    assert recorded(3) == ["begin 2", "step 3 of 3", "save 3", "log {'x': 1.0} 3", "close"]
 
 
 def test_a_log_with_broken_lines_does_not_stop_a_run(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sf_jax.model import vision
 from sf_jax.model.weights import Linear, initialise
 from sf_jax.sequence import rows as prompt
-from sf_jax.train import loop, mesh, objective, optimizer, step, warmup
+from sf_jax.train import hooks, loop, mesh, objective, optimizer, step, warmup
 from tests import for_tpu
 
 CLASSES, CELLS, LANDMARKS = 5, 4, 3
@@ -188,9 +188,9 @@ def test_stopped_and_resumed_equals_uninterrupted(tiny_config, pictures, tmp_pat
             take,
             batches,
             devices,
-            loop.Plan(8, save_every=3),
+            loop.LoopConfig(8, save_every=3),
             tmp_path / folder,
-            images=lambda batch: 2,
+            hooks=hooks.standard(hooks.HookConfig(), lambda batch: {"images": 2}),
         )
 
     whole = train("whole")

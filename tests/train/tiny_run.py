@@ -24,7 +24,7 @@ from jax.experimental import multihost_utils
 
 from sf_jax.model.weights import initialise
 from sf_jax.sequence.packing import PackedBatches
-from sf_jax.train import loop
+from sf_jax.train import hooks, loop
 from sf_jax.train import mesh as meshes
 from sf_jax.train.checkpoint import CheckpointError
 from sf_jax.train.optimizer import OptimizerConfig
@@ -86,20 +86,24 @@ def main() -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (options.file_size, options.file_size))
     state = sft.create(jax.tree.map(np.asarray, initialise(config, 0)), mesh)
-    plan = loop.Plan(options.steps, save_every=options.save_every, log_every=1)
+    beside = hooks.standard(
+        hooks.HookConfig(log_every=1),
+        lambda batch: {"images": 1},
+        share=ROWS / len(rows),
+        examples=lambda: batches.examples,
+        locate=lambda numbers: f"those numbered {list(numbers)}",
+    )
     try:
         state = loop.run(
             state,
             paused,
             batches,
             mesh,
-            plan,
+            loop.LoopConfig(options.steps, options.save_every),
             options.directory,
+            hooks=beside,
             rows=rows,
             row_count=ROWS,
-            images=lambda batch: 1,
-            examples=lambda: batches.examples,
-            places=lambda numbers: f"those numbered {list(numbers)}",
         )
     except (CheckpointError, loop.Stopped, loop.TrainingError) as error:
         print(error, file=sys.stderr)
