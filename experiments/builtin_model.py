@@ -4,9 +4,9 @@
 
 Stages, each resumed where it stopped:
   render    100,000 faces of 20,000 made-up people
-  warm-up   the vision tower alone, on coefficients, landmarks and part labels (train/warmup.py)
+  warm-up   the vision tower alone, on coefficients, landmarks and part labels (losses/readout.py)
   reading   the whole model on the keys of the numbers alone: all slots at once, from the picture
-  language  the whole model on words and numbers (train/objective.py)
+  language  the whole model on words and numbers (losses/supervised.py)
   export    sf_jax/builtin: safetensors, tokenizer, processor settings
   draft-heads   what foresees the exported model's words (train/draft_heads.py)
 """
@@ -52,11 +52,11 @@ from sf_jax.train import (
     hooks,
     loop,
     mesh,
-    objective,
     optimizer,
     step,
-    warmup,
 )
+from sf_jax.train.losses import readout as warmup
+from sf_jax.train.losses import supervised as objective
 
 PATCH_COUNT = 36  # 96 x 96 pixels, or 64 x 128
 MAX_PIXELS = PATCH_COUNT * 16**2
@@ -146,7 +146,7 @@ def landmark_mirror() -> np.ndarray:
 
 
 def warmup_batch(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Records → a batch of `train.warmup`."""
+    """Records → a batch of `losses.readout`."""
     parts = np.stack([record["parts"] for record in records])
     parts = np.where(parts == synthetic.BACKGROUND, CLASSES - 1, parts).astype(np.int32)
     blocks = rearrange(parts, "n (h a c) (w b d) -> n (h w a b) (c d)", a=2, b=2, c=4, d=4)

@@ -40,7 +40,7 @@ from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
 from sf_jax.train import footprint, hooks, loop
 from sf_jax.train import mesh as meshes
 from sf_jax.train import trainable as parts
-from sf_jax.train.objective import in_product_dtype
+from sf_jax.train.losses.supervised import in_product_dtype
 from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.sft import Sft
 from sf_jax.train.step import TrainState

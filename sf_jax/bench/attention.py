@@ -270,7 +270,8 @@ def in_model(rounds: int) -> str:
     from sf_jax.kernels import attention
     from sf_jax.reader import estimator
     from sf_jax.systems.semanticface.sequences import Sequences
-    from sf_jax.train import mesh, objective, optimizer, step
+    from sf_jax.train import mesh, optimizer, step
+    from sf_jax.train.losses import supervised as objective
 
     recipe = builtin_model.Recipe()
     model = estimator.load()

@@ -20,7 +20,8 @@ from sf_jax.model.config import Config
 from sf_jax.model.vision import Patches
 from sf_jax.sequence.rows import Rows
 from sf_jax.train import mesh as meshes
-from sf_jax.train import objective, step, trainable
+from sf_jax.train import step, trainable
+from sf_jax.train.losses import supervised as objective
 from sf_jax.train.optimizer import OptimizerConfig, build
 from sf_jax.train.step import TrainState
 from sf_jax.train.trainable import Trainable

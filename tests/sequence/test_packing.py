@@ -38,7 +38,7 @@ from sf_jax.sequence.packing import (
 )
 from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
-from sf_jax.train import objective
+from sf_jax.train.losses import supervised as objective
 
 LENGTH, PATCHES = 96, 72
 SIZES = ((64, 96), (96, 64), (32, 64), (32, 32))

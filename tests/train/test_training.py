@@ -11,7 +11,9 @@ import pytest
 from sf_jax.model import vision
 from sf_jax.model.weights import Linear, initialise
 from sf_jax.sequence import rows as prompt
-from sf_jax.train import hooks, loop, mesh, objective, optimizer, step, warmup
+from sf_jax.train import hooks, loop, mesh, optimizer, step
+from sf_jax.train.losses import readout as warmup
+from sf_jax.train.losses import supervised as objective
 from tests import for_tpu
 
 CLASSES, CELLS, LANDMARKS = 5, 4, 3

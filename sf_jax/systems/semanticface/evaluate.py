@@ -21,7 +21,7 @@ from experiments import builtin_model
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.face import channels, metrics
 from sf_jax.reader import estimator
-from sf_jax.train import warmup
+from sf_jax.train.losses import readout as warmup
 
 TRAINING_FACES = 20_000  # from which mean and median are taken
 

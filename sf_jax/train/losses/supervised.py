@@ -18,8 +18,8 @@ from sf_jax.model.config import Config
 from sf_jax.model.linear import AdaptedLinear
 from sf_jax.model.weights import Linear, Norm, TextWeights, Weights
 from sf_jax.sequence.rows import Rows
-from sf_jax.train import warmup
-from sf_jax.train.cross_entropy import next_token_losses
+from sf_jax.train.losses import readout as warmup
+from sf_jax.train.losses.next_token import next_token_losses
 
 SQUARES = 8.0  # weight of the squared mistake of a slot's mean, beside its cross-entropy
 TWINS = 16.0  # weight of the squared difference of the means of a picture and its mirrored twin

@@ -9,7 +9,7 @@ import pytest
 
 from sf_jax.model import text
 from sf_jax.model.weights import TextWeights, Weights
-from sf_jax.train.cross_entropy import next_token_losses
+from sf_jax.train.losses.next_token import next_token_losses
 
 
 def given(weights: Weights, rows: int = 2, length: int = 24) -> tuple:
