@@ -7,7 +7,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from data_pipelines.sampler import sample
-from sf_jax.cli.arguments import Parser
 from sf_jax.face import livelink
 from sf_jax.face.channels import BLENDSHAPES, NAMES
 from sf_jax.media import files
@@ -65,14 +64,15 @@ def plot(sampled: np.ndarray, recorded: np.ndarray, path: Path) -> float:
     return agreement
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = Parser(prog="sf-jax data compare-take", description=__doc__)
-    parser.add_argument("take", type=Path, help="a Live Link Face CSV")
-    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
-    options = parser.parse_args(argv)
-    take = livelink.read(options.take)
-    for note in take.notes:
-        print(f"{options.take}: {note}")
+def compare(take: Path, out: Path) -> tuple[list[str], float]:
+    """Plots the sampler beside a take.
+
+    Args:
+      take: a Live Link Face CSV; out: the PNG to write.
+
+    Returns:
+      notes on how the take was read, and the correlation of the pairwise correlations.
+    """
+    recorded = livelink.read(take)
     sampled = np.stack([sample(i) for i in range(SAMPLES)])[:, BLENDSHAPES]
-    agreement = plot(sampled, take.coefficients[:, BLENDSHAPES], options.out)
-    print(f"pairwise correlations agree at r = {agreement:.2f}; plot in {options.out}")
+    return list(recorded.notes), plot(sampled, recorded.coefficients[:, BLENDSHAPES], out)

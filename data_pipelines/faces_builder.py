@@ -10,7 +10,6 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_pipelines import synthetic
-from sf_jax.cli.arguments import Parser
 
 
 class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
@@ -66,12 +65,3 @@ def build(directory: Path, train: int, evaluation: int, seed: int = 0) -> Synthe
     if found != builder.counts:  # TFDS keeps what is there
         raise ValueError(f"{directory}: holds {found} faces, expected {builder.counts}; remove it")
     return builder
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = Parser(prog="sf-jax data build", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--train", type=int, default=10_000)
-    parser.add_argument("--evaluation", type=int, default=1000)
-    options = parser.parse_args(argv)
-    print(build(options.out, options.train, options.evaluation).info)

@@ -7,9 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines import records
 from data_pipelines.records import RecordError
-from sf_jax.cli.arguments import Parser
 from sf_jax.face import answers
 from sf_jax.media.images import ImageError, read_image
 
@@ -73,22 +71,3 @@ def _line(path: Path, number: int, text: bytes) -> answers.Line:
         raise RecordError(f"{where}: not UTF-8: {error}") from error
     except answers.AnswerError as error:
         raise RecordError(str(error)) from error
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = Parser(prog="sf-jax data import-swift", description=__doc__)
-    parser.add_argument("file", type=Path, help="JSONL with messages and images")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the record file")
-    parser.add_argument("--skip-bad", action="store_true", help="list bad lines and go on")
-    parser.add_argument(
-        "--eye-pitch",
-        choices=("down", "up"),
-        default="down",
-        help="what a positive eye pitch means in the file (KeyframeFace: up)",
-    )
-    options = parser.parse_args(argv)
-    options.out.mkdir(parents=True, exist_ok=True)
-    target = options.out / f"{options.file.stem}.array_record"
-    lines = convert(options.file, options.skip_bad, options.eye_pitch)
-    count = records.write(target, lines)
-    print(f"{count} records in {target}")

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from data_pipelines import records
 from data_pipelines.sampler import sample
-from sf_jax.cli.arguments import Parser
 from sf_jax.face.describe import describe
 from sf_jax.render.draw import BACKGROUND, draw
 from sf_jax.render.head import builtin
@@ -91,20 +90,3 @@ def render(
     ):
         for written in pool.map(_write_shard, jobs):
             bar.update(written)
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = Parser(prog="sf-jax data render", description=__doc__)
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--split", choices=("train", "evaluation"), default="train")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args(argv)
-    render(
-        options.out,
-        options.count,
-        split=options.split,
-        seed=options.seed,
-        workers=options.workers,
-    )

@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from safetensors.numpy import load_file, save_file
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
@@ -34,7 +33,6 @@ from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode import drafts
 from sf_jax.decode.state import feed, prefill
 from sf_jax.face import channels
-from sf_jax.media import files
 from sf_jax.model import vision
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.weights import Weights, initialise
@@ -45,6 +43,7 @@ from sf_jax.render.rig import MATERIALS
 from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.sequence.rows import Rows
 from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
+from sf_jax.systems.semanticface import readout
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences, vocabulary_texts
 from sf_jax.train import (
     checkpoint,
@@ -169,17 +168,17 @@ def initial_warmup(config: Config, seed: int) -> warmup.WarmupWeights:
     return warmup.WarmupWeights(initialise(config, seed).vision, readout)
 
 
-def exported_warmup(folder: Path, config: Config) -> warmup.WarmupWeights:
+def exported_warmup(folder: Path) -> warmup.WarmupWeights:
     """Tower and read-out of an exported model, to go on from."""
     tower = hf.load(folder)[1].vision
-    return warmup.WarmupWeights(tower, load_readout(folder / "readout.safetensors", config))
+    return warmup.WarmupWeights(tower, readout.load(folder / "readout.safetensors"))
 
 
 def warm_up(
     recipe: Recipe, config: Config, data: Path, out: Path, start: Path | None
 ) -> warmup.WarmupWeights:
     devices, rule = mesh.make({"data": -1}), optimizer.build(recipe.warmup)
-    first = exported_warmup(start, config) if start else initial_warmup(config, recipe.seed)
+    first = exported_warmup(start) if start else initial_warmup(config, recipe.seed)
     state = step.create(first, rule, devices)
     low = jnp.asarray(channels.LOW)
     loss = partial(
@@ -293,22 +292,6 @@ def train_model(
     ).weights
 
 
-def save_readout(path: Path, readout: warmup.Readout) -> None:
-    """The direct-regression baseline of `sf-jax evaluate`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(readout)
-    tensors = {jax.tree_util.keystr(name): np.asarray(leaf, np.float16) for name, leaf in leaves}
-    with files.replacing(path) as file:
-        save_file(tensors, file)
-
-
-def load_readout(path: Path, config: Config) -> warmup.Readout:
-    template = initial_warmup(config, 0).readout
-    tensors = load_file(path)
-    return jax.tree_util.tree_map_with_path(
-        lambda name, _: jnp.asarray(tensors[jax.tree_util.keystr(name)], jnp.float32), template
-    )
-
-
 def last_weights(template: Any, rule: Any, directory: Path) -> Any:
     """The weights of the newest checkpoint of a stage."""
     state = step.create(template, rule, mesh.make({"data": -1}))
@@ -350,7 +333,7 @@ def run(
         half = np.float16  # half the size; the shipped package stays below 25 MB
         model = jax.device_get(weights.model)
         estimator.save(export, config, model, tokenizer, PROCESSOR, dtype=half)
-        save_readout(export / "readout.safetensors", weights.readout)
+        readout.save(export / "readout.safetensors", weights.readout)
     if "draft-heads" in stages:
         learn_draft_heads(data / "train", recipe.draft_heads, export)
 

@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from sf_jax.cli import recipes
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.media import files
 
@@ -263,16 +264,17 @@ def in_model(rounds: int) -> str:
     import jax.numpy as jnp
 
     from data_pipelines.synthetic import face_record
-    from experiments import builtin_model
     from sf_jax.bench import decode as bench_decode
     from sf_jax.convert import hf
     from sf_jax.face import channels
     from sf_jax.kernels import attention
     from sf_jax.reader import estimator
+    from sf_jax.systems.semanticface import readout
     from sf_jax.systems.semanticface.sequences import Sequences
     from sf_jax.train import mesh, optimizer, step
     from sf_jax.train.losses import supervised as objective
 
+    builtin_model = recipes.load("builtin_model")
     recipe = builtin_model.Recipe()
     model = estimator.load()
     records = [face_record(i, 0, "train") for i in range(recipe.language_batch // 2)]
@@ -292,8 +294,8 @@ def in_model(rounds: int) -> str:
         values=objective.Values.of(sequences.program, builtin_model.SCHEMA.decimals),
         answer_length=sequences.answer_length,
     )
-    readout = builtin_model.load_readout(estimator.BUILTIN / "readout.safetensors", config)
-    weights = objective.JointWeights(hf.load(estimator.BUILTIN)[1], readout)
+    head = readout.load(estimator.BUILTIN / "readout.safetensors")
+    weights = objective.JointWeights(hf.load(estimator.BUILTIN)[1], head)
     rule, devices = optimizer.build(recipe.language), mesh.make({"data": -1})
 
     def train_call() -> Callable[[], Any]:

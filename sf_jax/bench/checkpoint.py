@@ -119,7 +119,7 @@ def ours(folder: Path, dtype: str, words: int) -> dict[str, Any]:
 
     imported = time.perf_counter()
     before = memory.now()
-    from sf_jax import cli
+    from sf_jax.cli import loading
     from sf_jax.convert import hf
     from sf_jax.reader import estimator
 
@@ -128,7 +128,7 @@ def ours(folder: Path, dtype: str, words: int) -> dict[str, Any]:
     alone = memory.peak - before
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
     del weights
-    cli.compilation_cache()
+    loading.compilation_cache()
     model = estimator.load(folder, dtype=dtype)
     ready = time.perf_counter()
     rows, patches, _ = model.inputs([picture()])

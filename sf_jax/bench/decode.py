@@ -194,9 +194,9 @@ def seconds(calls: dict[str, Callable], inputs: dict[str, list[tuple]], repeats:
 
 def ours(folder: Path, checkpoint: Path, options: argparse.Namespace, engines: bool) -> dict:
     """Our side; also writes down the job for the other one."""
-    from sf_jax import cli
+    from sf_jax.cli import loading
 
-    model, cap = cli.load_model(checkpoint, dtype=options.dtype), options.words
+    model, cap = loading.load_model(checkpoint, dtype=options.dtype), options.words
     images = pictures(options.pictures)
     answers = [answer(model, image, cap) for image in images]
     modes = FULL + (ENGINES if engines else []) + BLOCK

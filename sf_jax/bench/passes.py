@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from data_pipelines.sampler import sample
 from data_pipelines.synthetic import face_record
-from sf_jax import cli
+from sf_jax.cli import loading
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.face import livelink
 from sf_jax.media import files
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--take", type=Path, help="a Live Link Face CSV")
     parser.add_argument("--out", type=Path, help="folder for passes.md and passes.png")
     options = parser.parse_args(argv)
-    model = cli.load_model(None)
+    model = loading.load_model(None)
     stills = (face_record(i, 0, "evaluation")["image"] for i in range(options.pictures))
     found = {
         "stills": count(model, stills, linked=False),

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.synthetic import face_record
-from sf_jax import cli
+from sf_jax.cli import loading
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.decode.generate import SEQUENTIAL, Plan
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pictures", type=whole(1, 1000), default=20)
     parser.add_argument("--rounds", type=whole(1, 100), default=3, help="of which the least counts")
     options = parser.parse_args(argv)
-    model = cli.load_model(None)
+    model = loading.load_model(None)
     images = [face_record(i, 0, "evaluation")["image"] for i in range(options.pictures)]
     plans = candidates(model.plan)
     seconds = np.full((len(plans), len(images)), np.inf)

@@ -63,7 +63,7 @@ def pictures(count: int) -> list[bytes]:
 
 def offline(files: list[bytes]) -> "list[FaceAction]":
     """What `predict` says to each file."""
-    from sf_jax.cli import load_model
+    from sf_jax.cli.loading import load_model
 
     model = load_model(None)
     shown = [read_bytes(file, MAX_PIXELS) for file in files]

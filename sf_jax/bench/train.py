@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 
 from sf_jax.bench.decode import THREADS, cores_held, disturbances, others_seconds, versions
+from sf_jax.cli import recipes
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.media import files
 
@@ -82,7 +83,7 @@ class Work:
 
 def prepared(data: Path, rows: int, seed: int = SEED) -> Work:
     """The examples that fill the recipe's first packed rows, packed and an example a row."""
-    from experiments import sft
+    sft = recipes.load("sft")
     from sf_jax.reader import estimator
     from sf_jax.sequence.packing import assemble, example_size
     from sf_jax.train import mesh as meshes
@@ -149,7 +150,7 @@ class Training:
     """A state that is trained on one batch again and again."""
 
     def __init__(self, run: Any, batch: dict[str, Any]):
-        from experiments import sft
+        sft = recipes.load("sft")
         from sf_jax.reader import estimator
         from sf_jax.train import mesh as meshes
 
@@ -181,9 +182,9 @@ def answer(modes: dict[str, Callable[[], float]], first: dict[str, Any]) -> None
 def ours(options: argparse.Namespace) -> None:
     """Our side; also writes down the job for the other one."""
     from data_pipelines import synthetic
-    from sf_jax import cli
+    from sf_jax.cli import loading
 
-    cli.compilation_cache()
+    loading.compilation_cache()
     with tempfile.TemporaryDirectory() as scratch:
         data = options.data or Path(scratch)
         if options.data is None:

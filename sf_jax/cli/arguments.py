@@ -1,9 +1,10 @@
-"""Command lines whose bad arguments are told in one line, as every other error of `sf-jax`."""
+"""Command lines whose bad arguments are reported in one line, as every other error of `sf-jax`."""
 
 import argparse
 import math
 from collections.abc import Callable
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 
 class UsageError(ValueError):
@@ -15,6 +16,24 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def former(parser: Any, flag: str, **how: Any) -> None:
+    """Accepts the name that a flag had before; `--help` does not show it."""
+    parser.add_argument(flag, help=argparse.SUPPRESS, default=argparse.SUPPRESS, **how)
+
+
+def model_arguments(parser: Any, dtype: bool = True) -> None:
+    """--model, --adapter and --dtype, for `loading.load_model`."""
+    add = parser.add_argument
+    add("--model", type=Path, help="model directory (default: the built-in model)")
+    add("--adapter", type=Path, help="directory of a LoRA adapter in PEFT's layout")
+    if dtype:
+        add(
+            "--dtype",
+            choices=("float32", "bfloat16"),
+            help="of the weights (default: float32 on a CPU, bfloat16 elsewhere)",
+        )
 
 
 def number(low: float, above: bool, what: str) -> Callable[[str], float]:

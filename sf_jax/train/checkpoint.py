@@ -247,20 +247,3 @@ def _digest(path: epath.Path) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-def save_weights(directory: str | os.PathLike, weights: Any) -> None:
-    """Writes a tree of weights by itself, as `restore_weights` reads it on any mesh."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(_absolute(directory), weights)
-
-
-def restore_weights(directory: str | os.PathLike, like: Any) -> Any:
-    """Reads a tree of weights.
-
-    Args:
-      like: the tree as arrays or `jax.ShapeDtypeStruct`s; a struct's sharding says where a weight
-        goes, and its dtype what it becomes.
-    """
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(_absolute(directory), like)

@@ -9,14 +9,16 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
-from experiments.sft import RECIPES, config_of
 from sf_jax.cli import compile as _compile
-from sf_jax.cli import main
+from sf_jax.cli import compile_report, main, recipes
 from sf_jax.train import footprint
 from sf_jax.train import mesh as meshes
 from sf_jax.train.hlo import analyse
 from sf_jax.train.sft import Sft
 from tests.train.on_meshes import tiny
+
+sft = recipes.load("sft")
+Recipe, RECIPES, config_of = sft.Recipe, sft.RECIPES, sft.config_of
 
 
 def mesh_of(**sizes: int) -> Any:
@@ -25,9 +27,13 @@ def mesh_of(**sizes: int) -> Any:
 
 
 def test_a_mesh_leaves_whole_tiles_to_every_chip() -> None:
-    assert _compile.default_mesh(RECIPES["4b-full"], "v6e:16x16") == {"data": 8, "fsdp": 32}
-    assert _compile.default_mesh(RECIPES["2b-full"], "v6e:16x16") == {"data": 2, "fsdp": 128}
-    assert _compile.default_mesh(RECIPES["4b-lora"], "v5e:4x4") == RECIPES["4b-lora"].mesh
+    def default(recipe: Recipe, topology: str) -> dict[str, int]:
+        width = config_of(recipe.size).text.hidden_size
+        return _compile.default_mesh(recipe, width, topology)
+
+    assert default(RECIPES["4b-full"], "v6e:16x16") == {"data": 8, "fsdp": 32}
+    assert default(RECIPES["2b-full"], "v6e:16x16") == {"data": 2, "fsdp": 128}
+    assert default(RECIPES["4b-lora"], "v5e:4x4") == RECIPES["4b-lora"].mesh
 
 
 def found(needed: float) -> dict[str, Any]:
@@ -43,19 +49,19 @@ def found(needed: float) -> dict[str, Any]:
 
 
 def test_the_bound_is_the_longest_of_products_memory_and_links() -> None:
-    line = _compile.row("4b-lora", "v5e:4x4", 1, "fsdp=16", found(9e9))
-    named = dict(zip(_compile.COLUMNS, line, strict=True))
+    line = compile_report.row("4b-lora", "v5e:4x4", 1, "fsdp=16", found(9e9))
+    named = dict(zip(compile_report.COLUMNS, line, strict=True))
     assert named["verdict"].startswith("fits") and named["step bound, s"] == "1.000"
     assert named["products, s"] == "1.000" and named["links, s"] == "0.020"
     assert named["MFU bound"] == "100%" and named["all-gather, GB"] == "5.0"
 
 
 def test_what_does_not_fit_is_said_with_what_to_change() -> None:
-    said = _compile.verdict(found(17e9), "v5e:4x4")
+    said = compile_report.verdict(found(17e9), "v5e:4x4")
     assert said.startswith("does not fit: 17.0 of 16 GB; fewer rows a chip")
     refused = {**found(0), "error": "RESOURCE_EXHAUSTED: … Used 31.20G of 15.75G hbm. …"}
     del refused["memory"], refused["program"]
-    line = _compile.row("4b-full", "v5e:4x4", 1, "fsdp=16", refused)
+    line = compile_report.row("4b-full", "v5e:4x4", 1, "fsdp=16", refused)
     assert "does not fit: 31.20G of 15.75G" in line[4] and line[5:] == ["-"] * (len(line) - 5)
 
 

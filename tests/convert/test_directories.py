@@ -107,8 +107,8 @@ def test_verify_says_where_they_part(base, reference, capsys) -> None:
     changed(reference, logits=logits)
     assert run("verify", base, "--reference", reference) == 1
     out = capsys.readouterr().out
-    assert "parts from the reference at position 4 (id 24)" in out and "DIFFERS" in out
-    assert out.count("parts from") == 1
+    assert "first differs from the reference at position 4 (id 24)" in out and "DIFFERS" in out
+    assert out.count("first differs") == 1
 
 
 def test_verify_with_an_adapter(base, adapter, reference) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import records, swift
+from data_pipelines import records
 from data_pipelines.records import RecordError
+from sf_jax.cli import data
 from sf_jax.face import answers
 from sf_jax.face.channels import EYE_PITCH
 
@@ -52,7 +53,7 @@ def write_lines(folder: Path, *lines: Any) -> Path:
 
 def run(path: Path, *options: str) -> Path:
     out = path.parent / "out"
-    swift.main([str(path), "--out", str(out), *options])
+    data.main(["import-swift", str(path), "--out", str(out), *options])
     return out / "faces.array_record"
 
 

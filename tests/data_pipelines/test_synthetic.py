@@ -9,6 +9,7 @@ import pytest
 
 from data_pipelines import records, synthetic
 from data_pipelines.sampler import sample
+from sf_jax.cli import data
 from sf_jax.face.describe import describe
 from sf_jax.render.draw import BACKGROUND
 
@@ -112,8 +113,8 @@ def test_a_short_or_damaged_file_is_rendered_again(tmp_path: Path, small_shards:
 
 
 def test_main_renders_in_processes(tmp_path: Path) -> None:
-    synthetic.main(["--out", str(tmp_path), "--count", "2", "--split", "evaluation",
-                    "--workers", "1"])  # fmt: skip
+    split = ["--split", "evaluation"]
+    data.main(["render", "--out", str(tmp_path), "--count", "2", *split, "--workers", "1"])
     (path,) = records.files(tmp_path)
     assert Path(path).name == "evaluation-00000.array_record"
     for i, record in enumerate(records.read(path)):

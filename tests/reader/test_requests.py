@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sf_jax import cli
+from sf_jax.cli import loading
 from sf_jax.face import answers, channels, livelink
 from sf_jax.reader import estimator
 from tests.cli.test_cli import JAW, Action, FakeModel, errors, names, run
@@ -29,7 +29,7 @@ class SpeakingModel(FakeModel):
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> SpeakingModel:
     fake = SpeakingModel()
-    monkeypatch.setattr(cli, "load_model", lambda *_: fake)
+    monkeypatch.setattr(loading, "load_model", lambda *_: fake)
     return fake
 
 
@@ -172,7 +172,7 @@ def test_a_broken_line_is_told_before_a_model_is_loaded(
     words: str,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    monkeypatch.setattr(cli, "load_model", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("loaded"))
     assert start(write(folder, request(), line, request()), folder) == 2
     (said,) = errors(capsys)
     assert "requests.jsonl, " + words in said
@@ -212,7 +212,7 @@ def test_flags_shape_the_csv(model: FakeModel, folder: Path) -> None:
         (["--requests", "q"], "--results is required"),
         (["--results", "r"], "--requests is required"),
         (["--csv", "c"], "--requests is required"),
-        (["--requests", "q", "--results", "r", "face.png"], "does not go with a picture"),
+        (["--requests", "q", "--results", "r", "face.png"], "does not go with an image"),
         (["--requests", "q", "--results", "r", "--out", "o"], "does not go with --out"),
         (["--requests", "q", "--results", "r", "--smooth"], "does not go with --smooth"),
         (["--requests", "q", "--results", "./q"], "different files"),

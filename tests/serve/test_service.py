@@ -23,6 +23,8 @@ import pytest
 from PIL import Image
 
 from sf_jax import cli
+from sf_jax.cli import loading
+from sf_jax.cli import serve as command
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.face.channels import NAMES
 from sf_jax.face.describe import describe
@@ -355,7 +357,7 @@ def test_after_closing_nothing_is_taken() -> None:
 
 @pytest.fixture(scope="module")
 def model() -> estimator.Model:
-    return cli.load_model(None)
+    return loading.load_model(None)
 
 
 def test_answers_are_those_of_predict(model: estimator.Model, tmp_path: Path) -> None:
@@ -433,7 +435,8 @@ def wait_for(url: str, **state: Any) -> None:
 GATED = """
 import sys, threading, time
 from pathlib import Path
-from sf_jax import serve
+from sf_jax.cli import loading, serve
+from sf_jax.serve import server
 from tests.serve.test_service import FakeModel
 
 model, gate = FakeModel(threading.Event()), Path(sys.argv[1])
@@ -447,8 +450,9 @@ def load(*_):
     threading.Thread(target=wait, daemon=True).start()
     return model
 
-serve.warm_up = lambda *_: None
-serve.main(["--port", "0", "--batch", "2"], load)
+server.warm_up = lambda *_: None
+loading.load_model = load
+serve.main(["--port", "0", "--batch", "2"])
 """
 
 
@@ -485,15 +489,16 @@ def test_the_command_serves_the_built_in_model(model: estimator.Model) -> None:
         assert "Traceback" not in said and said.endswith("stopped: 1 pictures answered\n")
 
 
-def test_a_warm_up_that_fails_ends_the_service(capsys: pytest.CaptureFixture) -> None:
+def test_a_warm_up_that_fails_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(FakeModel):
         def predict_batch(self, pictures: list[np.ndarray], **called: Any) -> list:
             raise ValueError("no memory\nfor this")
 
+    monkeypatch.setattr(loading, "load_model", lambda *_: Broken())
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
         with pytest.raises(ValueError, match="no memory"):
-            serve.main(["--port", "0"], lambda *_: Broken())  # type: ignore[arg-type,return-value]
+            command.main(["--port", "0"])
     finally:
         for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
             signal.signal(number, handler)
@@ -521,7 +526,7 @@ def test_bad_arguments_are_one_line(
 def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(cli, "load_model", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("loaded"))
     with serve.listen("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
         assert cli.main(["serve", "--port", port]) == 2
@@ -531,9 +536,9 @@ def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(
 def test_without_the_framework_it_is_said_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    for name in ("sf_jax.serve", "sf_jax.serve.service"):
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("sf_jax.serve")
+    for name in ("server", "service"):
+        monkeypatch.delitem(sys.modules, f"sf_jax.serve.{name}")
+        monkeypatch.delattr(f"sf_jax.serve.{name}")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert cli.main(["serve"]) == 2
     err = capsys.readouterr().err
@@ -541,6 +546,6 @@ def test_without_the_framework_it_is_said_what_to_install(
 
 
 def test_limits_have_their_defaults() -> None:
-    options = serve.parser().parse_args([])
+    options = command.build_parser(Limits()).parse_args([])
     found = Limits(options.max_bytes, options.max_pixels, options.timeout, options.queue)
     assert found == Limits() and replace(found, queue=1) != Limits()

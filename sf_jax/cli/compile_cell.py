@@ -1,6 +1,6 @@
 """One recipe's train step, compiled for a slice of TPUs that need not be there.
 
-    python sf_jax/bench/compile_cell.py RECIPE TOPOLOGY ROWS_A_CHIP MESH
+    python -m sf_jax.cli.compile_cell RECIPE TOPOLOGY ROWS_A_CHIP MESH
 
 MESH is as `sf-jax train sft --mesh` takes it. Prints a line of JSON. Needs libtpu (extra `tpu`).
 """
@@ -14,14 +14,14 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
-os.environ |= {
-    "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_PLATFORMS": "cpu",
-}  # fmt: skip
+os.environ["TPU_SKIP_MDS_QUERY"] = os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 from jax.experimental import topologies
 
-from experiments.sft import RECIPES, config_of
+from sf_jax.cli import recipes
+from sf_jax.media import files
 from sf_jax.train import footprint
 from sf_jax.train import mesh as meshes
 from sf_jax.train.hlo import Program, analyse
@@ -47,10 +47,13 @@ def summary(program: Program) -> dict[str, Any]:
 
 def main() -> None:
     name, topology, rows, axes = sys.argv[1:]
-    recipe = RECIPES[name]
+    experiment = recipes.load("sft")
+    recipe = experiment.RECIPES[name]
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     mesh = meshes.make(meshes.parse(axes), devices)
-    sft = replace(recipe, rows=int(rows) * len(devices)).sft(config_of(recipe.size), mesh)
+    sft = replace(recipe, rows=int(rows) * len(devices)).sft(
+        experiment.config_of(recipe.size), mesh
+    )
     found: dict[str, Any] = {"chips": len(devices), "expected": footprint.expected(sft, mesh)}
     start = time.monotonic()
     lowered = sft.build_step(mesh).lower(sft.abstract_state(mesh), sft.abstract_batch(mesh))
@@ -66,8 +69,7 @@ def main() -> None:
         found["memory"]["peak"] = memory.peak_memory_in_bytes
         found["program"] = summary(analyse(text))
         if "SF_JAX_KEEP_HLO" in os.environ:
-            with open(os.environ["SF_JAX_KEEP_HLO"], "w") as file:
-                file.write(text)
+            files.write_text(os.environ["SF_JAX_KEEP_HLO"], text)
     found["seconds"] = time.monotonic() - start
     found["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps(found), flush=True)

@@ -1,0 +1,107 @@
+"""`sf-jax data COMMAND`: makes and imports face records."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from sf_jax.cli.arguments import Parser, UsageError, whole
+
+
+def _render(argv: list[str]) -> None:
+    """Rendered faces with exact coefficients, deterministic from a seed."""
+    parser = Parser(prog="sf-jax data render", description=_render.__doc__)
+    add = parser.add_argument
+    add("--out", required=True, help="folder for the record files")
+    add("--count", type=int, default=10_000, help="faces (default 10,000)")
+    add("--split", choices=("train", "evaluation"), default="train")
+    add("--seed", type=int, default=0)
+    add("--workers", type=whole(1, 1024), default=2, help="processes (default 2)")
+    options = parser.parse_args(argv)
+    from data_pipelines import synthetic
+
+    synthetic.render(
+        options.out,
+        options.count,
+        split=options.split,
+        seed=options.seed,
+        workers=options.workers,
+    )
+
+
+def _import_swift(argv: list[str]) -> None:
+    """MS-SWIFT training lines (messages with the answer, images) → face records."""
+    parser = Parser(prog="sf-jax data import-swift", description=_import_swift.__doc__)
+    add = parser.add_argument
+    add("file", type=Path, help="JSONL with messages and images")
+    add("--out", type=Path, required=True, help="folder for the record file")
+    add("--skip-bad", action="store_true", help="list bad lines and go on")
+    add(
+        "--eye-pitch",
+        choices=("down", "up"),
+        default="down",
+        help="what a positive eye pitch means in the file (KeyframeFace: up)",
+    )
+    options = parser.parse_args(argv)
+    from data_pipelines import records, swift
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    target = options.out / f"{options.file.stem}.array_record"
+    lines = swift.convert(options.file, options.skip_bad, options.eye_pitch)
+    print(f"{records.write(target, lines)} records in {target}")
+
+
+def _build(argv: list[str]) -> None:
+    """The rendered faces as a TensorFlow Datasets builder that needs no TensorFlow."""
+    parser = Parser(prog="sf-jax data build", description=_build.__doc__)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="TFDS data directory")
+    add("--train", type=int, default=10_000, help="faces to train on (default 10,000)")
+    add("--evaluation", type=int, default=1000, help="held-out faces (default 1,000)")
+    options = parser.parse_args(argv)
+    from data_pipelines import faces_builder
+
+    print(faces_builder.build(options.out, options.train, options.evaluation).info)
+
+
+def _compare_take(argv: list[str]) -> None:
+    """The sampler beside a recorded take: marginals and pairwise correlations in one plot."""
+    parser = Parser(prog="sf-jax data compare-take", description=_compare_take.__doc__)
+    parser.add_argument("take", type=Path, help="a Live Link Face CSV")
+    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
+    options = parser.parse_args(argv)
+    from data_pipelines import compare_take
+
+    notes, agreement = compare_take.compare(options.take, options.out)
+    for note in notes:
+        print(f"{options.take}: {note}")
+    print(f"pairwise correlations agree at r = {agreement:.2f}; plot in {options.out}")
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+    "render": (_render, "render faces into record files"),
+    "import-swift": (_import_swift, "MS-SWIFT training lines and their images → record files"),
+    "build": (_build, "the TFDS dataset of rendered faces"),
+    "compare-take": (_compare_take, "plot the sampler beside a recorded take"),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="sf-jax data", description=__doc__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, (_, text) in COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    """Runs a command, or lists them.
+
+    Raises:
+      UsageError: there is none of that name.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        build_parser().print_help()
+    elif argv[0] not in COMMANDS:
+        raise UsageError(f"no data command {argv[0]!r}; there are {', '.join(COMMANDS)}")
+    else:
+        COMMANDS[argv[0]][0](argv[1:])

@@ -1,0 +1,42 @@
+"""The file of a direct-regression read-out, the baseline of `sf-jax evaluate`."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from sf_jax.convert.tensor_files import CheckpointError
+from sf_jax.media import files
+from sf_jax.model.weights import Linear
+from sf_jax.train.losses.readout import Readout
+
+LINEAR = ("key", "value", "hidden", "out", "parts", "local")
+
+
+def save(path: Path, readout: Readout) -> None:
+    """Writes a read-out in half precision, complete or not at all."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(readout)
+    tensors = {jax.tree_util.keystr(name): np.asarray(leaf, np.float16) for name, leaf in leaves}
+    with files.replacing(path) as file:
+        save_file(tensors, file)
+
+
+def load(path: Path) -> Readout:
+    """Reads what `save` wrote, as float32.
+
+    Raises:
+      CheckpointError: a tensor is missing.
+      OSError: the file cannot be read.
+    """
+    tensors = load_file(path)
+    named = {name: Linear(0, 0) if name in LINEAR else 0 for name in Readout.__dataclass_fields__}
+
+    def found(name: tuple, _: int) -> jax.Array:
+        key = jax.tree_util.keystr(name)
+        if key not in tensors:
+            raise CheckpointError(f"{path}: tensor {key!r} is missing")
+        return jnp.asarray(tensors[key], jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(found, Readout(**named))  # type: ignore[arg-type]
