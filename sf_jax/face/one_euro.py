@@ -15,6 +15,10 @@ from typing import Any
 import numpy as np
 
 
+class TimeOrderError(ValueError):
+    """Frames whose times run backwards, or of which only some have a time."""
+
+
 class OneEuro:
     """A filter that is given one frame after another and keeps its state between them."""
 
@@ -60,8 +64,8 @@ class OneEuro:
         `seconds` is the frame's time. A frame at the time of the last one changes nothing.
 
         Raises:
-          ValueError: time runs backwards, some frames have a time and others not, or a value is
-            not finite.
+          TimeOrderError: time runs backwards, or some frames have a time and others not.
+          ValueError: a value is not finite.
         """
         raw = np.asarray(frame, np.float64)
         if not np.isfinite(raw).all():
@@ -82,13 +86,13 @@ class OneEuro:
 
     def _step(self, seconds: float | None) -> float:
         if (seconds is None) != (self._seconds is None):
-            raise ValueError("give the time of every frame or of none")
+            raise TimeOrderError("give the time of every frame or of none")
         if seconds is None:
             return 1.0 / self.fps
         assert self._seconds is not None  # as the first check has it
         step = float(seconds) - self._seconds
         if not step >= 0:
-            raise ValueError(f"time runs backwards, from {self._seconds:g} s to {seconds:g} s")
+            raise TimeOrderError(f"time runs backwards, from {self._seconds:g} s to {seconds:g} s")
         self._seconds = float(seconds)
         return step
 

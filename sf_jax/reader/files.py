@@ -4,23 +4,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from sf_jax.face import channels, livelink
-from sf_jax.face.one_euro import OneEuro
 from sf_jax.media import images, video
 from sf_jax.media.files import write_json
 from sf_jax.reader.estimator import FaceAction, Model
-from sf_jax.reader.finder import Cropper
 from sf_jax.reader.output import as_json
+from sf_jax.reader.session import Frame, Session, SessionOptions, Values
 from sf_jax.render.preview import preview
 
 PICTURE_FPS = 30  # of a CSV made from unrelated pictures, where no time exists
-SEARCH_EVERY = 5  # frames between searches for the face in a video
-
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -35,7 +32,7 @@ class PredictOptions:
 
     out: Path
     crop: bool = False
-    values: str = "mean"
+    values: Literal["mean", "answer"] = "mean"
     smooth: bool = False
     neutral: Path | None = None
     fps: float | None = None
@@ -67,67 +64,47 @@ def collect(paths: list[Path]) -> tuple[list[Path], list[Path]]:
 
 
 class Reader:
-    """Picture → action and the numbers asked for, with neutral pose taken off."""
+    """A model, and how the files of one command are to be read; the neutral image is read once."""
 
     def __init__(self, model: Model, options: PredictOptions):
         self.model, self.options = model, options
-        self.neutral: np.ndarray | None = None
+        self.neutral: Values | None = None
         if options.neutral is not None:
-            picture, _ = self._cropped(images.read_image(options.neutral), Cropper())
-            self.neutral = self._numbers(self._predict(picture, options.prompt))
+            frame = self.read(images.read_image(options.neutral))
+            self.neutral = frame.values
 
-    def _cropped(self, picture: np.ndarray, cropper: Cropper) -> tuple[np.ndarray, bool]:
-        return cropper(picture) if self.options.crop else (picture, True)
-
-    def _predict(
-        self, picture: np.ndarray, messages: Messages | None, previous: FaceAction | None = None
-    ) -> FaceAction:
-        options = self.options
-        return self.model.predict(
-            picture,
-            words=options.words,
-            temperature=options.temperature,
-            seed=options.seed,
-            messages=messages,
-            max_words=options.max_words,
-            previous=previous,
-        )
-
-    def _numbers(self, action: FaceAction) -> np.ndarray:
-        return action.answer if self.options.values == "answer" else action.coefficients
-
-    def read(
-        self,
-        picture: np.ndarray,
-        cropper: Cropper,
-        messages: Messages | None = None,
-        previous: FaceAction | None = None,
-    ) -> tuple[np.ndarray, FaceAction, np.ndarray, bool]:
-        """The picture as the model saw it, the action, the numbers, whether a face was found.
+    def session(self, fps: float | None = None, messages: Messages | None = None) -> Session:
+        """A new session.
 
         Args:
+          fps: of a video; None for one image, where there is nothing to smooth.
           messages: the conversation to answer; None means the prompt of the options.
-          previous: of the frame before, which makes this one faster to read.
+        """
+        asked = self.options
+        options = SessionOptions(
+            crop=asked.crop,
+            values=asked.values,
+            smooth=asked.smooth and fps is not None,
+            fps=fps or PICTURE_FPS,
+        )
+        return Session(
+            self.model,
+            options,
+            self.neutral,
+            words=asked.words,
+            temperature=asked.temperature,
+            seed=asked.seed,
+            messages=messages or asked.prompt,
+            max_words=asked.max_words,
+        )
+
+    def read(self, image: np.ndarray, messages: Messages | None = None) -> Frame:
+        """One image on its own.
 
         Raises:
-          ImageError: the picture's shape is absurd.
+          ImageError: the image's shape is absurd.
         """
-        picture, found = self._cropped(picture, cropper)
-        action = self._predict(picture, messages or self.options.prompt, previous)
-        numbers = self._numbers(action)
-        if self.neutral is not None:
-            numbers = remove_neutral(numbers, self.neutral)
-        return picture, action, numbers, found
-
-
-def remove_neutral(numbers: np.ndarray, neutral: np.ndarray) -> np.ndarray:
-    """Numbers [61] relative to a person's neutral face: (v - n) / (1 - n) for blendshapes, limited
-    to [0, 1], so that full action stays 1; v - n for angles, limited to their range."""
-    out = np.array(numbers, np.float32)
-    rest = np.clip(neutral[channels.BLENDSHAPES], 0, 0.95)
-    out[channels.BLENDSHAPES] = (out[channels.BLENDSHAPES] - rest) / (1 - rest)
-    out[channels.ANGLES] -= neutral[channels.ANGLES]
-    return np.clip(out, channels.LOW, channels.HIGH)
+        return self.session(messages=messages).frame(image)
 
 
 def report(action: FaceAction, numbers: np.ndarray, name: str) -> str:
@@ -158,20 +135,20 @@ def result_names(files: list[Path]) -> list[str]:
     return result
 
 
-def _pictures(reader: Reader, files: list[Path], failures: list[str]) -> Iterator[tuple]:
-    """(file, seen picture, action, numbers) of each readable file; the rest goes to `failures`."""
+def _frames(reader: Reader, files: list[Path], failures: list[str]) -> Iterator[tuple[Path, Frame]]:
+    """Each readable image file and what it shows; the rest goes to `failures`."""
     for file in tqdm(files, unit="picture", disable=len(files) < 2):
         try:
-            picture, notes = images.read_noted(file)
-            seen, action, numbers, found = reader.read(picture, Cropper())
+            image, notes = images.read_noted(file)
+            frame = reader.read(image)
         except images.ImageError as error:
             failures.append(f"{file}: {error}".replace(f"{file}: {file}", str(file)))
             continue
         for note in notes:
             tqdm.write(note)
-        if not found:
+        if not frame.found:
             tqdm.write(f"{file}: no face found, the whole picture was read")
-        yield file, seen, action, numbers
+        yield file, frame
 
 
 def predict_pictures(reader: Reader, files: list[Path], names: dict[Path, str]) -> list[str]:
@@ -182,15 +159,15 @@ def predict_pictures(reader: Reader, files: list[Path], names: dict[Path, str]) 
     options = reader.options
     failures: list[str] = []
     rows, sources = [], []
-    for file, seen, action, numbers in _pictures(reader, files, failures):
-        out = options.out / f"{names[file]}.json"
-        write_json(out, as_json(action, str(file), numbers))
+    for file, frame in _frames(reader, files, failures):
+        content = as_json(frame.action, str(file), frame.values)
+        write_json(options.out / f"{names[file]}.json", content)
         if options.previews:
-            preview(seen, action, options.out / f"{names[file]}.preview.png")
-        rows.append(numbers)
+            preview(frame.seen, frame.action, options.out / f"{names[file]}.preview.png")
+        rows.append(frame.values)
         sources.append(file.name)
         if len(files) == 1:
-            print(report(action, numbers, str(file)))
+            print(report(frame.action, frame.values, str(file)))
     if rows:
         name = f"{names[files[0]]}.csv" if len(files) == 1 else "pictures.csv"
         livelink.write(
@@ -215,27 +192,27 @@ def predict_video(reader: Reader, file: Path, name: str) -> None:
     options = reader.options
     opened = video.open_video(file, options.fps)
     livelink.labels(1, opened.fps, drop_frame=options.drop_frame)  # before any work is done
-    smooth = OneEuro(opened.fps) if options.smooth else None
-    cropper, rows, found = Cropper(every=SEARCH_EVERY), [], 0
-    sheet: tuple[np.ndarray, Any] | None = None
-    action: FaceAction | None = None
-    for number, frame in enumerate(tqdm(opened.frames(), total=opened.count, unit="frame")):
-        seen, action, numbers, ok = reader.read(frame, cropper, previous=action)
-        rows.append(numbers if smooth is None else smooth(numbers))
-        found += ok
-        if sheet is None or number == opened.count // 2:  # the stated count may be too high
-            sheet = seen, action
+    session = reader.session(opened.fps)
+    rows: list[Values] = []
+    found = 0
+    sheet: Frame | None = None
+    for image in tqdm(opened.frames(), total=opened.count, unit="frame"):
+        frame = session.frame(image)
+        rows.append(frame.values)
+        found += frame.found
+        if sheet is None or frame.number == opened.count // 2:  # the stated count may be too high
+            sheet = frame
     if options.crop and found < len(rows):
         print(f"{file}: no face found in {len(rows) - found} frames, which were read whole")
     rate = opened.fps if abs(opened.fps - round(opened.fps)) > 1e-3 else Fraction(round(opened.fps))
     livelink.write(
         options.out / f"{name}.csv",
-        np.clip(np.stack(rows), channels.LOW, channels.HIGH),
+        np.stack(rows),
         fps=rate,
         drop_frame=options.drop_frame,
     )
     if sheet and options.previews:
-        preview(*sheet, options.out / f"{name}.preview.png")
+        preview(sheet.seen, sheet.action, options.out / f"{name}.preview.png")
     print(f"{file}: {len(rows)} frames at {float(rate):g} a second")
     if len(rows) < opened.count:
         print(f"{file}: states {opened.count} frames, of which {len(rows)} could be decoded")

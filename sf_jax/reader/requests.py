@@ -17,7 +17,6 @@ from tqdm import tqdm
 from sf_jax.face import answers, channels, livelink
 from sf_jax.media import files, images
 from sf_jax.reader.files import PICTURE_FPS, Reader
-from sf_jax.reader.finder import Cropper
 from sf_jax.sequence.chat import ChatError, chat_text
 
 OURS = ("response", "labels", "logprobs", "messages", "images", "error")  # fields written anew
@@ -159,9 +158,9 @@ def _answer(reader: Reader, request: Request) -> tuple[str, np.ndarray]:
     path = request.picture()
     picture, notes = images.read_noted(path)
     messages = request.line.messages if reader.model.instructed else None
-    _, action, numbers, found = reader.read(picture, Cropper(), messages)
-    if not found:
+    frame = reader.read(picture, messages)
+    if not frame.found:
         notes = [*notes, f"{path}: no face found, the whole picture was read"]
     for note in notes:
         tqdm.write(note)
-    return action.text, numbers
+    return frame.action.text, frame.values

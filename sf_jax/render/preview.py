@@ -26,9 +26,14 @@ INK, QUIET, BAR, ANGLE = "#20242c", "#7a828f", "#3b7dd8", "#d98a3b"
 class Action(Protocol):
     """What a sheet needs of a `FaceAction`."""
 
-    coefficients: np.ndarray
-    spread: np.ndarray
-    rationale: Any
+    @property
+    def coefficients(self) -> np.ndarray: ...
+
+    @property
+    def spread(self) -> np.ndarray: ...
+
+    @property
+    def rationale(self) -> Any: ...
 
 
 def _picture(axes: Any, image: np.ndarray, title: str) -> None:

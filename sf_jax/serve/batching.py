@@ -6,6 +6,7 @@ sizes by repeating its last picture, so that the number of compiled programs is 
 different sizes share a batch, padded to the largest: speaking takes longer than looking.
 """
 
+import json
 import threading
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from sf_jax.reader.estimator import FaceAction, Model
+    from sf_jax.reader.estimator import FaceAction, Messages, Model
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,18 @@ class Options:
     temperature: float = 0.0
     seed: int = 0
     max_words: int | None = None
+    messages: "Messages | None" = None
+    previous: "FaceAction | None" = field(default=None, compare=False)
 
 
 def group(options: Options) -> Hashable:
-    """What the pictures of one batch must agree in: the rest belongs to each of them."""
-    return options.words, options.max_words
+    """What the pictures of one batch must agree in: the rest belongs to each of them.
+
+    Frames that are drafted from the one before share no batch with images that are not, whose
+    answers are then computed as if there were no sessions.
+    """
+    messages = None if options.messages is None else json.dumps(options.messages, sort_keys=True)
+    return options.words, options.max_words, messages, options.previous is not None
 
 
 def answer_batch(
@@ -46,6 +54,8 @@ def answer_batch(
         max_words=first.max_words,
         temperature=[asked.temperature for asked in options],
         seed=[asked.seed for asked in options],
+        messages=first.messages,
+        previous=None if first.previous is None else [asked.previous for asked in options],
     )
 
 

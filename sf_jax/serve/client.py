@@ -2,20 +2,28 @@
 
 from sf_jax.client import ask
 action = ask("http://127.0.0.1:8000", "photo.jpg")   # the FaceAction that predict would give
+
+`Session` reads the frames of a camera, one after another, as `sf-jax predict` reads a video.
 """
 
+import base64
 import contextlib
 import http.client
 import io
 import json
 import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 import numpy as np
+from jaxtyping import Float32
 from PIL import Image
 
+from sf_jax.face.channels import NAMES
 from sf_jax.reader.output import from_json
 
 if TYPE_CHECKING:
@@ -34,14 +42,20 @@ class ServiceError(ValueError):
         self.status = status
 
 
+Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
+Messages = Sequence[Mapping[str, Any]]
+
+
 def ask(
     url: str,
-    image: str | os.PathLike | bytes | Image.Image | np.ndarray,
+    image: Picture,
     *,
     words: bool = True,
     temperature: float = 0.0,
     seed: int = 0,
     max_words: int | None = None,
+    messages: Messages | None = None,
+    session: str | None = None,
     timeout: float = 60.0,
 ) -> "FaceAction":
     """Reads one face over HTTP; the options are those of `Model.predict`.
@@ -49,28 +63,148 @@ def ask(
     Args:
       url: of the service, such as http://127.0.0.1:8000.
       image: a path, the bytes of a picture file, a PIL image or uint8 [H, W, 3].
+      messages: the conversation to answer, for a model that is instructed.
+      session: the image is the next frame of the session of this name, and drafted from the frame
+        before; see `Session`, which hands out more than the answer.
       timeout: seconds to wait whenever the service is silent.
 
     Raises:
       ServiceError: the service refused, with its reason, or cannot be reached.
       OSError: the picture file cannot be opened.
     """
-    options = {"words": str(words).lower(), "temperature": float(temperature), "seed": seed}
-    if max_words is not None:
-        options["max_words"] = max_words
-    status, content = _post(_parts(url), options, encoded(image), timeout)
+    options: dict[str, Any] = {"words": words, "temperature": float(temperature), "seed": seed}
+    options |= {"max_words": max_words, "session": session}
+    return _answer(url, _predict(url, image, options, messages, timeout))
+
+
+@dataclass(frozen=True)
+class RemoteFrame:
+    """What one frame of a session shows; see `sf_jax.reader.session.Frame`.
+
+    Attributes:
+      action: the model's answer.
+      values: of each channel as the session's options ask.
+      found: whether a face was found; True where none was searched for.
+      number: how many frames of the session came before it. 0 anew: the service closed the session
+        in between.
+    """
+
+    action: "FaceAction"
+    values: Float32[np.ndarray, "61"]
+    found: bool
+    number: int
+
+
+class Session:
+    """Frames of one face, the state between them held by the service.
+
+        with Session(url, crop=True, smooth=True, fps=30) as session:
+            frame = session.frame(image)
+
+    Args:
+      name: 1 to 64 letters, digits, dots, underscores or hyphens; by default a random one.
+      crop, values, smooth, fps: see `sf_jax.reader.session.SessionOptions`.
+      timeout: seconds to wait whenever the service is silent.
+      asked: further options of `ask`, the same for every frame.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str | None = None,
+        *,
+        crop: bool = False,
+        values: str = "mean",
+        smooth: bool = False,
+        fps: float = 30.0,
+        timeout: float = 60.0,
+        messages: Messages | None = None,
+        **asked: Any,
+    ):
+        self.url, self.name = url, name or secrets.token_hex(8)
+        self._messages, self._timeout = messages, timeout
+        self._options = asked | {"session": self.name, "crop": crop, "values": values}
+        self._options |= {"smooth": smooth, "fps": fps}
+
+    def frame(
+        self, image: Picture, seconds: float | None = None, neutral: bool = False
+    ) -> RemoteFrame:
+        """Reads the next frame.
+
+        Args:
+          seconds: the frame's time, for the smoothing; given for every frame or for none.
+          neutral: this frame shows the person at rest, to be subtracted from now on.
+
+        Raises:
+          ServiceError: the service refused, with its reason, or cannot be reached.
+        """
+        options = self._options | {"seconds": seconds, "neutral": neutral}
+        content = _predict(self.url, image, options, self._messages, self._timeout)
+        action = _answer(self.url, content)
+        try:
+            own = content["frame"]
+            values = np.array([own["values"][name] for name in NAMES], np.float32)
+            return RemoteFrame(action, values, bool(own["found"]), int(own["number"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ServiceError(f"{self.url}: the answer holds no frame: {error!r}") from error
+
+    def close(self) -> None:
+        """Closes the session; one that the service has closed by time already is no error."""
+        path = f"/v1/sessions/{quote(self.name, safe='')}"
+        status, content = _request(_parts(self.url), "DELETE", path, None, "", self._timeout)
+        if status != 404:
+            _content(self.url, status, content)
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _predict(
+    url: str, image: Picture, options: dict[str, Any], messages: Messages | None, timeout: float
+) -> dict[str, Any]:
+    """The service's answer as JSON."""
+    given = {name: value for name, value in options.items() if value is not None}
+    query = urlencode({k: str(v).lower() if isinstance(v, bool) else v for k, v in given.items()})
+    body, kind = encoded(image), "application/octet-stream"
+    if messages is not None:
+        fields = {"image": base64.b64encode(body).decode(), "messages": list(messages)}
+        body, kind = json.dumps(fields).encode(), "application/json"
+    path = f"/v1/predict?{query}"
+    status, content = _request(_parts(url), "POST", path, body, kind, timeout)
+    return _content(url, status, content)
+
+
+def _content(url: str, status: int, content: bytes) -> dict[str, Any]:
+    """The object that a reply holds.
+
+    Raises:
+      ServiceError: it is a refusal, or no reply of this service.
+    """
     try:
         found = json.loads(content)
         if status == 200:
-            return from_json(found)
+            return dict(found)
         reason = found["error"]
     except (ValueError, KeyError, TypeError) as error:
-        said = content[:80].decode("utf-8", "replace")
-        raise ServiceError(f"{url}: {status}, not an answer of sf-jax: {said!r}", status) from error
+        start = content[:80].decode("utf-8", "replace")
+        message = f"{url}: {status}, not an answer of sf-jax: {start!r}"
+        raise ServiceError(message, status) from error
     raise ServiceError(f"{url}: {status}, {reason}", status)
 
 
-def encoded(image: str | os.PathLike | bytes | Image.Image | np.ndarray) -> bytes:
+def _answer(url: str, content: dict[str, Any]) -> "FaceAction":
+    try:
+        return from_json(content)
+    except ValueError as error:
+        start = json.dumps(content)[:80]
+        message = f"{url}: not an answer of sf-jax: {start!r}: {error}"
+        raise ServiceError(message, 200) from error
+
+
+def encoded(image: Picture) -> bytes:
     """The bytes of a picture file; arrays and PIL images become PNG, which loses nothing."""
     if isinstance(image, bytes):
         return image
@@ -98,19 +232,19 @@ def _parts(url: str) -> SplitResult:
     raise ServiceError(f"{url!r} is no address of a service: {reason}")
 
 
-def _post(
-    parts: SplitResult, options: dict[str, Any], body: bytes, timeout: float
+def _request(
+    parts: SplitResult, method: str, path: str, body: bytes | None, kind: str, timeout: float
 ) -> tuple[int, bytes]:
-    """Sends the request; its status and the body of the reply."""
+    """Sends a request; its status and the body of the reply."""
     secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(str(parts.hostname), parts.port, timeout=timeout)
-    path = f"{parts.path.rstrip('/')}/v1/predict?{urlencode(options)}"
+    connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = connect(str(parts.hostname), parts.port, timeout=timeout)
+    headers = {} if body is None else {"Content-Type": kind}
     try:
         connection.connect()
         # A service may refuse before it has read everything: its reason is then there to be read.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.request("POST", path, body, {"Content-Type": "application/octet-stream"})
+            connection.request(method, parts.path.rstrip("/") + path, body, headers)
         reply = connection.getresponse()
         return reply.status, reply.read()
     except (OSError, http.client.HTTPException) as error:

@@ -1,38 +1,60 @@
 """The service behind `sf-jax serve`: an ASGI app that answers pictures over HTTP.
 
-    POST /v1/predict   the bytes of a picture file → words and coefficients, as JSON
-    GET  /health       200 when ready, else 503; what is being done
-    GET  /docs         the OpenAPI page (/openapi.json)
+    POST   /v1/predict         the bytes of a picture file → words and coefficients, as JSON
+    DELETE /v1/sessions/NAME   closes a session
+    GET    /health             200 when ready, else 503; what is being done
+    GET    /docs               the OpenAPI page (/openapi.json)
 
-A request that is not answered gets `{"error": reason}`. Bodies, pixels, time and the number of
-requests held at once are limited; see `Limits`.
+With `?session=NAME` a picture is the next frame of that session: see `sf_jax.reader.session`. A
+JSON body carries messages beside the picture, for models that are instructed.
+
+A request that is not answered gets `{"error": reason}`. Bodies, pixels, time, sessions and the
+number of requests held at once are limited; see `Limits`.
 """
 
 import asyncio
 import contextlib
+import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import sf_jax
 from sf_jax.convert.processor import ProcessorError
+from sf_jax.face.one_euro import TimeOrderError
 from sf_jax.media.images import ImageError, TooLargeError, read_bytes
 from sf_jax.reader.output import exact_json
+from sf_jax.reader.session import Frame, Session
+from sf_jax.sequence.chat import ChatError, chat_text
 from sf_jax.serve.batching import Batcher, ClosedError, Options, answer_batch
+from sf_jax.serve.sessions import SessionMismatchError, Sessions, SessionsFullError
+from sf_jax.serve.wire import (
+    BODY,
+    REFUSALS,
+    Answer,
+    Asked,
+    Error,
+    FrameAnswer,
+    Health,
+    WireError,
+    frame_json,
+    read_json_body,
+)
 
 if TYPE_CHECKING:
-    from sf_jax.reader.estimator import FaceAction, Model
+    from sf_jax.reader.estimator import FaceAction, Messages, Model
+
+T = TypeVar("T")
 
 DECODERS = 2  # threads that read pictures beside the one that answers
 LINGER = 1.0  # seconds for which the rest of a refused body is read and dropped
@@ -58,6 +80,9 @@ class Limits:
     timeout: float = 30.0
     queue: int = 64
     max_words: tuple[int, ...] = ()
+    sessions: int = 64
+    session_idle: float = 60.0
+    messages: int = 32_768
 
 
 class Refusal(Exception):
@@ -74,12 +99,14 @@ class Service:
     Attributes:
       status: "starting" until the programs are compiled, then "ready"; "draining" at the end.
       held: requests being read, waiting or being answered.
+      sessions: those that are open.
     """
 
     def __init__(self, model: "Model", limits: Limits, batch: int = 16, wait: float = 0.005):
         self.model, self.limits = model, limits
         self.status: Literal["starting", "ready", "draining"] = "starting"
         self.held = 0
+        self.sessions = Sessions(limits.sessions, limits.session_idle)
         self.batcher = Batcher(partial(answer_batch, model), batch, wait)
         self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
 
@@ -105,15 +132,20 @@ class Service:
         finally:
             self.held -= 1
 
-    def read(self, body: bytes) -> np.ndarray:
-        """uint8 [H, W, 3], resized as the model will see it, so that what waits is small.
+    def read(self, body: bytes, session: Session | None = None) -> tuple[np.ndarray, bool]:
+        """A picture file's bytes as the model will see them, and whether a face was found.
+
+        uint8 [H, W, 3]; framed by its session, and resized, so that what waits is small.
 
         Raises:
           Refusal: no picture, or one that is too large or too long for its width.
         """
         try:
+            picture, found = read_bytes(body, self.limits.max_pixels), True
+            if session is not None:
+                picture, found = session.framed(picture)
             # Resizing what has been resized changes nothing: the answer is that of `predict`.
-            return self.model.processor.fit(read_bytes(body, self.limits.max_pixels))
+            return self.model.processor.fit(picture), found
         except TooLargeError as error:
             raise Refusal(413, str(error)) from error
         except (ImageError, ProcessorError) as error:
@@ -125,87 +157,77 @@ class Service:
         Raises:
           Refusal: what `read` refuses, or the model failed.
         """
-        loop = asyncio.get_running_loop()
+        picture, _ = await self._in_decoder(self.read, body)
+        return await self._predicted(picture, options)
+
+    async def frame(self, body: bytes, options: Options, asked: Asked) -> Frame:
+        """The answer to a picture file's bytes as the next frame of the session asked for.
+
+        Raises:
+          Refusal: there is no room for the session, it began with other options, time runs
+            backwards; and as `answer`.
+        """
+        assert asked.session is not None
         try:
-            picture = await loop.run_in_executor(self._decoders, self.read, body)
+            async with self.sessions.use(asked.session, asked.session_options()) as session:
+                picture, found = await self._in_decoder(self.read, body, session)
+                previous = replace(options, previous=session.previous)
+                action = await self._predicted(picture, previous)
+                if asked.neutral:
+                    session.set_neutral(action)
+                return session.answered(picture, found, action, asked.seconds)
+        except SessionsFullError as error:
+            raise Refusal(503, f"busy: {error}", RETRY_AFTER) from error
+        except SessionMismatchError as error:
+            raise Refusal(409, str(error)) from error
+        except TimeOrderError as error:
+            raise Refusal(422, f"seconds: {error}") from error
+
+    async def _in_decoder(self, work: Callable[..., T], *arguments: Any) -> T:
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._decoders, work, *arguments)
+        except (Refusal, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            raise _failed(error) from error
+
+    async def _predicted(self, picture: np.ndarray, options: Options) -> "FaceAction":
+        try:
             return await asyncio.wrap_future(self.batcher.submit(picture, options))
         except ClosedError as error:
             raise Refusal(503, f"draining: {error}", RETRY_AFTER) from error
         except ImageError as error:
             raise Refusal(422, str(error)) from error
-        except (Refusal, asyncio.CancelledError):
+        except asyncio.CancelledError:
             raise
         except Exception as error:
-            print(f"sf-jax: error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            raise Refusal(500, f"the model failed: {type(error).__name__}") from error
+            raise _failed(error) from error
+
+    def check_messages(self, messages: "Messages") -> None:
+        """Whether the model can answer them.
+
+        Raises:
+          Refusal: the model is not instructed, or they are no conversation about one picture, or
+            too long.
+        """
+        if not self.model.instructed:
+            reason = "messages: this model was trained on its own prompt and reads no other"
+            raise Refusal(422, reason)
+        size = len(json.dumps(messages, ensure_ascii=False).encode())
+        if size > self.limits.messages:
+            reason = f"messages: {size:,} bytes, at most {self.limits.messages:,} are read"
+            raise Refusal(422, reason)
+        try:
+            chat_text(messages, [1])
+        except ChatError as error:
+            raise Refusal(422, f"messages: {error}") from error
 
 
-class Asked(BaseModel):
-    """Query parameters of a request."""
-
-    model_config = ConfigDict(extra="forbid")  # a misspelt one is refused, not passed over
-    words: bool = Field(True, description="speak the rationale first")
-    temperature: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="0 takes the likeliest answer"
-    )
-    seed: int = Field(0, ge=0, lt=2**32, description="of sampling at a temperature above 0")
-    max_words: int | None = Field(
-        None, description="cap on the rationale in tokens, one of those that the server offers"
-    )
-
-
-class Rationale(BaseModel):
-    """The words, in four fields."""
-
-    expression: str
-    movements: str
-    emotion: str
-    symmetry: str
-
-
-class Answer(BaseModel):
-    """What one picture shows: channel name → number, all 61. The floats are float32, unrounded."""
-
-    rationale: Rationale
-    text: str = Field(description="the answer as spoken, words and JSON")
-    coefficients: dict[str, float] = Field(description="the mean of each channel's distribution")
-    answer: dict[str, float] = Field(description="the value spoken")
-    spread: dict[str, float] = Field(description="the distribution's standard deviation")
-    entropy: dict[str, float] = Field(description="the distribution's entropy in nats")
-    log_likelihood: dict[str, float] = Field(description="of the value spoken")
-    passes: dict[str, int] = Field(description="model passes spent")
-    words: list[int] = Field(description="the words as the model's tokens")
-
-
-class Error(BaseModel):
-    """Why a request was not answered."""
-
-    error: str
-
-
-class Health(BaseModel):
-    """What the service is doing."""
-
-    status: Literal["starting", "ready", "draining"]
-    held: int = Field(description="requests being read, waiting or being answered")
-    waiting: int = Field(description="of these, pictures that wait for a batch")
-    answered: int = Field(description="pictures answered since the start")
-    batches: int = Field(description="batches they were answered in")
-
-
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    408: {"model": Error, "description": "the body came too slowly"},
-    413: {"model": Error, "description": "too many bytes or pixels"},
-    415: {"model": Error, "description": "a form in place of a picture"},
-    422: {"model": Error, "description": "no readable picture, or an option that is not offered"},
-    503: {"model": Error, "description": "busy, starting or ending; see Retry-After"},
-    504: {"model": Error, "description": "no answer within the time limit"},
-}
-BODY = {
-    "required": True,
-    "description": "the bytes of a picture file: JPEG, PNG, WebP, TIFF and others",
-    "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
-}
+def _failed(error: Exception) -> Refusal:
+    """What a client learns of an error that is no fault of its request; the log gets the rest."""
+    print(f"sf-jax: error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    return Refusal(500, f"the model failed: {type(error).__name__}")
 
 
 def build_app(service: Service) -> FastAPI:
@@ -219,7 +241,7 @@ def build_app(service: Service) -> FastAPI:
 
     @app.post(
         "/v1/predict",
-        response_model=Answer,
+        response_model=Answer | FrameAnswer,
         responses=REFUSALS,
         openapi_extra={"requestBody": BODY},
         summary="Reads one face",
@@ -227,7 +249,15 @@ def build_app(service: Service) -> FastAPI:
     async def predict(request: Request, asked: Annotated[Asked, Query()]) -> JSONResponse:
         options = _options(asked, service.limits)
         with service.hold():
-            return JSONResponse(exact_json(await _in_time(service, request, options)))
+            return JSONResponse(await _in_time(service, request, options, asked))
+
+    @app.delete(
+        "/v1/sessions/{name}", responses={404: {"model": Error}}, summary="Closes a session"
+    )
+    async def close(name: str) -> JSONResponse:
+        if not service.sessions.close(name):
+            raise Refusal(404, f"no session {name!r} is open")
+        return JSONResponse({"closed": name})
 
     @app.get(
         "/health", response_model=Health, responses={503: {"model": Health}}, summary="Is it ready?"
@@ -240,6 +270,7 @@ def build_app(service: Service) -> FastAPI:
             waiting=batcher.waiting,
             answered=batcher.answered,
             batches=batcher.batches,
+            sessions=len(service.sessions),
         )
         return JSONResponse(content.model_dump(), 200 if service.status == "ready" else 503)
 
@@ -250,17 +281,34 @@ def _options(asked: Asked, limits: Limits) -> Options:
     if asked.max_words is not None and asked.max_words not in limits.max_words:
         offered = ", ".join(map(str, limits.max_words)) or "none but the model's own"
         raise Refusal(422, f"max_words: {asked.max_words} is not offered; there are {offered}")
-    # Without words their cap means nothing, and would only ask for another program.
-    return Options(**asked.model_dump() | ({} if asked.words else {"max_words": None}))
+    try:
+        asked.session_options()
+    except WireError as error:
+        raise Refusal(422, str(error)) from error
+    return Options(
+        words=asked.words,
+        temperature=asked.temperature,
+        seed=asked.seed,
+        # Without words their cap means nothing, and would only ask for another program.
+        max_words=asked.max_words if asked.words else None,
+    )
 
 
-async def _in_time(service: Service, request: Request, options: Options) -> "FaceAction":
+async def _in_time(
+    service: Service, request: Request, options: Options, asked: Asked
+) -> dict[str, Any]:
     """Reads the body and answers, both within the time limit."""
     body, limits = None, service.limits
     try:
         async with asyncio.timeout(limits.timeout):
             body = await _read_body(request, limits.max_bytes)
-            return await service.answer(body, options)
+            picture, messages = _parts(request, body)
+            if messages is not None:
+                service.check_messages(messages)
+                options = replace(options, messages=messages)
+            if asked.session is None:
+                return exact_json(await service.answer(picture, options))
+            return frame_json(asked.session, await service.frame(picture, options, asked))
     except TimeoutError:
         if body is None:
             reason = f"the body was not there within {limits.timeout:g} s"
@@ -269,6 +317,16 @@ async def _in_time(service: Service, request: Request, options: Options) -> "Fac
         raise Refusal(504, reason, RETRY_AFTER) from None
     except ClientDisconnect:
         raise Refusal(400, "the connection ended before the body did") from None
+
+
+def _parts(request: Request, body: bytes) -> "tuple[bytes, Messages | None]":
+    """The picture file's bytes and the messages of a body."""
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        return body, None
+    try:
+        return read_json_body(body)
+    except WireError as error:
+        raise Refusal(422, str(error)) from error
 
 
 async def _read_body(request: Request, most: int) -> bytes:

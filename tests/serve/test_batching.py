@@ -158,4 +158,5 @@ def test_options_reach_the_model() -> None:
 
     options = Options(words=False, temperature=0.5, seed=7, max_words=9)
     (called,) = answer_batch(Model(), [picture(1)], [options])  # type: ignore[arg-type]
-    assert called == {"words": False, "temperature": [0.5], "seed": [7], "max_words": 9}
+    asked = {"words": False, "temperature": [0.5], "seed": [7], "max_words": 9}
+    assert called == asked | {"messages": None, "previous": None}

@@ -18,7 +18,7 @@ from sf_jax.serve import server as serve
 from sf_jax.serve.client import ServiceError, ask, encoded
 from sf_jax.serve.server import listen
 from sf_jax.serve.service import Limits
-from tests.serve.test_service import FakeModel, action_of, on_loopback, png, same
+from tests.serve.test_service import ALONE, FakeModel, action_of, on_loopback, png, same
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,10 @@ def test_any_kind_of_picture_may_be_asked_about(url: str, tmp_path: Path) -> Non
 def test_options_arrive(url: str, model: FakeModel) -> None:
     ask(url, png(), temperature=0.25, seed=2**32 - 1, max_words=40)
     given = {"words": True, "temperature": [0.25], "seed": [2**32 - 1], "max_words": 40}
-    assert model.called[-1] == (1, given)
+    assert model.called[-1] == (1, given | ALONE)
     ask(url, png(), words=False)
     usual = {"words": False, "temperature": [0.0], "seed": [0], "max_words": None}
-    assert model.called[-1] == (1, usual)
+    assert model.called[-1] == (1, usual | ALONE)
 
 
 def test_a_refusal_comes_with_its_status_and_reason(url: str) -> None:

@@ -38,6 +38,7 @@ from sf_jax.serve.service import Answer, Limits, Service, build_app
 PATIENCE = 60.0  # seconds after which a test gives up
 ROOT = Path(__file__).parents[2]
 PREDICT = "/v1/predict"
+ALONE = {"messages": None, "previous": None}  # arguments of images without session and messages
 
 
 def action_of(picture: np.ndarray) -> estimator.FaceAction:
@@ -56,6 +57,8 @@ def action_of(picture: np.ndarray) -> estimator.FaceAction:
 
 class FakeModel:
     """Answers at once, or, with a gate, when it is opened."""
+
+    instructed = False
 
     def __init__(self, gate: threading.Event | None = None):
         self.processor = ImageProcessor(4608, 9216)
@@ -95,9 +98,15 @@ async def chunks_of(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
 
 
 async def call(
-    app: Any, path: str, body: Any = None, query: str = "", headers: dict[str, str] | None = None
+    app: Any,
+    path: str,
+    body: Any = None,
+    query: str = "",
+    headers: dict[str, str] | None = None,
+    method: str | None = None,
 ) -> Reply:
     """One request to an ASGI app, POST where there is a body: bytes, or chunks as they come."""
+    method = method or ("GET" if body is None else "POST")
     parts = chunks_of([body]) if isinstance(body, bytes) else body
     sent: list[dict] = []
     taken = 0
@@ -117,7 +126,7 @@ async def call(
     given = [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http",
-        "method": "GET" if body is None else "POST", "path": path, "raw_path": path.encode(),
+        "method": method, "path": path, "raw_path": path.encode(),
         "query_string": query.encode(), "root_path": "", "headers": given,
         "client": ("test", 1), "server": ("test", 80),
     }  # fmt: skip
@@ -185,6 +194,7 @@ def test_the_answer_is_as_the_openapi_page_says() -> None:
     assert described["requestBody"]["content"]["image/*"]["schema"]["format"] == "binary"
     assert {p["name"] for p in described["parameters"]} == {
         "words", "temperature", "seed", "max_words",
+        "session", "crop", "values", "smooth", "fps", "seconds", "neutral",
     }  # fmt: skip
     assert {"200", "408", "413", "415", "422", "503", "504"} <= set(described["responses"])
     refusal = described["responses"]["422"]["content"]["application/json"]["schema"]
@@ -196,8 +206,8 @@ def test_options_reach_the_model() -> None:
     with serving(model, Limits(max_words=(40,))) as (app, _):
         for query in ("temperature=0.5&seed=7&max_words=40", "", "words=false&max_words=40"):
             assert asyncio.run(call(app, PREDICT, png(), query)).status == 200
-    usual = {"words": True, "temperature": [0.0], "seed": [0], "max_words": None}
-    given = {"words": True, "temperature": [0.5], "seed": [7], "max_words": 40}
+    usual = {"words": True, "temperature": [0.0], "seed": [0], "max_words": None} | ALONE
+    given = {"words": True, "temperature": [0.5], "seed": [7], "max_words": 40} | ALONE
     assert model.called == [(1, given), (1, usual), (1, usual | {"words": False})]
 
 

@@ -1,0 +1,189 @@
+"""What goes over the wire: query parameters, bodies and replies, as the OpenAPI page shows them."""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sf_jax.face.channels import NAMES
+from sf_jax.reader.output import exact_json
+from sf_jax.reader.session import Frame, SessionOptions
+
+if TYPE_CHECKING:
+    from sf_jax.reader.estimator import Messages
+
+SESSION_NAME = r"^[A-Za-z0-9._-]{1,64}$"
+OF_SESSIONS = ("crop", "values", "smooth", "fps", "seconds", "neutral")  # parameters
+
+
+class WireError(ValueError):
+    """A request that cannot be understood; names the field."""
+
+
+class Asked(BaseModel):
+    """Query parameters of a request."""
+
+    model_config = ConfigDict(extra="forbid")  # a misspelt one is refused, not passed over
+    words: bool = Field(True, description="speak the rationale first")
+    temperature: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="0 takes the likeliest answer"
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="of sampling at a temperature above 0")
+    max_words: int | None = Field(
+        None, description="cap on the rationale in tokens, one of those that the server offers"
+    )
+
+    session: str | None = Field(
+        None,
+        pattern=SESSION_NAME,
+        description="a name of the client's choice: the picture is the next frame of this session",
+    )
+    crop: bool | None = Field(None, description="find the face and read a square around it")
+    values: Literal["mean", "answer"] | None = Field(None, description="of `frame.values`")
+    smooth: bool | None = Field(None, description="one-euro filter over `frame.values`")
+    fps: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="frames a second, for the filter"
+    )
+    seconds: float | None = Field(
+        None, allow_inf_nan=False, description="the frame's time, in place of `fps`"
+    )
+    neutral: bool | None = Field(
+        None, description="this frame shows the person at rest: later values are relative to it"
+    )
+
+    def session_options(self) -> SessionOptions | None:
+        """How the session's frames are to be read, None where the request does not say.
+
+        Raises:
+          WireError: a parameter of sessions is given without a session.
+        """
+        if self.session is None:
+            stray = [name for name in OF_SESSIONS if getattr(self, name) is not None]
+            if stray:
+                raise WireError(f"{stray[0]}: belongs to a session; name one with session=…")
+        given = {name: getattr(self, name) for name in ("crop", "values", "smooth", "fps")}
+        given = {name: value for name, value in given.items() if value is not None}
+        return SessionOptions(**given) if given else None
+
+
+class Rationale(BaseModel):
+    """The words, in four fields."""
+
+    expression: str
+    movements: str
+    emotion: str
+    symmetry: str
+
+
+class Answer(BaseModel):
+    """What one picture shows: channel name → number, all 61. The floats are float32, unrounded."""
+
+    rationale: Rationale
+    text: str = Field(description="the answer as spoken, words and JSON")
+    coefficients: dict[str, float] = Field(description="the mean of each channel's distribution")
+    answer: dict[str, float] = Field(description="the value spoken")
+    spread: dict[str, float] = Field(description="the distribution's standard deviation")
+    entropy: dict[str, float] = Field(description="the distribution's entropy in nats")
+    log_likelihood: dict[str, float] = Field(description="of the value spoken")
+    passes: dict[str, int] = Field(description="model passes spent")
+    words: list[int] = Field(description="the words as the model's tokens")
+
+
+class FrameOf(BaseModel):
+    """The picture as a frame of its session."""
+
+    session: str
+    number: int = Field(description="how many frames of the session came before it")
+    found: bool = Field(description="whether a face was found, true where none was searched for")
+    values: dict[str, float] = Field(
+        description="of each channel: mean or answer as asked, less the neutral face, smoothed"
+    )
+
+
+class FrameAnswer(Answer):
+    """What a frame of a session shows."""
+
+    frame: FrameOf
+
+
+class Error(BaseModel):
+    """Why a request was not answered."""
+
+    error: str
+
+
+class Health(BaseModel):
+    """What the service is doing."""
+
+    status: Literal["starting", "ready", "draining"]
+    held: int = Field(description="requests being read, waiting or being answered")
+    waiting: int = Field(description="of these, pictures that wait for a batch")
+    answered: int = Field(description="pictures answered since the start")
+    batches: int = Field(description="batches they were answered in")
+    sessions: int = Field(description="sessions that are open")
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    408: {"model": Error, "description": "the body came too slowly"},
+    413: {"model": Error, "description": "too many bytes or pixels"},
+    409: {"model": Error, "description": "the session began with other options"},
+    415: {"model": Error, "description": "a form in place of a picture"},
+    422: {"model": Error, "description": "no readable picture, or an option that is not offered"},
+    503: {"model": Error, "description": "busy, starting or ending; see Retry-After"},
+    504: {"model": Error, "description": "no answer within the time limit"},
+}
+BODY = {
+    "required": True,
+    "description": "the bytes of a picture file: JPEG, PNG, WebP, TIFF and others; or these in "
+    "base64 together with the conversation to answer, for models that are instructed",
+    "content": {
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "additionalProperties": False,
+                "properties": {
+                    "image": {"type": "string", "contentEncoding": "base64"},
+                    "messages": {"type": "array", "items": {"type": "object"}},
+                },
+            }
+        },
+    },
+}
+
+
+def read_json_body(body: bytes) -> tuple[bytes, "Messages | None"]:
+    """The picture file's bytes and the messages of a JSON body.
+
+    Raises:
+      WireError: it is no such object; names the field.
+    """
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"the body is no JSON: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("image"), str):
+        raise WireError('image: expected {"image": the picture file in base64, "messages": […]}')
+    unknown = sorted(content.keys() - {"image", "messages"})
+    if unknown:
+        raise WireError(f"{unknown[0]}: no field of the body; there are image, messages")
+    messages = content.get("messages")
+    if messages is not None and not (
+        isinstance(messages, list) and all(isinstance(one, Mapping) for one in messages)
+    ):
+        raise WireError("messages: expected a list of objects with role and content")
+    try:
+        return base64.b64decode(content["image"], validate=True), messages
+    except (binascii.Error, ValueError) as error:
+        raise WireError(f"image: not base64: {error}") from error
+
+
+def frame_json(name: str, frame: Frame) -> dict[str, Any]:
+    """A frame's answer, as `FrameAnswer` describes it."""
+    values = dict(zip(NAMES, map(float, frame.values), strict=True))
+    own = {"session": name, "number": frame.number, "found": frame.found, "values": values}
+    return exact_json(frame.action) | {"frame": own}

@@ -1,0 +1,145 @@
+"""Sessions: what is kept from one frame to the next, and nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sf_jax.face import channels
+from sf_jax.face.one_euro import TimeOrderError, smooth
+from sf_jax.reader import session as sessions
+from sf_jax.reader.session import Session, SessionOptions, remove_neutral
+from tests.cli.test_cli import Action
+
+JAW, YAW = channels.INDEX["JawOpen"], channels.INDEX["HeadYaw"]
+
+
+class Model:
+    """Opens a jaw as far as the image is green; keeps what it was called with."""
+
+    def __init__(self) -> None:
+        self.called: list[dict] = []
+
+    def predict(self, image: np.ndarray, **called: Any) -> Action:
+        self.called.append(called | {"image": image})
+        return Action(image)
+
+
+def shade(green: int, red: int = 128) -> np.ndarray:
+    image = np.zeros((30, 40, 3), np.uint8)
+    image[..., 0], image[..., 1] = red, green
+    return image
+
+
+def begin(model: Model, neutral: np.ndarray | None = None, **options: Any) -> Session:
+    asked = {"temperature": 0.5}
+    return Session(model, SessionOptions(**options), neutral, **asked)  # type: ignore[arg-type]
+
+
+def test_each_frame_is_drafted_from_the_one_before() -> None:
+    model = Model()
+    session = begin(model)
+    frames = [session.frame(shade(green)) for green in (0, 51, 102)]
+    assert [frame.number for frame in frames] == [0, 1, 2]
+    previous = [called["previous"] for called in model.called]
+    assert previous[0] is None
+    assert previous[1] is frames[0].action and previous[2] is frames[1].action
+    assert all(called["temperature"] == 0.5 for called in model.called)
+    assert [frame.values[JAW] for frame in frames] == pytest.approx([0, 0.2, 0.4])
+    assert all(frame.found for frame in frames)
+
+
+def test_spoken_values_or_means() -> None:
+    frame = begin(Model(), values="answer").frame(shade(140))
+    assert frame.values[JAW] == pytest.approx(0.5)
+    assert begin(Model()).frame(shade(140)).values[JAW] == pytest.approx(140 / 255)
+
+
+def test_values_are_smoothed_as_the_filter_does_it() -> None:
+    greens = [0, 200, 10, 190, 20]
+    session = begin(Model(), smooth=True, fps=24.0)
+    found = np.stack([session.frame(shade(green)).values for green in greens])
+    plain = begin(Model())
+    raw = np.stack([plain.frame(shade(green)).values for green in greens])
+    assert np.abs(found - raw).max() > 0.01
+    np.testing.assert_allclose(found, smooth(raw, 24.0), atol=1e-6)
+    session = begin(Model(), smooth=True)
+    times = [0.0, 0.1, 0.15, 0.3, 0.31]
+    found = [session.frame(shade(g), seconds=t).values for g, t in zip(greens, times, strict=True)]
+    np.testing.assert_allclose(np.stack(found), smooth(raw, 30.0, times), atol=1e-6)
+
+
+def test_a_frame_out_of_time_changes_nothing() -> None:
+    session = begin(Model(), smooth=True)
+    first = session.frame(shade(10), seconds=1.0)
+    with pytest.raises(TimeOrderError, match="time runs backwards"):
+        session.frame(shade(200), seconds=0.5)
+    with pytest.raises(TimeOrderError, match="every frame or of none"):
+        session.frame(shade(200))
+    assert session.previous is first.action and session.number == 1
+
+
+def test_the_neutral_face_is_subtracted() -> None:
+    rest = np.zeros(61, np.float32)
+    rest[JAW], rest[YAW] = 0.2, -0.25
+    raw = begin(Model()).frame(shade(102, red=0)).values
+    frame = begin(Model(), rest).frame(shade(102, red=0))
+    np.testing.assert_array_equal(frame.values, remove_neutral(raw, rest))
+    assert frame.values[JAW] == pytest.approx((0.4 - 0.2) / 0.8)
+    assert frame.values[YAW] == pytest.approx(-0.25)
+    session = begin(Model(), smooth=True)
+    session.set_neutral(session.frame(shade(51)).action)
+    assert session.frame(shade(102)).values[JAW] == pytest.approx(0.25)  # nothing to smooth yet
+    assert session.frame(shade(0)).values[JAW] >= 0  # stays in its range
+
+
+def test_a_face_is_framed_and_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes: list[tuple | None] = [None, (10, 10, 8, 8), (10, 18, 8, 8)]
+    searched: list[int] = []
+
+    def find(image: np.ndarray) -> tuple | None:
+        searched.append(int(image[0, 0, 1]))
+        return boxes[min(len(searched), len(boxes)) - 1]
+
+    monkeypatch.setattr("sf_jax.reader.finder.face_box", find)
+    session = begin(Model(), crop=True)
+    frames = [session.frame(shade(i)) for i in range(9)]
+    assert [frame.found for frame in frames] == [False] + [True] * 8
+    assert frames[0].seen.shape == (30, 40, 3)
+    assert frames[1].seen.shape[0] == frames[1].seen.shape[1] < 30
+    # Searched until one is found, then now and then.
+    assert searched == [0, 1, 1 + sessions.SEARCH_EVERY]
+
+
+def test_two_sessions_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of two faces in turn give what each gives alone."""
+    monkeypatch.setattr(
+        "sf_jax.reader.finder.face_box", lambda image: (5, int(image[0, 0, 1]) % 20, 9, 9)
+    )
+
+    def read(make: Callable[[], Session], greens: list[int]) -> list[np.ndarray]:
+        session = make()
+        return [session.frame(shade(green)).values for green in greens]
+
+    def make() -> Session:
+        return begin(Model(), crop=True, smooth=True)
+
+    ones, others = [0, 50, 100, 150], [255, 200, 30, 90]
+    first, second = make(), make()
+    together = [
+        (first.frame(shade(a)).values, second.frame(shade(b)).values)
+        for a, b in zip(ones, others, strict=True)
+    ]
+    np.testing.assert_array_equal([a for a, _ in together], read(make, ones))
+    np.testing.assert_array_equal([b for _, b in together], read(make, others))
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [({"values": "best"}, "values is 'best'"), ({"fps": 0.0}, "fps is 0.0"),
+     ({"fps": float("nan")}, "fps is nan")],
+)  # fmt: skip
+def test_options_that_mean_nothing(options: dict, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        SessionOptions(**options)
