@@ -347,7 +347,8 @@ def learn_draft_heads(directory: Path, recipe: DraftHeadsRecipe, export: Path) -
         for state, said in said_from(model, images[start : start + 50]):
             states.append(state.astype(np.float16))
             words.append(said)
-    heads = draft_heads.learn(states, words, recipe.heads, recipe.width, recipe.steps)
+    chosen = draft_heads.DraftHeadsConfig(recipe.heads, recipe.width, recipe.steps)
+    heads = draft_heads.learn(states, words, chosen)
     drafts.save_heads(export / estimator.DRAFT_HEADS_FILE, heads)
 
 

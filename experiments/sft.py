@@ -360,7 +360,7 @@ def main(argv: list[str] | None = None) -> None:
         examples=lambda: batches.examples,
         locate=found.places,
         evaluate=evaluation,
-        export=lambda state, out: export(sft, state, folder, out),
+        export=partial(export, sft, folder=folder, out=local),
     )
     loop.run(
         initial(sft, folder, mesh, recipe.scratch, options.seed),

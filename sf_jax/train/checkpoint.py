@@ -1,9 +1,9 @@
 """Orbax checkpoints that hold the train state and the data iterator's position, with checksums.
 
-Orbax restores a file with a flipped bit without a word. So once a checkpoint is committed, every
-process writes checksums of its share of the files beside them; a checkpoint that lacks some of them
-was never finished, and one whose files differ is damaged. Restoring goes back to the newest that is
-neither. Directories may be local or `gs://`.
+Orbax restores a file with a flipped bit without a message. So once a checkpoint is committed, every
+process writes checksums of its share of the files beside them. A checkpoint without all checksums
+is incomplete, one whose files differ from them is corrupt. Restoring takes the newest sound one.
+Directories may be local or `gs://`.
 """
 
 import contextlib
@@ -27,10 +27,8 @@ from sf_jax.media import files
 from sf_jax.train.step import TrainState
 
 CHECKSUMS = "checksums"  # a folder in each checkpoint, of one file a process
-DAMAGED, UNFINISHED = (
-    "checksums-failed",
-    "unfinished",
-)  # what is set aside is called so, and its step
+# Quarantined checkpoints are renamed to one of these and their step.
+CORRUPT, INCOMPLETE = "checksums-failed", "unfinished"
 
 
 class CheckpointError(RuntimeError):
@@ -38,14 +36,14 @@ class CheckpointError(RuntimeError):
 
 
 class Checkpoints:
-    """Checkpoints of one run in one directory, the newest few kept."""
+    """The newest few checkpoints of one run, in one directory."""
 
     def __init__(
-        self, directory: str | os.PathLike, keep: int = 3, say: Callable[[str], None] = print
+        self, directory: str | os.PathLike, keep: int = 3, report: Callable[[str], None] = print
     ):
-        """`keep` of 2 or more; `say` is told of checkpoints that had to be passed over."""
+        """`keep` of 2 or more; `report` is called with a line for each checkpoint quarantined."""
         self.directory = _absolute(directory)
-        self._say = say
+        self._report = report
         options = ocp.CheckpointManagerOptions(
             max_to_keep=max(keep, 2), create=True, cleanup_tmp_directories=True
         )
@@ -94,25 +92,25 @@ class Checkpoints:
 
         What is frozen is taken from `like`.
 
-        One that was not finished, or is damaged, is set aside.
+        An incomplete or corrupt one is renamed, never deleted.
 
         Raises:
-          CheckpointError: some are damaged and none is sound, one could not be read, or it is of
+          CheckpointError: some are corrupt and none is sound, one could not be read, or it is of
             another model.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
-            state, problem = self._looked_at(step)
+            state, problem = self._verified(step)
             if state is _State.SOUND:
                 return self._restored(step, like)
             if state is _State.UNREADABLE:
                 raise CheckpointError(f"{self.directory}/{step} could not be read: {problem}")
-            aside = f"{UNFINISHED if state is _State.UNFINISHED else DAMAGED}-{step}"
-            self._say(f"checkpoint {step}: {problem}; it is set aside as {aside}")
-            self._set_aside(step, aside)
-        damaged = sorted(path.name for path in self.directory.glob(f"{DAMAGED}-*"))
-        if damaged:
+            name = f"{INCOMPLETE if state is _State.INCOMPLETE else CORRUPT}-{step}"
+            self._report(f"checkpoint {step}: {problem}; renamed to {name}")
+            self._quarantine(step, name)
+        corrupt = sorted(path.name for path in self.directory.glob(f"{CORRUPT}-*"))
+        if corrupt:
             raise CheckpointError(
-                f"{self.directory}: no checkpoint is sound, {', '.join(damaged)} "
+                f"{self.directory}: no checkpoint is sound, {', '.join(corrupt)} "
                 "failed their checksums; take them away to begin anew"
             )
         return None
@@ -122,7 +120,7 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            with contextlib.suppress(Exception):  # it tells once more what `wait` has told
+            with contextlib.suppress(Exception):  # the same error that `wait` raises
                 self._manager.close()
 
     def _restored(self, step: int, like: TrainState) -> tuple[TrainState, Any]:
@@ -134,7 +132,7 @@ class Checkpoints:
                     state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()
                 ),
             )
-        except ValueError as error:  # Orbax tells of shapes and trees at length
+        except ValueError as error:  # Orbax lists all shapes and trees
             raise CheckpointError(
                 f"{self.directory}/{step} is of another model, recipe or adapter: give the same "
                 f"ones, or begin in another directory ({_first_line(error)})"
@@ -167,48 +165,48 @@ class Checkpoints:
         found = sorted((self.directory / str(step) / CHECKSUMS).glob("*.json"))
         return found if found and len(found) == int(found[0].stem.split("-of-")[1]) else []
 
-    def _looked_at(self, step: int) -> tuple["_State", str]:
-        """How a checkpoint is; each process looks at its share, and all agree on the worst."""
+    def _verified(self, step: int) -> tuple["_State", str]:
+        """How a checkpoint is; each process verifies its share, and all agree on the worst."""
         try:
             state, problem = self._found(step)
         except (FileNotFoundError, ValueError, TypeError) as error:  # in the checksums themselves
-            state, problem = _State.DAMAGED, _first_line(error)
+            state, problem = _State.CORRUPT, _first_line(error)
         except Exception as error:  # of whatever storage holds it; it may pass
             state, problem = _State.UNREADABLE, _first_line(error)
         if jax.process_count() > 1:
             states = multihost_utils.process_allgather(np.int32(state))
             worst = int(np.argmax(states))
-            if state and jax.process_index():  # process 0 speaks for all
-                told = f"sf-jax: process {jax.process_index()}: checkpoint {step}: {problem}"
-                print(told, file=sys.stderr, flush=True)
+            if state and jax.process_index():  # process 0 reports for all
+                line = f"sf-jax: process {jax.process_index()}: checkpoint {step}: {problem}"
+                print(line, file=sys.stderr, flush=True)
             if states[worst] > state:
-                state, problem = _State(int(states[worst])), f"process {worst} says so"
+                state, problem = _State(int(states[worst])), f"process {worst} reports so"
         return state, problem
 
     def _found(self, step: int) -> tuple["_State", str]:
         folder = self.directory / str(step)
         sealed = self._sealed(step)
         if not sealed:
-            return _State.UNFINISHED, "it was not finished: checksums are missing"
+            return _State.INCOMPLETE, "it was not finished: checksums are missing"
         sums: dict[str, str] = {}
         for path in sealed:
             sums |= json.loads(path.read_text())
         for name in sorted(sums)[jax.process_index() :: jax.process_count()]:
             if not (folder / name).exists():
-                return _State.DAMAGED, f"{name} is missing"
+                return _State.CORRUPT, f"{name} is missing"
             if _digest(folder / name) != sums[name]:
-                return _State.DAMAGED, f"{name} differs from its checksum"
+                return _State.CORRUPT, f"{name} differs from its checksum"
         return _State.SOUND, ""
 
-    def _set_aside(self, step: int, name: str) -> None:
+    def _quarantine(self, step: int, name: str) -> None:
         """Out of the way of the steps to come, but not deleted."""
         if jax.process_index() == 0:
-            aside = self.directory / name
-            if aside.exists():
-                aside.rmtree()
-            (self.directory / str(step)).rename(aside)
+            renamed = self.directory / name
+            if renamed.exists():
+                renamed.rmtree()
+            (self.directory / str(step)).rename(renamed)
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"set aside {step}")
+            multihost_utils.sync_global_devices(f"quarantine {step}")
         self._manager.reload()
 
 
@@ -216,8 +214,8 @@ class _State(enum.IntEnum):
     """How a checkpoint is, from good to bad."""
 
     SOUND = 0
-    UNFINISHED = 1
-    DAMAGED = 2
+    INCOMPLETE = 1
+    CORRUPT = 2
     UNREADABLE = 3
 
 

@@ -8,7 +8,6 @@ of each batch in `examples-PROCESS.jsonl`, profiles in `trace/`.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -276,18 +275,18 @@ class Evaluation(Hook):
         self._evaluated = run.step
         with run.outside_steps():
             found = self.evaluate(run.state)
-            run.log({f"evaluation/{name}": value for name, value in found.items()})
+            if found:
+                run.log({f"evaluation/{name}": value for name, value in found.items()})
 
 
 class Export(Hook):
     """Writes what was trained after the last step."""
 
-    def __init__(self, export: Callable[[TrainState, Path], None]):
-        """`export`: (state, folder of logs)."""
+    def __init__(self, export: Callable[[TrainState], None]):
         self.export = export
 
     def end(self, run: Run) -> None:
-        self.export(run.state, run.logs)
+        self.export(run.state)
 
 
 @dataclass(frozen=True)
@@ -318,7 +317,7 @@ def standard(
     examples: Callable[[], ExampleNumbers] | None = None,
     locate: Callable[[Iterable[int]], str] | None = None,
     evaluate: Callable[[TrainState], dict[str, float]] | None = None,
-    export: Callable[[TrainState, Path], None] | None = None,
+    export: Callable[[TrainState], None] | None = None,
 ) -> list[Hook]:
     """The hooks of a run, in the order in which they are called.
 
@@ -326,7 +325,7 @@ def standard(
       count, share, cost: see `Metrics`.
       examples, locate: see `FiniteWatch`; examples are logged where they are known.
       evaluate: state → values by name, logged as "evaluation/NAME".
-      export: (state, folder of logs), called before the last evaluation.
+      export: called with the trained state, before the last evaluation.
     """
     hooks: list[Hook] = [ProgressBar(config.label), JsonLog(), TensorBoardLog()]
     if examples is not None:

@@ -1,4 +1,4 @@
-"""What a run says of itself: lines of JSON by step, and TensorBoard's event files."""
+"""What a run logs: lines of JSON by step, and TensorBoard's event files."""
 
 import json
 import os
@@ -13,17 +13,16 @@ from sf_jax.media import files
 class Lines:
     """A file of JSON lines that each have a "step".
 
-    A run that goes on from a checkpoint first takes out the lines of steps that are to be done
-    again, so that the file tells of one history. Lines that cannot be read, as a crash may leave
-    them, are taken out too.
+    A resumed run first removes the lines of steps that are to be repeated, so that the file has one
+    history. Lines that cannot be read, as a crash may leave them, are removed too.
     """
 
     def __init__(self, path: str | os.PathLike, step: int):
-        """Opens the file behind its lines up to `step`, and makes it where there is none."""
+        """Opens the file after its lines up to `step`, and makes it where there is none."""
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line, of in _lines(self.path) if of <= step]
-        files.write_text(self.path, "".join(kept))
+        history = [line for line, of in _lines(self.path) if of <= step]
+        files.write_text(self.path, "".join(history))
         self._file = self.path.open("a")
 
     def write(self, step: int, values: dict[str, Any]) -> None:
@@ -46,7 +45,7 @@ def _lines(path: Path) -> Iterator[tuple[str, int]]:
 
 
 class Scalars:
-    """TensorBoard event files; a run that goes on replaces what was said of later steps."""
+    """TensorBoard event files; a resumed run replaces those of later steps."""
 
     def __init__(self, directory: str | os.PathLike, step: int):
         from tensorboardX import SummaryWriter  # late: it takes a third of a second

@@ -34,7 +34,7 @@ def shardings(
     frozen: Any = None,
     of_frozen: Any = None,
 ) -> TrainState:
-    """How a state lies on a mesh: the optimiser's part as the weights it belongs to.
+    """The shardings of a state: optimiser state is sharded like its parameter.
 
     Args:
       weights, frozen: trees of arrays or shapes; of_weights, of_frozen: their shardings, by default
@@ -57,26 +57,26 @@ def create(
     weights: Any,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    lies: TrainState | None = None,
+    sharding: TrainState | None = None,
     frozen: Any = None,
 ) -> TrainState:
     """A fresh state on a mesh.
 
     Args:
-      lies: its shardings; None: whole on every device.
+      sharding: of the state; None: whole on every device.
     """
-    lies = lies or shardings(weights, optimizer, mesh, frozen=frozen)
-    weights = jax.device_put(weights, lies.weights)
-    started = jax.jit(optimizer.init, out_shardings=lies.optimizer_state)(weights)
-    frozen = jax.device_put(frozen, lies.frozen)
-    return TrainState(jax.device_put(jnp.int32(0), lies.step), weights, started, frozen)
+    sharding = sharding or shardings(weights, optimizer, mesh, frozen=frozen)
+    weights = jax.device_put(weights, sharding.weights)
+    started = jax.jit(optimizer.init, out_shardings=sharding.optimizer_state)(weights)
+    frozen = jax.device_put(frozen, sharding.frozen)
+    return TrainState(jax.device_put(jnp.int32(0), sharding.step), weights, started, frozen)
 
 
 def build_step(
     loss: Callable[[Any, Any], tuple[jax.Array, dict]],
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    lies: TrainState | None = None,
+    sharding: TrainState | None = None,
     *,
     accumulate: int = 1,
     assemble: Callable[[Any, Any], Any] = lambda weights, frozen: weights,
@@ -89,9 +89,9 @@ def build_step(
     Args:
       loss: (weights, batch) → a number and metrics. Where these have a "weight", number and metrics
         are sums over the batch and the step divides them by it, so that every token counts the same
-        wherever it lies.
-      lies: the state's shardings; None: whole on every device.
-      accumulate: parts of a batch that are taken one after another, for their gradients' sum.
+        in any row, microbatch or shard.
+      sharding: of the state; None: whole on every device.
+      accumulate: microbatches of a batch, whose gradients are summed.
       assemble: trained and frozen parts → the weights that `loss` takes.
     """
 
@@ -100,8 +100,8 @@ def build_step(
             return loss(assemble(trained, frozen), batch)
 
         (value, metrics), gradient = jax.value_and_grad(summed, has_aux=True)(trained)
-        if lies is not None:  # each device receives the sum of its own part alone
-            gradient = jax.lax.with_sharding_constraint(gradient, lies.weights)
+        if sharding is not None:  # each device receives the sum of its own part alone
+            gradient = jax.lax.with_sharding_constraint(gradient, sharding.weights)
         return gradient, {"weight": jnp.float32(1), "loss": value, **metrics}
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict]:
@@ -115,21 +115,21 @@ def build_step(
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.weights)
         weights = optax.apply_updates(state.weights, updates)
-        kept = jax.tree.map(
+        accepted = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
             (weights, optimizer_state),
             (state.weights, state.optimizer_state),
         )
         metrics = {**metrics, "weight": weight, "gradient_norm": norm, "skipped": 1.0 - finite}
-        weights, optimizer_state = kept
+        weights, optimizer_state = accepted
         return TrainState(state.step + 1, weights, optimizer_state, state.frozen), metrics
 
     whole = meshes.whole(mesh)
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(whole if lies is None else lies, None),
-        out_shardings=(whole if lies is None else lies, whole),
+        in_shardings=(whole if sharding is None else sharding, None),
+        out_shardings=(whole if sharding is None else sharding, whole),
     )
 
 

@@ -20,6 +20,7 @@ from sf_jax.reader.estimator import SCHEMA
 from sf_jax.sequence import tokenizer
 from sf_jax.systems.semanticface.sequences import vocabulary_texts
 from sf_jax.train import draft_heads
+from sf_jax.train.draft_heads import DraftHeadsConfig
 from tests.decode.lossless import PLAN, SMALL, NotEqualError, Tiny, count_ties, said, sampling
 
 BLENDSHAPES = channels.NAMES[:52]
@@ -129,7 +130,7 @@ def test_draft_heads_change_passes_alone(models, pictures, tmp_path) -> None:
     tiny, drawn = models["symbols"], sampling(3)
     plain = tiny.answer(pictures, drawn)
     states, words = tiny.said_from(pictures, plain)
-    save_heads(tmp_path / "heads", draft_heads.learn(states, words, heads=2, width=8, steps=60))
+    save_heads(tmp_path / "heads", draft_heads.learn(states, words, DraftHeadsConfig(2, 8, 60)))
     text = tiny.config.text
     heads = load_heads(tmp_path / "heads", text.hidden_size, text.vocab_size)
     rest = np.zeros_like(plain.choices)
@@ -140,7 +141,9 @@ def test_draft_heads_change_passes_alone(models, pictures, tmp_path) -> None:
 
 
 def test_draft_heads_that_do_not_fit_are_refused(tmp_path) -> None:
-    heads = draft_heads.learn([np.ones((3, 4), np.float32)], [np.array([5, 6, 7])], 2, 8, 1)
+    heads = draft_heads.learn(
+        [np.ones((3, 4), np.float32)], [np.array([5, 6, 7])], DraftHeadsConfig(2, 8, 1)
+    )
     path = tmp_path / "heads"
     save_heads(path, heads)
     assert load_heads(path, 4, 8).tokens.tolist() == [5, 6, 7]
@@ -156,8 +159,8 @@ def test_draft_heads_that_do_not_fit_are_refused(tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ValueError, match="not readable as draft heads"):
         load_heads(path, 4, 8)
-    with pytest.raises(ValueError, match="no words to learn"):
-        draft_heads.learn([], [], 2, 8, 1)
+    with pytest.raises(ValueError, match="no tokens to learn"):
+        draft_heads.learn([], [], DraftHeadsConfig(2, 8, 1))
 
 
 def test_any_plan_gives_the_same(models, pictures) -> None:

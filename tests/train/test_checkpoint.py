@@ -13,7 +13,7 @@ import pytest
 
 from sf_jax.train import checkpoint, step
 from sf_jax.train import mesh as meshes
-from sf_jax.train.checkpoint import CHECKSUMS, DAMAGED, UNFINISHED, CheckpointError, Checkpoints
+from sf_jax.train.checkpoint import CHECKSUMS, CORRUPT, INCOMPLETE, CheckpointError, Checkpoints
 
 RULE = optax.adamw(1e-2)
 
@@ -36,7 +36,7 @@ def saved(directory: Path, steps: tuple[int, ...] = (2, 4, 6)) -> None:
 def restored(directory: Path) -> tuple[int, list[str]]:
     """Which step is restored, with its own numbers; and what was said."""
     said: list[str] = []
-    checkpoints = Checkpoints(directory, say=said.append)
+    checkpoints = Checkpoints(directory, report=said.append)
     found = checkpoints.restore(state_of(0))
     assert found is not None
     state, data = found
@@ -85,8 +85,8 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, damage, to
     damage(largest(tmp_path / "6"))
     number, (said,) = restored(tmp_path)
     assert number == 4 and "checkpoint 6" in said and told in said
-    aside = UNFINISHED if damage is remove_checksums else DAMAGED
-    assert (tmp_path / f"{aside}-6").is_dir()  # set aside, not deleted
+    name = INCOMPLETE if damage is remove_checksums else CORRUPT
+    assert (tmp_path / f"{name}-6").is_dir()  # renamed, not deleted
 
 
 def test_every_file_of_a_checkpoint_is_watched(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_every_file_of_a_checkpoint_is_watched(tmp_path: Path) -> None:
         copy = tmp_path / str(number)
         shutil.copytree(tmp_path / "whole", copy)
         flip(copy / path.relative_to(tmp_path / "whole"))
-        checkpoints = Checkpoints(copy, say=lambda said: None)
+        checkpoints = Checkpoints(copy, report=lambda line: None)
         found = checkpoints.restore(state_of(0))
         assert found is not None and int(found[0].step) == 2, path
         checkpoints.close()
@@ -108,9 +108,9 @@ def test_where_none_is_sound_it_says_so(tmp_path: Path) -> None:
     saved(tmp_path, (2, 4))
     flip(largest(tmp_path / "2"))
     flip(largest(tmp_path / "4"))
-    checkpoints = Checkpoints(tmp_path, say=lambda said: None)
+    checkpoints = Checkpoints(tmp_path, report=lambda line: None)
     for _ in range(2):  # a second start must not begin anew in silence either
-        with pytest.raises(CheckpointError, match=f"{DAMAGED}-2, {DAMAGED}-4 failed"):
+        with pytest.raises(CheckpointError, match=f"{CORRUPT}-2, {CORRUPT}-4 failed"):
             checkpoints.restore(state_of(0))
     checkpoints.close()
 
@@ -119,13 +119,13 @@ def test_a_run_killed_in_its_first_save_begins_anew(tmp_path: Path) -> None:
     saved(tmp_path, (2,))
     remove_checksums(largest(tmp_path / "2"))
     said: list[str] = []
-    checkpoints = Checkpoints(tmp_path, say=said.append)
+    checkpoints = Checkpoints(tmp_path, report=said.append)
     assert checkpoints.restore(state_of(0)) is None
-    assert "was not finished" in said[0] and (tmp_path / f"{UNFINISHED}-2").is_dir()
+    assert "was not finished" in said[0] and (tmp_path / f"{INCOMPLETE}-2").is_dir()
     checkpoints.close()
 
 
-def test_storage_that_cannot_be_read_sets_nothing_aside(
+def test_storage_that_cannot_be_read_quarantines_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path, (2, 4))
@@ -135,7 +135,7 @@ def test_storage_that_cannot_be_read_sets_nothing_aside(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_digest", fail)
-        checkpoints = Checkpoints(tmp_path, say=lambda said: None)
+        checkpoints = Checkpoints(tmp_path, report=lambda line: None)
         with pytest.raises(CheckpointError, match="4 could not be read: 503"):
             checkpoints.restore(state_of(0))
         checkpoints.close()
@@ -145,7 +145,7 @@ def test_storage_that_cannot_be_read_sets_nothing_aside(
 def test_a_checkpoint_of_another_model_is_told(tmp_path: Path) -> None:
     saved(tmp_path, (2,))
     other = jax.tree.map(lambda x: x[..., :1] if x.ndim else x, state_of(0))
-    checkpoints = Checkpoints(tmp_path, say=lambda said: None)
+    checkpoints = Checkpoints(tmp_path, report=lambda line: None)
     with pytest.raises(CheckpointError, match="2 is of another model, recipe or adapter"):
         checkpoints.restore(other)
     checkpoints.close()

@@ -24,11 +24,11 @@ def next_token_losses(
     dtype: str = "float32",
     chunks: int = 1,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """How unlikely each token was, and the log of the sum of its scores' exponentials.
+    """Negative log-likelihood of each token, and the log of the sum of its scores' exponentials.
 
     Args:
-      states: final states; that of the token before predicts a token. What a row's first token
-        gets means nothing.
+      states: final states; that of the token before predicts a token. The result
+        of a row's first token means nothing.
       targets: the tokens.
       chunks: parts of a row that are taken one after another.
 
@@ -44,14 +44,14 @@ def next_token_losses(
         # Each device sums its own gradient of the tables over all parts, and it travels once.
         rows = tuple(axis for axis in ROWS if axis in mesh.shape)
         length //= mesh.shape.get(PLACES, 1)
-        lies = P(rows, PLACES if PLACES in mesh.shape else None)
+        layout = P(rows, PLACES if PLACES in mesh.shape else None)
         split_vocabulary = mesh.shape.get(HEADS, 1) > 1  # the partitioner sees to that
         own = {axis for axis in mesh.axis_names if axis != HEADS or not split_vocabulary}
         of_rows = jax.shard_map(
             of_rows,
             mesh=mesh,
-            in_specs=(P(), lies, lies),
-            out_specs=lies,
+            in_specs=(P(), layout, layout),
+            out_specs=layout,
             axis_names=own,
             check_vma=False,
         )
@@ -68,13 +68,13 @@ def _of_rows(
     dtype: str,
     chunks: int,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """Losses of `targets`, each at the place whose state predicts it, and the logs of the sums."""
+    """Losses of `targets`, at the positions whose states predict them, and the logs of the sums."""
 
     def of_part(_: None, part: tuple) -> tuple[None, tuple]:
         states, targets = part
         scores = text.logits(tables, states, dtype=dtype)
         log_sum = jax.nn.logsumexp(scores, -1)
-        # Compared, not gathered: a vocabulary that lies on several devices stays where it is.
+        # Compared, not gathered: a vocabulary sharded over devices need not move.
         wanted = jnp.arange(scores.shape[-1]) == targets[..., None]
         return None, (log_sum - jnp.where(wanted, scores, 0.0).sum(-1), log_sum)
 
