@@ -35,7 +35,8 @@ from sf_jax.decode.state import feed, prefill
 from sf_jax.face import channels
 from sf_jax.model import vision
 from sf_jax.model.config import Config, TextConfig, VisionConfig
-from sf_jax.model.weights import Weights, initialise
+from sf_jax.model.declared import initialise
+from sf_jax.model.weights import Weights
 from sf_jax.reader import estimator
 from sf_jax.reader.estimator import SCHEMA
 from sf_jax.render.head import builtin
@@ -165,7 +166,7 @@ def initial_warmup(config: Config, seed: int) -> warmup.WarmupWeights:
     bias[channels.BLENDSHAPES] = -2.0
     bias[channels.ANGLES] = 0.0
     readout = warmup.initialise_readout(config.vision, landmarks, 16 * CLASSES, bias, seed)
-    return warmup.WarmupWeights(initialise(config, seed).vision, readout)
+    return warmup.WarmupWeights(initialise(config.declare(), seed).vision, readout)
 
 
 def exported_warmup(folder: Path) -> warmup.WarmupWeights:
@@ -227,7 +228,7 @@ class ModelBatches:
 
 def initial_model(config: Config, tokenizer: Tokenizer, tower: Any, seed: int) -> Weights:
     """A fresh language model behind a tower. Values that are near each other start alike."""
-    model = initialise(config, seed)
+    model = initialise(config.declare(), seed)
     texts = sorted({text for slot in range(len(channels.NAMES)) for text in SCHEMA.values(slot)})
     numbers = np.array([float(text) for text in texts])
     generator = np.random.default_rng(seed)
@@ -241,7 +242,9 @@ def initial_model(config: Config, tokenizer: Tokenizer, tower: Any, seed: int) -
 
 def initial_joint(config: Config) -> objective.JointWeights:
     """A tree of the right shapes, for reading checkpoints into."""
-    return objective.JointWeights(initialise(config, 0), initial_warmup(config, 0).readout)
+    return objective.JointWeights(
+        initialise(config.declare(), 0), initial_warmup(config, 0).readout
+    )
 
 
 def train_model(

@@ -30,9 +30,9 @@ from sf_jax.convert.tensor_files import read_json
 from sf_jax.face import metrics
 from sf_jax.kernels.sharded import ROWS
 from sf_jax.model.config import Config
+from sf_jax.model.declared import initialise_on
 from sf_jax.model.lora import LoraConfig
 from sf_jax.model.sizes import QWEN3_VL
-from sf_jax.model.weights import initialise_on
 from sf_jax.reader import estimator
 from sf_jax.sequence.packing import ChatExamples, FaceExamples, PackedBatches, ShuffledRecords
 from sf_jax.sequence.tokenizer import JsonTokenizer
@@ -174,7 +174,9 @@ def batches_of(
 def initial(sft: Sft, folder: Path, mesh: Mesh, scratch: bool, seed: int) -> TrainState:
     """The state to start from; every device reads or draws its own part only."""
     if scratch:
-        weights = initialise_on(sft.config, seed, meshes.of_weights(sft.config, mesh))
+        weights = initialise_on(
+            sft.config.declare(), seed, meshes.of_weights(sft.config.declare(), mesh)
+        )
     else:
 
         def lies(weight: Any) -> NamedSharding:
@@ -243,7 +245,7 @@ def _write(sft: Sft, trained: Any, frozen: Any, folder: Path, out: Path) -> None
     made = []
     if trained.adapter is not None:
         made.append("adapter")
-        peft.save(out / "adapter", trained.adapter, sft.config)
+        peft.save(out / "adapter", trained.adapter, sft.config.declare())
     if jax.tree.leaves(trained.weights):
         made.append("model")
         weights = parts.join(replace(trained, adapter=None), frozen, sft.config)

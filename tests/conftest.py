@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from sf_jax.model import weights as weights_module
+from sf_jax.model import declared
 from sf_jax.model.config import Config, TextConfig, VisionConfig
+from sf_jax.model.weights import Weights
 
 MAPPINGS = 30_000  # Linux allows a process 65,530
 
@@ -52,7 +53,7 @@ def tiny_config() -> Config:
 
 
 @pytest.fixture(scope="session")
-def tiny_weights(tiny_config: Config) -> weights_module.Weights:
+def tiny_weights(tiny_config: Config) -> Weights:
     """Large weights with perturbed norms and biases, so that a wrong formula shows."""
     generator = np.random.default_rng(1)
 
@@ -61,7 +62,7 @@ def tiny_weights(tiny_config: Config) -> weights_module.Weights:
         noise = generator.normal(0.0, 0.3 if constant else 0.05, x.shape).astype(np.float32)
         return (x if constant else x * 1.5) + noise
 
-    return jax.tree.map(perturb, weights_module.initialise(tiny_config, 0))
+    return jax.tree.map(perturb, declared.initialise(tiny_config.declare(), 0))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from sf_jax.convert.tensor_files import CheckpointError, read_json
 from sf_jax.media import files
 from sf_jax.model import lora
 from sf_jax.model.config import Config, Source
-from sf_jax.model.weights import Weights, abstract
+from sf_jax.model.declared import abstract
+from sf_jax.model.weights import Weights
 
 WEIGHTS, STORED = "weights", "stored.json"
 SIDE_FILES = (
@@ -109,7 +110,7 @@ def _expected(config: Config, stored: dict[str, Any], file: Path) -> Weights:
             )
         return jax.ShapeDtypeStruct(weight.shape, jnp.dtype(dtype), sharding=here)
 
-    return jax.tree_util.tree_map_with_path(leaf, abstract(config))
+    return jax.tree_util.tree_map_with_path(leaf, abstract(config.declare()))
 
 
 def export_checkpoint(source: Path, out: Path, dtype: Any = None) -> int:
@@ -130,7 +131,7 @@ def merge_adapter(source: Path, adapter: Path, out: Path, dtype: Any = None) -> 
     with files.folder(out) as folder:
         # To be rounded once, sums in another type start from all that is stored.
         config, weights = hf.load(source, dtype=None if dtype is None else jnp.float32)
-        merged = lora.merge(weights, peft.load(adapter, config), config)
+        merged = lora.merge(weights, peft.load(adapter, config.declare()), config.declare())
         _copy_side_files(source, folder)
         hf.save(folder, config, merged, dtype)
     return sum(leaf.size for leaf in jax.tree.leaves(merged))

@@ -190,8 +190,8 @@ def _continued(
     dtype = config.product_dtype
     embeddings, levels = _embed(weights, inputs, config)
     batch, length = inputs.input_ids.shape
-    stacked = not isinstance(weights.text.layers, tuple)
-    cache: Any = text.empty_cache(config.text, batch, length + count, embeddings.dtype, stacked)
+    layout = weights.text.layout
+    cache: Any = text.empty_cache(config.text, batch, length + count, embeddings.dtype, layout)
     states, cache = text.forward(
         weights.text,
         embeddings,

@@ -11,13 +11,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sf_jax.convert.tensor_files import CheckpointError, read_json
 from sf_jax.media import files
 from sf_jax.model import lora
-from sf_jax.model.config import Config
 from sf_jax.model.lora import ALL_LINEAR, Adapter, LoraConfig
 
 CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -126,8 +126,8 @@ def config_to_dict(config: LoraConfig, base: str | None = None) -> dict[str, Any
     }
 
 
-def load(directory: str | os.PathLike, config: Config, dtype: Any = jnp.float32) -> Adapter:
-    """Reads an adapter for a model of this configuration.
+def load(directory: str | os.PathLike, declared: Any, dtype: DTypeLike = jnp.float32) -> Adapter:
+    """Reads an adapter for a model of these declared weights.
 
     Raises:
       CheckpointError: a file, field or tensor is missing, superfluous, misshapen, not finite or
@@ -141,13 +141,13 @@ def load(directory: str | os.PathLike, config: Config, dtype: Any = jnp.float32)
         raise CheckpointError(f"{file}: holds no object of fields")
     lora_config = config_from_dict(content, file)
     try:
-        lora.families(lora_config, config)
+        lora.families(lora_config, declared)
     except ValueError as error:
         raise CheckpointError(f"{file}: target_modules: {error}") from error
-    return _read_tensors(Path(directory) / TENSOR_FILE, lora_config, config, dtype)
+    return _read_tensors(Path(directory) / TENSOR_FILE, lora_config, declared, dtype)
 
 
-def _read_tensors(file: Path, lora_config: LoraConfig, config: Config, dtype: Any) -> Adapter:
+def _read_tensors(file: Path, lora_config: LoraConfig, declared: Any, dtype: DTypeLike) -> Adapter:
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; older adapter_model.bin files are not read")
     try:
@@ -176,7 +176,7 @@ def _read_tensors(file: Path, lora_config: LoraConfig, config: Config, dtype: An
                 a = read(f"{name}.lora_A.weight", (rank, inputs))
                 return a, read(f"{name}.lora_B.weight", (outputs, rank))
 
-            adapter = lora.build(lora_config, config, make, dtype)
+            adapter = lora.build(lora_config, declared, make, dtype)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: not a readable safetensors file: {error}") from error
     if unread:
@@ -190,15 +190,15 @@ def _read_tensors(file: Path, lora_config: LoraConfig, config: Config, dtype: An
 def save(
     directory: str | os.PathLike,
     adapter: Adapter,
-    config: Config,
+    declared: Any,
     base: str | None = None,
-    dtype: Any = np.float32,
+    dtype: DTypeLike = np.float32,
 ) -> None:
     """Writes both files; each appears whole or not at all. `base` names the base model."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, np.ndarray] = {}
-    for module, a, b in lora.modules(adapter, config):
+    for module, a, b in lora.modules(adapter, declared):
         tensors[f"{PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(a.T.astype(dtype))
         tensors[f"{PREFIX}{module}.lora_B.weight"] = np.ascontiguousarray(b.T.astype(dtype))
     with files.replacing(directory / TENSOR_FILE) as file:

@@ -96,7 +96,7 @@ def forward(
 def prompt_prefix(weights: Weights, ids: Int[Array, " P"], config: Config) -> text.Cache:
     """The cache of text that many prompts begin with; pictures come behind it."""
     places = jnp.arange(len(ids))[None]
-    stacked = not isinstance(weights.text.layers, tuple)
+    layout = weights.text.layout
     embeddings = weights.text.embed[ids[None]]
     _, cache = text.forward(
         weights.text,
@@ -105,7 +105,7 @@ def prompt_prefix(weights: Weights, ids: Int[Array, " P"], config: Config) -> te
         config.text,
         segments=jnp.ones_like(places),
         dtype=config.product_dtype,
-        cache=text.empty_cache(config.text, 1, len(ids), embeddings.dtype, stacked),
+        cache=text.empty_cache(config.text, 1, len(ids), embeddings.dtype, layout),
     )
     assert cache is not None
     return cache
@@ -146,10 +146,10 @@ def prefill(
         weights, rows.input_ids, features, levels, rows.image_places, config
     )
     batch, length = rows.input_ids.shape
-    stacked = not isinstance(weights.text.layers, tuple)
+    layout = weights.text.layout
     # The prompt sees itself alone; places for the answer come behind.
     held = length + (0 if prefix is None else prefix.segments.shape[1])
-    cache = text.empty_cache(config.text, batch, held, embeddings.dtype, stacked)
+    cache = text.empty_cache(config.text, batch, held, embeddings.dtype, layout)
     if prefix is not None:
         cache = _begun(cache, prefix)
     states, grown = text.forward(

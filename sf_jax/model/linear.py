@@ -1,7 +1,6 @@
 """Matrix products with low-precision operands and float32 sums, in both directions."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,31 +8,42 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from sf_jax.kernels.precision import wide
-from sf_jax.model.weights import Linear, OutputMajorLinear
+from sf_jax.model.declared import Linear
+
+
+@struct.dataclass
+class OutputMajorLinear:
+    """A linear whose weight is stored [out, in], by which a CPU multiplies few rows fastest."""
+
+    weight: Float[Array, "O I"]
+    bias: Float[Array, " O"] | None = None
 
 
 @struct.dataclass
 class AdaptedLinear:
-    """A linear with a low-rank addition beside it; stands wherever a `Linear` may stand.
+    """A linear with a low-rank addition; may be used wherever a `Linear` may.
 
     Attributes:
       base: the linear itself, or one already adapted.
-      a: [I, R] and b: [R, O], with the leading layer axis where the base is stacked.
-      scale: float32 [], or [L] where stacked: the factor of the addition.
+      a, b: the factors, with the leading layer axis where the base is stacked.
+      scale: float32, the factor of the addition, one a layer where stacked.
     """
 
-    base: Any
-    a: Any
-    b: Any
-    scale: Any
+    base: "AnyLinear"
+    a: Float[Array, "*layers I R"]
+    b: Float[Array, "*layers R O"]
+    scale: Float[Array, "*layers"]
+
+
+AnyLinear = Linear | OutputMajorLinear | AdaptedLinear
 
 
 def apply(
-    layer: Linear | OutputMajorLinear | AdaptedLinear,
+    layer: AnyLinear,
     x: Float[Array, "*rows I"],
     product_dtype: str = "float32",
 ) -> Float[Array, "*rows O"]:
-    """The output of a linear of the model, with whatever was added to it."""
+    """The output of any kind of linear of the model, low-rank additions included."""
     if isinstance(layer, Linear):
         return linear(x, layer.weight, layer.bias, product_dtype)
     if isinstance(layer, OutputMajorLinear):
@@ -69,9 +79,9 @@ def output_major(
     bias: Float[Array, " O"] | None = None,
     dtype: str = "float32",
 ) -> Float[Array, "*rows O"]:
-    """As `linear` for a weight that lies [O, I]; not to be differentiated in low precision.
+    """As `linear` for a weight stored [out, in]; not to be differentiated in low precision.
 
-    The product must say so itself: written with a transpose it is an order slower on a CPU.
+    The product contracts last axes: written with a transpose it is ten times slower on a CPU.
     """
     rows = x.reshape(-1, x.shape[-1])
     single = len(rows) == 1 and dtype != "float32"

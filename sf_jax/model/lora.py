@@ -1,14 +1,15 @@
-"""LoRA: low-rank additions to chosen linears, trained beside a frozen base.
+"""LoRA: low-rank additions to chosen linears of any declared model, trained beside a frozen base.
 
 Linears that are stacked on a layer axis form a family, named like the module with "{}" for the
 layer number. An adapter holds one `Pair` a family, stacked as the family is; where layers differ
 in rank, or some are not chosen, the missing columns of a and rows of b are zeros. Those stay zero
 in training: the gradient of either factor is a product with the other.
 
-`attach` puts an adapter beside the weights for a forward pass, `merge` adds it into them. Only the
+Every function takes the model's tree of declarations (`model.declared`), which names its linears.
+`attach` adds an adapter to the weights for a forward pass, `merge` sums it into them. Only the
 adapter is differentiated, so that neither gradient nor optimiser state exist for the base:
 
-    jax.grad(lambda adapter: loss(attach(weights, adapter, config), batch))(adapter)
+    jax.grad(lambda adapter: loss(attach(weights, adapter, declared), batch))(adapter)
 
 Source: Hu et al., LoRA, 2021; Kalajdzievski, rank-stabilised LoRA, 2023. Modules, ranks and
 alphas are chosen by the rules of PEFT, so that its configurations mean the same here.
@@ -24,12 +25,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from sf_jax.model.config import Config
+from sf_jax.model.declared import Linear, T, Weight
+from sf_jax.model.layers import require_stacked
 from sf_jax.model.linear import AdaptedLinear
-from sf_jax.model.weights import Linear, Weight, Weights
 
 ALL_LINEAR = "all-linear"
+RANK = "rank"  # the logical axis that both factors share
 Chooser = str | tuple[str, ...]  # a regular expression for the whole name, or endings of names
 
 
@@ -122,15 +126,15 @@ def _fitting(patterns: tuple[tuple[str, Any], ...], module: str, default: Any) -
 
 @struct.dataclass
 class Pair:
-    """Two factors: a [I, R], b [R, O], with a leading layer axis where the linear is stacked."""
+    """Two factors, with a leading layer axis where the linear is stacked."""
 
-    a: Any
-    b: Any
+    a: Float[Array, "*layers I R"]
+    b: Float[Array, "*layers R O"]
 
 
 @struct.dataclass
 class Adapter:
-    """The trained numbers, by family, and the configuration that says what they mean."""
+    """The factors, by family, and the configuration that gives them their meaning."""
 
     pairs: dict[str, Pair]
     config: LoraConfig = struct.field(pytree_node=False)
@@ -142,31 +146,40 @@ def _name(weight: Weight) -> str:
 
 def _modules(weight: Weight) -> list[str]:
     """Names of the modules of a family, one a layer, or the one it is."""
-    name = _name(weight)
-    return [name.format(i) for i in range(weight.shape[0])] if "{}" in name else [name]
+    return [name.removesuffix(".weight") for name in weight.names]
 
 
 def _is_declared(node: Any) -> bool:
     return isinstance(node, Linear | Weight)
 
 
-def _is_adaptable(node: Any) -> bool:
-    """Linears, save the patch embedding: in checkpoints that is a convolution."""
-    return isinstance(node, Linear) and node.weight.source_shape is None
+def _adaptable(node: Any) -> Weight | None:
+    """The declared matrix of a linear; None of a convolution and of whatever else is declared."""
+    if not isinstance(node, Linear):
+        return None
+    weight: Any = node.weight
+    return weight if weight.source_shape is None else None
 
 
-def families(lora: LoraConfig, config: Config) -> dict[str, Weight]:
+def _fixed_modules(declared: Any) -> list[str]:
+    """Names of modules that cannot be adapted: convolutions, tables and tied projections."""
+    nodes = jax.tree.leaves(declared, is_leaf=_is_declared)
+    fixed = [node for node in nodes if _adaptable(node) is None]
+    weights: list[Any] = [node.weight if isinstance(node, Linear) else node for node in fixed]
+    copies = [copy.removesuffix(".weight") for weight in weights for copy in weight.copies]
+    return [module for weight in weights for module in _modules(weight)] + copies
+
+
+def families(lora: LoraConfig, declared: Any) -> dict[str, Weight]:
     """Declared weights of the families of which at least one module is adapted.
 
     Raises:
       ValueError: nothing is targeted, or something that cannot be adapted.
     """
-    nodes = jax.tree.leaves(config.declare(), is_leaf=_is_declared)
-    found = {_name(n.weight): n.weight for n in nodes if _is_adaptable(n)}
+    nodes = jax.tree.leaves(declared, is_leaf=_is_declared)
+    found = {_name(weight): weight for weight in map(_adaptable, nodes) if weight is not None}
     if lora.targets != ALL_LINEAR:
-        others = [n.weight if isinstance(n, Linear) else n for n in nodes if not _is_adaptable(n)]
-        modules = [module for weight in others for module in _modules(weight)]
-        for module in (*modules, "lm_head"):  # a tied head is not declared
+        for module in _fixed_modules(declared):
             if lora.chooses(module):
                 raise ValueError(
                     f"targets choose {module!r}, which is no linear to be adapted here"
@@ -179,13 +192,13 @@ def families(lora: LoraConfig, config: Config) -> dict[str, Weight]:
 
 def build(
     lora: LoraConfig,
-    config: Config,
+    declared: Any,
     make: Callable[[str, int, int, int], tuple[np.ndarray, np.ndarray]],
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Adapter:
     """An adapter of what `make(module, inputs, rank, outputs)` gives: a [I, R] and b [R, O]."""
     pairs = {}
-    for family, weight in families(lora, config).items():
+    for family, weight in families(lora, declared).items():
         inputs, outputs = weight.shape[-2:]
         modules = _modules(weight)
         ranks = [lora.rank_of(module) for module in modules]
@@ -194,40 +207,53 @@ def build(
         for i, (module, rank) in enumerate(zip(modules, ranks, strict=True)):
             if rank:
                 a[i, :, :rank], b[i, :rank] = make(module, inputs, rank, outputs)
-        stacked = len(weight.shape) == 3
-        pairs[family] = Pair(*(jnp.asarray(x if stacked else x[0], dtype) for x in (a, b)))
+        pairs[family] = Pair(*(jnp.asarray(x if weight.stacked else x[0], dtype) for x in (a, b)))
     return Adapter(pairs, lora)
 
 
-def abstract(lora: LoraConfig, config: Config, dtype: Any = jnp.float32) -> Adapter:
+def abstract(lora: LoraConfig, declared: Any, dtype: DTypeLike = jnp.float32) -> Adapter:
     """The adapter as `jax.ShapeDtypeStruct`s."""
-    pairs = {}
-    for family, weight in families(lora, config).items():
+
+    def shape(weight: Weight) -> Any:
+        return jax.ShapeDtypeStruct(weight.shape, dtype)
+
+    factors = declare_factors(lora, declared)
+    return Adapter({family: Pair(shape(a), shape(b)) for family, (a, b) in factors.items()}, lora)
+
+
+def declare_factors(lora: LoraConfig, declared: Any) -> dict[str, tuple[Weight, Weight]]:
+    """Declarations of both factors of each family, whose common axis is "rank"."""
+    factors = {}
+    for family, weight in families(lora, declared).items():
         *outer, inputs, outputs = weight.shape
+        *outer_axes, of_inputs, of_outputs = weight.axes
         rank = max(map(lora.rank_of, _modules(weight)))
-        shapes = (*outer, inputs, rank), (*outer, rank, outputs)
-        pairs[family] = Pair(*(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
-    return Adapter(pairs, lora)
+        factors[family] = (
+            Weight((*outer, inputs, rank), (*outer_axes, of_inputs, RANK), f"{family}.lora_A"),
+            Weight((*outer, rank, outputs), (*outer_axes, RANK, of_outputs), f"{family}.lora_B"),
+        )
+    return factors
 
 
-def initialise(lora: LoraConfig, config: Config, seed: int, dtype: Any = jnp.float32) -> Adapter:
+def initialise(
+    lora: LoraConfig, declared: Any, seed: int, dtype: DTypeLike = jnp.float32
+) -> Adapter:
     """A fresh adapter: a random, b zero, so that it changes nothing yet."""
     generator = np.random.default_rng(seed)
 
     def make(module: str, inputs: int, rank: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
         return generator.normal(0.0, inputs**-0.5, (inputs, rank)), np.zeros((rank, outputs))
 
-    return build(lora, config, make, dtype)
+    return build(lora, declared, make, dtype)
 
 
-def modules(adapter: Adapter, config: Config) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def modules(adapter: Adapter, declared: Any) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Every adapted module's name, a [I, R] and b [R, O], without padding."""
-    for family, weight in families(adapter.config, config).items():
+    for family, weight in families(adapter.config, declared).items():
         pair = adapter.pairs[family]
-        stacked = len(weight.shape) == 3
         for i, module in enumerate(_modules(weight)):
             rank = adapter.config.rank_of(module)
-            a, b = (np.asarray(x[i] if stacked else x) for x in (pair.a, pair.b))
+            a, b = (np.asarray(x[i] if weight.stacked else x) for x in (pair.a, pair.b))
             if rank:
                 yield module, a[:, :rank], b[:rank]
 
@@ -246,43 +272,39 @@ def _check_fit(adapter: Adapter, expected: dict[str, Weight]) -> None:
 
 
 def _map_adapted(
-    function: Callable[[Any, Pair, jax.Array], Any],
-    weights: Weights,
-    adapter: Adapter,
-    config: Config,
-) -> Weights:
+    function: Callable[[Any, Pair, jax.Array], Any], weights: T, adapter: Adapter, declared: Any
+) -> T:
     """Replaces each adapted linear by `function(linear, pair, scale)`."""
-    if isinstance(weights.text.layers, tuple):
-        raise ValueError("text layers are unstacked; an adapter goes on before `unstack_layers`")
-    expected = families(adapter.config, config)
+    require_stacked(weights, "an adapter is applied before `unstack_layers`")
+    expected = families(adapter.config, declared)
     _check_fit(adapter, expected)
 
-    def change(declared: Any, node: Any) -> Any:
-        if not _is_adaptable(declared) or _name(declared.weight) not in expected:
-            return node
-        scales = [adapter.config.scale_of(module) for module in _modules(declared.weight)]
-        stacked = len(declared.weight.shape) == 3
-        scale = jnp.asarray(scales if stacked else scales[0], jnp.float32)
-        return function(node, adapter.pairs[_name(declared.weight)], scale)
+    def change(node: Any, value: Any) -> Any:
+        weight = _adaptable(node)
+        if weight is None or _name(weight) not in expected:
+            return value
+        scales = [adapter.config.scale_of(module) for module in _modules(weight)]
+        scale = jnp.asarray(scales if weight.stacked else scales[0], jnp.float32)
+        return function(value, adapter.pairs[_name(weight)], scale)
 
-    return jax.tree.map(change, config.declare(), weights, is_leaf=_is_declared)
+    return jax.tree.map(change, declared, weights, is_leaf=_is_declared)
 
 
-def attach(weights: Weights, adapter: Adapter, config: Config) -> Weights:
+def attach(weights: T, adapter: Adapter, declared: Any) -> T:
     """The weights with the adapter beside them; nothing is copied.
 
     Raises:
-      ValueError: the adapter was made for other shapes, or the text layers are unstacked.
+      ValueError: the adapter was made for other shapes, or layers are unstacked.
     """
     return _map_adapted(
         lambda linear, pair, scale: AdaptedLinear(linear, pair.a, pair.b, scale),
         weights,
         adapter,
-        config,
+        declared,
     )
 
 
-def merge(weights: Weights, adapter: Adapter, config: Config, sign: float = 1.0) -> Weights:
+def merge(weights: T, adapter: Adapter, declared: Any, sign: float = 1.0) -> T:
     """The weights with the adapter added in: as fast as the base, and saved as one checkpoint."""
 
     def add(linear: Any, pair: Pair, scale: jax.Array) -> Linear:
@@ -300,9 +322,9 @@ def merge(weights: Weights, adapter: Adapter, config: Config, sign: float = 1.0)
         weight = jax.lax.map(one, inputs) if linear.weight.ndim == 3 else one(inputs)
         return Linear(weight, linear.bias)
 
-    return _map_adapted(add, weights, adapter, config)
+    return _map_adapted(add, weights, adapter, declared)
 
 
-def unmerge(weights: Weights, adapter: Adapter, config: Config) -> Weights:
+def unmerge(weights: T, adapter: Adapter, declared: Any) -> T:
     """Takes a merged adapter out again, up to rounding; keep the base where that matters."""
-    return merge(weights, adapter, config, sign=-1.0)
+    return merge(weights, adapter, declared, sign=-1.0)

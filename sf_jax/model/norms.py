@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sf_jax.kernels.precision import wide
-from sf_jax.model.weights import Norm
+from sf_jax.model.declared import Norm
 
 
 def layer_norm(x: Float[Array, "*rows D"], norm: Norm, eps: float = 1e-6) -> Array:
@@ -13,7 +13,8 @@ def layer_norm(x: Float[Array, "*rows D"], norm: Norm, eps: float = 1e-6) -> Arr
     summed = x.astype(wide(x.dtype))
     centred = summed - summed.mean(-1, keepdims=True)
     scaled = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
-    return (scaled * norm.scale + norm.bias).astype(x.dtype)
+    scaled = scaled * norm.scale
+    return (scaled if norm.bias is None else scaled + norm.bias).astype(x.dtype)
 
 
 def rms_norm(x: Float[Array, "*rows D"], norm: Norm, eps: float) -> Array:

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import struct
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from sf_jax.kernels import attention
 from sf_jax.kernels.precision import wide
-from sf_jax.kernels.sharded import split
+from sf_jax.model.layers import Layout, run_layers
 from sf_jax.model.linear import apply, linear, output_major
 from sf_jax.model.norms import rms_norm
-from sf_jax.model.remat import rematerialised
 from sf_jax.model.towers import TextConfig
 from sf_jax.model.vision import rotate_half
 from sf_jax.model.weights import JoinedLayer, TextLayer, TextWeights
@@ -25,32 +25,35 @@ from sf_jax.model.weights import JoinedLayer, TextLayer, TextWeights
 
 @struct.dataclass
 class Cache:
-    """Keys and values of the tokens seen so far.
+    """Keys and values of the tokens processed so far, for S positions.
 
     Attributes:
-      k, v: [L, B, K, S, H], or tuples of L arrays [B, K, S, H] beside unstacked layers. A head's
-        keys lie together, as a product over them wants it.
-      length: int32 [B], tokens held; a chunk is written at this offset.
-      segments: int32 [B, S], 1 where a slot holds a real token, 0 for padding and free slots.
+      k, v: in the layout of the text layers: one array, or a tuple of arrays [B, K, S, H]. A head's
+        keys are contiguous, as a product over them wants it.
+      length: int32, tokens held; a chunk is written at this offset.
+      segments: int32, 1 where a position holds a real token, 0 for padding and free positions.
     """
 
-    k: Any
-    v: Any
-    length: Any
-    segments: Any
+    k: Float[Array, "L B K S H"] | tuple[Float[Array, "B K S H"], ...]
+    v: Float[Array, "L B K S H"] | tuple[Float[Array, "B K S H"], ...]
+    length: Int[Array, " B"]
+    segments: Int[Array, "B S"]
 
 
-def empty_cache(config: TextConfig, batch: int, size: int, dtype: Any, stacked: bool) -> Cache:
-    """A cache of `size` slots for `batch` rows."""
+def empty_cache(
+    config: TextConfig, batch: int, size: int, dtype: DTypeLike, layout: Layout
+) -> Cache:
+    """A cache of `size` positions for `batch` rows, beside layers in this layout."""
     shape = (batch, config.num_key_value_heads, size, config.head_dim)
     layers = config.num_hidden_layers
-    k: Any
-    v: Any
-    if stacked:
-        k, v = jnp.zeros((layers, *shape), dtype), jnp.zeros((layers, *shape), dtype)
-    else:
-        k, v = (tuple(jnp.zeros(shape, dtype) for _ in range(layers)) for _ in range(2))
-    return Cache(k, v, jnp.zeros(batch, jnp.int32), jnp.zeros((batch, size), jnp.int32))
+
+    def zeros() -> Array | tuple[Array, ...]:
+        if layout == "stacked":
+            return jnp.zeros((layers, *shape), dtype)
+        return tuple(jnp.zeros(shape, dtype) for _ in range(layers))
+
+    segments = jnp.zeros((batch, size), jnp.int32)
+    return Cache(zeros(), zeros(), jnp.zeros(batch, jnp.int32), segments)
 
 
 def _rope(positions: Int[Array, "3 B T"], config: TextConfig) -> tuple[Array, Array]:
@@ -62,23 +65,24 @@ def _rope(positions: Int[Array, "3 B T"], config: TextConfig) -> tuple[Array, Ar
     frequencies = config.rope_theta ** (-np.arange(half, dtype=np.float32) / half)
     chosen = jnp.moveaxis(positions, 0, -1)[..., axis].astype(jnp.float32)
     angles = (chosen * frequencies)[:, :, None]
-    # Doubled last: a compiler for CPUs would compute what stands before anew for every head.
+    # Doubled last: a compiler for CPUs would compute all that precedes anew for every head.
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     return jnp.concatenate([cos, cos], -1), jnp.concatenate([sin, sin], -1)
 
 
 def _append(store: Array, new: Array, length: Int[Array, " B"]) -> Array:
     """Writes a chunk [B, T, K, H] at each row's offset."""
-    put = jax.vmap(lambda s, n, at: jax.lax.dynamic_update_slice(s, n, (0, at, 0)))
-    return put(store, new.astype(store.dtype).swapaxes(1, 2), length)
+    write = jax.vmap(lambda s, n, at: jax.lax.dynamic_update_slice(s, n, (0, at, 0)))
+    return write(store, new.astype(store.dtype).swapaxes(1, 2), length)
 
 
 def _layer(
     x_BTD: Array,
     layer: TextLayer | JoinedLayer,
-    kv: tuple[Array, Array] | None,
+    kv: tuple,
     context: "_Context",
-) -> tuple[Array, tuple[Array, Array] | None]:
+) -> tuple[Array, tuple]:
+    """One layer; `kv` are its keys and values [B, K, S, H] of a cache, or empty without one."""
     config, dtype = context.config, context.dtype
     cos, sin = context.rope
     heads = (*x_BTD.shape[:2], -1, config.head_dim)
@@ -89,10 +93,10 @@ def _layer(
     q = (q * cos + rotate_half(q) * sin).astype(x_BTD.dtype)
     k = (k * cos + rotate_half(k) * sin).astype(x_BTD.dtype)
     offset: Any = 0
-    if kv is not None:
-        kv = _append(kv[0], k, context.length), _append(kv[1], v, context.length)
-        k, v = (x.swapaxes(1, 2) for x in kv)
+    if kv:
         offset = context.length
+        kv = _append(kv[0], k, offset), _append(kv[1], v, offset)
+        k, v = (x.swapaxes(1, 2) for x in kv)
         if context.dtype != "float32":  # training, which has no cache, attends in float32
             q, k, v = (part.astype(context.dtype) for part in (q, k, v))
     mixed = attention(
@@ -117,7 +121,7 @@ def _layer(
 
 
 def _projected(layer: TextLayer | JoinedLayer, normed: Array, context: "_Context") -> list[Array]:
-    """Queries, keys and values, heads not yet apart."""
+    """Queries, keys and values, heads not yet split."""
     if not isinstance(layer, JoinedLayer):
         return [apply(linear, normed, context.dtype) for linear in (layer.q, layer.k, layer.v)]
     queries = context.config.num_attention_heads * context.config.head_dim
@@ -130,50 +134,27 @@ def _projected(layer: TextLayer | JoinedLayer, normed: Array, context: "_Context
 class _Context:
     """What every layer of one pass shares."""
 
-    rope: Any
-    length: Any
-    q_segments: Any
-    kv_segments: Any
-    mask: Any
+    rope: tuple[Float[Array, "B T 1 H"], Float[Array, "B T 1 H"]]
+    length: Int[Array, " B"] | None
+    q_segments: Int[Array, "B T"]
+    kv_segments: Int[Array, "B S"]
+    mask: Bool[Array, "B T S"] | None
     config: TextConfig = struct.field(pytree_node=False)
     dtype: str = struct.field(pytree_node=False)
-    remat: str = struct.field(pytree_node=False)
-    unrolled: bool = struct.field(pytree_node=False)
 
 
-def _scan_layers(x, layers, cache, deepstack, context):  # type: ignore[no-untyped-def]
-    """One scan over the layers; the first ones receive a DeepStack level each.
+def _add_level(x: Array, deepstack: Array, number: Any, layout: Layout) -> Array:
+    """The output of a layer with its DeepStack level, which the first layers have.
 
-    Two scans, with and without levels, would slice the stacks and so hold every weight twice.
+    In a scan the level is chosen by number: two scans, with and without levels, would slice the
+    stacks and so hold every weight twice.
     """
     levels = deepstack.shape[0]
-    kv = None if cache is None else (cache.k, cache.v)
-
-    def step(x, inputs):  # type: ignore[no-untyped-def]
-        layer, kv, number = inputs
-        x, kv = _layer(split(x), layer, kv, context)
-        if levels:
-            level = deepstack[jnp.minimum(number, levels - 1)]
-            x = x + jnp.where(number < levels, level, 0)
-        return x, kv
-
-    numbers = jnp.arange(context.config.num_hidden_layers)
-    step = rematerialised(step, context.remat)
-    return jax.lax.scan(step, x, (layers, kv, numbers), unroll=context.unrolled)
-
-
-def _loop_layers(x, layers, cache, deepstack, context):  # type: ignore[no-untyped-def]
-    """The same over a tuple of layers."""
-    k, v = [], []
-    for i, layer in enumerate(layers):
-        kv = None if cache is None else (cache.k[i], cache.v[i])
-        x, kv = _layer(x, layer, kv, context)
-        if i < deepstack.shape[0]:
-            x = x + deepstack[i]
-        if kv is not None:
-            k.append(kv[0])
-            v.append(kv[1])
-    return x, None if cache is None else (tuple(k), tuple(v))
+    if layout == "separate":
+        return x + deepstack[number] if number < levels else x
+    if not levels:
+        return x
+    return x + jnp.where(number < levels, deepstack[jnp.minimum(number, levels - 1)], 0)
 
 
 def forward(
@@ -193,11 +174,12 @@ def forward(
     """One pass over a chunk of T tokens; returns final normalised states and the grown cache.
 
     Args:
-      segments: which example of its row each token belongs to; 0 marks padding, seen by nobody.
+      segments: which example of its row each token belongs to; 0 marks padding, which
+        no token attends to.
         With a cache rows hold one example each, so real tokens carry segment 1.
-      cache: tokens before the chunk; the chunk is written behind them.
-      mask: further tokens, of cache and chunk, that a token may not see, where False.
-      deepstack: features added to the output of the first layers, zero away from picture tokens.
+      cache: tokens before the chunk; the chunk is written after them.
+      mask: further tokens, of cache and chunk, that a token may not attend to, where False.
+      deepstack: features added to the output of the first layers, zero at text tokens.
       remat: what stacked layers keep for their gradients; see `model.remat`.
       unrolled: writes stacked layers out one by one.
     """
@@ -205,29 +187,28 @@ def forward(
         deepstack = jnp.zeros((0, *embeddings.shape), embeddings.dtype)
     length: Any = None
     kv_segments = segments
+    beside: tuple = ()
     if cache is not None:
-        length = cache.length
-        put = jax.vmap(lambda s, n, at: jax.lax.dynamic_update_slice(s, n, (at,)))
-        kv_segments = put(cache.segments, segments, length)
+        length, beside = cache.length, (cache.k, cache.v)
+        write = jax.vmap(lambda s, n, at: jax.lax.dynamic_update_slice(s, n, (at,)))
+        kv_segments = write(cache.segments, segments, length)
     context = _Context(
-        _rope(positions, config),
-        length,
-        segments,
-        kv_segments,
-        mask,
-        config=config,
-        dtype=dtype,
-        remat=remat,
-        unrolled=unrolled,
+        _rope(positions, config), length, segments, kv_segments, mask, config=config, dtype=dtype
     )
-    run = _loop_layers if isinstance(weights.layers, tuple) else _scan_layers
+
+    def layer(x: Array, layer: Any, kv: tuple, number: Any) -> tuple[Array, tuple]:
+        x, kv = _layer(x, layer, kv, context)
+        return _add_level(x, deepstack, number, weights.layout), kv
+
     with jax.named_scope("text"):
-        x, kv = run(embeddings, weights.layers, cache, deepstack, context)
+        x, kv = run_layers(
+            layer, embeddings, weights.layers, weights.layout, beside, remat, unrolled
+        )
     x = rms_norm(x, weights.norm, config.rms_norm_eps)
     if cache is None:
         return x, None
-    grown = Cache(kv[0], kv[1], length + embeddings.shape[1], kv_segments)
-    return x, grown
+    k, v = kv
+    return x, Cache(k, v, length + embeddings.shape[1], kv_segments)
 
 
 def logits(
@@ -240,7 +221,7 @@ def logits(
     states = states.astype(wide(states.dtype))
     if weights.head is None:
         table = weights.embed if ids is None else weights.embed[ids]
-        if isinstance(weights.layers, tuple):  # decoding on a CPU
+        if weights.layout == "separate":  # decoding on a CPU
             return output_major(states, table, None, dtype)
         head = table.T
     else:

@@ -7,7 +7,6 @@ Source: the Qwen3-VL release (`Qwen3VLVisionModel` in transformers) for every fo
 """
 
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import jax
@@ -18,10 +17,9 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from sf_jax.kernels import attention
-from sf_jax.kernels.sharded import split
+from sf_jax.model.layers import run_layers
 from sf_jax.model.linear import apply, linear
 from sf_jax.model.norms import layer_norm
-from sf_jax.model.remat import rematerialised
 from sf_jax.model.towers import VisionConfig
 from sf_jax.model.weights import Merger, VisionBlock, VisionWeights
 
@@ -189,8 +187,8 @@ def hidden_states(
     dtype: str = "float32",
     remat: str = "none",
     unrolled: bool = False,
-) -> Float[Array, "L B P D"] | list[Float[Array, "B P D"]]:
-    """The output of every block: stacked, or a list beside blocks in a tuple.
+) -> Float[Array, "L B P D"] | tuple[Float[Array, "B P D"], ...]:
+    """The output of every block, in the layout of the blocks.
 
     `remat` is what stacked blocks keep for their gradients, see `model.remat`; `unrolled` writes
     them out one by one.
@@ -201,14 +199,15 @@ def hidden_states(
             _block, rope=rope, segments=patches.segments, heads=config.num_heads, dtype=dtype
         )
 
-        def scanned(x: Array, block: VisionBlock) -> tuple[Array, Array]:
-            x = step(split(x), block)
-            return x, x
+        def kept(x: Array, block: VisionBlock, *_: Any) -> tuple[Array, tuple[Array]]:
+            x = step(x, block)
+            return x, (x,)
 
         x = embed_patches(weights, patches, config, dtype)
-        if isinstance(weights.blocks, tuple):
-            return list(accumulate(weights.blocks, step, initial=x))[1:]
-        return jax.lax.scan(rematerialised(scanned, remat), x, weights.blocks, unroll=unrolled)[1]
+        _, (states,) = run_layers(
+            kept, x, weights.blocks, weights.layout, remat=remat, unrolled=unrolled
+        )
+        return states
 
 
 def tokens(
@@ -221,15 +220,14 @@ def tokens(
     """
     merge = config.spatial_merge_size
     features = _merge(states[-1], weights.merger, merge, norm_first=True, dtype=dtype)
-    if weights.deepstack is None:
+    mergers: Any = weights.deepstack
+    if mergers is None:
         return features, jnp.zeros((0, *features.shape), features.dtype)
     level = partial(_merge, merge=merge, norm_first=False, dtype=dtype)
-    if isinstance(weights.deepstack, tuple):
-        tapped = [states[i] for i in config.deepstack_visual_indexes]
-        return features, jnp.stack([*map(level, tapped, weights.deepstack)])
-    return features, jax.vmap(level)(
-        states[jnp.array(config.deepstack_visual_indexes)], weights.deepstack
-    )
+    indexes = config.deepstack_visual_indexes
+    if weights.layout == "separate":
+        return features, jnp.stack([*map(level, [states[i] for i in indexes], mergers)])
+    return features, jax.vmap(level)(states[jnp.array(indexes)], mergers)
 
 
 def forward(

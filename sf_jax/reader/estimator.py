@@ -29,7 +29,7 @@ from sf_jax.media.resize import coarse_bucket
 from sf_jax.model import vision
 from sf_jax.model.config import Config
 from sf_jax.model.text import Cache
-from sf_jax.model.weights import Weights, rough, unstack_layers
+from sf_jax.model.weights import Weights, draft_weights, unstack_layers
 from sf_jax.sequence.chat import chat_text
 from sf_jax.sequence.rows import Rows, prompt_ids, rows
 from sf_jax.sequence.tokenizer import BLANK_LINE, IMAGE, JsonTokenizer, Tokenizer
@@ -131,9 +131,8 @@ class Model:
         self.instructed = isinstance(tokenizer, JsonTokenizer)
         self.schema = replace(SCHEMA, paragraphs=self.instructed)
         # Accelerators scan stacked layers; short passes on a CPU loop over separate arrays.
-        stacked = not isinstance(weights.text.layers, tuple)
         on_cpu = jax.default_backend() == "cpu"
-        self.weights = unstack_layers(weights) if on_cpu and stacked else weights
+        self.weights = unstack_layers(weights) if on_cpu else weights
         large = sum(leaf.size for leaf in jax.tree.leaves(weights.text.layers)) >= LARGE
         cpu = "cpu, large" if large else "cpu"
         self.plan = PLANS[cpu if on_cpu else "accelerator"]
@@ -152,7 +151,7 @@ class Model:
     def _rough(self) -> Weights | None:
         """What guesses, where that is cheaper than the model itself."""
         exact = jax.default_backend() == "cpu" and self.config.product_dtype == "float32"
-        return rough(self.weights) if exact and self.plan.guesses else None
+        return draft_weights(self.weights) if exact and self.plan.guesses else None
 
     def predict(
         self,

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
 from sf_jax.model import lora
 from sf_jax.model.config import Config
-from sf_jax.model.weights import Weight
+from sf_jax.model.declared import Weight
 from sf_jax.train.sft import Sft
 
 
@@ -163,7 +163,7 @@ def _trained_names(sft: Sft) -> set[str]:
 def _trains_vision(sft: Sft) -> bool:
     """Whether gradients reach into the vision tower."""
     adapter = sft.trainable.adapter
-    adapted = set() if adapter is None else set(lora.families(adapter, sft.config))
+    adapted = set() if adapter is None else set(lora.families(adapter, sft.config.declare()))
     return any(name.startswith("model.visual") for name in _trained_names(sft) | adapted)
 
 

@@ -7,6 +7,7 @@ which are gathered a layer at a time; `tensor` shares heads, hidden widths and t
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,8 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
 from sf_jax.model import lora
-from sf_jax.model.config import Config
-from sf_jax.model.weights import Weight, Weights
+from sf_jax.model.declared import T, Weight, map_declared
 
 AXES = (*ROWS, HEADS, PLACES)
 # Logical axis of a weight → mesh axis. `fsdp` takes the rows of every matrix beside that.
@@ -97,7 +97,10 @@ def spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> P:
             names[at] = (RULES[axis],)
     for at in range(first, len(axes)):
         wanted = (*names[at], "fsdp")
-        if shape[at] % math.prod(mesh.shape[name] for name in wanted) == 0:
+        if (
+            axes[at] != lora.RANK
+            and shape[at] % math.prod(mesh.shape[name] for name in wanted) == 0
+        ):
             names[at] = wanted
             break
     return P(*(held or None for held in names))
@@ -108,29 +111,21 @@ def whole(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def of_weights(config: Config, mesh: Mesh) -> Weights:
-    """The shardings of a model's weights, as their tree."""
-
-    def lies(weight: Weight) -> NamedSharding:
-        return NamedSharding(mesh, spec(weight.axes, weight.shape, mesh))
-
-    return jax.tree.map(lies, config.declare(), is_leaf=lambda leaf: isinstance(leaf, Weight))
+def of_weights(declared: T, mesh: Mesh) -> T:
+    """The shardings of a tree of declared weights, as their tree."""
+    return map_declared(partial(_of_weight, mesh=mesh), declared)
 
 
-def of_adapter(chosen: lora.LoraConfig, config: Config, mesh: Mesh) -> lora.Adapter:
-    """The shardings of an adapter: its factors lie as the sides of the weight they add to."""
-    pairs = {}
-    for family, weight in lora.families(chosen, config).items():
-        *outer, rows, columns = weight.axes
-        shape = weight.shape
+def _of_weight(weight: Weight, mesh: Mesh) -> Any:
+    return NamedSharding(mesh, spec(weight.axes, weight.shape, mesh))
 
-        def lies(axes: tuple, shape: tuple) -> NamedSharding:
-            return NamedSharding(mesh, spec(axes, shape, mesh))
 
-        pairs[family] = lora.Pair(
-            lies((*outer, rows, "rank"), (*shape[:-1], 1)),
-            lies((*outer, "rank", columns), (*shape[:-2], 1, shape[-1])),
-        )
+def of_adapter(chosen: lora.LoraConfig, declared: Any, mesh: Mesh) -> lora.Adapter:
+    """The shardings of an adapter: its factors are sharded like the sides of their weight."""
+    pairs = {
+        family: lora.Pair(_of_weight(a, mesh), _of_weight(b, mesh))
+        for family, (a, b) in lora.declare_factors(chosen, declared).items()
+    }
     return lora.Adapter(pairs, chosen)
 
 

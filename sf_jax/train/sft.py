@@ -65,14 +65,16 @@ class Sft:
 
     def shardings(self, mesh: Mesh) -> TrainState:
         """How the train state lies on a mesh."""
-        trained, frozen = trainable.abstract(self.trainable, self.config)
-        of_trained, of_frozen = trainable.shardings(self.trainable, self.config, mesh)
+        trained, frozen = trainable.abstract(self.trainable, self.config.declare())
+        of_trained, of_frozen = trainable.shardings(self.trainable, self.config.declare(), mesh)
         rule = build(self.optimizer)
         return step.shardings(trained, rule, mesh, of_trained, frozen, of_frozen)
 
     def abstract_state(self, mesh: Mesh) -> TrainState:
         """The train state as `jax.ShapeDtypeStruct`s that say how it lies; no memory."""
-        trained, frozen = trainable.abstract(self.trainable, self.config, self.config.product_dtype)
+        trained, frozen = trainable.abstract(
+            self.trainable, self.config.declare(), self.config.product_dtype
+        )
         started = jax.eval_shape(build(self.optimizer).init, trained)
         state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), trained, started, frozen)
         return jax.tree.map(_lying, state, self.shardings(mesh))
@@ -126,7 +128,7 @@ class Sft:
             mesh,
             self.shardings(mesh),
             accumulate=self.accumulate,
-            assemble=partial(trainable.join, config=self.config),
+            assemble=partial(trainable.join, declared=self.config.declare()),
         )
 
     def create(
@@ -139,8 +141,8 @@ class Sft:
         """
         adapter = None
         if self.trainable.adapter is not None:
-            adapter = lora.initialise(self.trainable.adapter, self.config, seed)
-        trained, frozen = trainable.split(weights, adapter, self.config, self.trainable)
+            adapter = lora.initialise(self.trainable.adapter, self.config.declare(), seed)
+        trained, frozen = trainable.split(weights, adapter, self.config.declare(), self.trainable)
         trained = jax.tree.map(lambda x: x.astype(dtype), trained)
         frozen = jax.tree.map(lambda x: x.astype(self.config.product_dtype), frozen)
         rule, lies = build(self.optimizer), self.shardings(mesh)

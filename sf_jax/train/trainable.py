@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
+from sf_jax.model import declared as declarations
 from sf_jax.model import lora
-from sf_jax.model.config import Config
-from sf_jax.model.weights import Weight, Weights
+from sf_jax.model.declared import T, Weight, leaves, map_declared
 from sf_jax.train import mesh as meshes
 
 
@@ -34,44 +35,52 @@ class Trainable:
 
 @struct.dataclass
 class Trained:
-    """The trained tree. `weights` holds None in the place of each frozen weight."""
+    """The trained tree, as differentiated and saved.
+
+    Attributes:
+      weights: the model's tree, with None in the position of each frozen weight.
+      adapter: factors beside frozen weights, None without LoRA.
+    """
 
     weights: Any
-    adapter: Any = None
+    adapter: lora.Adapter | None = None
 
 
-def _is_weight(node: Any) -> bool:
-    return isinstance(node, Weight)
-
-
-def _keep(weights: Weights, config: Config, pattern: str | None, matching: bool) -> Weights:
+def _keep(weights: T, declared: Any, pattern: str | None, matching: bool) -> T:
     def one(weight: Weight, x: Any) -> Any:
         found = pattern is not None and re.search(pattern, weight.name) is not None
         return x if found == matching else None
 
-    return jax.tree.map(one, config.declare(), weights, is_leaf=_is_weight)
+    return map_declared(one, declared, weights)
+
+
+def trained_names(declared: Any, trainable: Trainable) -> set[str]:
+    """Names of the weights that are trained themselves; factors beside others are not listed."""
+    pattern = trainable.whole
+    names = (weight.name for weight in leaves(declared))
+    return {name for name in names if pattern is not None and re.search(pattern, name)}
 
 
 def split(
-    weights: Weights, adapter: lora.Adapter | None, config: Config, trainable: Trainable
-) -> tuple[Trained, Weights]:
+    weights: T, adapter: lora.Adapter | None, declared: Any, trainable: Trainable
+) -> tuple[Trained, T]:
     """The trained tree and the frozen weights, each with None where the other has a weight.
 
     Raises:
       ValueError: nothing would be trained, or a weight that is trained itself is adapted too.
     """
-    trained = _keep(weights, config, trainable.whole, matching=True)
-    frozen = _keep(weights, config, trainable.whole, matching=False)
+    trained = _keep(weights, declared, trainable.whole, matching=True)
+    frozen = _keep(weights, declared, trainable.whole, matching=False)
     if adapter is None and not jax.tree.leaves(trained):
         raise ValueError(f"no weight's name has {trainable.whole!r} in it: nothing is trained")
     if trainable.adapter is not None and trainable.whole is not None:
-        for family in lora.families(trainable.adapter, config):
+        for family in lora.families(trainable.adapter, declared):
             if re.search(trainable.whole, f"{family}.weight"):
                 raise ValueError(f"{family!r} is to be trained itself and by an adapter too")
     return Trained(trained, adapter), frozen
 
 
-def join(trained: Trained, frozen: Weights, config: Config) -> Weights:
+def join(trained: Trained, frozen: T, declared: Any) -> T:
     """All weights, with the adapter beside those it adds to."""
     weights = jax.tree.map(
         lambda ours, theirs: theirs if ours is None else ours,
@@ -79,27 +88,22 @@ def join(trained: Trained, frozen: Weights, config: Config) -> Weights:
         frozen,
         is_leaf=lambda node: node is None,
     )
-    return weights if trained.adapter is None else lora.attach(weights, trained.adapter, config)
+    return weights if trained.adapter is None else lora.attach(weights, trained.adapter, declared)
 
 
-def shardings(trainable: Trainable, config: Config, mesh: Mesh) -> tuple[Trained, Weights]:
-    """How `split`'s two trees lie on a mesh."""
+def shardings(trainable: Trainable, declared: T, mesh: Mesh) -> tuple[Trained, T]:
+    """The shardings of `split`'s two trees on a mesh."""
     chosen = trainable.adapter
-    adapter = None if chosen is None else meshes.of_adapter(chosen, config, mesh)
-    return split(meshes.of_weights(config, mesh), adapter, config, trainable)
+    adapter = None if chosen is None else meshes.of_adapter(chosen, declared, mesh)
+    return split(meshes.of_weights(declared, mesh), adapter, declared, trainable)
 
 
 def abstract(
-    trainable: Trainable, config: Config, frozen_dtype: Any = jnp.bfloat16
-) -> tuple[Trained, Weights]:
+    trainable: Trainable, declared: T, frozen_dtype: DTypeLike = jnp.bfloat16
+) -> tuple[Trained, T]:
     """`split`'s two trees as `jax.ShapeDtypeStruct`s; what is trained is float32."""
-
-    def shape(weight: Weight) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(weight.shape, jnp.float32)
-
-    weights = jax.tree.map(shape, config.declare(), is_leaf=_is_weight)
     chosen = trainable.adapter
-    adapter = None if chosen is None else lora.abstract(chosen, config)
-    trained, frozen = split(weights, adapter, config, trainable)
+    adapter = None if chosen is None else lora.abstract(chosen, declared)
+    trained, frozen = split(declarations.abstract(declared), adapter, declared, trainable)
     narrow = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, frozen_dtype), frozen)
     return trained, narrow

@@ -12,7 +12,7 @@ from sf_jax import cli
 from sf_jax.convert import directories as conversion
 from sf_jax.convert import hf, peft, tensor_files
 from sf_jax.model import lora
-from sf_jax.model.weights import initialise
+from sf_jax.model.declared import initialise
 
 
 def run(*arguments: object) -> int:
@@ -28,7 +28,7 @@ def stored(directory: Path) -> dict[str, tuple[str, bytes]]:
 def base(tmp_path_factory, tiny_config) -> Path:
     """A checkpoint in bfloat16."""
     out = tmp_path_factory.mktemp("base") / "model"
-    hf.save(out, tiny_config, initialise(tiny_config, 4), ml_dtypes.bfloat16)
+    hf.save(out, tiny_config, initialise(tiny_config.declare(), 4), ml_dtypes.bfloat16)
     (out / "tokenizer.json").write_text("{}")
     return out
 
@@ -42,7 +42,7 @@ def adapter(tmp_path_factory, tiny_config) -> Path:
 
     out = tmp_path_factory.mktemp("adapter")
     chosen = lora.LoraConfig(("q_proj", "down_proj"), rank=2, alpha=1.0)
-    peft.save(out, lora.build(chosen, tiny_config, make), tiny_config)
+    peft.save(out, lora.build(chosen, tiny_config.declare(), make), tiny_config.declare())
     return out
 
 

@@ -34,17 +34,17 @@ def filled(config, tiny_config):
     def make(module, inputs, rank, outputs):
         return generator.normal(size=(inputs, rank)), generator.normal(size=(rank, outputs))
 
-    return lora.build(config, tiny_config, make)
+    return lora.build(config, tiny_config.declare(), make)
 
 
 @pytest.fixture
 def directory(tmp_path, tiny_config):
-    peft.save(tmp_path, filled(CONFIG, tiny_config), tiny_config, base="some/base")
+    peft.save(tmp_path, filled(CONFIG, tiny_config), tiny_config.declare(), base="some/base")
     return tmp_path
 
 
 def test_round_trip(directory, tiny_config) -> None:
-    adapter, again = filled(CONFIG, tiny_config), peft.load(directory, tiny_config)
+    adapter, again = filled(CONFIG, tiny_config), peft.load(directory, tiny_config.declare())
     assert again.config == adapter.config
     jax.tree.map(np.testing.assert_array_equal, again, adapter)
     tensors = load_file(directory / "adapter_model.safetensors")
@@ -54,8 +54,10 @@ def test_round_trip(directory, tiny_config) -> None:
 
 
 def test_half_precision_files(directory, tiny_config) -> None:
-    peft.save(directory, filled(CONFIG, tiny_config), tiny_config, dtype=ml_dtypes.bfloat16)
-    pair = peft.load(directory, tiny_config).pairs[
+    peft.save(
+        directory, filled(CONFIG, tiny_config), tiny_config.declare(), dtype=ml_dtypes.bfloat16
+    )
+    pair = peft.load(directory, tiny_config.declare()).pairs[
         "model.language_model.layers.{}.self_attn.q_proj"
     ]
     assert pair.a.dtype == jnp.float32
@@ -80,7 +82,7 @@ def test_tensors_of_another_base_are_named(directory, tiny_config, change, messa
     change(tensors)
     save_file(tensors, file)
     with pytest.raises(CheckpointError, match=message) as caught:
-        peft.load(directory, tiny_config)
+        peft.load(directory, tiny_config.declare())
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -115,7 +117,7 @@ def test_what_is_not_plain_lora_is_refused_by_name(
     file = directory / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
     with pytest.raises(CheckpointError, match=message) as caught:
-        peft.load(directory, tiny_config)
+        peft.load(directory, tiny_config.declare())
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -123,15 +125,15 @@ def test_missing_and_broken_files(directory, tiny_config) -> None:
     tensors = directory / "adapter_model.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-50])
     with pytest.raises(CheckpointError, match="not a readable safetensors"):
-        peft.load(directory, tiny_config)
+        peft.load(directory, tiny_config.declare())
     tensors.unlink()
     with pytest.raises(CheckpointError, match="adapter_model.safetensors: no such file"):
-        peft.load(directory, tiny_config)
+        peft.load(directory, tiny_config.declare())
     (directory / "adapter_config.json").write_text("{")
     with pytest.raises(CheckpointError, match="not JSON"):
-        peft.load(directory, tiny_config)
+        peft.load(directory, tiny_config.declare())
     with pytest.raises(CheckpointError, match="adapter_config.json: no such file"):
-        peft.load(directory / "nowhere", tiny_config)
+        peft.load(directory / "nowhere", tiny_config.declare())
 
 
 # Equality with PEFT itself, in a Python that has it.
@@ -182,17 +184,18 @@ def test_equal_to_peft(reference, forward, tiny_config, name, record_property) -
     directory, theirs = reference
     config, weights = hf.load(directory / "base")
     assert (config.vision, config.text) == (tiny_config.vision, tiny_config.text)
-    adapter = peft.load(directory / name, config)
-    beside = relative(forward(lora.attach(weights, adapter, config)), theirs[name])
-    merged = relative(forward(lora.merge(weights, adapter, config)), theirs[name])
+    adapter = peft.load(directory / name, config.declare())
+    beside = relative(forward(lora.attach(weights, adapter, config.declare())), theirs[name])
+    merged = relative(forward(lora.merge(weights, adapter, config.declare())), theirs[name])
     record_property("beside", beside)
     record_property("merged", merged)
     print(f"{name}: beside {beside:.1e}, merged {merged:.1e}")
     assert max(beside, merged) <= LIMIT
     mutant = adapter.replace(config=replace(adapter.config, alpha=1.0))
     mutants = {
-        "LoRA left out": weights, "LoRA alpha ignored": lora.merge(weights, mutant, config),
-    }  # fmt: skip
+        "LoRA left out": weights,
+        "LoRA alpha ignored": lora.merge(weights, mutant, config.declare()),
+    }
     for what, wrong in mutants.items():
         found = relative(forward(wrong), theirs[name])
         print(f"{name}, {what}: {found / LIMIT:.0f} x its limit")
@@ -209,14 +212,14 @@ def test_peft_reads_what_was_trained_here(reference, forward, record_property) -
         rank_pattern=((r"blocks\.0\..*", 2),),
         alpha_pattern=((r"layers\.1\..*", 9.0),),
     )
-    adapter = lora.initialise(chosen, config, seed=4)
+    adapter = lora.initialise(chosen, config.declare(), seed=4)
     optimizer = optax.adam(0.05)
     state = optimizer.init(adapter)
 
     @jax.jit
     def gradient(adapter):
         def loss(adapter):
-            scores = forward(lora.attach(weights, adapter, config))
+            scores = forward(lora.attach(weights, adapter, config.declare()))
             return -jax.nn.log_softmax(scores)[..., 5].mean()
 
         return jax.grad(loss)(adapter)
@@ -224,8 +227,8 @@ def test_peft_reads_what_was_trained_here(reference, forward, record_property) -
     for _ in range(3):
         updates, state = optimizer.update(gradient(adapter), state)
         adapter = optax.apply_updates(adapter, updates)
-    peft.save(directory / "exported", adapter, config)
-    ours = forward(lora.attach(weights, adapter, config))
+    peft.save(directory / "exported", adapter, config.declare())
+    ours = forward(lora.attach(weights, adapter, config.declare()))
     assert relative(forward(weights), np.asarray(ours)) > 1e-2
     for name, theirs in run_reference("read", directory).items():
         record_property(name, relative(ours, theirs))

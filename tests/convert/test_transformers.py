@@ -8,7 +8,7 @@ import pytest
 
 from sf_jax.convert import hf
 from sf_jax.model import sizes
-from sf_jax.model.weights import count
+from sf_jax.model.declared import count
 from sf_jax.reader import estimator
 from sf_jax.sequence.rows import WITH_WORDS
 from tests.convert.torch_python import run_torch

@@ -22,7 +22,8 @@ from sf_jax.decode.score import Score, score
 from sf_jax.decode.state import feed, prefill
 from sf_jax.model import vision
 from sf_jax.model.config import Config, TextConfig, VisionConfig
-from sf_jax.model.weights import Weights, initialise, rough, unstack_layers
+from sf_jax.model.declared import initialise
+from sf_jax.model.weights import Weights, draft_weights, unstack_layers
 from sf_jax.sequence import rows as prompt
 from sf_jax.sequence import tokenizer
 
@@ -107,7 +108,9 @@ class Tiny:
             vision_start_token_id=ids[1],
             vision_end_token_id=ids[2],
         )
-        weights = jax.tree.map(lambda x: x * scale if x.ndim > 1 else x, initialise(config, seed))
+        weights = jax.tree.map(
+            lambda x: x * scale if x.ndim > 1 else x, initialise(config.declare(), seed)
+        )
         program = compile_program(schema, words, language.vocab_size)
         return cls(config, weights if stacked else unstack_layers(weights), words, program)
 
@@ -148,7 +151,7 @@ class Tiny:
                 plan,
                 max_words,
                 speak,
-                rough=(self.rough or rough(self.weights)) if plan.guesses else None,
+                rough=(self.rough or draft_weights(self.weights)) if plan.guesses else None,
             )
         )
 

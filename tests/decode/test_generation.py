@@ -15,7 +15,8 @@ from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import compile_program
 from sf_jax.face import answers, channels
 from sf_jax.model import text, vision, vlm
-from sf_jax.model.weights import initialise, unstack_layers
+from sf_jax.model.declared import initialise
+from sf_jax.model.weights import unstack_layers
 from sf_jax.reader.estimator import SCHEMA
 from sf_jax.sequence import rows as prompt
 from sf_jax.sequence import tokenizer
@@ -48,7 +49,7 @@ def config(tiny_config, words):
 @pytest.fixture(scope="module")
 def weights(config):
     # Large enough that answers differ from slot to slot and picture to picture.
-    return jax.tree.map(lambda x: x * 2 if x.ndim > 1 else x, initialise(config, 3))
+    return jax.tree.map(lambda x: x * 2 if x.ndim > 1 else x, initialise(config.declare(), 3))
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +266,7 @@ def test_probabilities_equal_enumeration(config, weights, digits, digit_program,
         vision_start_token_id=ids[1],
         vision_end_token_id=ids[2],
     )
-    weights = jax.tree.map(lambda x: x * 2 if x.ndim > 1 else x, initialise(config, 5))
+    weights = jax.tree.map(lambda x: x * 2 if x.ndim > 1 else x, initialise(config.declare(), 5))
     out, prompts, grids = run(config, weights, digits, digit_program, pictures[:2])
     np.testing.assert_allclose(np.exp(out.log_probabilities).sum(-1), 1, atol=1e-5)
     for row, picture in enumerate(pictures[:2]):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sf_jax.model.linear import apply, linear
-from sf_jax.model.weights import Linear, OutputMajorLinear
+from sf_jax.model.declared import Linear
+from sf_jax.model.linear import OutputMajorLinear, apply, linear
 
 
 def test_gradients_of_low_precision_products_are_close_to_exact_ones() -> None:

@@ -58,7 +58,7 @@ def filled(config, tiny_config, seed=3) -> Adapter:
         a = generator.normal(0, inputs**-0.5, (inputs, rank))
         return a, generator.normal(0, 0.1, (rank, outputs))
 
-    return lora.build(config, tiny_config, make)
+    return lora.build(config, tiny_config.declare(), make)
 
 
 def relative(a, b) -> float:
@@ -67,9 +67,9 @@ def relative(a, b) -> float:
 
 def test_a_fresh_adapter_changes_no_bit(tiny_config, tiny_weights, forward) -> None:
     for config in (LoraConfig(), VARIED):
-        adapter = lora.initialise(config, tiny_config, seed=0)
+        adapter = lora.initialise(config, tiny_config.declare(), seed=0)
         assert all(np.abs(np.asarray(pair.a)).max() > 0 for pair in adapter.pairs.values())
-        attached = forward(lora.attach(tiny_weights, adapter, tiny_config))
+        attached = forward(lora.attach(tiny_weights, adapter, tiny_config.declare()))
         assert np.asarray(attached).tobytes() == np.asarray(forward(tiny_weights)).tobytes()
 
 
@@ -78,29 +78,33 @@ def test_merged_equals_beside_and_comes_out_again(
     tiny_config, tiny_weights, forward, config
 ) -> None:
     adapter = filled(config, tiny_config)
-    beside = forward(lora.attach(tiny_weights, adapter, tiny_config))
-    merged = lora.merge(tiny_weights, adapter, tiny_config)
+    beside = forward(lora.attach(tiny_weights, adapter, tiny_config.declare()))
+    merged = lora.merge(tiny_weights, adapter, tiny_config.declare())
     assert relative(forward(merged), beside) <= 1e-5
     assert relative(beside, forward(tiny_weights)) > 0.05
-    base = lora.unmerge(merged, adapter, tiny_config)
+    base = lora.unmerge(merged, adapter, tiny_config.declare())
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), base, tiny_weights)
 
 
 def test_unstacked_layers_take_the_adapter_along(tiny_config, tiny_weights, forward) -> None:
     adapter = filled(VARIED, tiny_config)
-    attached = lora.attach(tiny_weights, adapter, tiny_config)
+    attached = lora.attach(tiny_weights, adapter, tiny_config.declare())
     assert relative(forward(unstack_layers(attached)), forward(attached)) <= 1e-5
     with pytest.raises(ValueError, match="before `unstack_layers`"):
-        lora.attach(unstack_layers(tiny_weights), adapter, tiny_config)
+        lora.attach(unstack_layers(tiny_weights), adapter, tiny_config.declare())
 
 
 def test_two_adapters_add_up(tiny_config, tiny_weights, forward) -> None:
     first, second = filled(VARIED, tiny_config, 3), filled(LoraConfig(rank=2), tiny_config, 4)
-    both = lora.attach(lora.attach(tiny_weights, first, tiny_config), second, tiny_config)
-    merged = lora.merge(lora.merge(tiny_weights, first, tiny_config), second, tiny_config)
+    both = lora.attach(
+        lora.attach(tiny_weights, first, tiny_config.declare()), second, tiny_config.declare()
+    )
+    merged = lora.merge(
+        lora.merge(tiny_weights, first, tiny_config.declare()), second, tiny_config.declare()
+    )
     assert relative(forward(both), forward(merged)) <= 1e-5
     with pytest.raises(ValueError, match="without an adapter beside them"):
-        lora.merge(both, first, tiny_config)
+        lora.merge(both, first, tiny_config.declare())
 
 
 def test_every_linear_takes_an_adapter(tiny_config, tiny_weights, forward) -> None:
@@ -110,13 +114,16 @@ def test_every_linear_takes_an_adapter(tiny_config, tiny_weights, forward) -> No
     for family, pair in whole.pairs.items():
         others = {k: p.replace(b=jnp.zeros_like(p.b)) for k, p in whole.pairs.items()}
         alone = whole.replace(pairs={**others, family: pair})
-        beside = forward(lora.attach(tiny_weights, alone, tiny_config))
-        assert relative(forward(lora.merge(tiny_weights, alone, tiny_config)), beside) <= 1e-5
+        beside = forward(lora.attach(tiny_weights, alone, tiny_config.declare()))
+        assert (
+            relative(forward(lora.merge(tiny_weights, alone, tiny_config.declare())), beside)
+            <= 1e-5
+        )
         assert relative(beside, base) > 1e-4, family
 
 
 def test_all_linear_is_every_linear_but_the_patch_embedding(tiny_config) -> None:
-    assert sorted(lora.families(LoraConfig(), tiny_config)) == sorted(FAMILIES)
+    assert sorted(lora.families(LoraConfig(), tiny_config.declare())) == sorted(FAMILIES)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +133,10 @@ def test_all_linear_is_every_linear_but_the_patch_embedding(tiny_config) -> None
 )  # fmt: skip
 def test_the_scale_matters(tiny_config, tiny_weights, forward, wrong) -> None:
     adapter = filled(VARIED, tiny_config)
-    right = forward(lora.merge(tiny_weights, adapter, tiny_config))
-    mutant = forward(lora.attach(tiny_weights, adapter.replace(config=wrong), tiny_config))
+    right = forward(lora.merge(tiny_weights, adapter, tiny_config.declare()))
+    mutant = forward(
+        lora.attach(tiny_weights, adapter.replace(config=wrong), tiny_config.declare())
+    )
     assert relative(mutant, right) > 1e-3
 
 
@@ -160,7 +169,7 @@ def test_targets_by_ending_and_layer() -> None:
 
 def test_only_chosen_layers_change(tiny_config, tiny_weights) -> None:
     adapter = filled(LoraConfig(("q_proj",), layers=(1, 3)), tiny_config)
-    merged = lora.merge(tiny_weights, adapter, tiny_config)
+    merged = lora.merge(tiny_weights, adapter, tiny_config.declare())
     change = np.abs(np.asarray(merged.text.layers.q.weight - tiny_weights.text.layers.q.weight))
     assert [bool(c.max() > 0) for c in change] == [False, True, False, True]
     untouched = merged.replace(
@@ -172,14 +181,14 @@ def test_only_chosen_layers_change(tiny_config, tiny_weights) -> None:
 def test_training_moves_the_adapter_alone(tiny_config, tiny_weights, forward) -> None:
     """The base has neither gradient nor optimiser state; padding stays zero."""
     before = jax.tree.map(np.array, tiny_weights)
-    adapter = lora.initialise(VARIED, tiny_config, seed=1)
+    adapter = lora.initialise(VARIED, tiny_config.declare(), seed=1)
     optimizer = optax.adamw(1e-2)
     state = optimizer.init(adapter)
     size = sum(x.size for x in jax.tree.leaves(adapter))
     assert sum(x.size for x in jax.tree.leaves(state)) == 2 * size + 1  # two moments and a count
 
     def loss(adapter):
-        scores = forward(lora.attach(tiny_weights, adapter, tiny_config))
+        scores = forward(lora.attach(tiny_weights, adapter, tiny_config.declare()))
         return -jax.nn.log_softmax(scores)[..., 5].mean()
 
     losses = []
@@ -194,20 +203,20 @@ def test_training_moves_the_adapter_alone(tiny_config, tiny_weights, forward) ->
     jax.tree.map(np.testing.assert_array_equal, tiny_weights, before)
     for family, pair in adapter.pairs.items():
         assert np.abs(np.asarray(pair.b)).max() > 0, family
-    trimmed = {name: (a, b) for name, a, b in lora.modules(adapter, tiny_config)}
-    again = lora.build(VARIED, tiny_config, lambda module, *_: trimmed[module])
+    trimmed = {name: (a, b) for name, a, b in lora.modules(adapter, tiny_config.declare())}
+    again = lora.build(VARIED, tiny_config.declare(), lambda module, *_: trimmed[module])
     jax.tree.map(np.testing.assert_array_equal, again, adapter)
 
 
 def test_rounded_products_stay_close(tiny_config, tiny_weights, forward) -> None:
     """bfloat16 weights and adapter: the addition follows the type of the states."""
     adapter = filled(VARIED, tiny_config)
-    exact = forward(lora.attach(tiny_weights, adapter, tiny_config))
+    exact = forward(lora.attach(tiny_weights, adapter, tiny_config.declare()))
     rounded = jax.tree.map(
         lambda x: x.astype(jnp.bfloat16), (tiny_weights, adapter)
     )  # the scale is no leaf of the adapter and stays exact
-    attached = forward(lora.attach(*rounded, tiny_config))
-    merged = lora.merge(*rounded, tiny_config)
+    attached = forward(lora.attach(*rounded, tiny_config.declare()))
+    merged = lora.merge(*rounded, tiny_config.declare())
     assert merged.text.layers.q.weight.dtype == jnp.bfloat16
     assert 0 < np.linalg.norm(attached - exact) / np.linalg.norm(exact) < 0.1
 
@@ -225,7 +234,7 @@ def test_rounded_products_stay_close(tiny_config, tiny_weights, forward) -> None
 )
 def test_targets_that_cannot_be_adapted(tiny_config, targets, message) -> None:
     with pytest.raises(ValueError, match=message):
-        lora.initialise(LoraConfig(targets), tiny_config, 0)
+        lora.initialise(LoraConfig(targets), tiny_config.declare(), 0)
 
 
 def test_bad_ranks_and_other_bases(tiny_config, tiny_weights) -> None:
@@ -233,8 +242,8 @@ def test_bad_ranks_and_other_bases(tiny_config, tiny_weights) -> None:
         LoraConfig(rank_pattern=(("q_proj", 0),))
     with pytest.raises(ValueError, match="layers go with a list"):
         LoraConfig(layers=(1,))
-    adapter = lora.initialise(LoraConfig(("k_proj",)), tiny_config, 0)
+    adapter = lora.initialise(LoraConfig(("k_proj",)), tiny_config.declare(), 0)
     wider = replace(tiny_config, text=replace(tiny_config.text, hidden_size=32))
     assert wider.declare().text.layers.k.weight.shape == (4, 32, 32)
     with pytest.raises(ValueError, match=r"k_proj' has factors .* expected \(4, 32, 'R'\)"):
-        lora.merge(tiny_weights, adapter, wider)
+        lora.merge(tiny_weights, adapter, wider.declare())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sf_jax.model import text, vision, vlm
-from sf_jax.model.weights import abstract, initialise, unstack_layers
+from sf_jax.model.declared import abstract, initialise
+from sf_jax.model.weights import unstack_layers
 
 
 def rows(config, grids, tail):
@@ -62,11 +63,11 @@ def test_a_cache_changes_nothing_stacked_or_not(tiny_config, tiny_weights, examp
     )
     features, levels = vision.forward(tiny_weights.vision, patches, tiny_config.vision)
     for weights in (tiny_weights, unstack_layers(tiny_weights)):
-        stacked = not isinstance(weights.text.layers, tuple)
+        layout = weights.text.layout
         embedded, placed = vlm.embed(
             weights, jnp.array(ids), features, levels, jnp.array(places), tiny_config
         )
-        cache = text.empty_cache(tiny_config.text, 2, 24, jnp.float32, stacked)
+        cache = text.empty_cache(tiny_config.text, 2, 24, jnp.float32, layout)
         parts = []
         for chunk in (slice(0, 11), slice(11, ids.shape[1])):
             states, cache = text.forward(
@@ -114,8 +115,8 @@ def test_mrope_positions_of_a_worked_example(tiny_config) -> None:
 
 
 def test_declaration_agrees_with_initial_values(tiny_config) -> None:
-    shapes = jax.tree.map(lambda x: x.shape, abstract(tiny_config))
-    assert shapes == jax.tree.map(lambda x: x.shape, initialise(tiny_config, 0))
+    shapes = jax.tree.map(lambda x: x.shape, abstract(tiny_config.declare()))
+    assert shapes == jax.tree.map(lambda x: x.shape, initialise(tiny_config.declare(), 0))
 
 
 def test_patchify_order() -> None:

@@ -69,7 +69,7 @@ def adapter(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("adapter")
     chosen = lora.LoraConfig(r".*language_model.*(q_proj|down_proj)", rank=2, alpha=0.5)
-    peft.save(folder, lora.build(chosen, config, make), config)
+    peft.save(folder, lora.build(chosen, config.declare(), make), config.declare())
     return folder
 
 

@@ -18,8 +18,8 @@ import optax
 from jax.sharding import Mesh
 
 from sf_jax.model.config import Config, TextConfig, VisionConfig
+from sf_jax.model.declared import initialise
 from sf_jax.model.lora import LoraConfig
-from sf_jax.model.weights import initialise
 from sf_jax.sequence.packing import Example, PackedBatches
 from sf_jax.train import mesh as meshes
 from sf_jax.train import optimizer
@@ -93,7 +93,7 @@ def run(mesh: Mesh, trained: Trainable, accumulate: int = 1) -> tuple[list[float
         rows=rows,
         pool=8,
     )
-    weights = jax.tree.map(np.asarray, initialise(config, 0))
+    weights = jax.tree.map(np.asarray, initialise(config.declare(), 0))
     state = sft.create(weights, mesh, dtype=config.product_dtype)
     if trained.adapter is not None:  # beside zeros half of it would have no gradient
         state = state.replace(weights=jax.tree.map(lambda x: x + 0.01, state.weights))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sf_jax.model import vision
-from sf_jax.model.weights import Linear, initialise
+from sf_jax.model.declared import Linear, initialise
 from sf_jax.sequence import rows as prompt
 from sf_jax.train import hooks, loop, mesh, optimizer, step
 from sf_jax.train.losses import readout as warmup
@@ -53,7 +53,7 @@ def test_warm_up_learns_and_tells_pictures_apart(tiny_config, pictures) -> None:
     vision_config = tiny_config.vision
     bias = np.zeros((3 + LANDMARKS, 2))
     readout = warmup.initialise_readout(vision_config, LANDMARKS, CELLS * CLASSES, bias, 0)
-    weights = warmup.WarmupWeights(initialise(tiny_config, 0).vision, readout)
+    weights = warmup.WarmupWeights(initialise(tiny_config.declare(), 0).vision, readout)
     loss = partial(warmup.loss, low=LOW, config=vision_config, classes=CLASSES, dtype="float32")
     state, take, devices = build(loss, weights)
     batch = mesh.put(warmup_batch(tiny_config, pictures), devices)
@@ -69,7 +69,7 @@ def test_warm_up_learns_and_tells_pictures_apart(tiny_config, pictures) -> None:
 
 def test_language_loss_falls_and_looks_at_weights_only_where_asked(tiny_config, pictures) -> None:
     loss = partial(objective.supervised_loss, config=tiny_config)
-    state, take, devices = build(loss, initialise(tiny_config, 0))
+    state, take, devices = build(loss, initialise(tiny_config.declare(), 0))
     batch = language_batch(tiny_config, pictures)
     losses = []
     for _ in range(30):
@@ -148,7 +148,7 @@ def test_local_loss_is_zero_for_exact_places(tiny_config, pictures) -> None:
 
 def test_a_gradient_that_is_not_finite_changes_nothing(tiny_config, pictures) -> None:
     loss = partial(objective.supervised_loss, config=tiny_config)
-    state, take, devices = build(loss, initialise(tiny_config, 0))
+    state, take, devices = build(loss, initialise(tiny_config.declare(), 0))
     before = jax.device_get(state.weights)
     batch = language_batch(tiny_config, pictures)
     batch["patches"] = batch["patches"].replace(
@@ -183,7 +183,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tiny_config, pictures, tmp_pat
     loss = partial(objective.supervised_loss, config=tiny_config)
 
     def train(folder, stop_at=None):
-        state, take, devices = build(loss, initialise(tiny_config, 0), steps=8)
+        state, take, devices = build(loss, initialise(tiny_config.declare(), 0), steps=8)
         batches = Counting(tiny_config, pictures, stop_at)
         return loop.run(
             state,
@@ -204,7 +204,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tiny_config, pictures, tmp_pat
 
 
 def test_matrices_go_to_muon_and_the_rest_to_adam(tiny_config) -> None:
-    weights = initialise(tiny_config, 0)
+    weights = initialise(tiny_config.declare(), 0)
     rule = optimizer.build(optimizer.OptimizerConfig(1.0, 10, 0, weight_decay=0.0, clip=1e9))
     g = np.random.default_rng(0)
     gradient = jax.tree.map(lambda x: jnp.asarray(g.normal(size=x.shape), jnp.float32), weights)

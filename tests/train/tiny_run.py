@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from sf_jax.model.weights import initialise
+from sf_jax.model.declared import initialise
 from sf_jax.sequence.packing import PackedBatches
 from sf_jax.train import hooks, loop
 from sf_jax.train import mesh as meshes
@@ -85,7 +85,7 @@ def main() -> int:
     if options.file_size:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (options.file_size, options.file_size))
-    state = sft.create(jax.tree.map(np.asarray, initialise(config, 0)), mesh)
+    state = sft.create(jax.tree.map(np.asarray, initialise(config.declare(), 0)), mesh)
     beside = hooks.standard(
         hooks.HookConfig(log_every=1),
         lambda batch: {"images": 1},

@@ -19,8 +19,9 @@ from jaxtyping import Array, Float
 from sf_jax.kernels import attention
 from sf_jax.model import vision
 from sf_jax.model.config import VisionConfig
+from sf_jax.model.declared import Linear
 from sf_jax.model.linear import linear
-from sf_jax.model.weights import Linear, VisionWeights
+from sf_jax.model.weights import VisionWeights
 
 HEADS = 4
 PLACE = 0.01  # picture sides; a mistake beyond it counts in proportion, one below by its square

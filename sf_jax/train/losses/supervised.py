@@ -15,8 +15,9 @@ from sf_jax.decode.program import SlotProgram
 from sf_jax.kernels.sharded import HEADS, lying
 from sf_jax.model import text, vision, vlm
 from sf_jax.model.config import Config
+from sf_jax.model.declared import Linear, Norm
 from sf_jax.model.linear import AdaptedLinear
-from sf_jax.model.weights import Linear, Norm, TextWeights, Weights
+from sf_jax.model.weights import TextWeights, Weights
 from sf_jax.sequence.rows import Rows
 from sf_jax.train.losses import readout as warmup
 from sf_jax.train.losses.next_token import next_token_losses
