@@ -1,6 +1,7 @@
 """The file of a direct-regression read-out, the baseline of `sf-jax evaluate`."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,9 @@ def load(path: Path) -> Readout:
       OSError: the file cannot be read.
     """
     tensors = load_file(path)
-    named = {name: Linear(0, 0) if name in LINEAR else 0 for name in Readout.__dataclass_fields__}
+    leaf: Any = 0
+    fields = Readout.__dataclass_fields__
+    named = {name: Linear(leaf, leaf) if name in LINEAR else leaf for name in fields}
 
     def found(name: tuple, _: int) -> jax.Array:
         key = jax.tree_util.keystr(name)
@@ -39,4 +42,4 @@ def load(path: Path) -> Readout:
             raise CheckpointError(f"{path}: tensor {key!r} is missing")
         return jnp.asarray(tensors[key], jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(found, Readout(**named))  # type: ignore[arg-type]
+    return jax.tree_util.tree_map_with_path(found, Readout(**named))
