@@ -1,7 +1,7 @@
 """Grain loaders over face records: deterministic, resumable, split over processes."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsIndex
 
 import grain.python as grain
@@ -35,6 +35,32 @@ class RecordSource:
         except Exception as error:  # the reader's errors have no common class
             raise records.RecordError(f"{where}: damaged") from error
         return records.decode(data, where)
+
+
+class ShuffledRecords:
+    """Face records by number, without end: every epoch holds each of them once, in a new order."""
+
+    def __init__(self, directory: str | os.PathLike, seed: int = 0):
+        """Raises RecordError where there are no record files, or a damaged one."""
+        self._source = RecordSource(records.files(directory))
+        self._order = grain.MapDataset.range(len(self._source)).seed(seed).shuffle().repeat()
+
+    def __call__(self, number: int) -> tuple[str, dict[str, Any]]:
+        """The file and record in it, and the record.
+
+        Raises:
+          RecordError: it is damaged.
+        """
+        index = int(self._order[number])
+        return "{}, record {}".format(*self._source.place(index)), self._source[index]
+
+    def places(self, numbers: Iterable[int]) -> str:
+        """Where the records of these numbers lie, in words."""
+        by_file: dict[str, list[int]] = {}
+        for number in numbers:
+            file, record = self._source.place(int(self._order[number]))
+            by_file.setdefault(file, []).append(record)
+        return "; ".join(f"{file}, records {sorted(found)}" for file, found in by_file.items())
 
 
 class _Mirror(grain.RandomMapTransform):

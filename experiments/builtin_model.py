@@ -33,7 +33,6 @@ from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode import drafts
 from sf_jax.decode.state import feed, prefill
 from sf_jax.face import channels
-from sf_jax.model import vision
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
 from sf_jax.model.weights import Weights
@@ -41,8 +40,9 @@ from sf_jax.reader import estimator
 from sf_jax.reader.estimator import SCHEMA
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import MATERIALS
+from sf_jax.sequence import images as image_inputs
 from sf_jax.sequence import tokenizer as tokenizers
-from sf_jax.sequence.rows import Rows
+from sf_jax.sequence.batch import Batch
 from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
 from sf_jax.systems.semanticface import readout
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences, vocabulary_texts
@@ -145,18 +145,24 @@ def landmark_mirror() -> np.ndarray:
     return linear_sum_assignment(distances + distances.T)[1]
 
 
-def warmup_batch(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Records → a batch of `losses.readout`."""
+def dense_targets(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `losses.readout` learns of records, without their images."""
     parts = np.stack([record["parts"] for record in records])
     parts = np.where(parts == synthetic.BACKGROUND, CLASSES - 1, parts).astype(np.int32)
     blocks = rearrange(parts, "n (h a c) (w b d) -> n (h w a b) (c d)", a=2, b=2, c=4, d=4)
     return {
-        "patches": vision.collate([record["image"] for record in records], VISION, PATCH_COUNT),
         "coefficients": np.stack([record["coefficients"] for record in records]),
         "landmarks": np.stack([record["landmarks"] for record in records]).astype(np.float32),
         "parts": blocks,
         "dense": np.array([record["dense"] for record in records], np.float32),
     }
+
+
+def warmup_batch(records: Sequence[dict[str, Any]], config: Config) -> dict[str, Any]:
+    """Records → a batch of `train.warmup`."""
+    images = [record["image"] for record in records]
+    patches = image_inputs.patches_of(images, config, PATCH_COUNT)
+    return {"patches": patches, **dense_targets(records)}
 
 
 def initial_warmup(config: Config, seed: int) -> warmup.WarmupWeights:
@@ -188,7 +194,7 @@ def warm_up(
     batches = loader.faces(
         data,
         recipe.warmup_batch,
-        warmup_batch,
+        partial(warmup_batch, config=config),
         seed=recipe.seed,
         mirror_share=0.5,
         landmark_mirror=landmark_mirror(),
@@ -216,14 +222,14 @@ class ModelBatches:
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         records = [*records, *(loader.mirrored(record, self.opposite) for record in records)]
-        dense = warmup_batch(records)
+        dense = dense_targets(records)
         coefficients = dense["coefficients"]
         checksum = int(np.abs(coefficients).sum(dtype=np.float64) * 1e6)
         generator = np.random.default_rng([self.seed, checksum])
         images = [record["image"] for record in records]
         if self.reading:
-            return {**dense, **self.sequences.reading(images, generator)}
-        return {**dense, **self.sequences.batch(images, coefficients, generator)}
+            return {**dense, "rows": self.sequences.reading(images, generator)}
+        return {**dense, "rows": self.sequences.batch(images, coefficients, generator)}
 
 
 def initial_model(config: Config, tokenizer: Tokenizer, tower: Any, seed: int) -> Weights:
@@ -282,7 +288,7 @@ def train_model(
     chosen = hooks.HookConfig(bad_steps=BAD_STEPS, label=stage)
 
     def count(batch: dict[str, Any]) -> dict[str, int]:
-        return {"images": len(batch["slots"]), "tokens": int(np.sum(batch["rows"].segments))}
+        return {"images": len(batch["dense"]), "tokens": int(np.sum(batch["rows"].segments))}
 
     return loop.run(
         state,
@@ -364,20 +370,18 @@ def said_from(
     tokens = np.zeros((len(said), model.max_words + 1), np.int32)
     for row, words in enumerate(said):
         tokens[row, : len(words)] = words
-    prompts, patches, _ = model.inputs(images)
-    states = np.asarray(_states_of(model.weights, prompts, patches, tokens, model.config))
+    prompts, _ = model.inputs(images)
+    states = np.asarray(_states_of(model.weights, prompts, tokens, model.config))
     for row, words in enumerate(said):
         yield states[row, : len(words)], tokens[row, : len(words)]
 
 
 @partial(jax.jit, static_argnames="config")
-def _states_of(
-    weights: Weights, prompts: Rows, patches: vision.Patches, tokens: jax.Array, config: Config
-) -> jax.Array:
+def _states_of(weights: Weights, prompts: Batch, tokens: jax.Array, config: Config) -> jax.Array:
     """The state before each token of an answer."""
     lengths = jnp.full(len(tokens), tokens.shape[1])
     places = prompts.input_ids.shape[1] + tokens.shape[1]
-    state = prefill(weights, prompts, patches, places, config)
+    state = prefill(weights, prompts, places, config)
     _, states = feed(weights, state, tokens, lengths, config)
     return jnp.concatenate([state.last[:, None], states[:, :-1]], 1)
 

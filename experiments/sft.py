@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from data_pipelines import records, synthetic
+from data_pipelines.loader import ShuffledRecords
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.convert import hf, peft
 from sf_jax.convert.hf_config import config_from_dict
@@ -34,8 +35,11 @@ from sf_jax.model.declared import initialise_on
 from sf_jax.model.lora import LoraConfig
 from sf_jax.model.sizes import QWEN3_VL
 from sf_jax.reader import estimator
-from sf_jax.sequence.packing import ChatExamples, FaceExamples, PackedBatches, ShuffledRecords
+from sf_jax.sequence import images
+from sf_jax.sequence.batch import Batch
+from sf_jax.sequence.packing import PackedBatches
 from sf_jax.sequence.tokenizer import JsonTokenizer
+from sf_jax.systems.semanticface.examples import ChatExamples, FaceExamples
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
 from sf_jax.train import footprint, hooks, loop
 from sf_jax.train import mesh as meshes
@@ -154,7 +158,7 @@ def batches_of(
     found = ShuffledRecords(data, seed)
     source: Callable[[int], Any]
     if isinstance(tokenizer, JsonTokenizer):
-        source = ChatExamples(found, tokenizer, processor)
+        source = ChatExamples(found, sft.config, tokenizer, processor)
     else:
         limit = processor.max_pixels // processor.patch_size**2
         sequences = Sequences(sft.config, tokenizer, estimator.SCHEMA, SequenceConfig(), limit)
@@ -162,10 +166,8 @@ def batches_of(
     rows = meshes.own_rows(sft.rows, mesh)
     packed = PackedBatches(
         source,
-        sft.config,
+        images.capacity(sft.config, sft.length, sft.patches),
         row_count=sft.rows,
-        length=sft.length,
-        patch_count=sft.patches,
         rows=rows,
     )
     return packed, rows, found
@@ -321,11 +323,11 @@ def _sides(config: Config) -> tuple[int, ...]:
     return text.hidden_size, text.num_hidden_layers, text.intermediate_size, text.vocab_size
 
 
-def count(batch: dict[str, Any]) -> dict[str, int]:
+def count(batch: Batch) -> dict[str, int]:
     """Images and tokens of a host batch."""
     return {
-        "images": int(batch["patches"].segments.max(1).sum()),
-        "tokens": int(np.count_nonzero(batch["rows"].segments)),
+        "images": int(batch.inputs["vision"].segments.max(1).sum()),
+        "tokens": int(np.count_nonzero(batch.segments)),
     }
 
 

@@ -28,13 +28,8 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TOP = {"__init__": {"reader"}, "__main__": {"cli"}, "client": {"serve"}}  # stable names, no rooms
 NUMERICAL = ("kernels", "model", "sequence", "decode", "train")  # know no channel and no prompt
 COMMANDS = ("cli", "bench", "experiments")  # read command lines
-NOT_YET: set[tuple[str, str]] = {
-    ("sequence/packing.py", "systems"),
-    ("sequence/packing.py", "convert"),
-    ("sequence/packing.py", "data_pipelines"),
-}  # (file, room it still imports); shrinks only
-
-PROMPTS_YET = {"sequence/rows.py"}  # shrinks only
+NOT_YET: set[tuple[str, str]] = set()  # (file, room it still imports); shrinks only
+PROMPTS_YET: set[str] = set()  # shrinks only
 BENCHMARKS_YET = {
     "tests/decode/test_generation.py",
     "tests/decode/test_lossless.py",

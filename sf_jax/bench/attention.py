@@ -278,7 +278,7 @@ def in_model(rounds: int) -> str:
     recipe = builtin_model.Recipe()
     model = estimator.load()
     records = [face_record(i, 0, "train") for i in range(recipe.language_batch // 2)]
-    row, patches, _ = model.inputs([records[0]["image"]])
+    row, _ = model.inputs([records[0]["image"]])
     config = builtin_model.make_config(model.tokenizer, recipe.product_dtype)
     sequences = Sequences(
         config, model.tokenizer, builtin_model.SCHEMA, recipe.sequences, builtin_model.PATCH_COUNT
@@ -311,7 +311,7 @@ def in_model(rounds: int) -> str:
     made: dict[str, dict[str, Callable[[], Any]]] = {"prefill": {}, "train step": {}}
     for name, attend in (("ours", attention), ("jax.nn", library_attention)):
         with attending(attend):
-            made["prefill"][name] = partial(bench_decode.prefill_call(model), row, patches)
+            made["prefill"][name] = partial(bench_decode.prefill_call(model), row)
             made["train step"][name] = train_call()
             for calls in made.values():
                 jax.block_until_ready(calls[name]())  # compiled while it attends so

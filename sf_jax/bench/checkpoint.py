@@ -131,7 +131,8 @@ def ours(folder: Path, dtype: str, words: int) -> dict[str, Any]:
     loading.compilation_cache()
     model = estimator.load(folder, dtype=dtype)
     ready = time.perf_counter()
-    rows, patches, _ = model.inputs([picture()])
+    rows, _ = model.inputs([picture()])
+    patches = rows.inputs["vision"]
     model.predict(picture(), max_words=words)
     compiled = time.perf_counter()
     answer = model.predict(picture(), max_words=words)

@@ -113,10 +113,11 @@ def write_job(
     """What the other side needs: `job.json` and `job.npz`."""
     arrays: dict[str, Any] = {}
     for i, image in enumerate(images):
-        rows, patches, _ = model.inputs([image])
+        batch, _ = model.inputs([image])
+        patches = batch.inputs["vision"]
         fitted = model.processor.fit(image)
         side = model.processor.patch_size
-        arrays[f"input_ids_{i}"] = np.asarray(rows.input_ids[0][rows.segments[0] == 1])
+        arrays[f"input_ids_{i}"] = np.asarray(batch.input_ids[0][batch.segments[0] == 1])
         arrays[f"pixel_values_{i}"] = np.asarray(patches.pixels[0][patches.segments[0] == 1])
         grid = [1, fitted.shape[0] // side, fitted.shape[1] // side]
         arrays[f"image_grid_thw_{i}"] = np.array([grid])
@@ -133,32 +134,30 @@ def write_job(
 
 
 def given_words(model: Any, images: list[np.ndarray], answers: list[dict]) -> list[tuple]:
-    """Rows whose prompts hold picture, words and blank line, padded to one length, and patches."""
-    from sf_jax.sequence.rows import rows
+    """Batches of one whose prompts hold image, words and blank line, padded to one length."""
+    from sf_jax.sequence.example import Example, assemble
+    from sf_jax.sequence.images import capacity, image_inserts
 
-    plain = [model.inputs([image]) for image in images]
+    plain = [model.inputs([image])[0] for image in images]
     prompts = [
         made.input_ids[0][made.segments[0] == 1].tolist() + answer["words"]
-        for (made, _, _), answer in zip(plain, answers, strict=True)
+        for made, answer in zip(plain, answers, strict=True)
     ]
     longest = max(map(len, prompts))
-    side = model.processor.patch_size * model.processor.merge_size
     out = []
-    for image, prompt, (made, patches, _) in zip(images, prompts, plain, strict=True):
-        fitted = model.processor.fit(image)
-        grid = fitted.shape[0] // side, fitted.shape[1] // side
-        merged = made.image_places.shape[1]
-        row = rows([prompt], [[]], [[]], [grid], model.config, longest, merged, left=True)
-        out.append((row, patches))
+    for image, prompt, made in zip(images, prompts, plain, strict=True):
+        inserts = image_inserts(prompt, [model.processor.fit(image)], model.config)
+        room = capacity(model.config, longest, made.inputs["vision"].segments.shape[1])
+        out.append((assemble([[Example.of(prompt, inserts)]], room, left=True),))
     return out
 
 
-def block_call(model: Any, **how: Any) -> Callable[[Any, Any], Any]:
+def block_call(model: Any, **how: Any) -> Callable[[Any], Any]:
     """The block alone: what `generate` does without words is to begin with the slots."""
     return partial(model.generate, words=False, **how)
 
 
-def prefill_call(model: Any) -> Callable[[Any, Any], Any]:
+def prefill_call(model: Any) -> Callable[[Any], Any]:
     """Picture, prompt and words read, and the likeliest next token."""
     import jax
 
@@ -166,12 +165,12 @@ def prefill_call(model: Any) -> Callable[[Any, Any], Any]:
     from sf_jax.model import text
 
     @jax.jit
-    def call(weights: Any, row: Any, patches: Any) -> Any:
-        state = prefill(weights, row, patches, row.input_ids.shape[1], model.config)
+    def call(weights: Any, batch: Any) -> Any:
+        state = prefill(weights, batch, batch.input_ids.shape[1], model.config)
         scores = text.logits(weights.text, state.last, dtype=model.config.product_dtype)
         return scores.argmax(-1)
 
-    return lambda row, patches: call(model.weights, row, patches)
+    return lambda batch: call(model.weights, batch)
 
 
 def seconds(calls: dict[str, Callable], inputs: dict[str, list[tuple]], repeats: int) -> dict:
@@ -227,8 +226,8 @@ def check_block(model: Any, given: list[tuple], answers: list[dict]) -> None:
     import jax
 
     call, program = block_call(model), model.program
-    for (row, patches), known in zip(given, answers, strict=True):
-        choices = jax.device_get(call(row, patches)).choices[0]
+    for (batch,), known in zip(given, answers, strict=True):
+        choices = jax.device_get(call(batch)).choices[0]
         if program.answer(choices) != known["block"]:
             print("a block given its words differs from that of the whole answer", file=sys.stderr)
 

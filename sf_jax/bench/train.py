@@ -64,7 +64,7 @@ class Work:
     """
 
     runs: dict[str, Any]
-    batches: dict[str, dict[str, Any]]
+    batches: dict[str, Any]
     grids: np.ndarray
 
     @property
@@ -72,7 +72,7 @@ class Work:
         """What the batch holds, and the places that its rows have for tokens."""
         found = {"examples": len(self.grids)}
         for mode, batch in self.batches.items():
-            segments = batch["rows"].segments
+            segments = batch.segments
             found |= {
                 "tokens": int(np.count_nonzero(segments)),
                 f"{mode} rows": len(segments),
@@ -85,7 +85,8 @@ def prepared(data: Path, rows: int, seed: int = SEED) -> Work:
     """The examples that fill the recipe's first packed rows, packed and an example a row."""
     sft = recipes.load("sft")
     from sf_jax.reader import estimator
-    from sf_jax.sequence.packing import assemble, example_size
+    from sf_jax.sequence.example import assemble
+    from sf_jax.sequence.images import ImageInsert, capacity
     from sf_jax.train import mesh as meshes
     from sf_jax.train.optimizer import OptimizerConfig
 
@@ -97,10 +98,8 @@ def prepared(data: Path, rows: int, seed: int = SEED) -> Work:
     source, *_ = sft.batches_of(run, estimator.BUILTIN, data, mesh, seed)
     packed = next(source)
     examples = [source.source(number) for row in source.examples for number in row]
-    vision = run.config.vision
-    sizes = [example_size(one, vision, run.length, run.patches) for one in examples]
-    length, patches = np.max(sizes, 0).tolist()
-    padded = assemble([[one] for one in examples], run.config, length, patches)
+    length, patches = np.max([one.size for one in examples], 0).tolist()
+    padded = assemble([[one] for one in examples], capacity(run.config, length, patches))
     alone = replace(
         run,
         rows=len(examples),
@@ -108,12 +107,17 @@ def prepared(data: Path, rows: int, seed: int = SEED) -> Work:
         patches=patches,
         accumulate=math.gcd(len(examples), run.accumulate),
     )
-    side = vision.patch_size
-    shapes = [np.shape(picture) for one in examples for picture in one.pictures]
     return Work(
         {"padded": alone, "packed": run},
         {"padded": padded, "packed": packed},
-        np.array([[1, height // side, width // side] for height, width, _ in shapes]),
+        np.array(
+            [
+                [1, *insert.grid]
+                for one in examples
+                for insert in one.inserts
+                if isinstance(insert, ImageInsert)
+            ]
+        ),
     )
 
 
@@ -123,13 +127,13 @@ def write_job(folder: Path, made: Work, steps: int, modes: list[str]) -> None:
     from sf_jax.train import optimizer
 
     run, batch = made.runs["padded"], made.batches["padded"]
-    rows, patches = batch["rows"], batch["patches"]
+    patches = batch.inputs["vision"]
     np.savez(
         folder / "job.npz",
-        input_ids=rows.input_ids,
-        attention_mask=rows.segments,
-        targets=batch["targets"],
-        loss_weights=rows.loss_weights,
+        input_ids=batch.input_ids,
+        attention_mask=batch.segments,
+        targets=batch.targets,
+        loss_weights=batch.loss_weights,
         image_grid_thw=made.grids,
         pixel_values=patches.pixels[patches.segments > 0],
     )
@@ -149,7 +153,7 @@ def write_job(folder: Path, made: Work, steps: int, modes: list[str]) -> None:
 class Training:
     """A state that is trained on one batch again and again."""
 
-    def __init__(self, run: Any, batch: dict[str, Any]):
+    def __init__(self, run: Any, batch: Any):
         sft = recipes.load("sft")
         from sf_jax.reader import estimator
         from sf_jax.train import mesh as meshes

@@ -20,10 +20,10 @@ from sf_jax.decode.sequential import fill_slots
 from sf_jax.decode.state import prefill
 from sf_jax.decode.tree import log_probabilities, node_scores
 from sf_jax.decode.words import no_words, say_words
-from sf_jax.model import text, vision
+from sf_jax.model import text
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
-from sf_jax.sequence.rows import Rows
+from sf_jax.sequence.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ class Generated:
 @partial(jax.jit, static_argnames=("config", "plan", "max_words", "words"))
 def generate(
     weights: Weights,
-    rows: Rows,
-    patches: vision.Patches,
+    batch: Batch,
     program: SlotProgram,
     draft: Draft,
     sampling: Sampling,
@@ -89,24 +88,24 @@ def generate(
     prefix: text.Cache | None = None,
     rough: Weights | None = None,
 ) -> Generated:
-    """Answers of a batch of pictures.
+    """Answers of a batch of prompts.
 
     Args:
-      rows: prompts padded on the left; without words they end with the token that ends words.
+      batch: prompts padded on the left; without words they end with the token that ends words.
       draft: what the answers are guessed to be.
       max_words: cap on the tokens of the words.
       words: whether to speak before the slots.
-      prefix: what all prompts begin with, taken off `rows`.
+      prefix: what all prompts begin with, taken off `batch`.
       rough: weights like these in low precision, to guess with; None makes no such pass.
     """
-    batch, length = rows.input_ids.shape
+    rows, length = batch.input_ids.shape
     before = 0 if prefix is None else prefix.segments.shape[1]
     longest = (max_words if words else 0) + LEAD + program.longest
-    spare = max(plan.words, spare_places(program, plan.block, batch))
+    spare = max(plan.words, spare_places(program, plan.block, rows))
     if program.branches is not None:
         spare = max(spare, program.branches.tokens.shape[-1])
-    state = prefill(weights, rows, patches, before + length, config, prefix)
-    said = no_words(batch, max_words)
+    state = prefill(weights, batch, before + length, config, prefix)
+    said = no_words(rows, max_words)
     if words:
         # Passes over words see no places that only the block will fill.
         state = state.widened(before + length + max_words + plan.words)

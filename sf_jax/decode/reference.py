@@ -15,10 +15,10 @@ import numpy as np
 from sf_jax.decode.noise import Sampling, noise
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.state import State, feed, prefill
-from sf_jax.model import text, vision
+from sf_jax.model import text
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
-from sf_jax.sequence.rows import Rows
+from sf_jax.sequence.batch import Batch
 
 
 @dataclass
@@ -104,10 +104,8 @@ def _one_token(
 
 
 @partial(jax.jit, static_argnames=("capacity", "config"))
-def _begin(
-    weights: Weights, rows: Rows, patches: vision.Patches, capacity: int, config: Config
-) -> tuple[State, Any]:
-    state = prefill(weights, rows, patches, capacity, config)
+def _begin(weights: Weights, batch: Batch, capacity: int, config: Config) -> tuple[State, Any]:
+    state = prefill(weights, batch, capacity, config)
     return state, text.logits(weights.text, state.last, dtype=config.product_dtype)
 
 
@@ -119,8 +117,7 @@ def _draw(scores: Any, ordinals: Any, sampling: Sampling) -> Any:
 
 def token_by_token(
     weights: Weights,
-    rows: Rows,
-    patches: vision.Patches,
+    batch: Batch,
     program: SlotProgram,
     sampling: Sampling,
     config: Config,
@@ -136,19 +133,19 @@ def token_by_token(
       The finished automata, and for each token said float [B, T] by how much it beats the best
       other that is allowed, as a share of the largest score in size; inf where only one is.
     """
-    batch, length = rows.input_ids.shape
-    made = [Automaton(program, max_words) for _ in range(batch)]
+    rows, length = batch.input_ids.shape
+    made = [Automaton(program, max_words) for _ in range(rows)]
     longest = max_words + 1 + program.longest
-    state, scores = _begin(weights, rows, patches, length + longest + 1, config)
+    state, scores = _begin(weights, batch, length + longest + 1, config)
     free = np.where(program.banned & ~program.ends, -np.inf, 0.0)
-    gaps = np.full((batch, longest + 1), np.inf)
+    gaps = np.full((rows, longest + 1), np.inf)
     while True:
         ordinals = np.array([len(a.said) for a in made], np.int32)
         allowed = [a.allowed() for a in made]
         if not any(a is None or a for a in allowed):
             return made, gaps
         drawn = np.array(_draw(scores, ordinals, sampling))
-        tokens, real = np.zeros(batch, np.int32), np.zeros(batch, np.int32)
+        tokens, real = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
         for row, ids in enumerate(allowed):
             if ids == []:
                 continue

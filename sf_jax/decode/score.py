@@ -12,10 +12,10 @@ from sf_jax.decode.block import Lead, layout, scores_at_steps
 from sf_jax.decode.noise import Sampling, noise
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.state import feed, prefill
-from sf_jax.model import text, vision
+from sf_jax.model import text
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
-from sf_jax.sequence.rows import Rows
+from sf_jax.sequence.batch import Batch
 
 
 @struct.dataclass
@@ -54,8 +54,7 @@ def _margins(drawn: Float[Array, "*rows A"], at: Int[Array, "*rows"]) -> Float[A
 @partial(jax.jit, static_argnames=("config",))
 def score(
     weights: Weights,
-    rows: Rows,
-    patches: vision.Patches,
+    batch: Batch,
     program: SlotProgram,
     words: Int[Array, "B R"],
     length: Int[Array, " B"],
@@ -65,7 +64,7 @@ def score(
     config: Config,
     prefix: text.Cache | None = None,
 ) -> Score:
-    """Scores answers in one pass behind picture and prompt.
+    """Scores answers in one pass after the prompts.
 
     Args:
       words: tokens before the block, the one that ends words included where it stands before it.
@@ -79,8 +78,8 @@ def score(
     laid = layout(choices, before, program)
     size = laid.tokens.shape[1]
     own = 0 if prefix is None else prefix.segments.shape[1]
-    capacity = own + rows.input_ids.shape[1] + size
-    state = prefill(weights, rows, patches, capacity, config, prefix)
+    capacity = own + batch.input_ids.shape[1] + size
+    state = prefill(weights, batch, capacity, config, prefix)
     _, states = feed(weights, state, laid.tokens, laid.total, config)
     predicting = jnp.concatenate([state.last[:, None], states[:, :-1]], 1)
     some = min(words.shape[1] + 1, size)

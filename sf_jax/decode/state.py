@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from sf_jax.model import text, vision, vlm
+from sf_jax.model import text
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
-from sf_jax.sequence.rows import Rows
+from sf_jax.sequence.batch import Batch
+from sf_jax.sequence.forward import forward as read
 
 
 @struct.dataclass
@@ -128,40 +129,25 @@ def _begun(cache: text.Cache, prefix: text.Cache) -> text.Cache:
 
 def prefill(
     weights: Weights,
-    rows: Rows,
-    patches: vision.Patches,
+    batch: Batch,
     capacity: int,
     config: Config,
     prefix: text.Cache | None = None,
 ) -> State:
-    """Runs picture and prompt; rows are padded on the left.
+    """Runs the prompts, inserts included; rows are padded on the left.
 
     Args:
       capacity: places of the cache.
-      prefix: what all rows begin with and `rows` lack, of one row, as `prompt_prefix` makes it.
+      prefix: what all rows begin with and `batch` lacks, of one row, as `prompt_prefix` makes it.
     """
-    dtype = config.product_dtype
-    features, levels = vision.forward(weights.vision, patches, config.vision, dtype)
-    embeddings, levels = vlm.embed(
-        weights, rows.input_ids, features, levels, rows.image_places, config
-    )
-    batch, length = rows.input_ids.shape
-    layout = weights.text.layout
-    # The prompt sees itself alone; places for the answer come behind.
+    rows, length = batch.input_ids.shape
+    of_cache, layout = weights.text.embed.dtype, weights.text.layout
+    # The prompt sees itself alone; positions for the answer come after it.
     held = length + (0 if prefix is None else prefix.segments.shape[1])
-    cache = text.empty_cache(config.text, batch, held, embeddings.dtype, layout)
+    cache = text.empty_cache(config.text, rows, held, of_cache, layout)
     if prefix is not None:
         cache = _begun(cache, prefix)
-    states, grown = text.forward(
-        weights.text,
-        embeddings,
-        rows.positions,
-        config.text,
-        segments=rows.segments,
-        cache=cache,
-        deepstack=levels,
-        dtype=dtype,
-    )
+    states, grown = read(weights, batch, config, cache=cache)
     assert grown is not None
-    state = State(grown, jnp.int32(held), rows.positions.max((0, 2)) + 1, states[:, -1])
+    state = State(grown, jnp.int32(held), batch.positions.max((0, 2)) + 1, states[:, -1])
     return state.widened(capacity)

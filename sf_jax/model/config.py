@@ -1,8 +1,11 @@
 """A Qwen3-VL model: its sizes, as in the `config.json` of its checkpoints, and its weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sf_jax.model import vision
+from sf_jax.model.inserts import Insert
 from sf_jax.model.towers import TextConfig, VisionConfig
 from sf_jax.model.weights import Weights, declare
 
@@ -37,3 +40,18 @@ class Config:
     def declare(self) -> Weights:
         """The tree of weight declarations of this model; see `model.declared`."""
         return declare(self.vision, self.text)
+
+    def encode(self, weights: Any, inputs: Mapping[str, Any]) -> tuple[Insert, ...]:
+        """Features of the images, with their DeepStack levels and the positions that they take."""
+        patches = inputs.get("vision")
+        if patches is None:
+            return ()
+        features, levels = vision.forward(
+            weights.vision,
+            patches,
+            self.vision,
+            self.product_dtype,
+            self.vision_remat,
+            self.unrolled,
+        )
+        return (Insert(features, patches.at, levels),)

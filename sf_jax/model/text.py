@@ -1,4 +1,4 @@
-"""The language model: Qwen3 layers with interleaved M-RoPE, a key/value cache and DeepStack input.
+"""The language model: Qwen3 layers with interleaved M-RoPE, a key/value cache and DeepStack levels.
 
 Source: the Qwen3-VL release (`Qwen3VLTextModel` in transformers) for every formula here.
 """
@@ -143,18 +143,18 @@ class _Context:
     dtype: str = struct.field(pytree_node=False)
 
 
-def _add_level(x: Array, deepstack: Array, number: Any, layout: Layout) -> Array:
-    """The output of a layer with its DeepStack level, which the first layers have.
+def _add_level(x: Array, levels: Array, number: Any, layout: Layout) -> Array:
+    """The output of a layer with its level added, which the first layers have.
 
     In a scan the level is chosen by number: two scans, with and without levels, would slice the
     stacks and so hold every weight twice.
     """
-    levels = deepstack.shape[0]
+    count = levels.shape[0]
     if layout == "separate":
-        return x + deepstack[number] if number < levels else x
-    if not levels:
+        return x + levels[number] if number < count else x
+    if not count:
         return x
-    return x + jnp.where(number < levels, deepstack[jnp.minimum(number, levels - 1)], 0)
+    return x + jnp.where(number < count, levels[jnp.minimum(number, count - 1)], 0)
 
 
 def forward(
@@ -165,7 +165,7 @@ def forward(
     *,
     segments: Int[Array, "B T"],
     cache: Cache | None = None,
-    deepstack: Float[Array, "levels B T D"] | None = None,
+    levels: Float[Array, "levels B T D"] | None = None,
     mask: Bool[Array, "B T S"] | None = None,
     dtype: str = "float32",
     remat: str = "none",
@@ -179,12 +179,12 @@ def forward(
         With a cache rows hold one example each, so real tokens carry segment 1.
       cache: tokens before the chunk; the chunk is written after them.
       mask: further tokens, of cache and chunk, that a token may not attend to, where False.
-      deepstack: features added to the output of the first layers, zero at text tokens.
+      levels: added to the output of the first layers, one each; zero away from inserts.
       remat: what stacked layers keep for their gradients; see `model.remat`.
       unrolled: writes stacked layers out one by one.
     """
-    if deepstack is None:
-        deepstack = jnp.zeros((0, *embeddings.shape), embeddings.dtype)
+    if levels is None:
+        levels = jnp.zeros((0, *embeddings.shape), embeddings.dtype)
     length: Any = None
     kv_segments = segments
     beside: tuple = ()
@@ -198,7 +198,7 @@ def forward(
 
     def layer(x: Array, layer: Any, kv: tuple, number: Any) -> tuple[Array, tuple]:
         x, kv = _layer(x, layer, kv, context)
-        return _add_level(x, deepstack, number, weights.layout), kv
+        return _add_level(x, levels, number, weights.layout), kv
 
     with jax.named_scope("text"):
         x, kv = run_layers(

@@ -1,8 +1,8 @@
 """The vision tower: patches in, text-width features out, plus one feature set a DeepStack level.
 
-Pictures of a batch are rows of patches padded to one count; a segment id a patch (0 for padding)
-keeps pictures, and padding, from seeing each other. Positions and interpolation weights are data,
-so a new picture size needs no new compilation as long as its patch count fits.
+Images of a batch are rows of patches padded to one count; a segment id a patch (0 for padding)
+keeps images, and padding, from attending to each other. Positions and interpolation weights are
+data, so a new image size needs no new compilation as long as its patch count fits.
 Source: the Qwen3-VL release (`Qwen3VLVisionModel` in transformers) for every formula here.
 """
 
@@ -17,6 +17,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from sf_jax.kernels import attention
+from sf_jax.model import axes
 from sf_jax.model.layers import run_layers
 from sf_jax.model.linear import apply, linear
 from sf_jax.model.norms import layer_norm
@@ -28,26 +29,30 @@ ROPE_THETA = 10_000.0
 
 @struct.dataclass
 class Patches:
-    """Patches of a batch of pictures, in merge-block order (the four patches of a token adjoin).
+    """Patches of B rows of images, in merge-block order (the four patches of a token adjoin).
 
     Attributes:
-      pixels: float32 [B, P, patch_width], normalised to mean 0.5, deviation 0.5.
-      segments: int32 [B, P], 0 for padding, else the picture's number within its row.
-      rows, columns: int32 [B, P], place of the patch in its picture's grid.
-      position_ids: int32 [B, P, 4], the four learned positions that surround the patch.
-      position_weights: float32 [B, P, 4], their bilinear weights.
+      pixels: [B, P, patch_width], normalised to mean 0.5, deviation 0.5.
+      segments: [B, P], 0 for padding, else the image's number within its row.
+      rows, columns: [B, P], of the patch in its image's grid.
+      position_ids: [B, P, 4], the four learned positions that surround the patch.
+      position_weights: [B, P, 4], their bilinear weights.
+      at: [B, M], the position in the row of tokens that each merged feature takes.
     """
 
-    pixels: Any
-    segments: Any
-    rows: Any
-    columns: Any
-    position_ids: Any
-    position_weights: Any
+    pixels: Float[Array, "B P W"] = axes.array("batch", "patch", "patch_width", dtype=np.float32)
+    segments: Int[Array, "B P"] = axes.array("batch", "patch")
+    rows: Int[Array, "B P"] = axes.array("batch", "patch")
+    columns: Int[Array, "B P"] = axes.array("batch", "patch")
+    position_ids: Int[Array, "B P 4"] = axes.array("batch", "patch", "corner")
+    position_weights: Float[Array, "B P 4"] = axes.array(
+        "batch", "patch", "corner", dtype=np.float32
+    )
+    at: Int[Array, "B M"] = axes.array("batch", "feature")
 
 
 def grid_positions(height: int, width: int, config: VisionConfig) -> dict[str, np.ndarray]:
-    """Positions of a picture of height × width patches, as fields of `Patches` (no batch axis)."""
+    """Positions of an image of height × width patches, as fields of `Patches` (no batch axis)."""
     merge, side = config.spatial_merge_size, config.position_side
     if height % merge or width % merge:
         raise ValueError(f"a grid of {height} x {width} patches is not a multiple of {merge}")
@@ -90,23 +95,6 @@ def patchify(
         q=patch_size,
     )
     return np.repeat(patches, temporal_patch_size, axis=2).reshape(len(patches), -1)
-
-
-def collate(images: list[np.ndarray], config: VisionConfig, patch_count: int) -> Patches:
-    """One picture a row, padded to `patch_count` patches. Pictures are uint8 [H, W, 3]."""
-    fields: dict[str, list[np.ndarray]] = {}
-    for image in images:
-        side = config.patch_size
-        height, width = image.shape[0] // side, image.shape[1] // side
-        if height * width > patch_count:
-            raise ValueError(f"a picture of {height * width} patches exceeds {patch_count}")
-        row = grid_positions(height, width, config)
-        row["pixels"] = patchify(image, side, config.spatial_merge_size, config.temporal_patch_size)
-        row["segments"] = np.ones(height * width, np.int32)
-        for name, values in row.items():
-            padding = [(0, patch_count - len(values))] + [(0, 0)] * (values.ndim - 1)
-            fields.setdefault(name, []).append(np.pad(values, padding))
-    return Patches(**{name: np.stack(rows) for name, rows in fields.items()})
 
 
 def _rope(patches: Patches, head_dim: int) -> tuple[Array, Array]:
@@ -172,7 +160,7 @@ def _merge(x_BPD: Array, merger: Merger, merge: int, norm_first: bool, dtype: st
 def embed_patches(
     weights: VisionWeights, patches: Patches, config: VisionConfig, dtype: str
 ) -> Float[Array, "B P D"]:
-    """Patch embedding plus the learned positions, interpolated to the picture's grid."""
+    """Patch embedding plus the learned positions, interpolated to the image's grid."""
     x = linear(patches.pixels, weights.patch_embed.weight, weights.patch_embed.bias, dtype)
     positions = jnp.einsum(
         "bpkd,bpk->bpd", weights.pos_embed[patches.position_ids], patches.position_weights

@@ -1,7 +1,7 @@
 """Load a model, show it a picture, read a face: the few calls most users need."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,12 +26,13 @@ from sf_jax.face.describe import Description
 from sf_jax.media import files
 from sf_jax.media.images import ImageError, read_image
 from sf_jax.media.resize import coarse_bucket
-from sf_jax.model import vision
 from sf_jax.model.config import Config
 from sf_jax.model.text import Cache
 from sf_jax.model.weights import Weights, draft_weights, unstack_layers
-from sf_jax.sequence.chat import chat_text
-from sf_jax.sequence.rows import Rows, prompt_ids, rows
+from sf_jax.reader.question import Messages, prompt_ids
+from sf_jax.sequence import images as image_inputs
+from sf_jax.sequence.batch import Batch
+from sf_jax.sequence.example import Example, assemble
 from sf_jax.sequence.tokenizer import BLANK_LINE, IMAGE, JsonTokenizer, Tokenizer
 
 BUILTIN = Path(__file__).parents[1] / "builtin" / "semanticface"
@@ -53,9 +54,6 @@ PLANS = {
 }
 LARGE = 2**26  # numbers in the text layers
 DECODINGS = ("drafted", "sequential")
-
-
-Messages = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -227,8 +225,7 @@ class Model:
 
     def generate(
         self,
-        prompt: Rows,
-        patches: vision.Patches,
+        prompt: Batch,
         prefix: Cache | None = None,
         *,
         words: bool = True,
@@ -256,7 +253,6 @@ class Model:
         return generate(
             self.weights,
             prompt,
-            patches,
             program,
             draft,
             sampling_of(temperature, seed, count),
@@ -302,12 +298,11 @@ class Model:
             free = len(said) + program.block_ends_words
         words = np.zeros((1, -(-max(len(said), 1) // 32) * 32), np.int32)
         words[0, : len(said)] = said
-        rows, patches, prefix = inputs
+        prompt, prefix = inputs
         scored = jax.device_get(
             score(
                 self.weights,
-                rows,
-                patches,
+                prompt,
                 self._on_device[0],
                 words,
                 np.array([len(said)]),
@@ -342,9 +337,9 @@ class Model:
         images: list[np.ndarray],
         words: bool = True,
         messages: Messages | None = None,
-    ) -> tuple[Rows, vision.Patches, Cache | None]:
-        """Resized pictures as patches, and prompts padded on the left, both to a bucket's length;
-        and the cache of a long beginning that the prompts share, which is left out of them.
+    ) -> tuple[Batch, Cache | None]:
+        """Prompts about resized images, padded on the left to a bucket's length; and the cache of a
+        long beginning that the prompts share, which is left out of them.
 
         Raises:
           sf_jax.media.images.ImageError: a picture is too long for its width.
@@ -355,19 +350,19 @@ class Model:
             fitted = [self.processor.fit(image) for image in images]
         except ProcessorError as error:
             raise ImageError(str(error)) from error
-        side = self.processor.patch_size * self.processor.merge_size
-        grids = [(image.shape[0] // side, image.shape[1] // side) for image in fitted]
+        grids = [image_inputs.token_grid(image, self.config.vision) for image in fitted]
         merged = self._bucket(max(height * width for height, width in grids))
-        prompts = [self._prompt(h * w, words, messages) for h, w in grids]
+        prompts = [prompt_ids(self.tokenizer, h * w, words, messages) for h, w in grids]
         prefix = self._prefix(prompts[0])
         skip = 0 if prefix is None else prefix.segments.shape[1]
-        longest = len(self._prompt(merged, words, messages)) - skip
-        empty: list[list[int]] = [[] for _ in prompts]
-        made = rows(
-            prompts, empty, empty, grids, self.config, longest, merged, left=True, skip=skip
-        )
-        patch_count = merged * self.processor.merge_size**2
-        return made, vision.collate(fitted, self.config.vision, patch_count), prefix
+        longest = len(prompt_ids(self.tokenizer, merged, words, messages)) - skip
+        examples = [
+            Example.of(prompt, image_inputs.image_inserts(prompt, [image], self.config))
+            for prompt, image in zip(prompts, fitted, strict=True)
+        ]
+        patches = merged * self.processor.merge_size**2
+        capacity = image_inputs.capacity(self.config, longest, patches)
+        return assemble([[one] for one in examples], capacity, left=True, skip=skip), prefix
 
     def _prefix(self, prompt: list[int]) -> Cache | None:
         """The cache of what stands before the picture, if it is long, as a system message is."""
@@ -385,12 +380,6 @@ class Model:
         """How many image tokens a picture of so many is padded to."""
         side = self.processor.patch_size * self.processor.merge_size
         return coarse_bucket(tokens, self.processor.max_pixels // side**2)
-
-    def _prompt(self, image_tokens: int, words: bool, messages: Messages | None) -> list[int]:
-        if messages is None:
-            return prompt_ids(self.tokenizer, image_tokens, words)
-        ids = self.tokenizer.encode(chat_text(messages, [image_tokens]))
-        return ids + ([] if words else self.tokenizer.encode(BLANK_LINE))
 
     def actions(self, generated: Generated, spoke: bool) -> Iterator[FaceAction]:
         """What a batch said; `spoke` tells whether words were asked for."""

@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
-from sf_jax.model import lora
+from sf_jax.model import axes, lora
 from sf_jax.model.declared import T, Weight, map_declared
 
 AXES = (*ROWS, HEADS, PLACES)
@@ -145,17 +145,36 @@ def of_optimizer(rule: optax.GradientTransformation, weights: Any, shardings: An
     )
 
 
-def batch_spec(path: tuple, x: Any, mesh: Mesh) -> P:
-    """How the array at a path of a batch lies: rows shared, and places where there are some."""
-    name = jax.tree_util.keystr(path)
-    rows = tuple(axis for axis in ROWS if axis in mesh.shape)
-    leading = [None] if name.endswith(".positions") else []
-    has_places = name.startswith(("['patches']", "['rows']", "['targets']"))
-    places = mesh.shape.get(PLACES, 1)
-    at = len(leading) + 1
-    if places > 1 and has_places and x.ndim > at and x.shape[at] % places == 0:
-        return P(*leading, rows, PLACES)
-    return P(*leading, rows)
+# Declared axis of an array of a batch → mesh axes that share it, where they divide it.
+BATCH_RULES: dict[str, tuple[str, ...]] = {
+    axes.BATCH: ROWS,
+    axes.SEQUENCE: (PLACES,),
+    "patch": (PLACES,),
+    "feature": (PLACES,),
+}
+
+
+def batch_spec(declared: Sequence[str], shape: Sequence[int], mesh: Mesh) -> P:
+    """The layout of an array of a batch with these declared axes.
+
+    The batch's axis is always shared; others where the mesh divides them.
+    """
+    names: list[tuple[str, ...] | None] = []
+    for axis, size in zip(declared, shape, strict=False):
+        held = tuple(name for name in BATCH_RULES.get(axis, ()) if name in mesh.shape)
+        parts = math.prod(mesh.shape[name] for name in held)
+        shared = axis == axes.BATCH or (parts > 1 and size % parts == 0)
+        names.append(held if shared else None)
+    while names and names[-1] is None:
+        names.pop()
+    return P(*names)
+
+
+def batch_shardings(batch: Any, mesh: Mesh) -> Any:
+    """The shardings of a batch of arrays or shapes, by their declared axes."""
+    return axes.map_arrays(
+        lambda x, declared: NamedSharding(mesh, batch_spec(declared, x.shape, mesh)), batch
+    )
 
 
 def own_rows(count: int, mesh: Mesh) -> list[int]:
@@ -180,9 +199,9 @@ def put(batch: Any, mesh: Mesh, rows: Sequence[int] | None = None, count: int | 
       count: rows of the global batch.
     """
 
-    def one(path: tuple, x: Any) -> jax.Array:
-        axis = 1 if jax.tree_util.keystr(path).endswith(".positions") else 0
-        sharding = NamedSharding(mesh, batch_spec(path, x, mesh))
+    def one(x: Any, declared: tuple[str, ...]) -> jax.Array:
+        axis = declared.index(axes.BATCH)
+        sharding = NamedSharding(mesh, batch_spec(declared, x.shape, mesh))
         if rows is None:
             return jax.device_put(x, sharding)
         shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
@@ -195,4 +214,4 @@ def put(batch: Any, mesh: Mesh, rows: Sequence[int] | None = None, count: int | 
 
         return jax.make_array_from_callback(shape, sharding, piece)
 
-    return jax.tree_util.tree_map_with_path(one, batch)
+    return axes.map_arrays(one, batch)

@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
 from sf_jax.model import lora
 from sf_jax.model.config import Config
-from sf_jax.model.vision import Patches
-from sf_jax.sequence.rows import Rows
+from sf_jax.sequence import images
+from sf_jax.sequence.batch import Batch
 from sf_jax.train import mesh as meshes
 from sf_jax.train import step, trainable
 from sf_jax.train.losses import supervised as objective
@@ -79,44 +79,12 @@ class Sft:
         state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), trained, started, frozen)
         return jax.tree.map(_lying, state, self.shardings(mesh))
 
-    def abstract_batch(self, mesh: Mesh) -> dict[str, Any]:
-        """A batch as `jax.ShapeDtypeStruct`s that say how it lies."""
+    def abstract_batch(self, mesh: Mesh) -> Batch:
+        """A batch as `jax.ShapeDtypeStruct`s with their shardings."""
+        batch = images.capacity(self.config, self.length, self.patches).abstract(self.rows)
+        return jax.tree.map(_lying, batch, meshes.batch_shardings(batch, mesh))
 
-        def lying(path: tuple, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            return _lying(x, NamedSharding(mesh, meshes.batch_spec(path, x, mesh)))
-
-        return jax.tree_util.tree_map_with_path(lying, self._batch_shapes())
-
-    def _batch_shapes(self) -> dict[str, Any]:
-        vision = self.config.vision
-        rows, length, patches = self.rows, self.length, self.patches
-
-        def whole(*shape: int) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(shape, np.int32)
-
-        def real(*shape: int) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(shape, np.float32)
-
-        return {
-            "patches": Patches(
-                real(rows, patches, vision.patch_width),
-                whole(rows, patches),
-                whole(rows, patches),
-                whole(rows, patches),
-                whole(rows, patches, 4),
-                real(rows, patches, 4),
-            ),
-            "rows": Rows(
-                whole(rows, length),
-                whole(3, rows, length),
-                whole(rows, length),
-                whole(rows, patches // vision.spatial_merge_size**2),
-                real(rows, length),
-            ),
-            "targets": whole(rows, length),
-        }
-
-    def loss(self, weights: Any, batch: dict) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(self, weights: Any, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """`objective.supervised_loss` of a batch, as this run has it."""
         return objective.supervised_loss(weights, batch, self.config, self.chunks, self.z_loss)
 

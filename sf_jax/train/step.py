@@ -10,6 +10,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from sf_jax.model import axes
 from sf_jax.train import mesh as meshes
 
 
@@ -138,15 +139,15 @@ def _summed(of_part: Callable[[Any], Any], batch: Any, parts: int) -> Any:
     if parts == 1:
         return of_part(batch)
 
-    def split(path: tuple, x: jax.Array) -> jax.Array:
+    def split(x: jax.Array, declared: tuple[str, ...]) -> jax.Array:
         # Part i takes rows i, i + parts, …: every device then has its share of every part.
-        axis = 1 if jax.tree_util.keystr(path).endswith(".positions") else 0
+        axis = declared.index(axes.BATCH)
         if x.shape[axis] % parts:
             raise ValueError(f"{x.shape[axis]} rows cannot be taken in {parts} equal parts")
         x = x.reshape(*x.shape[:axis], -1, parts, *x.shape[axis + 1 :])
         return jnp.moveaxis(x, axis + 1, 0)
 
-    batch = jax.tree_util.tree_map_with_path(split, batch)
+    batch = axes.map_arrays(split, batch)
     first = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], batch))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
 

@@ -109,7 +109,7 @@ def test_the_job_holds_what_the_model_reads_and_says(tmp_path: Path) -> None:
     bench_decode.write_job(tmp_path, model, estimator.BUILTIN, images, answers, 120, ["plain"])
     job = json.loads((tmp_path / "job.json").read_text())
     ids = np.load(tmp_path / "job.npz")["input_ids_0"]
-    rows, _, _ = model.inputs(images)
+    rows, _ = model.inputs(images)
     assert ids.tolist() == rows.input_ids[0][rows.segments[0] == 1].tolist()
     said = job["answers"][0]
     text = model.tokenizer.decode(said["words"] + said["block"]) + "}"

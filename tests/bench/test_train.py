@@ -44,7 +44,7 @@ def test_both_batches_hold_the_same_examples(made: bench_train.Work) -> None:
     size = made.size
     assert size["padded rows"] == size["examples"] > 1 == size["packed rows"]
     assert size["tokens"] <= size["packed places"] < size["padded places"]
-    weights = [np.sort(made.batches[mode]["rows"].loss_weights, None) for mode in bench_train.OURS]
+    weights = [np.sort(made.batches[mode].loss_weights, None) for mode in bench_train.OURS]
     counted = [one[one > 0] for one in weights]
     np.testing.assert_array_equal(*counted)
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from sf_jax.convert import hf, hf_forward, tensor_files
-from sf_jax.model import text, vision, vlm
+from sf_jax.model import text, vision
+from sf_jax.sequence import images
 from tests.convert.torch_python import run_torch
 
 VARIANTS = ["gqa_tied_16", "mha_untied_64", "gqa_untied_72", "text_tied", "text_untied"]
@@ -54,7 +55,9 @@ def text_distances(config, weights, case: dict[str, np.ndarray]) -> dict[str, fl
     """How far positions and logits are from the reference; tokens of padding do not count."""
     real = case["attention_mask"] != 0
     logits = hf.forward(config, weights, **given(case))
-    positions = hf_forward.prepare(config, **given(case)).positions[:, :, : real.shape[1]]
+    batch, _ = hf_forward.prepare(config, **given(case))
+    positions = np.zeros((3, *real.shape), np.int32)
+    positions[:, real] = batch.positions[:, batch.segments > 0]
     return {
         "logits": distance(logits[real], case["logits"][real]),
         "positions": float(np.abs(positions[:, real] - case["positions"][:, real]).max()),
@@ -68,7 +71,7 @@ def see(weights, patches, config):
 
 def vision_distances(config, weights, case: dict[str, np.ndarray]) -> dict[str, float]:
     """How far the tower's output and its worst DeepStack level are from the reference."""
-    patches = hf_forward.prepare(config, **given(case)).patches
+    patches = hf_forward.prepare(config, **given(case))[0].inputs["vision"]
     features, deepstack = see(weights.vision, patches, config.vision)
     kept = np.asarray(vision.merged_segments(patches.segments, config.vision)) != 0
     levels = zip(np.asarray(deepstack), case["deepstack"], strict=True)
@@ -156,9 +159,9 @@ def drop_deepstack(patch, config):
 def deepstack_one_layer_late(patch, config):
     real = text.forward
 
-    def late(*args, deepstack, **kwargs):
-        deepstack = jnp.concatenate([jnp.zeros_like(deepstack[:1]), deepstack])
-        return real(*args, deepstack=deepstack, **kwargs)
+    def late(*args, levels, **kwargs):
+        levels = jnp.concatenate([jnp.zeros_like(levels[:1]), levels])
+        return real(*args, levels=levels, **kwargs)
 
     patch.setattr(text, "forward", late)
     return config
@@ -204,8 +207,8 @@ def skip_qk_norm(patch, config):
 
 
 def swap_text_axes(patch, config):
-    real = vlm.mrope_positions
-    patch.setattr(vlm, "mrope_positions", lambda *args: real(*args)[[0, 2, 1]])
+    real = images.position_ids
+    patch.setattr(images, "position_ids", lambda *args: real(*args)[[0, 2, 1]])
     return config
 
 

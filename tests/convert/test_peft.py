@@ -14,8 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 from sf_jax.convert import hf, peft
 from sf_jax.convert.hf import CheckpointError
-from sf_jax.model import lora, text, vision, vlm
+from sf_jax.model import lora, text, vision
 from sf_jax.model.lora import LoraConfig
+from sf_jax.sequence import images
+from sf_jax.sequence.example import Example, assemble
+from sf_jax.sequence.forward import forward as sequence_forward
 from tests.convert.torch_python import run_torch
 
 CONFIG = LoraConfig(
@@ -139,7 +142,6 @@ def test_missing_and_broken_files(directory, tiny_config) -> None:
 # Equality with PEFT itself, in a Python that has it.
 
 IDS = np.array([[1, 2, 8] + [7] * 6 + [9, 11, 12, 13, 14]] * 2)
-GRIDS = [(2, 3), (3, 2)]
 
 
 def run_reference(mode: str, directory: Path) -> dict[str, np.ndarray]:
@@ -159,17 +161,15 @@ def reference(tmp_path_factory, tiny_config, pictures):
 
 @pytest.fixture(scope="module")
 def forward(tiny_config, pictures):
-    positions = np.stack(
-        [vlm.mrope_positions(row, [g], tiny_config) for row, g in zip(IDS, GRIDS, strict=True)], 1
-    )
-    places = np.array([[3, 4, 5, 6, 7, 8, 99, 99]] * 2)
-    patches = vision.collate(pictures[:2], tiny_config.vision, 32)
+    rows = [
+        [Example.of(ids, images.image_inserts(ids, [picture], tiny_config))]
+        for ids, picture in zip(IDS, pictures[:2], strict=True)
+    ]
+    batch = assemble(rows, images.capacity(tiny_config, IDS.shape[1], 32))
 
     @jax.jit
     def run(weights):
-        states = vlm.forward(
-            weights, IDS, positions, np.ones_like(IDS), patches, places, tiny_config
-        )
+        states, _ = sequence_forward(weights, batch, tiny_config)
         return text.logits(weights.text, states)
 
     return run

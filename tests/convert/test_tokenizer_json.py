@@ -11,8 +11,8 @@ from sf_jax.convert.tokenizer_json import export
 from sf_jax.face import channels
 from sf_jax.face.describe import describe
 from sf_jax.reader.estimator import BUILTIN, SCHEMA
+from sf_jax.reader.question import prompt_ids
 from sf_jax.sequence.chat import chat_text
-from sf_jax.sequence.rows import prompt_ids
 from sf_jax.sequence.tokenizer import IM_END, JsonTokenizer, Tokenizer, TokenizerError, train
 from tests.convert.torch_python import run_torch
 
@@ -108,7 +108,7 @@ def test_transformers_renders_chats_alike(
 
 
 def test_the_built_in_prompt_is_a_chat(builtin: Tokenizer, directory: Path) -> None:
-    from sf_jax.sequence.rows import WITH_WORDS
+    from sf_jax.reader.question import WITH_WORDS
 
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": WITH_WORDS}]}]
     found = ask_transformers(directory, [], [[chat, True]])

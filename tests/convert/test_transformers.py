@@ -10,7 +10,7 @@ from sf_jax.convert import hf
 from sf_jax.model import sizes
 from sf_jax.model.declared import count
 from sf_jax.reader import estimator
-from sf_jax.sequence.rows import WITH_WORDS
+from sf_jax.reader.question import WITH_WORDS
 from tests.convert.torch_python import run_torch
 
 SIZES = [(96, 96), (64, 128), (300, 500), (37, 29), (640, 200), (1000, 997)]
@@ -42,7 +42,8 @@ def textured() -> list[np.ndarray]:
 def test_the_built_in_model_is_the_same_there(theirs: dict, number: int) -> None:
     """Ids, pixels, and logits at every place of the prompt."""
     model = estimator.load()
-    rows, patches, _ = model.inputs([textured()[number]])
+    rows, _ = model.inputs([textured()[number]])
+    patches = rows.inputs["vision"]
     found = {name: theirs[f"picture_{number}/{name}"] for name in
              ("input_ids", "pixel_values", "image_grid_thw", "logits")}  # fmt: skip
     assert rows.input_ids[0][rows.segments[0] == 1].tolist() == found["input_ids"][0].tolist()

@@ -150,3 +150,31 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="holds no"):
         build(tmp_path)
+
+
+def test_records_come_by_number_in_shuffled_epochs(tmp_path: Path) -> None:
+    for name, part in (("a", range(4)), ("b", range(4, 11))):
+        rows = (record(n) for n in part)
+        records.write(tmp_path / f"{name}.array_record", rows)
+    order = loader.ShuffledRecords(tmp_path, seed=2)
+    found = [order(n) for n in range(33)]
+    identities = [one["identity"] for _, one in found]
+    epochs = [identities[i : i + 11] for i in (0, 11, 22)]
+    assert all(sorted(epoch) == list(range(11)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    for where, one in found:
+        n = one["identity"]
+        place = f"a.array_record, record {n}" if n < 4 else f"b.array_record, record {n - 4}"
+        assert where == str(tmp_path / place)
+        np.testing.assert_array_equal(one["image"], record(n)["image"])
+    assert order.places(range(11, 22)) in (
+        f"{tmp_path}/{one}.array_record, records {list(range(a))}; "
+        f"{tmp_path}/{two}.array_record, records {list(range(b))}"
+        for one, a, two, b in (("a", 4, "b", 7), ("b", 7, "a", 4))
+    )
+    again, other = (
+        loader.ShuffledRecords(tmp_path, seed=2),
+        loader.ShuffledRecords(tmp_path, seed=3),
+    )
+    assert [again(n)[1]["identity"] for n in (20, 3)] == [identities[20], identities[3]]
+    assert [other(n)[1]["identity"] for n in range(11)] != epochs[0]

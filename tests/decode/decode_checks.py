@@ -45,14 +45,13 @@ def tokens(model: Model, made: Generated) -> list[list[int]]:
 
 
 def certificate(model: Model, inputs: tuple, made: Generated, temperature: float = 0.0) -> Score:
-    rows, patches, prefix = inputs
+    batch, prefix = inputs
     given = lossless.scored_words(model.program, made, True)
     sampling = sampling_of(temperature, 0, len(made.choices))
     return jax.device_get(
         score(
             model.weights,
-            rows,
-            patches,
+            batch,
             model.program,
             *given,
             made.choices,
@@ -72,7 +71,7 @@ def check_lossless(count: int, dtype: str = "float32", tie: float = TIE) -> None
         inputs = model.inputs(images)
         reference, gaps = token_by_token(
             model.weights,
-            *inputs[:2],
+            inputs[0],
             model.program,
             sampling_of(0.0, 0, len(images)),
             model.config,
@@ -104,13 +103,12 @@ def check_sampling(count: int) -> None:
             pairs = zip(tokens(model, drafted), tokens(model, plain), strict=True)
             apart = [row for row, (a, b) in enumerate(pairs) if a != b]
             if apart:
-                rows, patches, prefix = inputs
+                batch, prefix = inputs
                 given = lossless.scored_words(model.program, drafted, True)
                 least = jax.device_get(
                     score(
                         model.weights,
-                        rows,
-                        patches,
+                        batch,
                         model.program,
                         *given,
                         drafted.choices,

@@ -7,7 +7,6 @@ within TIE of the largest score; such answers are counted.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,12 +19,13 @@ from sf_jax.decode.reference import Automaton, token_by_token
 from sf_jax.decode.schema import Schema
 from sf_jax.decode.score import Score, score
 from sf_jax.decode.state import feed, prefill
-from sf_jax.model import vision
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
 from sf_jax.model.weights import Weights, draft_weights, unstack_layers
-from sf_jax.sequence import rows as prompt
-from sf_jax.sequence import tokenizer
+from sf_jax.reader.question import prompt_ids
+from sf_jax.sequence import images, tokenizer
+from sf_jax.sequence.batch import Batch
+from sf_jax.sequence.example import Example, assemble
 
 SMALL = Config(
     VisionConfig(
@@ -114,15 +114,8 @@ class Tiny:
         program = compile_program(schema, words, language.vocab_size)
         return cls(config, weights if stacked else unstack_layers(weights), words, program)
 
-    def inputs(self, pictures: list[np.ndarray], speak: bool) -> tuple[prompt.Rows, Any]:
-        grids = [(picture.shape[0] // 32, picture.shape[1] // 32) for picture in pictures]
-        prompts = [prompt.prompt_ids(self.words, h * w, speak) for h, w in grids]
-        longest = len(prompt.prompt_ids(self.words, self.patches // 4, speak))
-        empty: list = [[] for _ in prompts]
-        made = prompt.rows(
-            prompts, empty, empty, grids, self.config, longest, self.patches // 4, left=True
-        )
-        return made, vision.collate(pictures, self.config.vision, self.patches)
+    def inputs(self, pictures: list[np.ndarray], speak: bool) -> Batch:
+        return prompts_about(pictures, self.config, self.words, self.patches, speak)
 
     def answer(
         self,
@@ -133,7 +126,7 @@ class Tiny:
         draft: Draft | None = None,
         max_words: int = MAX_WORDS,
     ) -> Generated:
-        rows, patches = self.inputs(pictures, speak)
+        batch = self.inputs(pictures, speak)
         at_rest = np.zeros((len(pictures), len(self.program.kind)), np.float32)
         draft = draft or Draft(
             np.zeros((len(pictures), 2), np.int32), self.program.nearest(at_rest), None
@@ -142,8 +135,7 @@ class Tiny:
         return jax.device_get(
             generate(
                 self.weights,
-                rows,
-                patches,
+                batch,
                 self.program,
                 draft,
                 sampling,
@@ -162,11 +154,10 @@ class Tiny:
         speak: bool = True,
         max_words: int = MAX_WORDS,
     ) -> tuple[list[Automaton], np.ndarray]:
-        rows, patches = self.inputs(pictures, speak)
+        batch = self.inputs(pictures, speak)
         return token_by_token(
             self.weights,
-            rows,
-            patches,
+            batch,
             self.program,
             sampling,
             self.config,
@@ -177,10 +168,8 @@ class Tiny:
         self, pictures: list[np.ndarray], made: Generated
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """For each picture, the states that yielded its words, and their tokens."""
-        rows, patches = self.inputs(pictures, True)
-        state = prefill(
-            self.weights, rows, patches, rows.input_ids.shape[1] + MAX_WORDS, self.config
-        )
+        batch = self.inputs(pictures, True)
+        state = prefill(self.weights, batch, batch.input_ids.shape[1] + MAX_WORDS, self.config)
         whole = np.full(len(pictures), MAX_WORDS)
         _, behind = feed(self.weights, state, made.words, whole, self.config)
         states = np.concatenate([state.last[:, None], behind], 1)
@@ -193,12 +182,11 @@ class Tiny:
         self, pictures: list[np.ndarray], made: Generated, sampling: Sampling, speak: bool = True
     ) -> Score:
         """The score of answers as they were generated."""
-        rows, patches = self.inputs(pictures, speak)
+        batch = self.inputs(pictures, speak)
         return jax.device_get(
             score(
                 self.weights,
-                rows,
-                patches,
+                batch,
                 self.program,
                 *scored_words(self.program, made, speak),
                 made.choices,
@@ -206,6 +194,23 @@ class Tiny:
                 self.config,
             )
         )
+
+
+def prompts_about(
+    pictures: list[np.ndarray],
+    config: Config,
+    words: tokenizer.Tokenizer,
+    patches: int,
+    speak: bool,
+) -> Batch:
+    """Prompts padded on the left."""
+    rows = []
+    for picture in pictures:
+        height, width = images.token_grid(picture, config.vision)
+        ids = prompt_ids(words, height * width, speak)
+        rows.append([Example.of(ids, images.image_inserts(ids, [picture], config))])
+    longest = len(prompt_ids(words, patches // 4, speak))
+    return assemble(rows, images.capacity(config, longest, patches), left=True)
 
 
 def scored_words(

@@ -14,13 +14,15 @@ from sf_jax.decode.generate import Plan, generate
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import compile_program
 from sf_jax.face import answers, channels
-from sf_jax.model import text, vision, vlm
+from sf_jax.model import text
 from sf_jax.model.declared import initialise
 from sf_jax.model.weights import unstack_layers
 from sf_jax.reader.estimator import SCHEMA
-from sf_jax.sequence import rows as prompt
-from sf_jax.sequence import tokenizer
+from sf_jax.sequence import images, tokenizer
+from sf_jax.sequence.example import Example, assemble
+from sf_jax.sequence.forward import forward
 from sf_jax.systems.semanticface.sequences import vocabulary_texts
+from tests.decode import lossless
 
 MAX_WORDS = 12
 PATCHES = 36
@@ -58,18 +60,17 @@ def program(words):
 
 
 def inputs(config, words, pictures, speak):
-    grids = [(picture.shape[0] // 32, picture.shape[1] // 32) for picture in pictures]
-    prompts = [prompt.prompt_ids(words, h * w, speak) for h, w in grids]
-    longest = len(prompt.prompt_ids(words, PATCHES // 4, speak))
-    empty = [[] for _ in prompts]
-    rows = prompt.rows(prompts, empty, empty, grids, config, longest, PATCHES // 4, left=True)
-    return rows, vision.collate(pictures, config.vision, PATCHES), prompts, grids
+    batch = lossless.prompts_about(pictures, config, words, PATCHES, speak)
+    prompts = [
+        ids[real == 1].tolist() for ids, real in zip(batch.input_ids, batch.segments, strict=True)
+    ]
+    return batch, prompts
 
 
 def run(
     config, weights, words, program, pictures, *, speak=True, temperature=0.0, seed=0, plan=PLAN
 ):
-    rows, patches, prompts, grids = inputs(config, words, pictures, speak)
+    batch, prompts = inputs(config, words, pictures, speak)
     count = len(pictures)
     draft = Draft(
         np.zeros((count, 2), np.int32), program.nearest(np.zeros((count, 61), np.float32)), None
@@ -79,8 +80,7 @@ def run(
     )
     out = generate(
         unstack_layers(weights),
-        rows,
-        patches,
+        batch,
         program,
         draft,
         sampling,
@@ -89,7 +89,7 @@ def run(
         MAX_WORDS,
         speak,
     )
-    return jax.device_get(out), prompts, grids
+    return jax.device_get(out), prompts
 
 
 def whole_answer(out, row, program, prompt_tokens, speak):
@@ -104,21 +104,18 @@ def whole_answer(out, row, program, prompt_tokens, speak):
     return ids + program.answer(out.choices[row]), places
 
 
-def teacher_forced(config, weights, words, program, picture, prompt_tokens, ids, places, grid):
+def answered(config, picture, prompt_tokens, answers):
+    """A row for each answer to a prompt about the picture."""
+    inserts = images.image_inserts(prompt_tokens, [picture], config)
+    examples = [Example.of(prompt_tokens, inserts, answer) for answer in answers]
+    longest = max(len(example.tokens) for example in examples)
+    capacity = images.capacity(config, longest, PATCHES)
+    return assemble([[example] for example in examples], capacity)
+
+
+def teacher_forced(config, weights, words, program, picture, prompt_tokens, ids, places):
     """Slot distributions [C, A] from one uncached pass with stacked layers."""
-    rows = prompt.rows(
-        [prompt_tokens],
-        [ids],
-        [[1.0] * len(ids)],
-        [grid],
-        config,
-        len(prompt_tokens) + len(ids),
-        PATCHES // 4,
-    )
-    patches = vision.collate([picture], config.vision, PATCHES)
-    states = vlm.forward(
-        weights, rows.input_ids, rows.positions, rows.segments, patches, rows.image_places, config
-    )
+    states, _ = forward(weights, answered(config, picture, prompt_tokens, [ids]), config)
     scores = text.logits(weights.text, states)[0]
     return np.stack(
         [
@@ -132,11 +129,11 @@ def teacher_forced(config, weights, words, program, picture, prompt_tokens, ids,
 
 @pytest.mark.parametrize("speak", [True, False])
 def test_equal_to_one_uncached_pass(config, weights, words, program, pictures, speak) -> None:
-    out, prompts, grids = run(config, weights, words, program, pictures, speak=speak)
+    out, prompts = run(config, weights, words, program, pictures, speak=speak)
     for row, picture in enumerate(pictures):
         ids, places = whole_answer(out, row, program, prompts[row], speak)
         expected = teacher_forced(
-            config, weights, words, program, picture, prompts[row], ids, places, grids[row]
+            config, weights, words, program, picture, prompts[row], ids, places
         )
         np.testing.assert_allclose(np.exp(out.log_probabilities)[row], expected, atol=2e-5)
         assert (out.choices[row] == expected.argmax(-1)).all()
@@ -145,9 +142,9 @@ def test_equal_to_one_uncached_pass(config, weights, words, program, pictures, s
 
 
 def test_a_batch_changes_nothing(config, weights, words, program, pictures) -> None:
-    together, _, _ = run(config, weights, words, program, pictures)
+    together, _ = run(config, weights, words, program, pictures)
     for row, picture in enumerate(pictures):
-        alone, _, _ = run(config, weights, words, program, [picture])
+        alone, _ = run(config, weights, words, program, [picture])
         assert (alone.words[0] == together.words[row]).all()
         assert (alone.choices[0] == together.choices[row]).all()
         np.testing.assert_allclose(
@@ -160,7 +157,7 @@ def test_sampled_answers_never_leave_the_grammar(config, weights, words, program
     batch = pictures * 10
     seen = set()
     for seed in range(7):
-        out, prompts, _ = run(config, weights, words, program, batch, temperature=1.0, seed=seed)
+        out, prompts = run(config, weights, words, program, batch, temperature=1.0, seed=seed)
         for row in range(len(batch)):
             ids, _ = whole_answer(out, row, program, prompts[row], True)
             spoken = words.decode(ids) + "}"
@@ -180,7 +177,7 @@ def test_the_same_seed_gives_the_same_answer(config, weights, words, program, pi
 
 
 def test_words_stop_at_the_cap(config, weights, words, program, pictures) -> None:
-    out, _, _ = run(config, weights, words, program, pictures)
+    out, _ = run(config, weights, words, program, pictures)
     assert out.words.shape == (3, MAX_WORDS)
     assert (out.words_length <= MAX_WORDS).all() and (out.word_passes < MAX_WORDS).all()
 
@@ -224,24 +221,12 @@ def test_values_of_several_tokens(digits, digit_program) -> None:
     ]
 
 
-def enumerated(config, weights, program, picture, prompt_tokens, prefix, slot, grid) -> np.ndarray:
+def enumerated(config, weights, program, picture, prompt_tokens, prefix, slot) -> np.ndarray:
     """Probabilities [V] of a slot's values, each spelt out in an uncached row of its own."""
     spelt = program.spelling(slot)
     count = len(spelt)
     answers = [prefix + spelt[v] for v in range(count)]
-    made = prompt.rows(
-        [prompt_tokens] * count,
-        answers,
-        [[1.0] * len(a) for a in answers],
-        [grid] * count,
-        config,
-        len(prompt_tokens) + max(map(len, answers)),
-        PATCHES // 4,
-    )
-    patches = vision.collate([picture] * count, config.vision, PATCHES)
-    states = vlm.forward(
-        weights, made.input_ids, made.positions, made.segments, patches, made.image_places, config
-    )
+    states, _ = forward(weights, answered(config, picture, prompt_tokens, answers), config)
     scores = np.asarray(text.logits(weights.text, states))
     start = len(prompt_tokens) + len(prefix) - 1
     out = np.ones(count)
@@ -267,14 +252,14 @@ def test_probabilities_equal_enumeration(config, weights, digits, digit_program,
         vision_end_token_id=ids[2],
     )
     weights = jax.tree.map(lambda x: x * 2 if x.ndim > 1 else x, initialise(config.declare(), 5))
-    out, prompts, grids = run(config, weights, digits, digit_program, pictures[:2])
+    out, prompts = run(config, weights, digits, digit_program, pictures[:2])
     np.testing.assert_allclose(np.exp(out.log_probabilities).sum(-1), 1, atol=1e-5)
     for row, picture in enumerate(pictures[:2]):
         answer, places = whole_answer(out, row, digit_program, prompts[row], True)
         for slot in (0, 17, 52, 60):
             prefix = answer[: places[slot] + 1 - len(prompts[row])]
             expected = enumerated(
-                config, weights, digit_program, picture, prompts[row], prefix, slot, grids[row]
+                config, weights, digit_program, picture, prompts[row], prefix, slot
             )
             found = np.exp(out.log_probabilities)[row, slot]
             np.testing.assert_allclose(found[: len(expected)], expected, atol=2e-5)

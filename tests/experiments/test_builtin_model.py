@@ -25,7 +25,8 @@ def test_the_second_half_of_a_batch_mirrors_the_first(reading: bool) -> None:
     first, second = np.split(batch["coefficients"], 2)
     np.testing.assert_array_equal(first, np.stack([r["coefficients"] for r in records]))
     np.testing.assert_array_equal(second, channels.mirror(first))
-    pixels = batch["patches"].pixels.reshape(6, 9, 2, 2, 3, 2, 16, 16)  # of merge blocks of patches
+    # Of merge blocks of patches.
+    pixels = batch["rows"].inputs["vision"].pixels.reshape(6, 9, 2, 2, 3, 2, 16, 16)
     if all(record["dense"] for record in records):
         blocks = pixels.reshape(6, 3, 3, *pixels.shape[2:])
         flipped = blocks[:3, :, ::-1, :, ::-1, ..., ::-1]

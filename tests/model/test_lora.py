@@ -8,9 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from sf_jax.model import lora, text, vision, vlm
+from sf_jax.model import lora, text
 from sf_jax.model.lora import Adapter, LoraConfig
 from sf_jax.model.weights import unstack_layers
+from sf_jax.sequence import images
+from sf_jax.sequence.example import Example, assemble
+from sf_jax.sequence.forward import forward as sequence_forward
 
 # Ranks and factors that differ by kind, by layer and by tower, and layers left out.
 VARIED = LoraConfig(
@@ -32,19 +35,16 @@ FAMILIES = [
 @pytest.fixture(scope="module")
 def forward(tiny_config, pictures):
     """Weights → logits of two rows with one textured, non-square picture each."""
-    grids = [(2, 3), (3, 2)]
-    ids = np.array([[1, 2, 8] + [7] * 6 + [9, 11, 12, 13, 14]] * 2)
-    positions = np.stack(
-        [vlm.mrope_positions(row, [g], tiny_config) for row, g in zip(ids, grids, strict=True)], 1
-    )
-    places = np.array([[3, 4, 5, 6, 7, 8, 99, 99]] * 2)
-    patches = vision.collate(pictures[:2], tiny_config.vision, 32)
+    prompt = [1, 2, 8] + [7] * 6 + [9, 11, 12, 13, 14]
+    rows = [
+        [Example.of(prompt, images.image_inserts(prompt, [picture], tiny_config))]
+        for picture in pictures[:2]
+    ]
+    batch = assemble(rows, images.capacity(tiny_config, len(prompt), 32))
 
     @jax.jit
     def run(weights):
-        states = vlm.forward(
-            weights, ids, positions, np.ones_like(ids), patches, places, tiny_config
-        )
+        states, _ = sequence_forward(weights, batch, tiny_config)
         return text.logits(weights.text, states)
 
     return run

@@ -5,68 +5,57 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sf_jax.model import text, vision, vlm
+from sf_jax.model import text, vision
 from sf_jax.model.declared import abstract, initialise
+from sf_jax.model.inserts import embed
 from sf_jax.model.weights import unstack_layers
-
-
-def rows(config, grids, tail):
-    """One picture and some text a row, with M-RoPE positions."""
-    ids, positions, places = [], [], []
-    for height, width in grids:
-        count = height * width
-        row = np.array([1, 2, 8] + [7] * count + [9] + tail)
-        ids.append(row)
-        positions.append(vlm.mrope_positions(row, [(height, width)], config))
-        places.append([3 + i for i in range(count)] + [99] * (8 - count))
-    return np.array(ids), np.stack(positions, 1), np.array(places)
+from sf_jax.sequence import images
+from sf_jax.sequence.example import Example, assemble
+from sf_jax.sequence.forward import forward
 
 
 @pytest.fixture(scope="module")
-def example(tiny_config, tiny_weights, pictures):
-    ids, positions, places = rows(tiny_config, [(2, 3), (3, 2)], [11, 12, 13, 14])
-    patches = vision.collate(pictures[:2], tiny_config.vision, 32)
-    return ids, positions, places, patches
+def example(tiny_config, pictures):
+    """One picture and some text a row."""
+    prompt = [1, 2, 8] + [7] * 6 + [9]
+    rows = [
+        [Example.of(prompt, images.image_inserts(prompt, [picture], tiny_config), [11, 12, 13, 14])]
+        for picture in pictures[:2]
+    ]
+    return assemble(rows, images.capacity(tiny_config, len(prompt) + 4, 32))
 
 
-def run(config, weights, example):
-    ids, positions, places, patches = example
-    states = vlm.forward(weights, ids, positions, np.ones_like(ids), patches, places, config)
-    return text.logits(weights.text, states)
+def run(config, weights, batch):
+    return text.logits(weights.text, forward(weights, batch, config)[0])
 
 
 def test_text_is_causal(tiny_config, tiny_weights, example) -> None:
-    ids, positions, places, patches = example
-    changed = ids.copy()
+    changed = example.input_ids.copy()
     changed[:, -1] = 42
     before = run(tiny_config, tiny_weights, example)
-    after = run(tiny_config, tiny_weights, (changed, positions, places, patches))
+    after = run(tiny_config, tiny_weights, example.replace(input_ids=changed))
     np.testing.assert_allclose(before[:, :-1], after[:, :-1], atol=1e-6)
     assert np.abs(np.asarray(before[:, -1] - after[:, -1])).max() > 1e-3
 
 
 def test_pictures_of_a_batch_and_padding_do_not_mix(tiny_config, tiny_weights, pictures) -> None:
-    together = vision.collate(pictures, tiny_config.vision, 40)
+    together = images.patches_of(pictures, tiny_config, 40)
     features, levels = vision.forward(tiny_weights.vision, together, tiny_config.vision)
     for i, picture in enumerate(pictures):
         count = picture.shape[0] * picture.shape[1] // 16**2
-        alone = vision.collate([picture], tiny_config.vision, count)
+        alone = images.patches_of([picture], tiny_config, count)
         single, single_levels = vision.forward(tiny_weights.vision, alone, tiny_config.vision)
         np.testing.assert_allclose(features[i, : count // 4], single[0], atol=2e-5)
         np.testing.assert_allclose(levels[:, i, : count // 4], single_levels[:, 0], atol=2e-5)
 
 
 def test_a_cache_changes_nothing_stacked_or_not(tiny_config, tiny_weights, example) -> None:
-    ids, positions, places, patches = example
-    whole = vlm.forward(
-        tiny_weights, ids, positions, np.ones_like(ids), patches, places, tiny_config
-    )
-    features, levels = vision.forward(tiny_weights.vision, patches, tiny_config.vision)
+    whole, _ = forward(tiny_weights, example, tiny_config)
+    ids, positions = example.input_ids, example.positions
+    inserts = tiny_config.encode(tiny_weights, example.inputs)
     for weights in (tiny_weights, unstack_layers(tiny_weights)):
         layout = weights.text.layout
-        embedded, placed = vlm.embed(
-            weights, jnp.array(ids), features, levels, jnp.array(places), tiny_config
-        )
+        embedded, placed = embed(weights.text, ids, inserts)
         cache = text.empty_cache(tiny_config.text, 2, 24, jnp.float32, layout)
         parts = []
         for chunk in (slice(0, 11), slice(11, ids.shape[1])):
@@ -77,7 +66,7 @@ def test_a_cache_changes_nothing_stacked_or_not(tiny_config, tiny_weights, examp
                 tiny_config.text,
                 segments=jnp.ones((2, embedded[:, chunk].shape[1]), jnp.int32),
                 cache=cache,
-                deepstack=placed[:, :, chunk],
+                levels=placed[:, :, chunk],
             )
             parts.append(states)
         np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, atol=2e-5)
@@ -86,32 +75,22 @@ def test_a_cache_changes_nothing_stacked_or_not(tiny_config, tiny_weights, examp
 @pytest.mark.parametrize("mutant", ["deepstack", "rows and columns", "position grid", "merger"])
 def test_every_mechanism_of_vision_matters(tiny_config, tiny_weights, example, mutant) -> None:
     """Taking a mechanism out changes the answer by far more than rounding."""
-    ids, positions, places, patches = example
-    weights = tiny_weights
+    weights, batch = tiny_weights, example
+    patches = example.inputs["vision"]
     if mutant == "deepstack":
         zeroed = jax.tree.map(jnp.zeros_like, weights.vision.deepstack)
         weights = weights.replace(vision=weights.vision.replace(deepstack=zeroed))
     elif mutant == "rows and columns":
-        patches = patches.replace(rows=patches.columns, columns=patches.rows)
+        swapped = patches.replace(rows=patches.columns, columns=patches.rows)
+        batch = batch.replace(inputs={"vision": swapped})
     elif mutant == "position grid":
-        patches = patches.replace(position_ids=patches.position_ids[:, ::-1])
+        flipped = patches.replace(position_ids=patches.position_ids[:, ::-1])
+        batch = batch.replace(inputs={"vision": flipped})
     else:
-        positions = np.stack([positions[0], positions[2], positions[1]])
+        batch = batch.replace(positions=batch.positions[[0, 2, 1]])
     normal = run(tiny_config, tiny_weights, example)
-    changed = run(tiny_config, weights, (ids, positions, places, patches))
+    changed = run(tiny_config, weights, batch)
     assert np.abs(np.asarray(normal - changed)).max() > 1e-3
-
-
-def test_mrope_positions_of_a_worked_example(tiny_config) -> None:
-    ids = np.array([1, 8, 7, 7, 7, 7, 7, 7, 9, 11])
-    positions = vlm.mrope_positions(ids, [(2, 3)], tiny_config)
-    assert positions[0].tolist() == [0, 1, 2, 2, 2, 2, 2, 2, 5, 6]
-    assert positions[1].tolist() == [0, 1, 2, 2, 2, 3, 3, 3, 5, 6]
-    assert positions[2].tolist() == [0, 1, 2, 3, 4, 2, 3, 4, 5, 6]
-    with pytest.raises(ValueError, match="fewer image tokens"):
-        vlm.mrope_positions(ids, [(3, 3)], tiny_config)
-    with pytest.raises(ValueError, match="no image tokens"):
-        vlm.mrope_positions(ids, [(2, 3), (1, 1)], tiny_config)
 
 
 def test_declaration_agrees_with_initial_values(tiny_config) -> None:

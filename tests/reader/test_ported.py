@@ -192,9 +192,9 @@ def test_a_kept_system_message_changes_nothing(model, monkeypatch) -> None:
     system = {"role": "system", "content": "Look at the face. " * 8}
     messages = [system, *[m for m in QUESTION if m["role"] != "system"]]
     shown = picture(300, 260)
-    assert model.inputs([shown], messages=messages)[2] is not None
+    assert model.inputs([shown], messages=messages)[1] is not None
     kept = model.predict(shown, max_words=2, words=False, messages=messages)
     monkeypatch.setattr("sf_jax.reader.estimator.SHORTEST_PREFIX", 10_000)
-    assert model.inputs([shown], messages=messages)[2] is None
+    assert model.inputs([shown], messages=messages)[1] is None
     whole = model.predict(shown, max_words=2, words=False, messages=messages)
     np.testing.assert_allclose(kept.coefficients, whole.coefficients, atol=2e-4)

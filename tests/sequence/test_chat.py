@@ -6,8 +6,8 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from sf_jax.reader.question import WITH_WORDS, prompt_ids
 from sf_jax.sequence.chat import ChatError, chat_text
-from sf_jax.sequence.rows import WITH_WORDS, prompt_ids
 from sf_jax.sequence.tokenizer import CONTROL, IM_END, IMAGE, JsonTokenizer, TokenizerError
 
 SAMPLE = ["Read the face in words, then in numbers.", "<image>A smile, é.", '{"JawOpen": 0.3}']

@@ -2,11 +2,9 @@
 
 import itertools
 import json
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,29 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines import records
-from data_pipelines.records import RecordError
-from data_pipelines.sampler import sample
-from sf_jax.convert.processor import ImageProcessor
-from sf_jax.decode.program import compile_program
-from sf_jax.face import answers
-from sf_jax.face.describe import describe
-from sf_jax.model import text, vision
+from sf_jax.model import text
 from sf_jax.model.config import Config
-from sf_jax.model.vlm import mrope_positions
 from sf_jax.model.weights import Weights
-from sf_jax.reader.estimator import BUILTIN, SCHEMA
-from sf_jax.sequence.packing import (
-    ChatExamples,
-    Example,
-    FaceExamples,
-    PackedBatches,
-    ShuffledRecords,
-    choose,
-)
-from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
-from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
-from sf_jax.train.losses import supervised as objective
+from sf_jax.sequence import images
+from sf_jax.sequence.batch import Batch
+from sf_jax.sequence.example import Example
+from sf_jax.sequence.forward import forward
+from sf_jax.sequence.packing import PackedBatches, choose
 
 LENGTH, PATCHES = 96, 72
 SIZES = ((64, 96), (96, 64), (32, 64), (32, 32))
@@ -60,6 +43,7 @@ def source(tiny_config: Config) -> Source:
             count = picture.size // (3 * 32**2)
             tokens += [8, *[tiny_config.image_token_id] * count, 9]
         prompt = len(tokens)
+        inserts = images.image_inserts(tokens, pictures, tiny_config)
         tokens += g.integers(10, 200, g.integers(8, 24)).tolist()
         targets = np.array(tokens, np.int32)
         swapped = g.integers(prompt, len(tokens), 3)
@@ -71,7 +55,7 @@ def source(tiny_config: Config) -> Source:
             np.array(tokens, np.int32),
             targets,
             weights.astype(np.float32),
-            pictures,
+            inserts,
         )
 
     return make
@@ -80,18 +64,18 @@ def source(tiny_config: Config) -> Source:
 @pytest.fixture(scope="module")
 def build(source: Source, tiny_config: Config) -> Callable[..., PackedBatches]:
     def make(row_count: int = 4, **options: Any) -> PackedBatches:
-        chosen = {"length": LENGTH, "patch_count": PATCHES, "pool": 10, **options}
-        given_source = chosen.pop("source", source)
-        return PackedBatches(given_source, tiny_config, row_count=row_count, **chosen)
+        chosen = {"source": source, "pool": 10, **options}
+        capacity = images.capacity(tiny_config, LENGTH, PATCHES)
+        return PackedBatches(chosen.pop("source"), capacity, row_count=row_count, **chosen)
 
     return make
 
 
-def take(batches: PackedBatches, count: int) -> list[tuple[dict[str, Any], list[list[int]]]]:
+def take(batches: PackedBatches, count: int) -> list[tuple[Batch, list[list[int]]]]:
     return [(next(batches), batches.examples) for _ in range(count)]
 
 
-def fields(batch: dict[str, Any]) -> dict[str, np.ndarray]:
+def fields(batch: Batch) -> dict[str, np.ndarray]:
     """Every array of a batch by its name, rows first."""
     leaves = jax.tree_util.tree_flatten_with_path(batch)[0]
     named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
@@ -109,7 +93,7 @@ def assert_same(found: list[tuple], expected: list[tuple]) -> None:
 
 
 def sizes_of(example: Example) -> tuple[int, int]:
-    return len(example.tokens), sum(p.size // (3 * 16**2) for p in example.pictures)
+    return len(example.tokens), sum(insert.size for insert in example.inserts)
 
 
 small_sizes = st.lists(
@@ -138,19 +122,19 @@ def losses(tiny_config: Config, tiny_weights: Weights) -> Callable[..., dict[int
     """A batch → the weighted sum of next-token losses of each example, by its number."""
 
     @jax.jit
-    def every(batch: dict[str, Any]) -> jax.Array:
-        features = vision.forward(tiny_weights.vision, batch["patches"], tiny_config.vision)
-        seen = objective.states(tiny_weights, batch["rows"], *features, tiny_config)
+    def every(batch: Batch) -> jax.Array:
+        seen, _ = forward(tiny_weights, batch, tiny_config)
         scores = text.logits(tiny_weights.text, seen[:, :-1])
-        target = jnp.take_along_axis(scores, batch["targets"][:, 1:, None], -1)[..., 0]
-        weight = batch["rows"].loss_weights[:, 1:]
+        assert batch.targets is not None
+        target = jnp.take_along_axis(scores, batch.targets[:, 1:, None], -1)[..., 0]
+        weight = batch.loss_weights[:, 1:]
         return (jax.nn.logsumexp(scores, -1) - target) * weight
 
     def sums(
-        batch: dict[str, Any], numbers: list[list[int]], segments: np.ndarray | None = None
+        batch: Batch, numbers: list[list[int]], segments: np.ndarray | None = None
     ) -> dict[int, float]:
         found = np.asarray(every(batch), np.float64)
-        of = (batch["rows"].segments if segments is None else segments)[:, 1:]
+        of = (np.asarray(batch.segments) if segments is None else segments)[:, 1:]
         return {
             number: float(found[row][of[row] == segment].sum())
             for row, inside in enumerate(numbers)
@@ -167,7 +151,7 @@ def test_packed_examples_have_the_losses_of_unpacked_ones(
     mixed = 0
     for batch, numbers in take(build(), 3):
         packed |= losses(batch, numbers)
-        shapes = [{p.shape for n in row for p in source(n).pictures} for row in numbers]
+        shapes = [{i.grid for n in row for i in source(n).inserts} for row in numbers]
         mixed += sum(len(shape) > 1 for shape in shapes)
     assert mixed > 6 and len(packed) > 24
     alone: dict[int, float] = {}
@@ -185,10 +169,13 @@ def test_neighbours_would_be_seen_without_segments(
 ) -> None:
     ((batch, numbers),) = take(build(), 1)
     apart = losses(batch, numbers)
-    segments = batch["rows"].segments
-    for name in ("rows", "patches"):
-        joined = replace(batch[name], segments=np.minimum(batch[name].segments, 1))
-        together = losses({**batch, name: joined}, numbers, segments)
+    patches = batch.inputs["vision"]
+    joined_patches = replace(patches, segments=np.minimum(patches.segments, 1))
+    for joined in (
+        replace(batch, segments=np.minimum(batch.segments, 1)),
+        replace(batch, inputs={"vision": joined_patches}),
+    ):
+        together = losses(joined, numbers, np.asarray(batch.segments))
         assert sum(abs(together[n] / apart[n] - 1) > 1e-3 for n in apart) > len(apart) // 2
 
 
@@ -196,44 +183,40 @@ def test_a_row_holds_its_examples_one_after_another(
     build: Callable[..., PackedBatches], source: Source, tiny_config: Config
 ) -> None:
     ((batch, numbers),) = take(build(), 1)
-    rows, patches = batch["rows"], batch["patches"]
+    patches = batch.inputs["vision"]
     for row, inside in enumerate(numbers):
         examples = [source(n) for n in inside]
         size = sum(len(e.tokens) for e in examples)
         np.testing.assert_array_equal(
-            rows.segments[row, :size],
+            batch.segments[row, :size],
             np.concatenate([[i] * len(e.tokens) for i, e in enumerate(examples, 1)]),
         )
         for name, values in (
-            ("tokens", rows.input_ids),
-            ("targets", batch["targets"]),
-            ("loss_weights", rows.loss_weights),
+            ("tokens", batch.input_ids),
+            ("targets", batch.targets),
+            ("loss_weights", batch.loss_weights),
         ):
             expected = np.concatenate([getattr(e, name) for e in examples])
             np.testing.assert_array_equal(values[row, :size], expected)
             assert not values[row, size:].any()
-        pictures = [p for e in examples for p in e.pictures]
-        alone = vision.collate(pictures, tiny_config.vision, 24)
-        real = alone.segments.astype(bool)
-        count = real.sum()
+        alone = [insert.arrays() for e in examples for insert in e.inserts]
+        counts = [len(arrays["pixels"]) for arrays in alone]
+        count = sum(counts)
         np.testing.assert_array_equal(
-            patches.segments[row, :count], np.repeat(np.arange(len(real)) + 1, real.sum(1))
+            patches.segments[row, :count], np.repeat(np.arange(len(counts)) + 1, counts)
         )
         assert not patches.segments[row, count:].any()
         for name in ("pixels", "rows", "columns", "position_ids", "position_weights"):
             found = getattr(patches, name)[row]
-            np.testing.assert_array_equal(found[:count], getattr(alone, name)[real])
+            if alone:
+                expected = np.concatenate([arrays[name] for arrays in alone])
+                np.testing.assert_array_equal(found[:count], expected)
             assert not found[count:].any()
-        positions = [
-            mrope_positions(
-                e.tokens, [(p.shape[0] // 32, p.shape[1] // 32) for p in e.pictures], tiny_config
-            )
-            for e in examples
-        ]
-        np.testing.assert_array_equal(rows.positions[:, row, :size], np.hstack(positions))
-        image = np.flatnonzero(rows.input_ids[row] == tiny_config.image_token_id)
-        np.testing.assert_array_equal(rows.image_places[row, : len(image)], image)
-        assert len(image) * 4 == count and (rows.image_places[row, len(image) :] == LENGTH).all()
+        positions = np.hstack([e.positions for e in examples])
+        np.testing.assert_array_equal(batch.positions[:, row, :size], positions)
+        image = np.flatnonzero(batch.input_ids[row] == tiny_config.image_token_id)
+        np.testing.assert_array_equal(patches.at[row, : len(image)], image)
+        assert len(image) * 4 == count and (patches.at[row, len(image) :] == LENGTH).all()
 
 
 def test_two_processes_make_the_batches_of_one(build: Callable[..., PackedBatches]) -> None:
@@ -269,7 +252,7 @@ def test_a_saved_state_continues_on_any_split(build: Callable[..., PackedBatches
     split.set_state(state)
     for (batch, numbers), (other, other_numbers) in zip(take(split, 4), expected[5:], strict=True):
         assert numbers == [other_numbers[row] for row in rows]
-        np.testing.assert_array_equal(batch["rows"].input_ids, other["rows"].input_ids[rows])
+        np.testing.assert_array_equal(batch.input_ids, np.asarray(other.input_ids)[rows])
 
 
 def test_the_first_state_is_the_beginning(build: Callable[..., PackedBatches]) -> None:
@@ -287,12 +270,10 @@ def test_a_state_of_other_rows_is_refused(build: Callable[..., PackedBatches]) -
         build().set_state(build(rows=[0, 1]).get_state())
 
 
-def test_rows_and_patches_must_make_sense(build: Callable[..., PackedBatches]) -> None:
+def test_rows_and_pool_must_make_sense(build: Callable[..., PackedBatches]) -> None:
     for rows in ([0, 0], [4], [-1]):
         with pytest.raises(ValueError, match="expected different ones below 4"):
             build(rows=rows)
-    with pytest.raises(ValueError, match="70 patches do not make whole tokens"):
-        build(patch_count=70)
     with pytest.raises(ValueError, match="pool is 0"):
         build(pool=0)
 
@@ -334,17 +315,17 @@ def test_an_error_is_raised_where_the_batch_is_wanted(
 
     def breaking(number: int) -> Example:
         if broken and number == 83:
-            raise RecordError("record 83: damaged")
+            raise LookupError("record 83: damaged")
         return source(number)
 
     batches = build(source=breaking)
     found = []
-    with pytest.raises(RecordError, match="record 83"):
+    with pytest.raises(LookupError, match="record 83"):
         while len(found) < 8:
             found += take(batches, 1)
     assert 0 < len(found) < 8
     state = batches.get_state()
-    with pytest.raises(RecordError, match="record 83"):
+    with pytest.raises(LookupError, match="record 83"):
         next(batches)
     assert batches.get_state() == state
     broken = False
@@ -356,13 +337,12 @@ def test_an_error_is_raised_where_the_batch_is_wanted(
     [
         (97, (32, 32), "record 5: an example of 97 tokens and 4 patches exceeds rows of 96 tokens"),
         (50, (320, 64), "record 5: an example of 50 tokens and 80 patches exceeds .* 72 patches"),
-        (50, (32, 48), "record 5: a picture of 32 x 48 pixels, expected multiples of 32"),
-        (50, (64, 64), "record 5: a picture of 2 x 2 tokens meets fewer image tokens"),
     ],
 )
 def test_an_example_that_cannot_be_used_is_named(
     build: Callable[..., PackedBatches],
     source: Source,
+    tiny_config: Config,
     tokens: int,
     picture: tuple[int, int],
     expected: str,
@@ -370,173 +350,11 @@ def test_an_example_that_cannot_be_used_is_named(
     def wrong(number: int) -> Example:
         if number != 5:
             return source(number)
-        ids = np.array([8, 7, 9, *[10] * (tokens - 3)], np.int32)
         image = np.zeros((*picture, 3), np.uint8)
-        return Example(5, "record 5", ids, ids, np.zeros(tokens, np.float32), [image])
+        ids = [8, *[7] * (image.size // (3 * 32**2)), 9]
+        ids += [10] * (tokens - len(ids))
+        inserts = images.image_inserts(ids, [image], tiny_config)
+        return Example.of(ids, inserts, number=5, where="record 5")
 
     with pytest.raises(ValueError, match=expected):
         take(build(source=wrong), 12)
-
-
-def test_an_example_must_be_whole() -> None:
-    ids = np.array([1, 2], np.int32)
-    with pytest.raises(ValueError, match="a file, record 3: 2 tokens, 2 targets and 1 loss"):
-        Example(3, "a file, record 3", ids, ids, np.zeros(1, np.float32), [])
-    with pytest.raises(ValueError, match="record 3: the first token follows nothing"):
-        Example(3, "record 3", ids, ids, np.ones(2, np.float32), [])
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.load(BUILTIN / "tokenizer.model")
-
-
-@pytest.fixture(scope="module")
-def config(tiny_config: Config, tokenizer: Tokenizer) -> Config:
-    return replace(
-        tiny_config,
-        text=replace(tiny_config.text, vocab_size=len(tokenizer)),
-        image_token_id=tokenizer.symbol(IMAGE),
-        vision_start_token_id=tokenizer.symbol(VISION_START),
-        vision_end_token_id=tokenizer.symbol(VISION_END),
-    )
-
-
-@pytest.fixture(scope="module")
-def sequences(config: Config, tokenizer: Tokenizer) -> Sequences:
-    return Sequences(config, tokenizer, SCHEMA, SequenceConfig(), 36)
-
-
-def face(number: int) -> tuple[str, dict[str, Any]]:
-    """A record of the built-in data with an empty picture; one in sixteen is not square."""
-    coefficients = sample(number)
-    size = (64, 128) if number % 16 == 3 else (96, 96)
-    return f"face {number}", {
-        "image": np.full((*size, 3), number % 256, np.uint8),
-        "coefficients": coefficients,
-        "rationale": describe(coefficients, number).text,
-    }
-
-
-def test_little_is_wasted(config: Config, sequences: Sequences) -> None:
-    source = FaceExamples(face, sequences)
-    batches = PackedBatches(source, config, row_count=2, length=2048, patch_count=396)
-    assert batches.waste == (0.0, 0.0)
-    numbers = [row for _, inside in take(batches, 20) for row in inside]
-    tokens, patches = batches.waste
-    used = sum(sizes_of(source(n))[0] for row in numbers for n in row)
-    assert tokens == pytest.approx(1 - used / (40 * 2048))
-    mean = np.mean([len(row) for row in numbers])
-    print(f"\nwaste: {tokens:.2%} of tokens, {patches:.2%} of patches; {mean:.1f} examples a row")
-    assert tokens <= 0.05 and patches <= 0.05
-    alone = PackedBatches(source, config, row_count=2, length=232, patch_count=36, pack=False)
-    take(alone, 5)
-    assert alone.waste[0] > 0.1 and alone.waste[1] < 0.05
-
-
-def test_records_come_by_number_in_shuffled_epochs(tmp_path: Path) -> None:
-    for name, part in (("a", range(4)), ("b", range(4, 11))):
-        rows = ({**face(n)[1], "identity": n} for n in part)
-        records.write(tmp_path / f"{name}.array_record", rows)
-    order = ShuffledRecords(tmp_path, seed=2)
-    found = [order(n) for n in range(33)]
-    identities = [record["identity"] for _, record in found]
-    epochs = [identities[i : i + 11] for i in (0, 11, 22)]
-    assert all(sorted(epoch) == list(range(11)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-    for where, record in found:
-        n = record["identity"]
-        place = f"a.array_record, record {n}" if n < 4 else f"b.array_record, record {n - 4}"
-        assert where == str(tmp_path / place)
-        np.testing.assert_array_equal(record["image"], face(n)[1]["image"])
-    assert order.places(range(11, 22)) in (
-        f"{tmp_path}/{one}.array_record, records {list(range(a))}; "
-        f"{tmp_path}/{two}.array_record, records {list(range(b))}"
-        for one, a, two, b in (("a", 4, "b", 7), ("b", 7, "a", 4))
-    )
-    again, other = ShuffledRecords(tmp_path, seed=2), ShuffledRecords(tmp_path, seed=3)
-    assert [again(n)[1]["identity"] for n in (20, 3)] == [identities[20], identities[3]]
-    assert [other(n)[1]["identity"] for n in range(11)] != epochs[0]
-
-
-def test_a_face_example_is_what_sequences_make(sequences: Sequences) -> None:
-    source = FaceExamples(face, sequences, seed=4)
-    for number in range(8):
-        example, again = source(number), source(number)
-        for name in ("tokens", "targets", "loss_weights"):
-            np.testing.assert_array_equal(getattr(example, name), getattr(again, name))
-        assert (example.number, example.where) == (number, f"face {number}")
-        generator = np.random.default_rng([4, number])
-        height, width = example.pictures[0].shape[:2]
-        prompt, shown, wanted, weights = sequences.example(
-            face(number)[1]["coefficients"],
-            face(number + 1)[1]["coefficients"],
-            (height // 32, width // 32),
-            generator,
-        )
-        np.testing.assert_array_equal(example.tokens, prompt + shown)
-        np.testing.assert_array_equal(example.targets, prompt + wanted)
-        np.testing.assert_allclose(example.loss_weights, [0.0] * len(prompt) + weights)
-    other = FaceExamples(face, sequences, seed=5)
-    assert any(other(n).tokens.tolist() != source(n).tokens.tolist() for n in range(4))
-
-
-PROCESSOR = ImageProcessor(18 * 256, 36 * 256)
-QUESTION = [
-    {"role": "system", "content": "Be exact."},
-    {"role": "user", "content": "<image>What does this face do?"},
-]
-
-
-@pytest.mark.parametrize("words", [True, False])
-@pytest.mark.parametrize("messages", [None, QUESTION])
-def test_a_chat_example_asks_and_answers(
-    tokenizer: Tokenizer, words: bool, messages: list[dict[str, Any]] | None
-) -> None:
-    def record(number: int) -> tuple[str, dict[str, Any]]:
-        where, found = face(number)
-        return where, found if words else {**found, "rationale": ""}
-
-    example = ChatExamples(record, tokenizer, PROCESSOR, messages)(3)
-    np.testing.assert_array_equal(example.tokens, example.targets)
-    assert example.pictures[0].shape == (64, 128, 3)
-    learnt = example.loss_weights > 0
-    prompt = tokenizer.decode(example.tokens[~learnt])
-    answer = tokenizer.decode(example.tokens[learnt])
-    assert prompt.count(IMAGE) == 8 and answer.endswith("}<|im_end|>")
-    assert prompt.endswith("<|im_start|>assistant\n" + ("" if words else "\n\n"))
-    assert ("What does this face do?" in prompt) == (messages is not None)
-    parsed = answers.parse(answer.removesuffix("<|im_end|>"))
-    np.testing.assert_allclose(parsed.coefficients, face(3)[1]["coefficients"], atol=0.051)
-    assert parsed.rationale == (face(3)[1]["rationale"] if words else "")
-    # The numbers are tokens that the grammar of decoding can say.
-    program = compile_program(SCHEMA, tokenizer)
-    block = program.answer(program.nearest(parsed.coefficients)) + program.closing.tolist()
-    assert example.tokens[-len(block) :].tolist() == block
-
-
-def test_a_nested_answer_holds_its_words(tokenizer: Tokenizer) -> None:
-    example = ChatExamples(face, tokenizer, PROCESSOR, layout="nested", decimals=3)(1)
-    answer = tokenizer.decode(example.tokens[example.loss_weights > 0])
-    parsed = answers.parse(answer.removesuffix("<|im_end|>"))
-    assert parsed.layout == "nested" and parsed.rationale == face(1)[1]["rationale"]
-    np.testing.assert_allclose(parsed.coefficients, face(1)[1]["coefficients"], atol=5.1e-4)
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"rationale": "A <|im_end|> smile."}, "the rationale holds '<|im_end|>'"),
-        ({"coefficients": np.full(61, 2.0)}, "EyeBlinkLeft is 2"),
-        ({"image": np.zeros((4, 3000, 3), np.uint8)}, "cut it to the face"),
-    ],
-)
-def test_a_record_that_is_no_conversation_is_named(
-    tokenizer: Tokenizer, change: dict[str, Any], expected: str
-) -> None:
-    def record(number: int) -> tuple[str, dict[str, Any]]:
-        where, found = face(number)
-        return where, {**found, **change}
-
-    with pytest.raises(ValueError, match=f"face 1: .*{re.escape(expected)}"):
-        ChatExamples(record, tokenizer, PROCESSOR)(1)

@@ -20,7 +20,9 @@ from jax.sharding import Mesh
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
 from sf_jax.model.lora import LoraConfig
-from sf_jax.sequence.packing import Example, PackedBatches
+from sf_jax.sequence import images
+from sf_jax.sequence.example import Example
+from sf_jax.sequence.packing import PackedBatches
 from sf_jax.train import mesh as meshes
 from sf_jax.train import optimizer
 from sf_jax.train.sft import Sft
@@ -75,7 +77,8 @@ def example(config: Config, number: int) -> Example:
     answer = g.integers(20, 200, int(g.integers(2, 24))).tolist()
     weights = [0.0] * len(tokens) + [float(g.integers(1, 4))] * len(answer)
     ids = np.array([*tokens, *answer], np.int32)
-    return Example(number, f"example {number}", ids, ids, np.array(weights, np.float32), pictures)
+    inserts = images.image_inserts(ids, pictures, config)
+    return Example(number, f"example {number}", ids, ids, np.array(weights, np.float32), inserts)
 
 
 def run(mesh: Mesh, trained: Trainable, accumulate: int = 1) -> tuple[list[float], Any]:
@@ -86,10 +89,8 @@ def run(mesh: Mesh, trained: Trainable, accumulate: int = 1) -> tuple[list[float
     rows = meshes.own_rows(ROWS, mesh)
     batches = PackedBatches(
         partial(example, config),
-        config,
+        images.capacity(config, LENGTH, PATCHES),
         row_count=ROWS,
-        length=LENGTH,
-        patch_count=PATCHES,
         rows=rows,
         pool=8,
     )

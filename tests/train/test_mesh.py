@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
+from sf_jax.sequence.batch import Batch
 from sf_jax.train import mesh as meshes
 
 LOSSES, GRADIENTS = 5e-6, 1e-5  # float32
@@ -127,12 +128,32 @@ def test_rows_that_cannot_be_shared_are_refused() -> None:
         meshes.own_rows(3, mesh_of(data=2))
 
 
-def test_a_batch_is_put_by_rows_whichever_the_host_holds() -> None:
+def test_a_batch_is_put_by_its_declared_axes_whichever_rows_the_host_holds() -> None:
     mesh = meshes.make(devices=jax.devices()[:1])
-    batch = {"rows": {"positions": np.arange(24).reshape(3, 2, 4)}, "targets": np.eye(2, 4)}
+    ids = np.arange(8).reshape(2, 4)
+    batch = Batch(ids, np.arange(24).reshape(3, 2, 4), ids, np.eye(2, 4), ids / 2)
     whole = meshes.put(batch, mesh)
-    swapped = jax.tree.map(np.flip, batch)
-    assert jax.tree.map(np.shape, whole) == jax.tree.map(np.shape, swapped)
-    held = {"targets": batch["targets"][::-1]}
-    put = meshes.put(held, mesh, rows=[1, 0], count=2)
-    np.testing.assert_array_equal(put["targets"], batch["targets"])
+    jax.tree.map(np.testing.assert_array_equal, whole, batch)
+    flipped = batch.replace(
+        input_ids=ids[::-1],
+        positions=batch.positions[:, ::-1],
+        segments=ids[::-1],
+        targets=batch.targets[::-1],
+        loss_weights=batch.loss_weights[::-1],
+    )
+    put = meshes.put(flipped, mesh, rows=[1, 0], count=2)
+    jax.tree.map(np.testing.assert_array_equal, put, batch)
+    # An array that nobody declares has rows first.
+    held = meshes.put({"more": np.eye(2, 4)[::-1]}, mesh, rows=[1, 0], count=2)
+    np.testing.assert_array_equal(held["more"], np.eye(2, 4))
+
+
+def test_rows_are_shared_and_positions_along_them_where_the_mesh_divides_them() -> None:
+    mesh = mesh_of(data=2, fsdp=2, sequence=4)
+    rows = ("data", "fsdp")
+    tokens, coordinates = ("batch", "sequence"), ("coordinate", "batch", "sequence")
+    assert meshes.batch_spec(tokens, (8, 64), mesh) == P(rows, "sequence")
+    assert meshes.batch_spec(tokens, (8, 63), mesh) == P(rows)
+    assert meshes.batch_spec(coordinates, (3, 8, 64), mesh) == P(None, rows, "sequence")
+    assert meshes.batch_spec(("batch", "patch", "corner"), (8, 64, 4), mesh) == P(rows, "sequence")
+    assert meshes.batch_spec(("batch", "slot"), (8, 64), mesh) == P(rows)

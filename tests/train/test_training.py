@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sf_jax.model import vision
 from sf_jax.model.declared import Linear, initialise
-from sf_jax.sequence import rows as prompt
+from sf_jax.sequence import images
+from sf_jax.sequence.example import Example, assemble
 from sf_jax.train import hooks, loop, mesh, optimizer, step
 from sf_jax.train.losses import readout as warmup
 from sf_jax.train.losses import supervised as objective
@@ -23,19 +23,18 @@ LOW = jnp.array([0.0, 0.0, -1.0])
 def language_batch(config, pictures, seed=0):
     g = np.random.default_rng(seed)
     answers = [g.integers(20, 200, 10).tolist() for _ in range(2)]
-    prompts = [[1, 8] + [7] * 6 + [9]] * 2
-    rows = prompt.rows(prompts, answers, [[1.0] * 10] * 2, [(2, 3), (3, 2)], config, 24, 8)
-    return {
-        "patches": vision.collate(pictures[:2], config.vision, 32),
-        "rows": rows,
-        "targets": rows.input_ids,
-    }
+    prompt = [1, 8] + [7] * 6 + [9]
+    rows = [
+        [Example.of(prompt, images.image_inserts(prompt, [picture], config), answer)]
+        for picture, answer in zip(pictures[:2], answers, strict=True)
+    ]
+    return assemble(rows, images.capacity(config, 24, 32))
 
 
 def warmup_batch(config, pictures):
     g = np.random.default_rng(0)
     return {
-        "patches": vision.collate(pictures[:2], config.vision, 32),
+        "patches": images.patches_of(pictures[:2], config, 32),
         "coefficients": np.array([[0.9, 0.0, 0.5], [0.1, 0.8, -0.5]], np.float32),
         "landmarks": g.random((2, LANDMARKS, 2)).astype(np.float32),
         "parts": g.integers(0, CLASSES, (2, 32, CELLS)),
@@ -77,7 +76,7 @@ def test_language_loss_falls_and_looks_at_weights_only_where_asked(tiny_config, 
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.5 * losses[0]
     # Targets without weight do not matter.
-    changed = {**batch, "targets": np.where(batch["rows"].loss_weights == 0, 5, batch["targets"])}
+    changed = batch.replace(targets=np.where(batch.loss_weights == 0, 5, batch.targets))
     value = partial(objective.supervised_loss, state.weights, config=tiny_config)
     assert float(value(batch)[0]) == float(value(changed)[0])
 
@@ -123,7 +122,7 @@ def test_numbers_beyond_a_slots_range_count_as_its_end() -> None:
 
 
 def test_local_loss_is_zero_for_exact_places(tiny_config, pictures) -> None:
-    patches = vision.collate(pictures[:2], tiny_config.vision, 32)
+    patches = images.patches_of(pictures[:2], tiny_config, 32)
     # The first picture is 4 x 6 patches; a landmark in its third row, second column.
     landmarks = np.array([[[1.25 / 6, 2.75 / 4]], [[5.0, 5.0]]], np.float32)
     target = np.zeros((2, 32, 3), np.float32)
@@ -151,9 +150,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing(tiny_config, pictures) ->
     state, take, devices = build(loss, initialise(tiny_config.declare(), 0))
     before = jax.device_get(state.weights)
     batch = language_batch(tiny_config, pictures)
-    batch["patches"] = batch["patches"].replace(
-        pixels=np.full_like(batch["patches"].pixels, np.nan)
-    )
+    patches = batch.inputs["vision"]
+    batch.inputs["vision"] = patches.replace(pixels=np.full_like(patches.pixels, np.nan))
     state, metrics = take(state, mesh.put(batch, devices))
     assert float(metrics["skipped"]) == 1 and int(state.step) == 1
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state.weights))

@@ -23,6 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sf_jax.model.declared import initialise
+from sf_jax.sequence import images
 from sf_jax.sequence.packing import PackedBatches
 from sf_jax.train import hooks, loop
 from sf_jax.train import mesh as meshes
@@ -67,10 +68,8 @@ def main() -> int:
     rows = meshes.own_rows(ROWS, mesh)
     batches = PackedBatches(
         partial(example, config),
-        config,
+        images.capacity(config, LENGTH, PATCHES),
         row_count=ROWS,
-        length=LENGTH,
-        patch_count=PATCHES,
         rows=rows,
         pool=8,
     )
@@ -79,7 +78,7 @@ def main() -> int:
     def paused(state: Any, batch: Any) -> Any:
         time.sleep(options.pause)
         if any(options.nan_at in row for row in batches.examples):
-            batch["rows"] = batch["rows"].replace(loss_weights=batch["rows"].loss_weights * np.nan)
+            batch = batch.replace(loss_weights=batch.loss_weights * np.nan)
         return step(state, batch)
 
     if options.file_size:

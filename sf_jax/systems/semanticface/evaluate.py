@@ -46,7 +46,8 @@ def regression(model: estimator.Model, images: list[np.ndarray], file: Path) -> 
     out = []
     for start in range(0, len(images), 50):
         part = images[start : start + 50]
-        patches = model.inputs(part + part[-1:] * (50 - len(part)), words=False)[1]
+        batch, _ = model.inputs(part + part[-1:] * (50 - len(part)), words=False)
+        patches = batch.inputs["vision"]
         out.append(np.asarray(predict(patches))[: len(part)])
     return np.concatenate(out)
 

@@ -6,16 +6,19 @@ values are replaced in the *input* by those of another face while the target sta
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from sf_jax.decode.program import SlotProgram, compile_program
 from sf_jax.decode.schema import Schema
 from sf_jax.face.describe import describe
-from sf_jax.model import vision
 from sf_jax.model.config import Config
-from sf_jax.sequence.rows import NUMBERS_ONLY, WITH_WORDS, Rows, prompt_ids, rows
+from sf_jax.reader.question import NUMBERS_ONLY, WITH_WORDS, prompt_ids
+from sf_jax.sequence import images as image_inputs
+from sf_jax.sequence.batch import Batch, Capacity
+from sf_jax.sequence.example import Example, assemble
 from sf_jax.sequence.tokenizer import IM_END, Tokenizer
 
 
@@ -85,16 +88,19 @@ class Sequences:
 
     def example(
         self,
-        numbers: np.ndarray,
-        foreign: np.ndarray,
-        grid: tuple[int, int],
+        image: UInt8[np.ndarray, "H W 3"],
+        numbers: Float[np.ndarray, " C"],
+        foreign: Float[np.ndarray, " C"],
         generator: np.random.Generator,
-    ) -> tuple[list[int], list[int], list[int], list[float]]:
-        """Prompt, input answer, target answer and weights of one face.
+    ) -> Example:
+        """One face as prompt, answer to read and answer to learn.
 
-        `foreign` are the numbers of some other face.
+        Args:
+          image: with sides that fit the patch grid.
+          foreign: the numbers of some other face.
         """
         options = self.options
+        height, width = image_inputs.token_grid(image, self.config.vision)
         words: list[int] = []
         weight = options.words_weight
         if generator.random() < options.words:
@@ -103,86 +109,81 @@ class Sequences:
                 foreign if borrowed else numbers, int(generator.integers(1 << 30))
             )
             words, weight = self.tokenizer.encode(description.text), 0.0 if borrowed else weight
-        prompt = prompt_ids(self.tokenizer, grid[0] * grid[1], bool(words))
+        prompt = prompt_ids(self.tokenizer, height * width, bool(words))
         # The few descriptions that would not fit the row are left out, words and all.
         if len(prompt) + len(words) + 1 + self.answer_length > options.length:
             words = []
-            prompt = prompt_ids(self.tokenizer, grid[0] * grid[1], False)
+            prompt = prompt_ids(self.tokenizer, height * width, False)
         decimals = self.schema.decimals
         target = self._slots(round_randomly(numbers, decimals, generator))
         other = self._slots(round_randomly(foreign, decimals, generator))
         swapped = generator.random(len(target)) < options.foreign_values
         shown = [b if swap else a for a, b, swap in zip(target, other, swapped, strict=True)]
         target_ids, weights = self._answer(target, words, weight)
-        return prompt, self._answer(shown, words, weight)[0], target_ids, weights
+        inserts = image_inputs.image_inserts(prompt, [image], self.config)
+        answer, _ = self._answer(shown, words, weight)
+        return Example.of(prompt, inserts, answer, target_ids, weights)
 
     def batch(
-        self, images: Sequence[np.ndarray], coefficients: np.ndarray, generator: np.random.Generator
-    ) -> dict:
-        """Whole rows: {"patches", "rows", "targets", "slots"}.
-
-        `slots` int32 [B, C] is the place before each value. Images are uint8 [H, W, 3] with sides
-        that fit the patch grid; coefficients [B, C].
-        """
-        vision_config = self.config.vision
-        grids = self._grids(images)
+        self,
+        images: Sequence[UInt8[np.ndarray, "H W 3"]],
+        coefficients: Float[np.ndarray, "B C"],
+        generator: np.random.Generator,
+    ) -> Batch:
+        """A row an example, with slots. The sides of images fit the patch grid."""
         low, high = np.array(self.schema.low), np.array(self.schema.high)
         numbers = np.clip(coefficients, low, high)
         examples = [
-            self.example(numbers[i], numbers[(i + 1) % len(numbers)], grid, generator)
-            for i, grid in enumerate(grids)
+            self.example(image, numbers[i], numbers[(i + 1) % len(numbers)], generator)
+            for i, image in enumerate(images)
         ]
-        prompts, shown, targets, weights = zip(*examples, strict=True)
-        merged = self.patch_count // vision_config.spatial_merge_size**2
-        shared = (weights, grids, self.config, self.options.length, merged)
-        inputs: Rows = rows(prompts, shown, *shared)
-        wanted: Rows = rows(prompts, targets, *shared)
-        start = inputs.segments.sum(1) - self.answer_length
+        start = np.array([len(example.tokens) - self.answer_length for example in examples])
         before_value = np.cumsum(self.forced_lengths + 1) - 2
-        return {
-            "patches": vision.collate(list(images), vision_config, self.patch_count),
-            "rows": inputs,
-            "targets": wanted.input_ids,
-            "slots": (start[:, None] + before_value).astype(np.int32),
-        }
+        made = assemble([[example] for example in examples], self._capacity(self.options.length))
+        return replace(made, slots=(start[:, None] + before_value).astype(np.int32))
 
-    def reading(self, images: Sequence[np.ndarray], generator: np.random.Generator) -> dict:
-        """Rows of the keys alone: {"patches", "rows", "slots"}.
+    def reading(
+        self, images: Sequence[UInt8[np.ndarray, "H W 3"]], generator: np.random.Generator
+    ) -> Batch:
+        """Rows of the keys alone, with slots and without targets.
 
         Words and values are skipped, but positions are what they would be with them. All slots are
-        read off the picture at once, in a row less than half as long.
+        read off the image at once, in a row less than half as long.
         """
-        grids, options = self._grids(images), self.options
+        options = self.options
         spoken = generator.random(len(images)) < options.words
         gaps = np.where(spoken, generator.integers(0, options.gap + 1, len(images)), 0)
-        ends = int(self.program.end_of_words)
-        prompts = [
-            prompt_ids(self.tokenizer, h * w, bool(words)) + [ends] * bool(words)
-            for (h, w), words in zip(grids, spoken, strict=True)
+        examples = [
+            self._keys(image, bool(words), int(gap))
+            for image, words, gap in zip(images, spoken, gaps, strict=True)
         ]
-        keys = [i for slot in range(len(self.forced_lengths)) for i in self.program.before(slot)]
+        keys = int(self.forced_lengths.sum())
         merged = self.patch_count // self.config.vision.spatial_merge_size**2
         longest = max(len(prompt_ids(self.tokenizer, merged, words)) for words in (True, False))
-        answers, weights = [keys] * len(images), [[0.0] * len(keys)] * len(images)
-        length = longest + 1 + len(keys)
-        made = rows(prompts, answers, weights, grids, self.config, length, merged)
-        skipped = np.repeat(np.arange(len(self.forced_lengths)), self.forced_lengths)
-        for row, (prompt, gap) in enumerate(zip(prompts, gaps, strict=True)):
-            behind = slice(len(prompt), len(prompt) + len(keys))
-            made.positions[:, row, behind] += skipped + gap
-            made.positions[:, row, len(prompt) - 1] += gap
-        start = np.array([len(prompt) for prompt in prompts])
+        start = np.array([len(example.tokens) - keys for example in examples])
         last_key = np.cumsum(self.forced_lengths) - 1
-        return {
-            "patches": vision.collate(list(images), self.config.vision, self.patch_count),
-            "rows": made,
-            "slots": (start[:, None] + last_key).astype(np.int32),
-        }
+        made = assemble([[example] for example in examples], self._capacity(longest + 1 + keys))
+        return replace(made, slots=(start[:, None] + last_key).astype(np.int32), targets=None)
 
-    def _grids(self, images: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-        """Height and width of each picture in merged tokens."""
-        factor = self.config.vision.patch_size * self.config.vision.spatial_merge_size
-        return [(image.shape[0] // factor, image.shape[1] // factor) for image in images]
+    def _keys(self, image: np.ndarray, words: bool, gap: int) -> Example:
+        """A prompt and all keys; `gap` positions are left out where words would be."""
+        height, width = image_inputs.token_grid(image, self.config.vision)
+        prompt = prompt_ids(self.tokenizer, height * width, words)
+        prompt += [int(self.program.end_of_words)] * words
+        slots = range(len(self.forced_lengths))
+        keys = [token for slot in slots for token in self.program.before(slot)]
+        example = Example.of(
+            prompt,
+            image_inputs.image_inserts(prompt, [image], self.config),
+            keys,
+            weights=[0.0] * len(keys),
+        )
+        values = np.repeat(np.arange(len(self.forced_lengths)), self.forced_lengths)
+        skipped = np.concatenate([np.zeros(len(prompt) - 1, np.int32), [gap], values + gap])
+        return replace(example, skipped=skipped.astype(np.int32))
+
+    def _capacity(self, length: int) -> Capacity:
+        return image_inputs.capacity(self.config, length, self.patch_count)
 
 
 def vocabulary_texts(coefficients: np.ndarray) -> list[str]:

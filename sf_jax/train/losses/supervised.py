@@ -13,12 +13,14 @@ from jaxtyping import Array, Float, Int
 
 from sf_jax.decode.program import SlotProgram
 from sf_jax.kernels.sharded import HEADS, lying
-from sf_jax.model import text, vision, vlm
+from sf_jax.model import text, vision
 from sf_jax.model.config import Config
 from sf_jax.model.declared import Linear, Norm
+from sf_jax.model.inserts import Insert
 from sf_jax.model.linear import AdaptedLinear
 from sf_jax.model.weights import TextWeights, Weights
-from sf_jax.sequence.rows import Rows
+from sf_jax.sequence.batch import Batch
+from sf_jax.sequence.forward import forward
 from sf_jax.train.losses import readout as warmup
 from sf_jax.train.losses.next_token import next_token_losses
 
@@ -46,26 +48,6 @@ class Values:
         ids, first = np.unique(symbols[real], return_index=True)
         allowed = np.stack([np.isin(ids, row[ok]) for row, ok in zip(symbols, real, strict=True)])
         return cls(ids, program.values[program.kind][real][first], allowed, 10.0**-decimals)
-
-
-def states(
-    weights: Weights, rows: Rows, features: Array, deepstack: Array, config: Config
-) -> Float[Array, "B T D"]:
-    """The text model's final states over rows of tokens and picture features."""
-    embeddings, levels = vlm.embed(
-        weights, rows.input_ids, features, deepstack, rows.image_places, config
-    )
-    return text.forward(
-        weights.text,
-        embeddings,
-        rows.positions,
-        config.text,
-        segments=rows.segments,
-        deepstack=levels,
-        dtype=config.product_dtype,
-        remat=config.text_remat,
-        unrolled=config.unrolled,
-    )[0]
 
 
 def token_loss(
@@ -116,9 +98,9 @@ def slot_loss(
 
 
 def supervised_loss(
-    weights: Weights, batch: dict, config: Config, chunks: int = 1, z_loss: float = 0.0
+    weights: Weights, batch: Batch, config: Config, chunks: int = 1, z_loss: float = 0.0
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Summed next-token losses of the whole model on a batch {"patches", "rows", "targets"}.
+    """Summed next-token losses of the whole model on a batch with targets.
 
     Rows may hold one example or several, packed. The metrics are sums too, and "weight" is what to
     divide by.
@@ -129,20 +111,12 @@ def supervised_loss(
         from drifting (Chowdhery et al., PaLM, arXiv:2204.02311).
     """
     weights = shared_tables(in_product_dtype(weights, config.product_dtype))
-    features, deepstack = vision.forward(
-        weights.vision,
-        batch["patches"],
-        config.vision,
-        config.product_dtype,
-        config.vision_remat,
-        config.unrolled,
-    )
-    rows = batch["rows"]
-    seen = states(weights, rows, features, deepstack, config)
+    seen, _ = forward(weights, batch, config)
+    assert batch.targets is not None
     losses, log_sums = next_token_losses(
-        weights.text, seen, batch["targets"], config.product_dtype, chunks
+        weights.text, seen, batch.targets, config.product_dtype, chunks
     )
-    weight = jnp.asarray(rows.loss_weights).at[:, 0].set(0.0)
+    weight = jnp.asarray(batch.loss_weights).at[:, 0].set(0.0)
     words = (losses * weight).sum()
     drift = z_loss * (jnp.square(log_sums) * weight).sum()
     return words + drift, {"weight": weight.sum(), "words": words, "z_loss": drift}
@@ -222,31 +196,41 @@ def joint_loss(
     A picture and its mirrored twin are to get mirrored numbers, whatever was said about either.
 
     Args:
-      batch: that of `warmup.loss` with "rows", "slots" and, unless rows are without words,
-        "targets". Its second half are the first half's pictures mirrored.
+      batch: that of `warmup.loss`, and in place of its patches a `Batch` under "rows", with slots
+        and, unless rows are without words, targets. Its second half are the first half's images
+        mirrored.
       mirror: [B, C] → the numbers of the mirrored faces.
       answer_length: tokens of the numbers; words lie at least that far from a row's end.
     """
     dtype, tower, model = config.product_dtype, weights.model.vision, weights.model
-    hidden = vision.hidden_states(
-        tower, batch["patches"], config.vision, dtype, unrolled=config.unrolled
-    )
+    rows: Batch = batch["rows"]
+    patches = rows.inputs["vision"]
+    hidden = vision.hidden_states(tower, patches, config.vision, dtype, unrolled=config.unrolled)
     tokens = vision.tokens(tower, hidden, config.vision, dtype)
-    rows, slots = batch["rows"], batch["slots"]
-    seen = states(model, rows, *tokens, config)
+    slots = rows.slots
+    assert slots is not None
+    inserts = [Insert(tokens[0], patches.at, tokens[1])]
+    seen, _ = forward(model, rows, config, inserts=inserts)
     numbers = batch["coefficients"]
     entropy, squares, means = slot_loss(model.text, seen, slots, numbers, values, dtype)
     first, second = jnp.split(means, 2)
     twins = jnp.square(first - mirror(second)).mean()
     dense, parts = warmup.readout_loss(
-        weights.readout, hidden[-1], tokens, batch, low, config.vision, classes, dtype
+        weights.readout,
+        hidden[-1],
+        tokens,
+        {**batch, "patches": patches},
+        low,
+        config.vision,
+        classes,
+        dtype,
     )
     total = entropy + SQUARES * squares + TWINS * twins + share * dense
     metrics = {"slots": entropy, "squares": squares, "twins": twins, "bounded": parts["bounded"]}
-    if "targets" in batch:
+    if rows.targets is not None:
         until = rows.input_ids.shape[1] - answer_length
         at = jnp.arange(len(slots))[:, None], slots + 1
         weight = rows.loss_weights.at[at].set(0.0)[:, :until]
-        words = token_loss(model.text, seen[:, :until], batch["targets"][:, :until], weight, dtype)
+        words = token_loss(model.text, seen[:, :until], rows.targets[:, :until], weight, dtype)
         total, metrics = total + words, {**metrics, "words": words}
     return total, {"loss": total, **metrics}

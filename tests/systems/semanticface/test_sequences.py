@@ -12,8 +12,9 @@ from sf_jax.face import answers
 from sf_jax.face.channels import HIGH, LOW, NAMES
 from sf_jax.face.describe import describe
 from sf_jax.model.config import Config
+from sf_jax.reader.question import NUMBERS_ONLY, WITH_WORDS
 from sf_jax.sequence import tokenizer as tokenizers
-from sf_jax.sequence.rows import NUMBERS_ONLY, WITH_WORDS
+from sf_jax.sequence.batch import Batch
 from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
 from sf_jax.systems.semanticface.sequences import (
     SequenceConfig,
@@ -72,7 +73,7 @@ class Example:
 
 @pytest.fixture(scope="module")
 def batch_of(config: Config, tokenizer: Tokenizer, faces: np.ndarray, images: list[np.ndarray]):
-    def make(seed: int = 0, **options: Any) -> tuple[dict[str, Any], list[Example], Sequences]:
+    def make(seed: int = 0, **options: Any) -> tuple[Batch, list[Example], Sequences]:
         chosen = SequenceConfig(**{"length": LENGTH, **options})
         sequences = Sequences(config, tokenizer, SCHEMA, chosen, PATCHES)
         batch = sequences.batch(images, faces, np.random.default_rng(seed))
@@ -81,11 +82,11 @@ def batch_of(config: Config, tokenizer: Tokenizer, faces: np.ndarray, images: li
     return make
 
 
-def cut(batch: dict[str, Any], row: int, sequences: Sequences) -> Example:
-    rows, tokenizer = batch["rows"], sequences.tokenizer
+def cut(batch: Batch, row: int, sequences: Sequences) -> Example:
+    rows, tokenizer = batch, sequences.tokenizer
     size = int(rows.segments[row].sum())
     assert rows.segments[row, :size].all()
-    shown, wanted = rows.input_ids[row, :size].tolist(), batch["targets"][row, :size].tolist()
+    shown, wanted = rows.input_ids[row, :size].tolist(), batch.targets[row, :size].tolist()
     weights = rows.loss_weights[row]
     ends = int(sequences.program.end_of_words)
     assert wanted.count(ends) == 1  # a blank line within the words would end them
@@ -145,9 +146,9 @@ def test_loss_is_on_values_and_words_alone(batch_of: Any) -> None:
         assert not example.before.any() and not example.behind.any()
         np.testing.assert_allclose(example.spoken, 0.3)
         assert len(example.spoken) == (len(example.words) + 1 if example.words else 0)
-        weighted = np.flatnonzero(batch["rows"].loss_weights[row] == 1)
+        weighted = np.flatnonzero(batch.loss_weights[row] == 1)
         assert len(weighted) == len(NAMES) and set(example.block.tolist()) == {0.0, 1.0}
-        for slot, token in enumerate(batch["targets"][row, weighted]):
+        for slot, token in enumerate(batch.targets[row, weighted]):
             assert token in program.value_symbols[slot][program.valid[program.kind[slot]]]
 
 
@@ -174,7 +175,7 @@ def test_foreign_values_are_shown_and_not_wanted(batch_of: Any, faces: np.ndarra
         assert np.abs(example.wanted.coefficients - face).max() < 0.1 + 1e-5
         assert np.abs(example.shown.coefficients - other).max() < 0.1 + 1e-5
     batch, _, _ = batch_of(foreign_values=0.0)
-    np.testing.assert_array_equal(batch["rows"].input_ids, batch["targets"])
+    np.testing.assert_array_equal(batch.input_ids, batch.targets)
 
 
 def test_shares_are_kept(batch_of: Any) -> None:
@@ -194,18 +195,18 @@ def test_words_that_do_not_fit_are_left_out_whole(batch_of: Any, config: Config)
 
 def test_pictures_have_their_places(batch_of: Any, config: Config) -> None:
     batch, _, _ = batch_of()
-    rows = batch["rows"]
+    rows = batch
     for row in range(COUNT):
         height, width = SIZES[row % 3]
-        places = rows.image_places[row]
+        places = rows.inputs["vision"].at[row]
         real = places[places < LENGTH]
         assert len(real) == height * width // 32**2
         assert (rows.input_ids[row, real] == config.image_token_id).all()
-        assert batch["patches"].segments[row].sum() == 4 * len(real)
+        assert batch.inputs["vision"].segments[row].sum() == 4 * len(real)
 
 
 def test_a_generator_gives_the_same_batch(batch_of: Any) -> None:
-    one, two, other = (batch_of(seed)[0]["targets"] for seed in (5, 5, 6))
+    one, two, other = (batch_of(seed)[0].targets for seed in (5, 5, 6))
     np.testing.assert_array_equal(one, two)
     assert (one != other).any()
 
@@ -213,8 +214,8 @@ def test_a_generator_gives_the_same_batch(batch_of: Any) -> None:
 def test_slots_stand_before_their_values(batch_of: Any) -> None:
     batch, _, _ = batch_of(words_weight=0.3)
     for row in range(COUNT):
-        valued = np.flatnonzero(batch["rows"].loss_weights[row] == 1)
-        np.testing.assert_array_equal(batch["slots"][row] + 1, valued)
+        valued = np.flatnonzero(batch.loss_weights[row] == 1)
+        np.testing.assert_array_equal(batch.slots[row] + 1, valued)
 
 
 def test_reading_rows_are_whole_rows_without_words_and_values(
@@ -223,15 +224,13 @@ def test_reading_rows_are_whole_rows_without_words_and_values(
     whole, _, sequences = batch_of(words=0.0)
     made = sequences.reading(images, np.random.default_rng(0))
     for row in range(COUNT):
-        rows, slots, places = made["rows"], made["slots"][row], whole["slots"][row]
+        rows, slots, places = made, made.slots[row], whole.slots[row]
         size = int(rows.segments[row].sum())
         assert rows.segments[row, :size].all() and size == slots[-1] + 1
         # Each key has the token and the position that it has in a whole row.
+        np.testing.assert_array_equal(rows.input_ids[row, slots], whole.input_ids[row, places])
         np.testing.assert_array_equal(
-            rows.input_ids[row, slots], whole["rows"].input_ids[row, places]
-        )
-        np.testing.assert_array_equal(
-            rows.positions[:, row, slots], whole["rows"].positions[:, row, places]
+            rows.positions[:, row, slots], whole.positions[:, row, places]
         )
         text = sequences.tokenizer.decode(rows.input_ids[row, :size].tolist())
         assert NUMBERS_ONLY in text and not any(digit in text for digit in "0123456789")
@@ -242,11 +241,11 @@ def test_skipped_words_leave_a_gap(batch_of: Any, images: list[np.ndarray]) -> N
     made = sequences.reading(images, np.random.default_rng(0))
     gaps = set()
     for row in range(COUNT):
-        ends = int(np.argmax(made["rows"].input_ids[row] == sequences.program.end_of_words))
-        time = made["rows"].positions[0, row]
+        ends = int(np.argmax(made.input_ids[row] == sequences.program.end_of_words))
+        time = made.positions[0, row]
         gaps.add(int(time[ends] - time[ends - 1] - 1))
         assert time[ends + 1] == time[ends] + 1  # the keys go on where the words have ended
-        assert (np.diff(time[made["slots"][row]]) == 2).all()
+        assert (np.diff(time[made.slots[row]]) == 2).all()
     assert len(gaps) > 5 and min(gaps) >= 0 and max(gaps) <= 50
 
 

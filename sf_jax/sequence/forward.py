@@ -1,0 +1,43 @@
+"""One pass of a model over a batch, other modalities included."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Array, Float
+
+from sf_jax.model import text
+from sf_jax.model.config import Config
+from sf_jax.model.inserts import Insert, embed
+from sf_jax.sequence.batch import Batch
+
+
+def forward(
+    weights: Any,
+    batch: Batch,
+    config: Config,
+    *,
+    inserts: Sequence[Insert] | None = None,
+    cache: text.Cache | None = None,
+) -> tuple[Float[Array, "B T D"], text.Cache | None]:
+    """Final normalised states of every token, and the grown cache.
+
+    Args:
+      weights: of the architecture, with a field `text`.
+      inserts: what `config.encode` makes of the batch's inputs, where it is known already.
+      cache: tokens before the batch's.
+    """
+    if inserts is None:
+        inserts = config.encode(weights, batch.inputs)
+    embeddings, levels = embed(weights.text, batch.input_ids, inserts)
+    return text.forward(
+        weights.text,
+        embeddings,
+        batch.positions,
+        config.text,
+        segments=batch.segments,
+        cache=cache,
+        levels=levels,
+        dtype=config.product_dtype,
+        remat=config.text_remat,
+        unrolled=config.unrolled,
+    )
