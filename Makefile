@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint install porting clean
+.PHONY: demo test test-all lint install porting clean
 
 demo: $(VENV)/installed
 	$(BIN)/sf-jax demo --out demo
@@ -13,6 +13,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# With the long sweeps (marker `slow`), and programs compiled with full optimisation as users run them.
+test-all: lint
+	SF_JAX_TEST_OPTIMISE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m ""
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

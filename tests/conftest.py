@@ -11,6 +11,9 @@ import pytest
 from sf_jax.model import declared
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.weights import Weights
+from tests import compiling
+
+compiling.set_flags()
 
 MAPPINGS = 30_000  # Linux allows a process 65,530
 

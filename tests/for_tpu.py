@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+
+from tests import compiling
 
 
 def compiled(module: str, *arguments: str) -> Any:
@@ -21,7 +22,7 @@ def compiled(module: str, *arguments: str) -> Any:
         capture_output=True,
         text=True,
         timeout=1500,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        env=compiling.environment(optimise=True),
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

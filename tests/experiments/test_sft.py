@@ -1,7 +1,6 @@
 """Recipes, and evaluation inside a run."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from experiments import sft
 from sf_jax.convert import hf
 from sf_jax.reader import estimator
 from sf_jax.train import mesh as meshes
+from tests import compiling
 
 
 def mesh_of(devices: int) -> AbstractMesh:
@@ -38,13 +38,12 @@ def test_a_slice_takes_its_batch_at_once() -> None:
 
 
 def start(devices: int, *options: str) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "tests.experiments.evaluated", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        env=compiling.environment(devices),
     )
 
 

@@ -1,7 +1,6 @@
 """Attention over a mesh of virtual devices: that of one device, and nothing but keys travels."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ import pytest
 from jax.sharding import Mesh
 
 from sf_jax.kernels import attention
-from tests import for_tpu
+from tests import compiling, for_tpu
 from tests.kernels import cases
 
 LABELS = [
@@ -24,14 +23,13 @@ KEYS = 4 * 64 * 4 * 16  # numbers in k or v; q has twice as many
 @pytest.fixture(scope="module")
 def found() -> dict:
     """A process of its own, because the number of devices is fixed when JAX starts."""
-    flags = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-m", "tests.kernels.on_a_mesh"],
         capture_output=True,
         text=True,
         timeout=900,
         check=False,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        env=compiling.environment(devices=8),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -4,7 +4,6 @@ python -m tests.train.test_hlo compiles the collectives for eight virtual device
 """
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from sf_jax.train.hlo import Kernel, Program, Shape, analyse
-from tests import for_tpu
+from tests import compiling, for_tpu
 
 
 def text_of(f: Any, *shapes: tuple[int, ...], dtype: str = "float32") -> str:
@@ -416,14 +415,13 @@ def scanned_collectives() -> Program:
 
 def test_collectives_on_eight_devices() -> None:
     """In a process of its own, because the number of devices is fixed when JAX starts."""
-    flags = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-m", "tests.train.test_hlo"],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        env=compiling.environment(devices=8),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])["collectives"]

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
+from tests import compiling
+
 KILLS = int(os.environ.get("SF_JAX_KILLS", "3"))
 STEPS = 24
 
 
 def start(directory: Path, *options: str, devices: int = 1) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [
             sys.executable,
@@ -32,7 +33,7 @@ def start(directory: Path, *options: str, devices: int = 1) -> subprocess.Popen:
             str(STEPS),
             *options,
         ],
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        env=compiling.environment(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

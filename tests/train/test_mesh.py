@@ -1,7 +1,6 @@
 """One device and many take the same steps; how arrays lie on a mesh."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -15,16 +14,16 @@ from jax.sharding import PartitionSpec as P
 
 from sf_jax.sequence.batch import Batch
 from sf_jax.train import mesh as meshes
+from tests import compiling
 
 LOSSES, GRADIENTS = 5e-6, 1e-5  # float32
 LOSSES_DOUBLE = 1e-10
 
 
 def start(*options: str, devices: int) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "tests.train.on_meshes", *options],
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        env=compiling.environment(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

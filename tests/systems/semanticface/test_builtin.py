@@ -69,7 +69,7 @@ def test_every_number_is_in_range_and_spread_fits(model) -> None:
 
 PROGRAM = """
 import hashlib, sf_jax
-from tests import builtin_model_checks as checks
+from tests.systems.semanticface import builtin_model_checks as checks
 action = sf_jax.load().predict(checks.held_out(3)[2]["image"])
 digest = hashlib.sha256(action.coefficients.tobytes() + action.text.encode()).hexdigest()
 print("digest", digest)
