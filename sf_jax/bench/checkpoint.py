@@ -12,10 +12,8 @@ words are cut at the same number of tokens.
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,86 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from sf_jax.bench.torch_side.peak_memory import PeakMemory
 from sf_jax.cli.arguments import Parser
 from sf_jax.media import files
 
-SEED = 0
 SIDE = 256  # pixels of the picture, 64 image tokens
 THREADS = 2
-
-
-class PeakMemory:
-    """The most anonymous memory of this process, in bytes, sampled while it works."""
-
-    def __init__(self) -> None:
-        self.peak = 0
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        while True:
-            self.peak = max(self.peak, self.now())
-            time.sleep(0.02)
-
-    @staticmethod
-    def now() -> int:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("RssAnon"):
-                return int(line.split()[1]) * 1024
-        raise OSError("/proc/self/status names no RssAnon; this needs Linux")
-
-
-def make_tokenizer(folder: Path) -> None:
-    """A byte-level `tokenizer.json` of single digits, as Qwen's, trained on descriptions."""
-    import tokenizers
-    from tokenizers import decoders, models, pre_tokenizers, trainers
-
-    from data_pipelines.sampler import sample
-    from sf_jax.face.describe import describe
-    from sf_jax.reader.estimator import SCHEMA
-    from sf_jax.sequence.tokenizer import CONTROL
-
-    pieces = r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    made = tokenizers.Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(pieces), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    faces = [np.clip(sample(i), -1, 1) for i in range(200)]
-    texts = [f"{describe(face, i).text}\n\n{SCHEMA.format(face)}" for i, face in enumerate(faces)]
-    made.train_from_iterator([*texts, *["words\n\nwords"] * 50], trainer)
-    made.add_special_tokens(list(CONTROL))
-    made.save(str(folder / "tokenizer.json"))
-
-
-def make_checkpoint(folder: Path, size: str) -> None:
-    """A random checkpoint of a released shape, one tensor at a time."""
-    import dataclasses
-
-    import ml_dtypes
-
-    from sf_jax.convert import hf
-    from sf_jax.convert.processor import FILE, ImageProcessor
-    from sf_jax.model.sizes import QWEN3_VL
-    from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, JsonTokenizer
-
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    make_tokenizer(folder)
-    tokenizer = JsonTokenizer.load(folder / "tokenizer.json")
-    config = dataclasses.replace(
-        QWEN3_VL[size],
-        image_token_id=tokenizer.symbol(IMAGE),
-        vision_start_token_id=tokenizer.symbol(VISION_START),
-        vision_end_token_id=tokenizer.symbol(VISION_END),
-    )
-    hf.save_random(folder, config, SEED, ml_dtypes.bfloat16)
-    (folder / FILE).write_text(json.dumps(ImageProcessor(65_536, SIDE * SIDE).as_dict()))
 
 
 def picture() -> np.ndarray:
@@ -167,93 +91,16 @@ def ours(folder: Path, dtype: str, words: int) -> dict[str, Any]:
     }
 
 
-def theirs(folder: Path, dtype: str) -> dict[str, Any]:
-    """The same in transformers, without jax, so that any Python with torch serves."""
-    memory, start = PeakMemory(), time.perf_counter()
-    import torch
-    import transformers
+def run(command: list[str]) -> dict[str, Any]:
+    """Runs one side in a fresh process and returns what it measured.
 
-    kind = transformers.Qwen3VLForConditionalGeneration  # loads lazily, so it is named here
-    torch.set_num_threads(THREADS)
-    imported = time.perf_counter()
-    before = memory.now()
-    model = kind.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
-    loaded = time.perf_counter()
-    alone = memory.peak - before
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    job = json.loads((folder / "job.json").read_text())
-    with np.load(folder / "job.npz") as arrays:
-        given = {
-            name: torch.tensor(arrays[name]).long() for name in ("input_ids", "image_grid_thw")
-        }
-        given["pixel_values"] = torch.tensor(arrays["pixel_values"])
-    given["attention_mask"] = torch.ones_like(given["input_ids"])
-    given["mm_token_type_ids"] = (given["input_ids"] == model.config.image_token_id).int()
-    prompt = given["input_ids"].shape[1]
-    vocabulary = model.config.text_config.vocab_size
-    free = sorted(set(range(vocabulary)) - set(job["banned"]))
-
-    def allowed(_: int, ids: Any) -> list[int]:
-        said = ids[prompt:].tolist()
-        if len(said) < job["words"]:
-            return free
-        if len(said) == job["words"]:
-            return [job["blank_line"]]
-        return _next(said[job["words"] + 1 :], job["forced"], job["values"])
-
-    longest = (
-        job["words"]
-        + 1
-        + sum(map(len, job["forced"]))
-        + sum(max(map(len, values)) for values in job["values"])
-    )
-    begin = time.perf_counter()
-    with torch.no_grad():
-        out = model.generate(
-            **given,
-            max_new_tokens=longest,
-            do_sample=False,
-            prefix_allowed_tokens_fn=allowed,
-            pad_token_id=0,
-        )
-    done = time.perf_counter()
-    return {
-        "import s": imported - start,
-        "load s": loaded - imported,
-        "load peak / weights": alone / size,
-        "answer s": done - begin,
-        "passes": out.shape[1] - prompt,
-        "peak GB": memory.peak / 1e9,
-    }
-
-
-def _next(said: list[int], forced: list[list[int]], values: list[list[list[int]]]) -> list[int]:
-    """The tokens that may follow those of a block begun."""
-    at = 0
-    for before, spelt in zip(forced, values, strict=True):
-        if len(said) < at + len(before):
-            return [before[len(said) - at]]
-        at += len(before)
-        rest = said[at:]
-        whole = [value for value in spelt if rest[: len(value)] == value]
-        if not whole:
-            return sorted({v[len(rest)] for v in spelt if v[: len(rest)] == rest})
-        at += len(whole[0])
-    return [0]  # the block is whole; what follows is not looked at
-
-
-def run(arguments: list[str], python: str) -> dict[str, Any]:
-    """Runs one side in a fresh process and returns what it measured."""
+    Raises:
+      ValueError: it failed; its standard error has been shown.
+    """
     limits = {"OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
-    limits["PYTHONPATH"] = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [python, str(Path(__file__)), *arguments],
-        env=os.environ | limits,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    done = subprocess.run(command, env=os.environ | limits, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise ValueError(f"{' '.join(arguments)} failed, see above")
+        raise ValueError(f"{' '.join(command)} failed, see above")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -271,7 +118,7 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="sf-jax bench checkpoint",
         description=__doc__,
@@ -282,34 +129,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--words", type=int, default=64, help="tokens of the rationale")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--torch-python", help="compare with transformers, run by this Python")
-    parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
+    parser.add_argument("--side", choices=("ours",), help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = build_parser().parse_args(argv)
     folder = options.out / options.size
     if options.side:
-        dtype = options.dtypes[0]
-        done = (
-            ours(folder, dtype, options.words) if options.side == "ours" else theirs(folder, dtype)
-        )
-        print(json.dumps(done))
+        print(json.dumps(ours(folder, options.dtypes[0], options.words)))
         return
     if not folder.exists():
+        from sf_jax.systems.semanticface.qwen_like import make_checkpoint
+
         with files.folder(folder) as inside:
-            make_checkpoint(inside, options.size)
+            make_checkpoint(inside, options.size, SIDE * SIDE)
     results: dict[str, dict[str, dict[str, Any]]] = {}
     for dtype in options.dtypes:
-        common = [
-            "--out",
-            str(options.out),
-            "--size",
-            options.size,
-            "--words",
-            str(options.words),
-            "--dtypes",
-            dtype,
-        ]
-        results[dtype] = {"sf_jax": run([*common, "--side", "ours"], sys.executable)}
+        command = [sys.executable, "-m", "sf_jax.bench.checkpoint", "--side", "ours"]
+        command += ["--out", str(options.out), "--size", options.size]
+        command += ["--words", str(options.words), "--dtypes", dtype]
+        results[dtype] = {"sf_jax": run(command)}
         if options.torch_python:
-            found = run([*common, "--side", "theirs"], options.torch_python)
+            script = str(Path(__file__).parent / "torch_side" / "checkpoint_torch.py")
+            found = run([options.torch_python, script, str(folder), dtype, str(THREADS)])
             results[dtype]["transformers"] = found
     print(table(results))
 

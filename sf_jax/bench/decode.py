@@ -351,12 +351,13 @@ def checkpoint_folder(options: argparse.Namespace) -> Path:
 
     if options.size is None:
         return options.model or estimator.BUILTIN
-    from sf_jax.bench.checkpoint import make_checkpoint
+    from sf_jax.bench.checkpoint import SIDE
+    from sf_jax.systems.semanticface.qwen_like import make_checkpoint
 
     folder = options.out / options.size
     if not folder.exists():
         with files.folder(folder) as inside:
-            make_checkpoint(inside, options.size)
+            make_checkpoint(inside, options.size, SIDE * SIDE)
     return folder
 
 
@@ -393,7 +394,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     theirs: dict[str, dict] = {}
     if options.torch_python:
-        script = str(Path(__file__).with_name("decode_torch.py"))
+        script = str(Path(__file__).parent / "torch_side" / "decode_torch.py")
         chosen = ["--repeats", str(options.repeats)]
         chosen += ["--modes", *options.modes] if options.modes else []
         results["transformers"] = run([options.torch_python, script, str(options.out), *chosen])

@@ -379,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     commands = {"sf_jax": [sys.executable, "-m", "sf_jax.bench.train", *given, "--side", "ours"]}
     if options.torch_python:
-        script = str(Path(__file__).with_name("train_torch.py"))
+        script = str(Path(__file__).parent / "torch_side" / "train_torch.py")
         commands["transformers"] = [options.torch_python, script, str(options.out)]
     kept = KEEP_MEMORY if options.keep_memory else {}
     results = measure(commands, options.steps, options.repeats, kept)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from sf_jax.bench import decode as bench_decode
-from sf_jax.bench import decode_torch as _decode_torch
-from sf_jax.bench.checkpoint import make_tokenizer
+from sf_jax.bench.torch_side import decode_torch as _decode_torch
 from sf_jax.decode.program import compile_program
 from sf_jax.decode.schema import Schema
 from sf_jax.reader import estimator
 from sf_jax.reader.estimator import SCHEMA
 from sf_jax.sequence.tokenizer import JsonTokenizer, Tokenizer
+from sf_jax.systems.semanticface.qwen_like import make_tokenizer
 
 CAP = 6
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from reference_images import import_torchvision
+from any_torchvision import import_torchvision
 
 import_torchvision()  # before transformers, which looks for it
 import peft  # noqa: E402

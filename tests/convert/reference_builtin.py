@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 import torch
-from reference_images import import_torchvision
+from any_torchvision import import_torchvision
 
 import_torchvision()  # before transformers, which looks for it
 import transformers  # noqa: E402

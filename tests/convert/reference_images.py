@@ -2,6 +2,7 @@
 
 Run by a Python that has transformers (and for the fast processor torchvision):
 
+    export PYTHONPATH=sf_jax/bench/torch_side
     python tests/convert/reference_images.py tests/convert/reference_images.npz
 
 Everything starts from seeds, so the test makes the same sizes and pictures by importing this file.
@@ -49,30 +50,11 @@ def _levels(pixel_values: np.ndarray) -> np.ndarray:
     return np.rint(pixel_values * 127.5 + 127.5).astype(np.uint8)
 
 
-def import_torchvision() -> bool:
-    """Imports torchvision, also one built for another torch; False where there is none.
-
-    Such a one lacks its compiled operators, which are not needed here but looked for at import.
-    """
-    import torch
-
-    try:
-        import torchvision.transforms.v2
-    except ImportError as error:
-        print(f"without the fast processor: {error}", file=sys.stderr)
-        return False
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        for name in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
-        import torchvision.transforms.v2
-    print(f"torchvision {torchvision.__version__}", file=sys.stderr)
-    return True
-
-
 def main(path: str) -> None:
+    from any_torchvision import import_torchvision
+
     with_fast = import_torchvision()
+    print(f"torchvision: {with_fast}", file=sys.stderr)
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
         Qwen2VLImageProcessorPil,
         smart_resize,

@@ -9,7 +9,7 @@ Answers: {"ids": [[id, …], …], "decoded": [text, …], "chats": [text, …],
 import json
 import sys
 
-from reference_images import import_torchvision
+from any_torchvision import import_torchvision
 
 
 def main(directory: str) -> None:

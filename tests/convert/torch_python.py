@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+TORCH_SIDE = Path(__file__).parents[2] / "sf_jax" / "bench" / "torch_side"
+
 
 def torch_python() -> str | None:
     """A Python that has torch, transformers and PEFT, if there is one."""
@@ -25,6 +27,7 @@ def run_torch(script: str, *arguments: str, stdin: str | None = None) -> str:
     if python is None:
         pytest.skip("needs torch and transformers: the extra 'porting', or SF_JAX_TORCH_PYTHON")
     environment = os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    environment["PYTHONPATH"] = str(TORCH_SIDE)  # for `any_torchvision`
     done = subprocess.run(
         [python, str(Path(__file__).with_name(script)), *arguments],
         env=environment,

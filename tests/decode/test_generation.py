@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from data_pipelines.sampler import sample
-from sf_jax.bench.checkpoint import make_tokenizer
 from sf_jax.decode.drafts import Draft
 from sf_jax.decode.generate import Plan, generate
 from sf_jax.decode.noise import Sampling
@@ -21,6 +20,7 @@ from sf_jax.reader.estimator import SCHEMA
 from sf_jax.sequence import images, tokenizer
 from sf_jax.sequence.example import Example, assemble
 from sf_jax.sequence.forward import forward
+from sf_jax.systems.semanticface.qwen_like import make_tokenizer
 from sf_jax.systems.semanticface.sequences import vocabulary_texts
 from tests.decode import lossless
 

@@ -9,7 +9,6 @@ import pytest
 from scipy.stats import chi2
 
 from data_pipelines.sampler import sample
-from sf_jax.bench.checkpoint import make_tokenizer
 from sf_jax.decode import drafted
 from sf_jax.decode.drafts import Draft, load_heads, save_heads
 from sf_jax.decode.generate import SEQUENTIAL, Plan, generate
@@ -18,6 +17,7 @@ from sf_jax.decode.schema import Schema
 from sf_jax.face import channels
 from sf_jax.reader.estimator import SCHEMA
 from sf_jax.sequence import tokenizer
+from sf_jax.systems.semanticface.qwen_like import make_tokenizer
 from sf_jax.systems.semanticface.sequences import vocabulary_texts
 from sf_jax.train import draft_heads
 from sf_jax.train.draft_heads import DraftHeadsConfig

@@ -11,7 +11,6 @@ from PIL import Image
 
 import sf_jax
 from sf_jax import cli
-from sf_jax.bench.checkpoint import make_tokenizer
 from sf_jax.convert import hf, peft
 from sf_jax.convert.processor import FILE, ImageProcessor
 from sf_jax.face import answers, channels, livelink
@@ -19,6 +18,7 @@ from sf_jax.model import lora
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.reader import estimator
 from sf_jax.sequence import tokenizer
+from sf_jax.systems.semanticface.qwen_like import make_tokenizer
 
 QUESTION = [
     {"role": "system", "content": "Be exact."},

@@ -1,6 +1,6 @@
 """Run by a Python that has torch and transformers: times their ways of giving our answers.
 
-    python sf_jax/bench/decode_torch.py FOLDER [--modes MODE ...]
+    python sf_jax/bench/torch_side/decode_torch.py FOLDER [--modes MODE ...]
 
 FOLDER holds `job.json` and `job.npz` as `bench_decode.write_job` makes them: the checkpoint, the
 grammar as tokens and as text, and for each picture the prompt, the pixels and our own answer.
@@ -159,6 +159,9 @@ class Side:
 
     def __init__(self, folder: Path, threads: int | None = None):
         import torch
+        from any_torchvision import import_torchvision
+
+        import_torchvision()
         import transformers
 
         self.torch = torch

@@ -1,6 +1,6 @@
 """Run by a Python that has torch and transformers: takes training steps when it is asked to.
 
-    python sf_jax/bench/train_torch.py FOLDER
+    python sf_jax/bench/torch_side/train_torch.py FOLDER
 
 FOLDER holds `job.json` and `job.npz` as `bench_train.write_job` makes them: the checkpoint, the
 optimiser's settings, and padded rows of examples with their pictures. Prints a line of JSON that
@@ -13,7 +13,6 @@ package.
 """
 
 import argparse
-import importlib
 import json
 import logging
 import sys
@@ -26,32 +25,14 @@ from typing import Any
 import numpy as np
 
 
-def _import_torchvision() -> None:
-    """Imports torchvision where there is one, also one built for another torch.
-
-    Such a one lacks operators that are looked for at import, and not needed here.
-    """
-    import torch
-
-    try:
-        importlib.import_module("torchvision")
-    except ImportError:
-        return
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        for name in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
-        importlib.import_module("torchvision")
-
-
 class Training:
     """A model that is trained on one batch again and again."""
 
     def __init__(self, job: dict[str, Any], arrays: dict[str, np.ndarray], mode: str):
         import torch
+        from any_torchvision import import_torchvision
 
-        _import_torchvision()  # before transformers, which looks for it
+        import_torchvision()
         import transformers
 
         self.torch, self.job, self.steps = torch, job, 0
