@@ -37,7 +37,7 @@ from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
 from sf_jax.model.weights import Weights
 from sf_jax.reader import estimator
-from sf_jax.reader.estimator import SCHEMA
+from sf_jax.reader.schema import channel_schema
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import MATERIALS
 from sf_jax.sequence import images as image_inputs
@@ -57,6 +57,8 @@ from sf_jax.train import (
 )
 from sf_jax.train.losses import readout as warmup
 from sf_jax.train.losses import supervised as objective
+
+SCHEMA = channel_schema()
 
 PATCH_COUNT = 36  # 96 x 96 pixels, or 64 x 128
 MAX_PIXELS = PATCH_COUNT * 16**2

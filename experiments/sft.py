@@ -161,7 +161,9 @@ def batches_of(
         source = ChatExamples(found, sft.config, tokenizer, processor)
     else:
         limit = processor.max_pixels // processor.patch_size**2
-        sequences = Sequences(sft.config, tokenizer, estimator.SCHEMA, SequenceConfig(), limit)
+        sequences = Sequences(
+            sft.config, tokenizer, estimator.load_schema(folder), SequenceConfig(), limit
+        )
         source = FaceExamples(found, sequences, seed)
     rows = meshes.own_rows(sft.rows, mesh)
     packed = PackedBatches(
@@ -253,7 +255,8 @@ def _write(sft: Sft, trained: Any, frozen: Any, folder: Path, out: Path) -> None
         weights = parts.join(replace(trained, adapter=None), frozen, sft.config)
         source = config_from_dict(read_json(folder / "config.json"), folder / "config.json")
         inputs = estimator.load_inputs(folder, sft.config)
-        estimator.save(out / "model", source, jax.device_get(weights), *inputs)
+        schema = estimator.load_schema(folder)
+        estimator.save(out / "model", source, jax.device_get(weights), *inputs, schema=schema)
     print(f"the trained {' and '.join(made)} in {out}")
 
 

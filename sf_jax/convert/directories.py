@@ -37,6 +37,7 @@ SIDE_FILES = (
     "video_preprocessor_config.json",
     "processor_config.json",
     "generation_config.json",
+    "schema.json",
     "readout.safetensors",
 )
 

@@ -15,7 +15,7 @@ down: read such answers with `eye_pitch="up"`, which converts them.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import numpy as np
 
 from sf_jax.face.channels import (
     CHANNELS,
+    INDEX,
     NAMES,
     UnknownChannel,
     eye_pitch_disagrees,
@@ -41,7 +42,8 @@ class Answer:
     """A complete answer.
 
     Attributes:
-      coefficients: float32 [61] in canonical order, or [52] where only those were asked for.
+      coefficients: float32 [61] in canonical order, or [52], or of the names asked for, in their
+        order.
       rationale: what was said in words, "" where nothing was.
       layout: "flat", "nested" or "keyframe".
       keyframe: the name of the keyframe, as in "Keyframe_one"; else None.
@@ -60,20 +62,23 @@ class _Pairs(list):
 
 
 def parse(
-    answer: str | Mapping[str, Any], *, channels: int = 61, eye_pitch: str = "down"
+    answer: str | Mapping[str, Any],
+    *,
+    channels: int | Sequence[str] = 61,
+    eye_pitch: str = "down",
 ) -> Answer:
     """Reads one answer.
 
     Args:
       answer: the text of a model, or the JSON object already decoded.
-      channels: 61, or 52 for answers that hold the blendshapes without the nine angles.
+      channels: 61, or 52 for answers that hold the blendshapes without the nine angles, or the
+        names of the channels that the model's schema has.
       eye_pitch: which way of looking the model counts as positive eye pitch, "down" or "up".
 
     Raises:
       AnswerError: names the channel at fault, what was found and what was expected.
     """
-    if channels not in (52, 61):
-        raise ValueError(f"an answer holds 61 or 52 channels, not {channels}")
+    asked = _asked(channels)
     if isinstance(answer, str):
         before, found, after = _only_object(answer)
     else:
@@ -81,14 +86,22 @@ def parse(
         if not isinstance(found, _Pairs):
             raise AnswerError(f"the answer is {_start(str(answer))}, expected text or an object")
     layout, keyframe, members, analysis = _layout(found)
-    coefficients = _coefficients(members, channels)
+    coefficients = eye_pitch_downward(_coefficients(members, asked), eye_pitch)
     notes = ["text after the JSON was not read"] if after else []
-    if channels == 61:
-        coefficients = eye_pitch_downward(coefficients, eye_pitch)
-        if eye_pitch_disagrees(coefficients):
-            notes.append("eye pitch runs against EyeLookDown and EyeLookUp: of the other sign?")
+    if eye_pitch_disagrees(coefficients):  # false where one of the channels is not known
+        notes.append("eye pitch runs against EyeLookDown and EyeLookUp: of the other sign?")
+    coefficients = coefficients[[INDEX[name] for name in asked]]
     rationale = "\n".join(part for part in (before, _text(analysis)) if part)
     return Answer(coefficients, rationale, layout, keyframe, notes)
+
+
+def _asked(channels: int | Sequence[str]) -> tuple[str, ...]:
+    """The canonical names of the channels that an answer is to hold."""
+    if not isinstance(channels, int):
+        return tuple(lookup(name).name for name in channels)
+    if channels not in (52, 61):
+        raise ValueError(f"an answer holds 61 or 52 channels, not {channels}")
+    return NAMES[:channels]
 
 
 _OPENING = re.compile(r'\{(?=\s*")')  # other braces are the prose's
@@ -178,15 +191,16 @@ def _members(name: str, value: Any) -> _Pairs:
     return value
 
 
-def _coefficients(members: _Pairs, channels: int) -> np.ndarray:
+def _coefficients(members: _Pairs, asked: Sequence[str]) -> np.ndarray:
+    """float32 [61], NaN for channels that are not asked for."""
     values: dict[str, float] = {}
     for spelling, value in members:
         try:
             channel = lookup(spelling)
         except UnknownChannel as error:
             raise AnswerError(f"the answer holds an unknown channel: {error}") from error
-        if channel.index >= channels:
-            raise AnswerError(f"{channel.name} is given, but only the {channels} were asked for")
+        if channel.name not in asked:
+            raise AnswerError(f"{channel.name} is given, but only the {len(asked)} were asked for")
         if channel.name in values:
             raise AnswerError(f"{channel.name} is given twice")
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
@@ -197,11 +211,11 @@ def _coefficients(members: _Pairs, channels: int) -> np.ndarray:
                 f"{channel.high:g}"
             )
         values[channel.name] = float(value)
-    missing = [name for name in NAMES[:channels] if name not in values]
+    missing = [name for name in asked if name not in values]
     if missing:
         named = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        raise AnswerError(f"{len(missing)} of {channels} channels are missing: {named}")
-    array = np.array([values[name] for name in NAMES[:channels]], np.float32)
+        raise AnswerError(f"{len(missing)} of {len(asked)} channels are missing: {named}")
+    array = np.array([values.get(name, np.nan) for name in NAMES], np.float32)
     return array + np.float32(0)  # models write -0.0
 
 

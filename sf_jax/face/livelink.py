@@ -1,9 +1,10 @@
 """Live Link Face CSV: takes read by column name, with their real frame rate, and written back.
 
-A file holds a timecode, a count that is always 61 and the 61 channels. It holds no frame rate and
-no source. The rate is inferred from the timecode: at what number its frame field wraps, and how far
-it steps from row to row. The two differ in practice: a phone may label two frames at a time at 60
-and drop some, so that the take runs at 29.98.
+A file holds a timecode, a count that is 61 and the 61 channels; rows of a model that reads some
+channels alone have that number for a count, and empty fields for the others. It holds no frame rate
+and no source. The rate is inferred from the timecode: at what number its frame field wraps, and how
+far it steps from row to row. The two differ in practice: a phone may label two frames at a time at
+60 and drop some, so that the take runs at 29.98.
 
 29.97 non-drop timecode looks exactly like 30; say `fps=29.97` to tell them apart. Drop-frame labels
 (`;`) are read as 29.97 or 59.94 by themselves.
@@ -54,7 +55,8 @@ class Take:
     Attributes:
       timecodes: N labels as the file spells them.
       seconds: float64 [N], from the first frame.
-      coefficients: float64 [N, 61] in canonical order, each within its channel's range.
+      coefficients: float64 [N, 61] in canonical order, each within its channel's range; NaN where
+        a subset of channels was read.
       fps: frames a second, as given, or else as measured from the first frame to the last.
       timecode_rate: the rate at which the timecode counts, often a multiple of `fps`.
       source: the file read.
@@ -77,6 +79,7 @@ def read(
     fps: float | Fraction | None = None,
     drop_frame: bool = False,
     eye_pitch: str = "down",
+    subset: bool = False,
 ) -> Take:
     """Reads a take.
 
@@ -86,6 +89,8 @@ def read(
       drop_frame: read the timecode as drop-frame although it is written with `:`.
       eye_pitch: which way of looking the file counts as positive eye pitch: "down", as Live Link
         Face and SemanticFace do, or "up", as KeyframeFace's example does; converted to "down".
+      subset: accept rows that hold some channels and leave the fields of others empty, as models
+        that read a part of the face write them; the others become NaN.
 
     Raises:
       LiveLinkError: a channel is missing, or a value is no number, NaN or far out of range, or the
@@ -96,7 +101,7 @@ def read(
     header, lines, rows = _rows(path)
     columns, notes = _columns(path, header)
     values = np.array(
-        [_values(path, line, row, columns) for line, row in zip(lines, rows, strict=True)]
+        [_values(path, line, row, columns, subset) for line, row in zip(lines, rows, strict=True)]
     )
     coefficients, clamped = _clamp(path, lines, values)
     coefficients = eye_pitch_downward(coefficients, eye_pitch)
@@ -152,17 +157,17 @@ def _columns(path: Path, header: list[str]) -> tuple[dict[str, int], list[str]]:
     return columns, notes
 
 
-def _values(path: Path, line: int, row: list[str], columns: dict[str, int]) -> list[float]:
-    """The 61 values of a row in canonical order, finite and within the limits."""
-    if "BlendShapeCount" in columns and row[columns["BlendShapeCount"]].strip() != "61":
-        found = row[columns["BlendShapeCount"]]
-        reason = ", as of a row that failed" if found.strip() == "0" else ""
-        raise LiveLinkError(
-            f"{path}, line {line}, BlendShapeCount: found {found!r}, expected 61{reason}"
-        )
+def _values(
+    path: Path, line: int, row: list[str], columns: dict[str, int], subset: bool
+) -> list[float]:
+    """The 61 values of a row in canonical order, within the limits; NaN where a subset has none."""
+    texts = [row[columns[channel.name]].strip() for channel in CHANNELS]
+    _check_count(path, line, row, columns, sum(map(bool, texts)) if subset else len(CHANNELS))
     values = []
-    for channel in CHANNELS:
-        text = row[columns[channel.name]]
+    for channel, text in zip(CHANNELS, texts, strict=True):
+        if subset and not text:
+            values.append(float("nan"))
+            continue
         try:
             value = float(text)
         except ValueError:
@@ -177,12 +182,31 @@ def _values(path: Path, line: int, row: list[str], columns: dict[str, int]) -> l
     return values
 
 
+def _check_count(
+    path: Path, line: int, row: list[str], columns: dict[str, int], expected: int
+) -> None:
+    """Refuses a row whose BlendShapeCount is another, or which failed."""
+    if "BlendShapeCount" not in columns:
+        return
+    found = row[columns["BlendShapeCount"]].strip()
+    if found == str(expected) and expected:
+        return
+    reason = ""
+    if found == "0":
+        reason = ", as of a row that failed"
+    elif found.isdigit() and int(found) < len(CHANNELS) == expected:
+        reason = ", as of a model that reads some channels alone (subset=True takes it)"
+    raise LiveLinkError(
+        f"{path}, line {line}, BlendShapeCount: found {found!r}, expected {expected}{reason}"
+    )
+
+
 def _clamp(path: Path, lines: list[int], values: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Values within their channels' ranges, and a note for coefficients and for angles clamped."""
     clamped = np.clip(values, LOW, HIGH)
     notes = []
     for kind, part in (("coefficients", BLENDSHAPES), ("angles", ANGLES)):
-        excess = np.abs(values - clamped)[:, part]
+        excess = np.nan_to_num(np.abs(values - clamped)[:, part])
         if not excess.any():
             continue
         row, column = np.unravel_index(excess.argmax(), excess.shape)
@@ -321,6 +345,7 @@ def write(
     decimals: int = 10,
     sources: Sequence[str] | None = None,
     failed: Sequence[bool] | None = None,
+    channels: Sequence[str] = NAMES,
 ) -> None:
     """Writes a take under a temporary name, then renames it, so that no half file is ever seen.
 
@@ -336,12 +361,16 @@ def write(
       sources: N pictures or frames, for a last column `Source`.
       failed: N flags; such a row stays, with empty values and a BlendShapeCount of 0, which
         `read` refuses by its line.
+      channels: those that were read off the images. The fields of all others stay empty, and
+        BlendShapeCount is how many were read; `read` takes such rows with `subset=True`.
 
     Raises:
       LiveLinkError: shapes or counts differ, or a value is NaN or out of range; names the frame.
       TimecodeError: a label is none, or the rate does not go with `drop_frame`.
     """
-    rows = _checked(path, coefficients)
+    known = np.zeros(len(NAMES), bool)
+    known[[lookup(name).index for name in channels]] = True
+    rows = _checked(path, coefficients, known)
     if (fps is None) == (timecodes is None):
         raise LiveLinkError(f"{path}: give either fps or timecodes")
     if timecodes is None:
@@ -362,7 +391,8 @@ def write(
                 writer.writerow([timecodes[i], "0", *[""] * len(NAMES), *extra])
                 continue
             # "z" writes -0.00 as 0.00
-            writer.writerow([timecodes[i], "61", *(f"{x:z.{decimals}f}" for x in row), *extra])
+            texts = [f"{x:z.{decimals}f}" if ok else "" for x, ok in zip(row, known, strict=True)]
+            writer.writerow([timecodes[i], str(known.sum()), *texts, *extra])
 
 
 def labels(
@@ -385,11 +415,11 @@ def labels(
     return [str(Timecode.at_frame(first + offset, counting, drop_frame)) for offset in offsets]
 
 
-def _checked(path: str | Path, coefficients: np.ndarray) -> list[list[float]]:
+def _checked(path: str | Path, coefficients: np.ndarray, known: np.ndarray) -> list[list[float]]:
     values = np.asarray(coefficients, np.float64)
     if values.ndim != 2 or values.shape[1] != len(NAMES) or not len(values):
         raise LiveLinkError(f"{path}: coefficients of shape {values.shape}, expected [N, 61]")
-    outside = ~((values >= LOW) & (values <= HIGH))
+    outside = ~((values >= LOW) & (values <= HIGH)) & known
     if outside.any():
         row, column = np.argwhere(outside)[0]
         raise LiveLinkError(

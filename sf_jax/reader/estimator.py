@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sf_jax.decode.generate import SEQUENTIAL, Generated, Plan, generate
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram, compile_program
 from sf_jax.decode.schema import Schema
+from sf_jax.decode.schema_file import write_schema
 from sf_jax.decode.score import score
 from sf_jax.decode.state import prompt_prefix
 from sf_jax.face import channels
@@ -29,16 +30,15 @@ from sf_jax.media.resize import coarse_bucket
 from sf_jax.model.config import Config
 from sf_jax.model.text import Cache
 from sf_jax.model.weights import Weights, draft_weights, unstack_layers
+from sf_jax.reader.action import FaceAction, Likelihood
 from sf_jax.reader.question import Messages, prompt_ids
+from sf_jax.reader.schema import channel_indices, channel_schema, read_channel_schema
 from sf_jax.sequence import images as image_inputs
 from sf_jax.sequence.batch import Batch
 from sf_jax.sequence.example import Example, assemble
 from sf_jax.sequence.tokenizer import BLANK_LINE, IMAGE, JsonTokenizer, Tokenizer
 
 BUILTIN = Path(__file__).parents[1] / "builtin" / "semanticface"
-SCHEMA = Schema(
-    channels.NAMES, tuple(map(float, channels.LOW)), tuple(map(float, channels.HIGH)), decimals=1
-)
 MAX_WORDS = 120  # tokens; twice a usual description of the built-in model
 MAX_WORDS_OF_OTHERS = 512  # the released SemanticFace says up to 410
 MAX_IMAGE_TOKENS = 1024  # as the released SemanticFace is run
@@ -56,58 +56,11 @@ LARGE = 2**26  # numbers in the text layers
 DECODINGS = ("drafted", "sequential")
 
 
-@dataclass(frozen=True)
-class FaceAction:
-    """What one picture shows.
-
-    Attributes:
-      coefficients: float32 [61], canonical order: the mean of each slot's distribution.
-      spread: float32 [61], its standard deviation; entropy: float32 [61], in nats.
-      answer: float32 [61], the values spoken; log_likelihood: float32 [61], of each of them. All
-        these depend on the words, and on the slots before each slot.
-      rationale: the words, in four fields.
-      text: the answer as spoken, words and JSON.
-      passes: model passes spent, {"rationale": n, "coefficients": m}, beside the one over picture
-        and prompt.
-      words: int32 [R], the words as tokens.
-    """
-
-    coefficients: np.ndarray
-    spread: np.ndarray
-    answer: np.ndarray
-    rationale: Description
-    text: str
-    passes: dict[str, int] = field(default_factory=dict)
-    entropy: np.ndarray = field(kw_only=True, repr=False)
-    log_likelihood: np.ndarray = field(kw_only=True, repr=False)
-    words: np.ndarray = field(kw_only=True, repr=False)
-
-    def as_dict(self) -> dict[str, float]:
-        """Channel name → coefficient, in canonical order."""
-        return dict(zip(channels.NAMES, map(float, self.coefficients), strict=True))
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """Log-likelihood, in nats, of an answer that was given.
-
-    Attributes:
-      words: of the rationale and its end; 0 without one.
-      coefficients: float32 [61], of each value, given the words and the values before it.
-    """
-
-    words: float
-    coefficients: np.ndarray
-
-    @property
-    def total(self) -> float:
-        return self.words + float(self.coefficients.sum())
-
-
 class Model:
-    """A vision-language model with its tokenizer and the slot program of the 61 channels.
+    """A vision-language model with its tokenizer and the slot program of its channels.
 
     Attributes:
+      schema: the channels it reads, their ranges and how an answer is spelt.
       instructed: whether it reads instructions, as Qwen's models do; the built-in one was trained
         on its own two prompts alone.
       plan: how wide to draft on this device; changes the time an answer takes, never the answer.
@@ -121,13 +74,15 @@ class Model:
         tokenizer: Tokenizer,
         processor: ImageProcessor,
         draft_heads: DraftHeads | None = None,
+        schema: Schema | None = None,
     ):
         self.config = config
         self.tokenizer = tokenizer
         self.processor = processor
         self.draft_heads = draft_heads
         self.instructed = isinstance(tokenizer, JsonTokenizer)
-        self.schema = replace(SCHEMA, paragraphs=self.instructed)
+        self.schema = schema or channel_schema(paragraphs=self.instructed)
+        self._channels = channel_indices(self.schema)
         # Accelerators scan stacked layers; short passes on a CPU loop over separate arrays.
         on_cpu = jax.default_backend() == "cpu"
         self.weights = unstack_layers(weights) if on_cpu else weights
@@ -275,7 +230,8 @@ class Model:
         """How likely an answer is, by one pass over it.
 
         Args:
-          answer: float [61], taken as the nearest values that can be spoken.
+          answer: float [61], taken as the nearest values that can be spoken; of channels that the
+            model does not read, nothing is.
           rationale: the words before it; None where it was asked for without words.
           messages: as for `predict`.
 
@@ -307,13 +263,13 @@ class Model:
                 words,
                 np.array([len(said)]),
                 np.array([free]),
-                program.nearest(np.asarray(answer))[None],
+                program.nearest(np.asarray(answer)[self._channels])[None],
                 sampling_of(0.0, 0, 1),
                 self.config,
                 prefix,
             )
         )
-        return Likelihood(float(scored.words[0].sum()), scored.slots[0])
+        return Likelihood(float(scored.words[0].sum()), self._all_channels(scored.slots[0]))
 
     @property
     def max_words(self) -> int:
@@ -327,7 +283,8 @@ class Model:
         for row, action in enumerate(previous):
             if action is not None:
                 said = [*action.words.tolist(), int(self.program.ends.argmax())][: cap + 1]
-                words[row, : len(said)], numbers[row] = said, action.answer
+                words[row, : len(said)] = said
+                numbers[row] = action.answer[self._channels]
         # The frame before is a better draft than guesses are.
         guesses = 0 if all(previous) else self.plan.guesses
         return Draft(words, self.program.nearest(numbers), None, np.int32(guesses))
@@ -384,7 +341,8 @@ class Model:
     def actions(self, generated: Generated, spoke: bool) -> Iterator[FaceAction]:
         """What a batch said; `spoke` tells whether words were asked for."""
         program = self.program
-        slots = np.arange(len(self.schema.names))
+        read = tuple(channels.NAMES[i] for i in sorted(self._channels))
+        slots, whole = np.arange(len(self.schema.names)), self._all_channels
         values = program.values[program.kind]
         for row, choices in enumerate(generated.choices):
             logs = generated.log_probabilities[row]
@@ -397,19 +355,26 @@ class Model:
             parted = spoke and program.block_ends_words and not generated.cut[row]
             spoken = values[slots, choices]
             yield FaceAction(
-                coefficients=np.clip(mean, channels.LOW, channels.HIGH).astype(np.float32),
-                spread=np.sqrt(np.maximum(square - mean**2, 0)).astype(np.float32),
-                answer=spoken,
+                coefficients=whole(np.clip(mean, self.schema.low, self.schema.high)),
+                spread=whole(np.sqrt(np.maximum(square - mean**2, 0))),
+                answer=whole(spoken),
                 rationale=Description.parse(words),
                 text=words + ("" if parted else BLANK_LINE) + self.schema.format(spoken),
                 passes={
                     "rationale": int(generated.word_passes[row]),
                     "coefficients": int(generated.block_passes[row]),
                 },
-                entropy=-(probabilities * np.where(probabilities > 0, logs, 0)).sum(-1),
-                log_likelihood=logs[slots, choices],
+                entropy=whole(-(probabilities * np.where(probabilities > 0, logs, 0)).sum(-1)),
+                log_likelihood=whole(logs[slots, choices]),
                 words=ids,
+                channels=read,
             )
+
+    def _all_channels(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers [C] of the slots as float32 [61] of the channels, NaN for those not read."""
+        out = np.full(len(channels.NAMES), np.nan, np.float32)
+        out[self._channels] = numbers
+        return out
 
 
 def sampling_of(
@@ -431,8 +396,9 @@ def load(
 ) -> Model:
     """Loads a model directory, by default the built-in one.
 
-    A directory holds `config.json`, the weights, `preprocessor_config.json`, and `tokenizer.model`
-    (built-in kind) or `tokenizer.json` (Qwen's).
+    A directory holds `config.json`, the weights, `preprocessor_config.json`, `tokenizer.model`
+    (built-in kind) or `tokenizer.json` (Qwen's), and `schema.json`, without which the model reads
+    all 61 channels.
 
     Args:
       adapter: directory of a LoRA adapter in PEFT's layout, kept beside the weights.
@@ -442,6 +408,7 @@ def load(
 
     Raises:
       CheckpointError, TokenizerError, ProcessorError: a file is missing or cannot be read.
+      SchemaFileError: `schema.json` holds what is no schema of channels; names the field.
       ValueError: draft heads do not fit the model.
     """
     folder = BUILTIN if directory is None else Path(directory)
@@ -457,7 +424,18 @@ def load(
     path = folder / DRAFT_HEADS_FILE
     text = config.text
     heads = load_heads(path, text.hidden_size, text.vocab_size) if path.is_file() else None
-    return Model(config, weights, tokenizer, processor, heads)
+    schema = load_schema(folder)
+    return Model(config, weights, tokenizer, processor, heads, schema)
+
+
+def load_schema(directory: str | os.PathLike | None = None) -> Schema:
+    """The schema of a model directory, by default the built-in one; loads nothing else.
+
+    Raises:
+      SchemaFileError: `schema.json` holds what is no schema of channels; names the field.
+    """
+    folder = BUILTIN if directory is None else Path(directory)
+    return read_channel_schema(folder, paragraphs=not _is_builtin_kind(folder))
 
 
 def load_inputs(
@@ -470,7 +448,7 @@ def load_inputs(
         another model.
     """
     tokenizer: Tokenizer
-    if (folder / "tokenizer.model").is_file() or not (folder / "tokenizer.json").is_file():
+    if _is_builtin_kind(folder):
         tokenizer = Tokenizer.load(folder / "tokenizer.model")
     else:
         tokenizer = JsonTokenizer.load(folder / "tokenizer.json")
@@ -491,6 +469,11 @@ def load_inputs(
     return tokenizer, processor
 
 
+def _is_builtin_kind(folder: Path) -> bool:
+    """Whether the tokenizer is SentencePiece's, as of models trained on their own prompts."""
+    return (folder / "tokenizer.model").is_file() or not (folder / "tokenizer.json").is_file()
+
+
 def save(
     directory: str | os.PathLike,
     config: Config,
@@ -498,8 +481,13 @@ def save(
     tokenizer: Tokenizer,
     processor: ImageProcessor,
     dtype: Any = np.float32,
+    schema: Schema | None = None,
 ) -> None:
-    """Writes a model directory that `load` reads, and transformers too."""
+    """Writes a model directory that `load` reads, and transformers too.
+
+    Args:
+      schema: None means all 61 channels.
+    """
     folder = Path(directory)
     hf.save(folder, config, weights, dtype)
     if isinstance(tokenizer, JsonTokenizer):
@@ -508,3 +496,5 @@ def save(
         tokenizer.save(folder / "tokenizer.model")
         tokenizer_json.export(tokenizer, folder)
     files.write_json(folder / PROCESSOR_FILE, processor.as_dict())
+    instructed = isinstance(tokenizer, JsonTokenizer)
+    write_schema(folder, schema or channel_schema(paragraphs=instructed))

@@ -73,6 +73,11 @@ class Reader:
             frame = self.read(images.read_image(options.neutral))
             self.neutral = frame.values
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels that the model reads."""
+        return self.model.schema.names
+
     def session(self, fps: float | None = None, messages: Messages | None = None) -> Session:
         """A new session.
 
@@ -176,6 +181,7 @@ def predict_pictures(reader: Reader, files: list[Path], names: dict[Path, str]) 
             fps=options.fps or PICTURE_FPS,
             sources=sources,
             drop_frame=options.drop_frame,
+            channels=reader.channels,
         )
     return failures
 
@@ -210,6 +216,7 @@ def predict_video(reader: Reader, file: Path, name: str) -> None:
         np.stack(rows),
         fps=rate,
         drop_frame=options.drop_frame,
+        channels=reader.channels,
     )
     if sheet and options.previews:
         preview(sheet.seen, sheet.action, options.out / f"{name}.preview.png")

@@ -149,6 +149,7 @@ def predict_requests(
             sources=[", ".join(request.line.images) for request in requests],
             failed=[row is None for row in rows],
             drop_frame=options.drop_frame,
+            channels=reader.channels,
         )
     return failures
 

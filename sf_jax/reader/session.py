@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
 from sf_jax.face import channels
 from sf_jax.face.one_euro import OneEuro
+from sf_jax.reader.action import FaceAction, Values
 from sf_jax.reader.finder import Cropper
 
-if TYPE_CHECKING:
-    from sf_jax.reader.estimator import FaceAction, Model
+if TYPE_CHECKING:  # it brings jax, which a client does not need
+    from sf_jax.reader.estimator import Model
 
 SEARCH_EVERY = 5  # frames between searches for the face
 
-Values = Float32[np.ndarray, "61"]  # one a channel, canonical order
 Picture = UInt8[np.ndarray, "H W 3"]
 
 
@@ -64,7 +64,7 @@ class Frame:
     """
 
     seen: Picture
-    action: "FaceAction"
+    action: FaceAction
     values: Values
     found: bool
     number: int
@@ -116,24 +116,26 @@ class Session:
         return self._cropper(image) if self.options.crop else (image, True)
 
     def answered(
-        self, seen: Picture, found: bool, action: "FaceAction", seconds: float | None = None
+        self, seen: Picture, found: bool, action: FaceAction, seconds: float | None = None
     ) -> Frame:
         """The second half of `frame`: takes the model's answer to what `framed` gave."""
         values = self.values_of(action)
         if self.neutral is not None:
             values = remove_neutral(values, self.neutral)
         if self._filter is not None:
-            values = self._filter(values, seconds)
+            read = [channels.INDEX[name] for name in action.channels]
+            values = np.array(values)
+            values[read] = self._filter(values[read], seconds)
         values = np.clip(values, channels.LOW, channels.HIGH)
         frame = Frame(seen, action, values, found, self.number)
         self.previous, self.number = action, self.number + 1
         return frame
 
-    def values_of(self, action: "FaceAction") -> Values:
+    def values_of(self, action: FaceAction) -> Values:
         """The values of an answer that the options ask for, before neutral and smoothing."""
         return action.answer if self.options.values == "answer" else action.coefficients
 
-    def set_neutral(self, action: "FaceAction") -> None:
+    def set_neutral(self, action: FaceAction) -> None:
         """Takes an answer as the person's face at rest, from the next frame on."""
         self.neutral = self.values_of(action)
         if self._filter is not None:

@@ -54,7 +54,7 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
 
 def strongest(values: np.ndarray, count: int, least: float) -> list[int]:
     """Positions of the values furthest from rest in float [61], at most `count`, in that order."""
-    order = np.argsort(-np.abs(values), kind="stable")[:count]
+    order = np.argsort(-np.abs(np.nan_to_num(values)), kind="stable")[:count]
     return [int(i) for i in order if abs(values[i]) >= least]
 
 
@@ -121,7 +121,10 @@ def preview(image: np.ndarray, action: Action, path: str | os.PathLike) -> None:
     Raises:
       OSError: the file cannot be written.
     """
-    face = draw(builtin(), action.coefficients, plain_scene(), SIDE, SIDE).image
+    # Channels that the model does not read are NaN; they are drawn at rest, and the title says so.
+    title = "Rendered from the coefficients"
+    title += ", others at rest" if np.isnan(action.coefficients).any() else ""
+    face = draw(builtin(), np.nan_to_num(action.coefficients), plain_scene(), SIDE, SIDE).image
     figure = Figure(figsize=(13, 6.6), facecolor="white")
     grid = figure.add_gridspec(
         2,
@@ -136,7 +139,7 @@ def preview(image: np.ndarray, action: Action, path: str | os.PathLike) -> None:
         hspace=0.06,
     )
     _picture(figure.add_subplot(grid[0, 0]), _shrunk(image), "Input")
-    _picture(figure.add_subplot(grid[0, 1]), face, "Rendered from the coefficients")
+    _picture(figure.add_subplot(grid[0, 1]), face, title)
     right = grid[:, 2].subgridspec(1, 2, width_ratios=(0.42, 1), wspace=0)
     _bars(figure.add_subplot(right[1]), action)
     _words(figure.add_subplot(grid[1, :2]), action)

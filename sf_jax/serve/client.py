@@ -16,18 +16,15 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 import numpy as np
-from jaxtyping import Float32
 from PIL import Image
 
 from sf_jax.face.channels import NAMES
-from sf_jax.reader.output import from_json
-
-if TYPE_CHECKING:
-    from sf_jax.reader.estimator import FaceAction
+from sf_jax.reader.action import FaceAction, Values
+from sf_jax.reader.output import from_json, unnamed
 
 
 class ServiceError(ValueError):
@@ -57,7 +54,7 @@ def ask(
     messages: Messages | None = None,
     session: str | None = None,
     timeout: float = 60.0,
-) -> "FaceAction":
+) -> FaceAction:
     """Reads one face over HTTP; the options are those of `Model.predict`.
 
     Args:
@@ -89,8 +86,8 @@ class RemoteFrame:
         in between.
     """
 
-    action: "FaceAction"
-    values: Float32[np.ndarray, "61"]
+    action: FaceAction
+    values: Values
     found: bool
     number: int
 
@@ -143,7 +140,7 @@ class Session:
         action = _answer(self.url, content)
         try:
             own = content["frame"]
-            values = np.array([own["values"][name] for name in NAMES], np.float32)
+            values = unnamed(own["values"], content.get("channels", NAMES))
             return RemoteFrame(action, values, bool(own["found"]), int(own["number"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ServiceError(f"{self.url}: the answer holds no frame: {error!r}") from error
@@ -195,7 +192,7 @@ def _content(url: str, status: int, content: bytes) -> dict[str, Any]:
     raise ServiceError(f"{url}: {status}, {reason}", status)
 
 
-def _answer(url: str, content: dict[str, Any]) -> "FaceAction":
+def _answer(url: str, content: dict[str, Any]) -> FaceAction:
     try:
         return from_json(content)
     except ValueError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sf_jax.face.channels import NAMES
+from sf_jax.reader.action import named
 from sf_jax.reader.output import exact_json
 from sf_jax.reader.session import Frame, SessionOptions
 
@@ -79,10 +79,12 @@ class Rationale(BaseModel):
 
 
 class Answer(BaseModel):
-    """What one picture shows: channel name → number, all 61. The floats are float32, unrounded."""
+    """What one picture shows: channel name → value, of all channels that the model reads. The
+    floats are float32, unrounded."""
 
     rationale: Rationale
     text: str = Field(description="the answer as spoken, words and JSON")
+    channels: list[str] = Field(description="those that the model reads, in canonical order")
     coefficients: dict[str, float] = Field(description="the mean of each channel's distribution")
     answer: dict[str, float] = Field(description="the value spoken")
     spread: dict[str, float] = Field(description="the distribution's standard deviation")
@@ -184,6 +186,6 @@ def read_json_body(body: bytes) -> tuple[bytes, "Messages | None"]:
 
 def frame_json(name: str, frame: Frame) -> dict[str, Any]:
     """A frame's answer, as `FrameAnswer` describes it."""
-    values = dict(zip(NAMES, map(float, frame.values), strict=True))
-    own = {"session": name, "number": frame.number, "found": frame.found, "values": values}
+    own = {"session": name, "number": frame.number, "found": frame.found}
+    own["values"] = named(frame.values, frame.action.channels)
     return exact_json(frame.action) | {"frame": own}

@@ -11,9 +11,11 @@ from sf_jax.bench.torch_side import decode_torch as _decode_torch
 from sf_jax.decode.program import compile_program
 from sf_jax.decode.schema import Schema
 from sf_jax.reader import estimator
-from sf_jax.reader.estimator import SCHEMA
+from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence.tokenizer import JsonTokenizer, Tokenizer
 from sf_jax.systems.semanticface.qwen_like import make_tokenizer
+
+SCHEMA = channel_schema()
 
 CAP = 6
 

@@ -18,6 +18,7 @@ from sf_jax.face.describe import describe
 from sf_jax.face.one_euro import smooth
 from sf_jax.media.files import write_json
 from sf_jax.reader.output import as_json
+from sf_jax.reader.schema import channel_schema
 from tests.media.test_video import counting, told, write_video
 
 JAW, YAW = channels.INDEX["JawOpen"], channels.INDEX["HeadYaw"]
@@ -36,12 +37,14 @@ class Action:
         self.rationale = describe(self.answer)
         self.text = self.rationale.text
         self.passes = {"rationale": 3, "coefficients": 61}
+        self.channels = channels.NAMES
 
 
 class FakeModel:
     """Stands for the estimator; keeps the pictures it is shown and how it is called."""
 
     instructed = False
+    schema = channel_schema()
 
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []

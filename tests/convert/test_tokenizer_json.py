@@ -10,11 +10,14 @@ import pytest
 from sf_jax.convert.tokenizer_json import export
 from sf_jax.face import channels
 from sf_jax.face.describe import describe
-from sf_jax.reader.estimator import BUILTIN, SCHEMA
+from sf_jax.reader.estimator import BUILTIN
 from sf_jax.reader.question import prompt_ids
+from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence.chat import chat_text
 from sf_jax.sequence.tokenizer import IM_END, JsonTokenizer, Tokenizer, TokenizerError, train
 from tests.convert.torch_python import run_torch
+
+SCHEMA = channel_schema()
 
 
 def ask_transformers(directory: Path, texts: list[str], chats: list) -> dict:

@@ -26,8 +26,11 @@ from sf_jax.cli.arguments import Parser
 from sf_jax.decode.generate import SEQUENTIAL, Generated
 from sf_jax.decode.reference import token_by_token
 from sf_jax.decode.score import Score, score
-from sf_jax.reader.estimator import SCHEMA, Model, sampling_of
+from sf_jax.reader.estimator import Model, sampling_of
+from sf_jax.reader.schema import channel_schema
 from tests.decode import lossless, test_lossless
+
+SCHEMA = channel_schema()
 
 BATCH = 50
 TIE, LOW_PRECISION_TIE = 1e-5, 2e-2

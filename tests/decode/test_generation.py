@@ -16,13 +16,15 @@ from sf_jax.face import answers, channels
 from sf_jax.model import text
 from sf_jax.model.declared import initialise
 from sf_jax.model.weights import unstack_layers
-from sf_jax.reader.estimator import SCHEMA
+from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import images, tokenizer
 from sf_jax.sequence.example import Example, assemble
 from sf_jax.sequence.forward import forward
 from sf_jax.systems.semanticface.qwen_like import make_tokenizer
 from sf_jax.systems.semanticface.sequences import vocabulary_texts
 from tests.decode import lossless
+
+SCHEMA = channel_schema()
 
 MAX_WORDS = 12
 PATCHES = 36

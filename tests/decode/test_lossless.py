@@ -15,13 +15,15 @@ from sf_jax.decode.generate import SEQUENTIAL, Plan, generate
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.schema import Schema
 from sf_jax.face import channels
-from sf_jax.reader.estimator import SCHEMA
+from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import tokenizer
 from sf_jax.systems.semanticface.qwen_like import make_tokenizer
 from sf_jax.systems.semanticface.sequences import vocabulary_texts
 from sf_jax.train import draft_heads
 from sf_jax.train.draft_heads import DraftHeadsConfig
 from tests.decode.lossless import PLAN, SMALL, NotEqualError, Tiny, count_ties, said, sampling
+
+SCHEMA = channel_schema()
 
 BLENDSHAPES = channels.NAMES[:52]
 NESTED = Schema(

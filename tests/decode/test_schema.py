@@ -10,8 +10,10 @@ import sf_jax
 from sf_jax.cli import main
 from sf_jax.decode.program import compile_program
 from sf_jax.decode.schema import Schema, SchemaError
-from sf_jax.reader.estimator import SCHEMA
+from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence.tokenizer import TokenizerError
+
+SCHEMA = channel_schema()
 
 NESTED = Schema(
     ("x", "jawOpen", "yaw", "pitch", "end"), (0.0, 0.0, -0.2, -1.0, 0.0), (0.3, 1.0, 0.2, 1.0, 1.0),

@@ -7,9 +7,11 @@ from data_pipelines import synthetic
 from data_pipelines.sampler import sample
 from experiments import builtin_model
 from sf_jax.face import channels
-from sf_jax.reader.estimator import SCHEMA
+from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import tokenizer
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences, vocabulary_texts
+
+SCHEMA = channel_schema()
 
 
 @pytest.mark.parametrize("reading", [True, False])

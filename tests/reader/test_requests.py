@@ -10,7 +10,7 @@ from PIL import Image
 
 from sf_jax.cli import loading
 from sf_jax.face import answers, channels, livelink
-from sf_jax.reader import estimator
+from sf_jax.reader.schema import channel_schema
 from tests.cli.test_cli import JAW, Action, FakeModel, errors, names, run
 
 
@@ -22,7 +22,7 @@ class SpeakingModel(FakeModel):
         if not picture.any():
             raise KeyboardInterrupt
         action = Action(picture)
-        action.text = f"{action.rationale.text}\n\n{estimator.SCHEMA.format(action.answer)}"
+        action.text = f"{action.rationale.text}\n\n{channel_schema().format(action.answer)}"
         return action
 
 

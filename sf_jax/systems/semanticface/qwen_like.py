@@ -14,7 +14,7 @@ from sf_jax.convert.processor import FILE, ImageProcessor
 from sf_jax.face.describe import describe
 from sf_jax.media import files
 from sf_jax.model.sizes import QWEN3_VL
-from sf_jax.reader.estimator import SCHEMA
+from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence.tokenizer import CONTROL, IMAGE, VISION_END, VISION_START, JsonTokenizer
 
 PIECES = r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"  # single digits
@@ -35,7 +35,10 @@ def make_tokenizer(folder: Path) -> None:
         vocab_size=1500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     faces = [np.clip(sample(i), -1, 1) for i in range(200)]
-    texts = [f"{describe(face, i).text}\n\n{SCHEMA.format(face)}" for i, face in enumerate(faces)]
+    texts = [
+        f"{describe(face, i).text}\n\n{channel_schema().format(face)}"
+        for i, face in enumerate(faces)
+    ]
     made.train_from_iterator([*texts, *["words\n\nwords"] * 50], trainer)
     made.add_special_tokens(list(CONTROL))
     made.save(str(folder / "tokenizer.json"))

@@ -13,12 +13,15 @@ from sf_jax.decode.program import compile_program
 from sf_jax.face import answers
 from sf_jax.face.describe import describe
 from sf_jax.model.config import Config
-from sf_jax.reader.estimator import BUILTIN, SCHEMA
+from sf_jax.reader.estimator import BUILTIN
+from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import images
 from sf_jax.sequence.packing import PackedBatches
 from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
 from sf_jax.systems.semanticface.examples import ChatExamples, FaceExamples
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
+
+SCHEMA = channel_schema()
 
 
 @pytest.fixture(scope="module")

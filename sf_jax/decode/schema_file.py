@@ -1,0 +1,157 @@
+"""`schema.json`: the schema that a model's directory carries.
+
+    {
+      "decimals": 1,
+      "paragraphs": false,
+      "slots": [{"name": "height", "low": 0, "high": 1, "group": "size"}, …],
+      "repeat": {"most": 5, "window": null, "opening": "[", "separator": ", ", "ending": "]"}
+    }
+
+`group` is left out where the object is flat, `repeat` where it occurs once; the fields are
+explained at `sf_jax.decode.schema.Schema`.
+"""
+
+import json
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from sf_jax.decode.schema import Schema, SchemaError
+from sf_jax.media.errors import DataError
+from sf_jax.media.files import write_json
+
+FILE = "schema.json"
+KNOWN = ("decimals", "paragraphs", "slots", "repeat")
+OF_A_SLOT = ("name", "low", "high", "group")
+MOST_DECIMALS = 6
+
+
+class SchemaFileError(DataError):
+    """A `schema.json` that describes no schema; names the file and the field."""
+
+
+def write_schema(folder: Path, schema: Schema) -> None:
+    """Writes `schema.json` into a model's directory."""
+    write_json(folder / FILE, to_dict(schema))
+
+
+def read_schema(folder: Path) -> Schema | None:
+    """The schema of a model's directory, None where it carries none.
+
+    Raises:
+      SchemaFileError: the file cannot be read, or a field is missing, unknown or out of range.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SchemaFileError(f"not a readable JSON file: {error}", path=path) from error
+    try:
+        return from_dict(content)
+    except SchemaFileError as error:
+        raise error.at(path=path) from error
+
+
+def to_dict(schema: Schema) -> dict[str, Any]:
+    """A schema as `schema.json` holds it."""
+    slots = []
+    for slot, name in enumerate(schema.names):
+        entry: dict[str, Any] = {"name": name, "low": schema.low[slot], "high": schema.high[slot]}
+        slots.append(entry | ({"group": schema.group(slot)} if schema.group(slot) else {}))
+    content = {"decimals": schema.decimals, "paragraphs": schema.paragraphs, "slots": slots}
+    repeat = getattr(schema, "repeat", None)
+    return content if repeat is None else content | {"repeat": asdict(repeat)}
+
+
+def from_dict(content: Any) -> Schema:
+    """The schema that `to_dict` wrote.
+
+    Raises:
+      SchemaFileError: names the field.
+    """
+    found = _object(content, "", KNOWN)
+    entries = found.get("slots")
+    if not isinstance(entries, list) or not entries:
+        raise SchemaFileError("expected a list of one slot or more", field="slots")
+    slots = [_slot(entry, f"slots[{number}]") for number, entry in enumerate(entries)]
+    groups = tuple(slot["group"] for slot in slots)
+    given: dict[str, Any] = {}
+    if found.get("repeat") is not None:
+        given["repeat"] = _repeat(found["repeat"])
+    try:
+        return Schema(
+            names=tuple(slot["name"] for slot in slots),
+            low=tuple(slot["low"] for slot in slots),
+            high=tuple(slot["high"] for slot in slots),
+            decimals=_whole(found.get("decimals", 1), "decimals", 0, MOST_DECIMALS),
+            groups=groups if any(groups) else (),
+            paragraphs=_boolean(found.get("paragraphs", False), "paragraphs"),
+            **given,
+        )
+    except SchemaError as error:
+        raise SchemaFileError(str(error), field="slots") from error
+
+
+def _slot(entry: Any, where: str) -> dict[str, Any]:
+    found = _object(entry, where, OF_A_SLOT)
+    name, group = found.get("name"), found.get("group", "")
+    for key, text in (("name", name), ("group", group)):
+        if not isinstance(text, str) or (key == "name" and not text):
+            raise SchemaFileError(f"found {text!r}, expected a text", field=f"{where}.{key}")
+    low, high = (_number(found.get(key), f"{where}.{key}") for key in ("low", "high"))
+    if high <= low:
+        raise SchemaFileError(
+            f"found {high:g}, expected more than low, {low:g}", field=f"{where}.high"
+        )
+    return {"name": name, "low": low, "high": high, "group": group}
+
+
+def _repeat(content: Any) -> Any:
+    from sf_jax.decode import schema as schemas
+
+    kind = vars(schemas)["Repeat"]
+    known = tuple(one.name for one in fields(kind))
+    found = _object(content, "repeat", known)
+    for key in ("opening", "separator", "ending"):
+        if key in found and not isinstance(found[key], str):
+            raise SchemaFileError(f"found {found[key]!r}, expected a text", field=f"repeat.{key}")
+    for key in ("most", "window"):
+        if found.get(key) is not None:
+            _whole(found[key], f"repeat.{key}", 1, 10**6)
+    try:
+        return kind(**found)
+    except SchemaError as error:
+        raise SchemaFileError(str(error), field="repeat") from error
+
+
+def _object(content: Any, where: str, known: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise SchemaFileError(f"found {content!r:.60}, expected an object", field=where or None)
+    for key in content:
+        if key not in known:
+            problem = f"no field of a schema; there are {', '.join(known)}"
+            raise SchemaFileError(problem, field=f"{where}.{key}" if where else key)
+    return content
+
+
+def _number(value: Any, where: str) -> float:
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not known or not math.isfinite(value):
+        raise SchemaFileError(f"found {value!r:.60}, expected a number", field=where)
+    return float(value)
+
+
+def _whole(value: Any, where: str, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        problem = f"found {value!r:.60}, expected a whole number from {low} to {high}"
+        raise SchemaFileError(problem, field=where)
+    return value
+
+
+def _boolean(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise SchemaFileError(f"found {value!r:.60}, expected true or false", field=where)
+    return value

@@ -1,0 +1,71 @@
+"""What a reading gives: `FaceAction`, and the likelihood of an answer that was given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from sf_jax.face import channels
+from sf_jax.face.describe import Description
+
+Values = Float32[np.ndarray, "61"]  # one a channel in canonical order; NaN where it is not read
+
+
+@dataclass(frozen=True)
+class FaceAction:
+    """What one image shows.
+
+    Channels that the model does not read are NaN in every array: not known, and not zero.
+
+    Attributes:
+      coefficients: the mean of each slot's distribution.
+      spread: its standard deviation; entropy: its entropy, in nats.
+      answer: the generated values; log_likelihood: of each of them. All these depend on the
+        rationale, and on the slots before each slot.
+      rationale: the description, in four fields.
+      text: the answer as generated, rationale and JSON.
+      passes: model passes spent, {"rationale": n, "coefficients": m}, besides the one over image
+        and prompt.
+      words: the rationale as tokens.
+      channels: canonical names of those that the model reads, in canonical order.
+    """
+
+    coefficients: Values
+    spread: Values
+    answer: Values
+    rationale: Description
+    text: str
+    passes: dict[str, int] = field(default_factory=dict)
+    entropy: Values = field(kw_only=True, repr=False)
+    log_likelihood: Values = field(kw_only=True, repr=False)
+    words: Int32[np.ndarray, " R"] = field(kw_only=True, repr=False)
+
+    channels: tuple[str, ...] = field(default=channels.NAMES, kw_only=True, repr=False)
+
+    def as_dict(self) -> dict[str, float]:
+        """Channel name → coefficient of the channels that were read, in canonical order."""
+        return named(self.coefficients, self.channels)
+
+
+def named(values: Values, read: Sequence[str]) -> dict[str, float]:
+    """Channel name → value of the channels that were read, in canonical order."""
+    return {name: float(values[i]) for i, name in enumerate(channels.NAMES) if name in read}
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Log-likelihood, in nats, of an answer that was given.
+
+    Attributes:
+      words: of the rationale and its end; 0 without one.
+      coefficients: of each value, given the rationale and the values before it; NaN for channels
+        that the model does not read.
+    """
+
+    words: float
+    coefficients: Values
+
+    @property
+    def total(self) -> float:
+        return self.words + float(np.nansum(self.coefficients))
