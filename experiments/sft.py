@@ -41,7 +41,7 @@ from sf_jax.sequence.packing import PackedBatches
 from sf_jax.sequence.tokenizer import JsonTokenizer
 from sf_jax.systems.semanticface.examples import ChatExamples, FaceExamples
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
-from sf_jax.train import footprint, hooks, loop
+from sf_jax.train import chips, footprint, hooks, loop
 from sf_jax.train import mesh as meshes
 from sf_jax.train import trainable as parts
 from sf_jax.train.losses.supervised import in_product_dtype
@@ -363,7 +363,7 @@ def main(argv: list[str] | None = None) -> None:
         chosen,
         count,
         share=sft.rows / len(rows),
-        cost=hooks.StepCost(footprint.operations(sft).model, footprint.peak_of(mesh)),
+        cost=hooks.StepCost(footprint.operations_of(sft).model, chips.peak_of(mesh)),
         examples=lambda: batches.examples,
         locate=found.places,
         evaluate=evaluation,

@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "JAX_PLATFORMS": "cpu"}
     experiment = recipes.load("sft")
     from sf_jax.cli import compile_report
-    from sf_jax.train import footprint
+    from sf_jax.train.chips import chip_of
 
     options = build_parser(experiment.RECIPES).parse_args(argv)
     if find_spec("libtpu") is None:
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
         for rows in options.rows
     ]
     for _, topology, _ in cells:
-        footprint.chip_of(topology)
+        chip_of(topology)
     lines, everything = [], []
     bar = tqdm(cells, desc="compile", unit="step")
     for name, topology, rows in bar:

@@ -22,7 +22,7 @@ from jax.experimental import topologies
 
 from sf_jax.cli import recipes
 from sf_jax.media import files
-from sf_jax.train import footprint
+from sf_jax.train import chips, footprint
 from sf_jax.train import mesh as meshes
 from sf_jax.train.hlo import Program, analyse
 
@@ -33,7 +33,7 @@ def summary(program: Program) -> dict[str, Any]:
     sent: dict[str, float] = defaultdict(float)
     for each in program.collectives:
         moved[each.kind] += each.total_bytes
-        sent[each.kind] += each.total_bytes * footprint.sent_share(each.kind, each.group_size)
+        sent[each.kind] += each.total_bytes * chips.sent_share(each.kind, each.group_size)
     return {
         "products": program.floating_point_operations,
         "moved": moved,

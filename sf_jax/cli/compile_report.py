@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from sf_jax.train import footprint
+from sf_jax.train.chips import chip_of
 
 COLUMNS = (
     "recipe",
@@ -35,7 +35,7 @@ def row(name: str, topology: str, rows: int, axes: str, found: dict[str, Any]) -
     start = [name, topology, axes, str(rows)]
     if "program" not in found:
         return [*start, verdict(found, topology), *["-"] * (len(COLUMNS) - len(start) - 1)]
-    chip, memory, program = footprint.chip_of(topology), found["memory"], found["program"]
+    chip, memory, program = chip_of(topology), found["memory"], found["program"]
     expected, chips = found["expected"], found["chips"]
     bounds = step_bounds(found, topology)
     longest = max(bounds.values())
@@ -62,7 +62,7 @@ def step_bounds(found: dict[str, Any], topology: str) -> dict[str, float]:
     Products are those that the mathematics asks for and those done again. Of the memory only what
     is given and returned is counted, once each; the links are taken to be busy both ways.
     """
-    chip, memory, expected = footprint.chip_of(topology), found["memory"], found["expected"]
+    chip, memory, expected = chip_of(topology), found["memory"], found["expected"]
     return {
         "products": (expected["model"] + expected["again"]) / found["chips"] / chip.flops,
         "memory": (memory["argument"] + memory["output"]) / chip.bandwidth,
@@ -72,7 +72,7 @@ def step_bounds(found: dict[str, Any], topology: str) -> dict[str, float]:
 
 def verdict(found: dict[str, Any], topology: str) -> str:
     """Whether a step fits a chip, and what to change where it does not."""
-    available = footprint.chip_of(topology).memory
+    available = chip_of(topology).memory
     if "memory" in found:
         needed = allocated(found["memory"])
         if needed <= available:

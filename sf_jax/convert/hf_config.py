@@ -1,4 +1,4 @@
-"""`config.json` of Hugging Face checkpoints: Qwen3-VL, and Qwen3 without pictures."""
+"""`config.json` of Hugging Face checkpoints: Qwen3-VL, and Qwen3 without images."""
 
 import copy
 import json
@@ -34,7 +34,7 @@ VISION_FIELDS = (
     "in_channels",
 )
 TOKEN_FIELDS = ("image_token_id", "vision_start_token_id", "vision_end_token_id")
-NO_TOKEN = -1  # in place of the picture tokens of a model that reads text alone
+NO_TOKEN = -1  # in place of the image tokens of a model that reads text alone
 DEFAULTS = {"in_channels": 3}  # fields that released files may leave out
 
 
@@ -121,7 +121,7 @@ def config_from_dict(content: Any, file: Path) -> Config:
     """The configuration in a parsed `config.json`; other architectures are refused.
 
     Raises:
-      CheckpointError: a field is missing or says what the model cannot do.
+      CheckpointError: a field is missing or asks for what the model cannot do.
     """
     if not isinstance(content, dict):
         raise CheckpointError(f"{file}: holds no object of fields")

@@ -2,7 +2,7 @@
 
 Tensors are named `base_model.model.<module>.lora_A.weight` [R, I] and `lora_B.weight` [O, R], the
 module as in the checkpoint of the base. Whatever else PEFT can do to a model is refused by name:
-an adapter read in part would answer wrongly without a word.
+an adapter read in part would give wrong answers without an error.
 """
 
 import os
@@ -12,12 +12,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sf_jax.convert.tensor_files import CheckpointError, read_json
 from sf_jax.media import files
 from sf_jax.model import lora
+from sf_jax.model.declared import Weight
 from sf_jax.model.lora import ALL_LINEAR, Adapter, LoraConfig
 
 CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -26,7 +28,7 @@ READ = (
     "r lora_alpha target_modules exclude_modules rank_pattern alpha_pattern use_rslora "
     "layers_to_transform layers_pattern"
 ).split()
-# These say where an adapter came from or how it was trained, not what it computes.
+# Where an adapter came from and how it was trained; they change nothing that it computes.
 WITHOUT_EFFECT = (
     "auto_mapping base_model_name_or_path ensure_weight_tying eva_config inference_mode "
     "lora_dropout megatron_core peft_version qalora_group_size revision runtime_config task_type"
@@ -126,7 +128,9 @@ def config_to_dict(config: LoraConfig, base: str | None = None) -> dict[str, Any
     }
 
 
-def load(directory: str | os.PathLike, declared: Any, dtype: DTypeLike = jnp.float32) -> Adapter:
+def load(
+    directory: str | os.PathLike, declared: PyTree[Weight], dtype: DTypeLike = jnp.float32
+) -> Adapter:
     """Reads an adapter for a model of these declared weights.
 
     Raises:
@@ -147,7 +151,9 @@ def load(directory: str | os.PathLike, declared: Any, dtype: DTypeLike = jnp.flo
     return _read_tensors(Path(directory) / TENSOR_FILE, lora_config, declared, dtype)
 
 
-def _read_tensors(file: Path, lora_config: LoraConfig, declared: Any, dtype: DTypeLike) -> Adapter:
+def _read_tensors(
+    file: Path, lora_config: LoraConfig, declared: PyTree[Weight], dtype: DTypeLike
+) -> Adapter:
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; older adapter_model.bin files are not read")
     try:
@@ -190,7 +196,7 @@ def _read_tensors(file: Path, lora_config: LoraConfig, declared: Any, dtype: DTy
 def save(
     directory: str | os.PathLike,
     adapter: Adapter,
-    declared: Any,
+    declared: PyTree[Weight],
     base: str | None = None,
     dtype: DTypeLike = np.float32,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Pictures as Hugging Face's Qwen3-VL processor hands them to a model.
+"""Images as Hugging Face's Qwen3-VL processor prepares them for a model.
 
 The values equal those of its fast processor, which the released models name, bit for bit, and those
 of its slow one to the last bit but one. Fast and slow differ in how they resize: see
@@ -25,7 +25,7 @@ KINDS = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProc
 
 
 class ProcessorError(ValueError):
-    """A processor's file, or a picture, that is not what a Qwen3-VL model takes."""
+    """A processor's file, or an image, that is not what a Qwen3-VL model takes."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class ImageProcessor:
     """Settings of a checkpoint's `preprocessor_config.json`.
 
     Attributes:
-      min_pixels, max_pixels: bounds of a picture's area once resized; a merged token covers
+      min_pixels, max_pixels: bounds of an image's area once resized; a merged token covers
         (patch_size × merge_size)² pixels, so 1024 tokens are 1,048,576 pixels.
       patch_size: side of a patch in pixels.
       merge_size: patches a side that become one text token.
-      temporal_patch_size: how often a still picture is repeated.
+      temporal_patch_size: how often a still image is repeated.
       fast: resize as torchvision does, which AutoProcessor prefers whatever the stored name; else
         as Pillow.
     """
@@ -61,8 +61,8 @@ class ImageProcessor:
         """Reads a checkpoint's settings.
 
         Args:
-          max_pixels: a bound beside the checkpoint's own, where that is larger; the released
-            SemanticFace runs at 1024 tokens a picture, 1024 × 32 × 32 pixels.
+          max_pixels: a further bound, used where the checkpoint's own is larger; the released
+            SemanticFace runs at 1024 tokens an image, 1024 × 32 × 32 pixels.
 
         Raises:
           ProcessorError: the file is missing, or a field is not what Qwen3-VL has; names both.
@@ -120,32 +120,32 @@ class ImageProcessor:
                 )
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns in pixels of a picture once resized."""
+        """Rows and columns in pixels of an image once resized."""
         factor = self.patch_size * self.merge_size
         return smart_size(height, width, factor, self.min_pixels, self.max_pixels)
 
     def __call__(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Resizes, normalises and cuts pictures.
+        """Resizes, normalises and cuts images.
 
         Args:
           images: uint8 [H, W, 3] RGB, sizes may differ.
 
         Returns:
-          pixel_values, float32 [P, patch_width], the patches of all pictures one after another, in
+          pixel_values, float32 [P, patch_width], the patches of all images one after another, in
           merge-block order and within a patch by channel, time, row, column, from -1 to 1; and
-          image_grid_thw, int64 [N, 3], the grid of each picture in patches: time, rows, columns.
+          image_grid_thw, int64 [N, 3], the grid of each image in patches: time, rows, columns.
 
         Raises:
-          ProcessorError: no picture, or one of another type or absurd shape; says which.
+          ProcessorError: no image, or one of another type or absurd shape, named by its number.
         """
         if not images:
-            raise ProcessorError("no picture was given")
+            raise ProcessorError("no image was given")
         patches, grids = [], []
         for number, image in enumerate(images, 1):
             try:
                 fitted = self.fit(image)
             except ProcessorError as error:
-                raise ProcessorError(f"picture {number}: {error}") from error
+                raise ProcessorError(f"image {number}: {error}") from error
             sizes = self.patch_size, self.merge_size, self.temporal_patch_size
             patches.append(vision.patchify(fitted, *sizes))
             height, width = fitted.shape[:2]
@@ -156,7 +156,7 @@ class ImageProcessor:
         """Resizes uint8 [H, W, 3].
 
         Raises:
-          ProcessorError: a picture of another type or absurd shape.
+          ProcessorError: an image of another type or absurd shape.
         """
         found = f"{getattr(image, 'dtype', type(image).__name__)} {list(np.shape(image))}"
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
@@ -171,7 +171,7 @@ class ImageProcessor:
 
 
 def _check_fixed(file: Path, content: dict[str, Any]) -> None:
-    """What every Qwen3-VL checkpoint has, and the code above takes for granted."""
+    """What every Qwen3-VL checkpoint has, and the code above assumes."""
     kind = content.get("image_processor_type")
     if kind not in KINDS:
         raise ProcessorError(

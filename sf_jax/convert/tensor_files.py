@@ -1,6 +1,6 @@
 """Checkpoint directories of safetensors: one file, or shards that an index lists.
 
-Nothing is read until it is asked for, and then in pieces.
+Tensors are read lazily, in pieces.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-PIECE = 4_000_000  # numbers read at once
+PIECE = 4_000_000  # values read at once
 
 
 class CheckpointError(ValueError):
@@ -113,7 +113,7 @@ def open_directory(directory: Path) -> tuple[Path, dict[str, StoredTensor]]:
     """Opens `model.safetensors`, or the shards that an index lists.
 
     Returns:
-      The file that says which tensors there are, for messages, and every tensor by name.
+      The file that lists the tensors, for messages, and every tensor by name.
 
     Raises:
       CheckpointError: as `open_file`; or the index and the shards disagree.
@@ -122,18 +122,18 @@ def open_directory(directory: Path) -> tuple[Path, dict[str, StoredTensor]]:
     if (directory / SINGLE).is_file() or not index.is_file():
         return directory / SINGLE, open_file(directory / SINGLE)
     content = read_json(index)
-    places = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(places, dict) or not all(isinstance(f, str) for f in places.values()):
+    files_of = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(files_of, dict) or not all(isinstance(f, str) for f in files_of.values()):
         raise CheckpointError(f"{index}: field 'weight_map' is missing, or holds no file names")
     tensors: dict[str, StoredTensor] = {}
-    for shard in sorted(set(places.values())):
+    for shard in sorted(set(files_of.values())):
         if not (directory / shard).is_file():
             raise CheckpointError(f"{directory / shard}: no such file, though {INDEX} lists it")
         tensors |= open_file(directory / shard)
-    for name, shard in places.items():
+    for name, shard in files_of.items():
         if name not in tensors or tensors[name].file.name != shard:
             raise CheckpointError(
-                f"{directory / shard}: tensor {name!r} is missing, though {INDEX} places it here"
+                f"{directory / shard}: tensor {name!r} is missing, though {INDEX} lists it here"
             )
     return index, tensors
 
@@ -173,10 +173,10 @@ def write_directory(directory: Path, tensors: list[TensorToWrite], max_shard_byt
         with files.replacing(directory / name) as file:
             save_file({tensor.name: tensor.make() for tensor in shard}, file, {"format": "pt"})
     if count > 1:
-        places = {t.name: name for name, shard in zip(names, shards, strict=True) for t in shard}
+        file_of = {t.name: name for name, shard in zip(names, shards, strict=True) for t in shard}
         content = {
             "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors)},
-            "weight_map": dict(sorted(places.items())),
+            "weight_map": dict(sorted(file_of.items())),
         }
         files.write_json(directory / INDEX, content)
         names.append(INDEX)

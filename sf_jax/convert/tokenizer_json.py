@@ -49,7 +49,7 @@ def export(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
 
 
 def _pieces(tokenizer: Tokenizer) -> list[tuple[str, int]]:
-    """Text and type of every piece by id; symbols with plain spaces, as they stand in text."""
+    """Text and type of every piece by id; symbols with plain spaces, as in text."""
     model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at import
     model.ParseFromString(tokenizer.model)
     spec, normal = model.trainer_spec, model.normalizer_spec

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+from jaxtyping import PyTree
 from tqdm import tqdm
 
 from sf_jax.convert.tensor_files import (
@@ -257,7 +258,7 @@ def save_weights(
 
 def save_random_weights(
     directory: str | os.PathLike,
-    declared: Any,
+    declared: PyTree[Weight],
     seed: int,
     dtype: DTypeLike = jnp.bfloat16,
     max_shard_bytes: int = 1_000_000_000,

@@ -1,1 +1,1 @@
-"""The Qwen3-VL architecture as pure functions over pytrees. Knows nothing of faces."""
+"""Declared weights, layers, towers and adapters: pure functions over pytrees of arrays."""

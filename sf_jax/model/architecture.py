@@ -10,8 +10,8 @@ from sf_jax.model.towers import TextConfig
 class Architecture(Protocol):
     """A configuration of a model that ends in a text model; a static argument of `jax.jit`.
 
-    Its tree of weights has at least a field `text`, the `TextWeights` of `text`; encoders of other
-    modalities stand beside it. `model.config.Config` is the one of Qwen3-VL.
+    Its tree of weights has at least a field `text`, the `TextWeights` of `text`, beside those of
+    encoders of other modalities. `model.config.Config` is the one of Qwen3-VL.
 
     Attributes:
       text: sizes of the text model.

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 T = TypeVar("T")  # a tree of weights: of declarations, arrays, shapes or shardings
 LAYER = "layer"  # the logical axis on which layers are stacked
@@ -32,7 +32,7 @@ class Weight:
     Attributes:
       shape: with the leading layer axis where stacked.
       axes: a logical name for each axis, for sharding rules.
-      name: the tensor's name in a Hugging Face checkpoint; "{}" stands for the layer number.
+      name: the tensor's name in a Hugging Face checkpoint; "{}" is replaced by the layer number.
       init: "normal" (deviation `scale`), "zeros" or "ones".
       transposed: the checkpoint stores [out, in].
       source_shape: the checkpoint's shape where it is more than a transposition: a convolution's
@@ -139,12 +139,12 @@ def is_weight(node: Any) -> bool:
     return isinstance(node, Weight)
 
 
-def leaves(declared: Any) -> list[Weight]:
+def leaves(declared: PyTree[Weight]) -> list[Weight]:
     """The declarations of a tree, in the order of its leaves."""
     return jax.tree.leaves(declared, is_leaf=is_weight)
 
 
-def map_declared(function: Callable[..., Any], declared: T, *trees: Any) -> T:
+def map_declared(function: Callable[..., Any], declared: T, *trees: PyTree) -> T:
     """The tree of `function(weight, *values)`; values are those that other trees hold there."""
     return jax.tree.map(function, declared, *trees, is_leaf=is_weight)
 
@@ -154,7 +154,7 @@ def abstract(declared: T, dtype: DTypeLike = jnp.float32) -> T:
     return map_declared(lambda weight: jax.ShapeDtypeStruct(weight.shape, dtype), declared)
 
 
-def count(declared: Any) -> int:
+def count(declared: PyTree[Weight]) -> int:
     """Number of parameters; a tied output projection is not counted twice."""
     return sum(math.prod(weight.shape) for weight in leaves(declared))
 
@@ -173,7 +173,7 @@ def initialise(declared: T, seed: int, dtype: DTypeLike = jnp.float32) -> T:
     return map_declared(draw, declared)
 
 
-def initialise_on(declared: T, seed: int, shardings: Any, dtype: DTypeLike = jnp.float32) -> T:
+def initialise_on(declared: T, seed: int, shardings: PyTree, dtype: DTypeLike = jnp.float32) -> T:
     """Fresh weights, drawn where they are sharded to: nothing ever holds more than its part.
 
     The same seed gives the same weights on any mesh.

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from sf_jax.kernels.sharded import split
 from sf_jax.model.declared import Linear
@@ -36,13 +36,13 @@ def has_layers(node: Any) -> bool:
     return is_dataclass(node) and bool(_layer_fields(node))
 
 
-def with_layers(node: Any) -> list[Any]:
+def with_layers(weights: PyTree) -> list[Any]:
     """All nodes of a tree of weights that hold layers."""
-    nodes = jax.tree.leaves(node, is_leaf=has_layers)
+    nodes = jax.tree.leaves(weights, is_leaf=has_layers)
     return [found for found in nodes if has_layers(found)]
 
 
-def require_stacked(weights: Any, remedy: str) -> None:
+def require_stacked(weights: PyTree, remedy: str) -> None:
     """Checks a tree of weights.
 
     Raises:
@@ -56,7 +56,7 @@ def require_stacked(weights: Any, remedy: str) -> None:
 def run_layers(
     layer: Callable[[Any, Any, tuple, Any], tuple[Any, tuple]],
     x: Array,
-    layers: Any,
+    layers: PyTree,
     layout: Layout,
     beside: tuple = (),
     remat: str = "none",

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from sf_jax.model.declared import Linear, T, Weight
 from sf_jax.model.layers import require_stacked
@@ -161,7 +161,7 @@ def _adaptable(node: Any) -> Weight | None:
     return weight if weight.source_shape is None else None
 
 
-def _fixed_modules(declared: Any) -> list[str]:
+def _fixed_modules(declared: PyTree[Weight]) -> list[str]:
     """Names of modules that cannot be adapted: convolutions, tables and tied projections."""
     nodes = jax.tree.leaves(declared, is_leaf=_is_declared)
     fixed = [node for node in nodes if _adaptable(node) is None]
@@ -170,29 +170,34 @@ def _fixed_modules(declared: Any) -> list[str]:
     return [module for weight in weights for module in _modules(weight)] + copies
 
 
-def families(lora: LoraConfig, declared: Any) -> dict[str, Weight]:
-    """Declared weights of the families of which at least one module is adapted.
+def chosen(lora: LoraConfig, declared: PyTree[Weight]) -> dict[str, Weight]:
+    """Declared weights of the families of which at least one module is adapted; may be empty."""
+    nodes = jax.tree.leaves(declared, is_leaf=_is_declared)
+    weights = [weight for weight in map(_adaptable, nodes) if weight is not None]
+    return {_name(w): w for w in weights if any(map(lora.chooses, _modules(w)))}
+
+
+def families(lora: LoraConfig, declared: PyTree[Weight]) -> dict[str, Weight]:
+    """As `chosen`, checked.
 
     Raises:
       ValueError: nothing is targeted, or something that cannot be adapted.
     """
-    nodes = jax.tree.leaves(declared, is_leaf=_is_declared)
-    found = {_name(weight): weight for weight in map(_adaptable, nodes) if weight is not None}
     if lora.targets != ALL_LINEAR:
         for module in _fixed_modules(declared):
             if lora.chooses(module):
                 raise ValueError(
                     f"targets choose {module!r}, which is no linear to be adapted here"
                 )
-    chosen = {k: w for k, w in found.items() if any(map(lora.chooses, _modules(w)))}
-    if not chosen:
+    found = chosen(lora, declared)
+    if not found:
         raise ValueError(f"targets {lora.targets!r} choose no linear of this model")
-    return chosen
+    return found
 
 
 def build(
     lora: LoraConfig,
-    declared: Any,
+    declared: PyTree[Weight],
     make: Callable[[str, int, int, int], tuple[np.ndarray, np.ndarray]],
     dtype: DTypeLike = jnp.float32,
 ) -> Adapter:
@@ -211,7 +216,7 @@ def build(
     return Adapter(pairs, lora)
 
 
-def abstract(lora: LoraConfig, declared: Any, dtype: DTypeLike = jnp.float32) -> Adapter:
+def abstract(lora: LoraConfig, declared: PyTree[Weight], dtype: DTypeLike = jnp.float32) -> Adapter:
     """The adapter as `jax.ShapeDtypeStruct`s."""
 
     def shape(weight: Weight) -> Any:
@@ -221,7 +226,7 @@ def abstract(lora: LoraConfig, declared: Any, dtype: DTypeLike = jnp.float32) ->
     return Adapter({family: Pair(shape(a), shape(b)) for family, (a, b) in factors.items()}, lora)
 
 
-def declare_factors(lora: LoraConfig, declared: Any) -> dict[str, tuple[Weight, Weight]]:
+def declare_factors(lora: LoraConfig, declared: PyTree[Weight]) -> dict[str, tuple[Weight, Weight]]:
     """Declarations of both factors of each family, whose common axis is "rank"."""
     factors = {}
     for family, weight in families(lora, declared).items():
@@ -236,7 +241,7 @@ def declare_factors(lora: LoraConfig, declared: Any) -> dict[str, tuple[Weight, 
 
 
 def initialise(
-    lora: LoraConfig, declared: Any, seed: int, dtype: DTypeLike = jnp.float32
+    lora: LoraConfig, declared: PyTree[Weight], seed: int, dtype: DTypeLike = jnp.float32
 ) -> Adapter:
     """A fresh adapter: a random, b zero, so that it changes nothing yet."""
     generator = np.random.default_rng(seed)
@@ -247,7 +252,9 @@ def initialise(
     return build(lora, declared, make, dtype)
 
 
-def modules(adapter: Adapter, declared: Any) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def modules(
+    adapter: Adapter, declared: PyTree[Weight]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Every adapted module's name, a [I, R] and b [R, O], without padding."""
     for family, weight in families(adapter.config, declared).items():
         pair = adapter.pairs[family]
@@ -272,7 +279,10 @@ def _check_fit(adapter: Adapter, expected: dict[str, Weight]) -> None:
 
 
 def _map_adapted(
-    function: Callable[[Any, Pair, jax.Array], Any], weights: T, adapter: Adapter, declared: Any
+    function: Callable[[Any, Pair, jax.Array], Any],
+    weights: T,
+    adapter: Adapter,
+    declared: PyTree[Weight],
 ) -> T:
     """Replaces each adapted linear by `function(linear, pair, scale)`."""
     require_stacked(weights, "an adapter is applied before `unstack_layers`")
@@ -290,7 +300,7 @@ def _map_adapted(
     return jax.tree.map(change, declared, weights, is_leaf=_is_declared)
 
 
-def attach(weights: T, adapter: Adapter, declared: Any) -> T:
+def attach(weights: T, adapter: Adapter, declared: PyTree[Weight]) -> T:
     """The weights with the adapter beside them; nothing is copied.
 
     Raises:
@@ -304,7 +314,7 @@ def attach(weights: T, adapter: Adapter, declared: Any) -> T:
     )
 
 
-def merge(weights: T, adapter: Adapter, declared: Any, sign: float = 1.0) -> T:
+def merge(weights: T, adapter: Adapter, declared: PyTree[Weight], sign: float = 1.0) -> T:
     """The weights with the adapter added in: as fast as the base, and saved as one checkpoint."""
 
     def add(linear: Any, pair: Pair, scale: jax.Array) -> Linear:
@@ -325,6 +335,6 @@ def merge(weights: T, adapter: Adapter, declared: Any, sign: float = 1.0) -> T:
     return _map_adapted(add, weights, adapter, declared)
 
 
-def unmerge(weights: T, adapter: Adapter, declared: Any) -> T:
+def unmerge(weights: T, adapter: Adapter, declared: PyTree[Weight]) -> T:
     """Takes a merged adapter out again, up to rounding; keep the base where that matters."""
     return merge(weights, adapter, declared, sign=-1.0)

@@ -1,10 +1,10 @@
 """The dense Qwen3-VL releases by size, for parameter counts and abstract shapes without a download.
 
-The numbers are those of `config.json` of `Qwen/Qwen3-VL-{2B,4B,8B,32B}-Instruct`. They were read
-off public copies of these files, not off the files: 2B and 8B in pytorch/torchtitan
+The values are those of `config.json` of `Qwen/Qwen3-VL-{2B,4B,8B,32B}-Instruct`. They were read
+from public copies of these files, not from the files: 2B and 8B in pytorch/torchtitan
 (`experiments/qwen3_vl`), 4B and 32B in projects that embed the file's text; the token ids, the
 position grid and the vision tower of the larger two are also transformers' defaults.
-`hf.load` reads the file that comes with the weights and never looks here.
+`hf.load` reads the file that comes with the weights and does not use this table.
 """
 
 from sf_jax.model.config import Config, TextConfig, VisionConfig

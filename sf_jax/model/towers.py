@@ -15,7 +15,7 @@ class VisionConfig:
     num_position_embeddings: int  # a square: the side of the learned position grid, squared
     deepstack_visual_indexes: tuple[int, ...]  # after these blocks a merger feeds a text layer
     patch_size: int = 16
-    temporal_patch_size: int = 2  # a still picture is repeated this often
+    temporal_patch_size: int = 2  # a still image is repeated this often
     spatial_merge_size: int = 2  # patches a side that become one text token
     in_channels: int = 3
 

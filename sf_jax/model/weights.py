@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from sf_jax.model.declared import Declarer, Linear, Norm, Weight
+from sf_jax.model.declared import Declarer, Linear, Norm, T, Weight
 from sf_jax.model.layers import (
     LAYERS,
     SMALL,
@@ -196,7 +196,7 @@ def declare(vision: VisionConfig | None, text: TextConfig) -> Weights:
     )
 
 
-def unstack_layers(weights: Any, consume: bool = False) -> Any:
+def unstack_layers(weights: T, consume: bool = False) -> T:
     """Turns all stacked layers of a tree into separate ones, laid out as a CPU multiplies fastest.
 
     See `layers.separate_layers`. In text layers small matrices over the same input are joined: of a

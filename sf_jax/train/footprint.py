@@ -1,174 +1,143 @@
-"""What a run needs, by arithmetic alone: memory, floating-point operations, a bound for its step.
+"""What a run needs, by arithmetic alone: memory and floating-point operations of a step.
 
-Beside these stands what the compiler says of the same step (`sf-jax compile`).
+A model is given as the stages of its forward pass, each with the tree of weights that it declares.
+`sf-jax compile` reports the compiler's own figures of the same step beside these.
 """
 
 import math
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
 from sf_jax.model import lora
 from sf_jax.model.config import Config
-from sf_jax.model.declared import Weight
+from sf_jax.model.declared import Weight, leaves
 from sf_jax.train.sft import Sft
+from sf_jax.train.trainable import Trainable, trained_names
+
+IMAGES_PER_ROW = 4  # of equal size, where attention among patches is counted
 
 
 @dataclass(frozen=True)
-class Chip:
-    """One TPU chip, as Google Cloud's pages on each version give it.
+class Part:
+    """Weights that are applied to vectors of one kind.
 
     Attributes:
-      flops: dense bfloat16 operations a second; memory: bytes of HBM; bandwidth: of it, bytes a
-        second; links: bytes a second between chips, all links of a chip together.
+      declared: the tree of declarations.
+      vectors: how many each matrix multiplies in one step, over the global batch.
+      remat: what its layers keep for their gradients, see `model.remat`.
+      last: endings of the names of each layer's last matrix, whose result no gradient needs, so
+        that rematerialisation does not compute it again.
     """
 
-    flops: float
-    memory: float
-    bandwidth: float
-    links: float
+    declared: PyTree[Weight]
+    vectors: int
+    remat: str = "none"
+    last: tuple[str, ...] = ()
 
 
-CHIPS = {
-    "v4": Chip(275e12, 32e9, 1228e9, 300e9),
-    "v5e": Chip(197e12, 16e9, 819e9, 200e9),
-    "v5p": Chip(459e12, 95e9, 2765e9, 600e9),
-    "v6e": Chip(918e12, 32e9, 1640e9, 448e9),
-}
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a forward pass, such as a tower; gradients reach it from the stages after it.
 
-
-def chip_of(topology: str) -> Chip:
-    """The chip of a topology such as "v5p:4x4x4".
-
-    Raises:
-      ValueError: it is of no known version, or does not name its sides.
+    Attributes:
+      parts: its weights.
+      attention: floating-point operations of its attention in a forward pass.
+      kept: numbers that its layers keep for their gradients, over the global batch, where each
+        keeps its inputs alone.
     """
-    name, _, sides = topology.partition(":")
-    if name not in CHIPS:
-        raise ValueError(f"topology {topology!r} is of none of {', '.join(CHIPS)}")
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sides):
-        raise ValueError(f"topology {topology!r} names no sides, expected such as v5p:4x4x4")
-    return CHIPS[name]
 
+    parts: tuple[Part, ...]
+    attention: float = 0.0
+    kept: float = 0.0
 
-# What JAX calls the chips.
-KINDS = {
-    "TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p",
-    "TPU v6 lite": "v6e", "TPU v6e": "v6e",
-}  # fmt: skip
+    @property
+    def weights(self) -> list[Weight]:
+        return [weight for part in self.parts for weight in leaves(part.declared)]
 
-
-def peak_of(mesh: Mesh) -> float:
-    """Operations a second of all devices of a mesh together, 0 where their kind is not known."""
-    kinds = [device.device_kind for device in mesh.devices.flat]
-    return sum(CHIPS[KINDS[kind]].flops if kind in KINDS else 0.0 for kind in kinds)
-
-
-def sent_share(kind: str, devices: int) -> float:
-    """Bytes that each of so many devices sends in a ring, for a byte of a collective's payload.
-
-    The payload is the result of an all-gather, and the operand of anything else.
-    """
-    if kind == "all-reduce":
-        return 2 * (devices - 1) / devices
-    return 1.0 if kind == "collective-permute" else (devices - 1) / devices
-
-
-LAST = ("down_proj.weight", "linear_fc2.weight")  # in a layer: nothing's gradient needs its result
-PICTURES = 4  # in a row, alike, where attention among patches is counted
+    @property
+    def remat(self) -> str:
+        """Of its layers."""
+        return next((part.remat for part in self.parts if part.remat != "none"), "none")
 
 
 @dataclass(frozen=True)
 class Operations:
     """Floating-point operations of one step by all devices together, 2 for a product and a sum.
 
-    `text`, `vision` and `attention` are what the mathematics asks for, with every row full:
-    forward, gradients of activations where something before them is trained, gradients of weights
-    that are trained. `again` is what rematerialisation adds to that.
+    Attributes:
+      products: with weights, and attention: what the mathematics asks for, with every row full:
+        forward, gradients of activations where something before them is trained, gradients of
+        weights that are trained.
+      again: what rematerialisation adds to that.
     """
 
-    text: float
-    vision: float
+    products: float
     attention: float
     again: float
 
     @property
     def model(self) -> float:
-        return self.text + self.vision + self.attention
+        """Without rematerialisation."""
+        return self.products + self.attention
 
 
-def operations(sft: Sft) -> Operations:
-    """Of one step of a run.
+def operations(stages: Sequence[Stage], trainable: Trainable, chunks: int = 1) -> Operations:
+    """Of one step.
 
-    A weight that is trained counts six times its size for each token, a frozen one behind trained
+    A weight that is trained counts six times its size for each vector, a frozen one after trained
     ones four times, one with nothing trained before it twice.
+
+    Args:
+      stages: in the order of the forward pass.
+      chunks: parts of a row whose vocabulary scores are computed one after another.
     """
-    config = sft.config
-    tokens, patches = sft.rows * sft.length, sft.rows * sft.patches
-    trained = _trained_names(sft)
-    vision_trained = _trains_vision(sft)
-    totals, again = {"text": 0.0, "vision": 0.0}, 0.0
-    for weight in _matrices(config):
-        part = "vision" if weight.name.startswith("model.visual") else "text"
-        times = tokens
-        if part == "vision":
-            merged = {"merged", "merged_hidden"} & set(weight.axes)
-            times = patches // config.vision.spatial_merge_size**2 if merged else patches
-        products = 2 * math.prod(weight.shape) * times
-        behind = part == "text" or vision_trained
-        totals[part] += products * (1 + behind + (weight.name in trained))
-        remat = config.text_remat if part == "text" else config.vision_remat
-        in_layer = weight.axes[0] == "layer" and "merged_hidden" not in weight.axes
-        if "vocab" in weight.axes:
-            again += products * (sft.chunks > 1)
-        elif in_layer and behind and remat == "full" and not weight.name.endswith(LAST):
-            again += products
-    text, vision = config.text, config.vision
-    # Causal: half of the pairs. Pictures see themselves alone.
-    inner = text.num_hidden_layers * text.num_attention_heads * text.head_dim
-    of_text = 4 * sft.rows * sft.length**2 / 2 * inner
-    of_vision = 4 * sft.rows * sft.patches**2 / PICTURES * vision.depth * vision.hidden_size
-    again += of_text * (config.text_remat == "full")
-    again += of_vision * (vision_trained and config.vision_remat == "full")
-    again += 0.5 * (of_text + of_vision * vision_trained)  # scores, which no pass keeps
-    attention = of_text * 3 + of_vision * (3 if vision_trained else 1)
-    return Operations(totals["text"], totals["vision"], attention, again)
+    products = attention = again = 0.0
+    reached = False
+    for stage in stages:
+        reached |= is_trained(stage, trainable)
+        for part in stage.parts:
+            names = trained_names(part.declared, trainable)
+            for weight in filter(_multiplies, leaves(part.declared)):
+                once = 2.0 * math.prod(weight.shape) * part.vectors
+                products += once * (1 + reached + (weight.name in names))
+                again += once * _again(weight, part, reached, chunks)
+        attention += stage.attention * (3 if reached else 1)
+        again += stage.attention * (reached and stage.remat == "full")
+        again += 0.5 * stage.attention * reached  # scores, which no pass keeps
+    return Operations(products, attention, again)
 
 
-def _matrices(config: Config) -> list[Weight]:
-    """What tokens are multiplied with; a table that is only looked up in is not."""
-    leaves = jax.tree.leaves(config.declare(), is_leaf=lambda x: isinstance(x, Weight))
-    lookup = not config.text.tie_word_embeddings
-
-    def multiplied(weight: Weight) -> bool:
-        inner = [axis for axis in weight.axes if axis != "layer"]
-        looked_up = "position" in inner or (lookup and inner == ["vocab", "embed"])
-        return len(inner) == 2 and not looked_up
-
-    return [weight for weight in leaves if multiplied(weight)]
+def _multiplies(weight: Weight) -> bool:
+    """Whether vectors are multiplied with it; a table that is only indexed is not."""
+    inner = [axis for axis in weight.axes if axis != "layer"]
+    indexed = "position" in inner or (inner == ["vocab", "embed"] and not weight.copies)
+    return len(inner) == 2 and not indexed
 
 
-def _trained_names(sft: Sft) -> set[str]:
-    """Names of the weights that are trained themselves; factors beside others are not counted."""
-    pattern = sft.trainable.whole
-    leaves = jax.tree.leaves(sft.config.declare(), is_leaf=lambda x: isinstance(x, Weight))
-    return {w.name for w in leaves if pattern is not None and re.search(pattern, w.name)}
+def _again(weight: Weight, part: Part, reached: bool, chunks: int) -> bool:
+    """Whether a gradient computes its product a second time."""
+    if "vocab" in weight.axes:
+        return chunks > 1
+    full = weight.stacked and reached and part.remat == "full"
+    return full and not weight.name.endswith(part.last)
 
 
-def _trains_vision(sft: Sft) -> bool:
-    """Whether gradients reach into the vision tower."""
-    adapter = sft.trainable.adapter
-    adapted = set() if adapter is None else set(lora.families(adapter, sft.config.declare()))
-    return any(name.startswith("model.visual") for name in _trained_names(sft) | adapted)
+def is_trained(stage: Stage, trainable: Trainable) -> bool:
+    """Whether any of its weights is trained, itself or by an adapter."""
+    declared = [part.declared for part in stage.parts]
+    if trained_names(declared, trainable):
+        return True
+    return trainable.adapter is not None and bool(lora.chosen(trainable.adapter, declared))
 
 
-def bytes_a_device(tree: Any) -> int:
-    """Of arrays or shapes that say how they lie, in the tiles of 8 x 128 that a TPU has."""
+def bytes_per_device(tree: PyTree) -> int:
+    """Of arrays or shapes with shardings, in the tiles of 8 x 128 that a TPU has."""
     return sum(
         _tiled(x.sharding.shard_shape(x.shape)) * jnp.dtype(x.dtype).itemsize
         for x in jax.tree.leaves(tree)
@@ -188,42 +157,77 @@ def _up(size: int, to: int) -> int:
     return -(-size // to) * to
 
 
+def qwen3_vl_stages(config: Config, rows: int, length: int, patches: int) -> tuple[Stage, ...]:
+    """The stages of Qwen3-VL: the vision tower over patches, the text model over tokens.
+
+    Args:
+      rows: of a global batch, each of `length` tokens and `patches` patches.
+    """
+    vision, text, declared = config.vision, config.text, config.declare()
+    tower = declared.vision
+    inner = text.num_hidden_layers * text.num_attention_heads * text.head_dim
+    last = ("down_proj.weight", "linear_fc2.weight")
+    blocks = [tower.patch_embed, tower.pos_embed, tower.blocks]
+    mergers = [tower.merger, tower.deepstack]
+    merged = rows * patches // vision.spatial_merge_size**2
+    return (
+        Stage(
+            (Part(blocks, rows * patches, config.vision_remat, last), Part(mergers, merged)),
+            # Images attend to themselves alone.
+            4.0 * rows * patches**2 / IMAGES_PER_ROW * vision.depth * vision.hidden_size,
+            2.0 * vision.depth * rows * patches * vision.hidden_size,  # every output is used too
+        ),
+        Stage(
+            (Part(declared.text, rows * length, config.text_remat, last),),
+            4.0 * rows * length**2 / 2 * inner,  # causal: half of the pairs
+            float((text.num_hidden_layers + 2) * rows * length * text.hidden_size),
+        ),
+    )
+
+
+def stages_of(sft: Sft) -> tuple[Stage, ...]:
+    """The stages of a fine-tuning run."""
+    return qwen3_vl_stages(sft.config, sft.rows, sft.length, sft.patches)
+
+
+def operations_of(sft: Sft) -> Operations:
+    """Of one step of a fine-tuning run."""
+    return operations(stages_of(sft), sft.trainable, sft.chunks)
+
+
 def expected(sft: Sft, mesh: Mesh) -> dict[str, float]:
     """Bytes on each device, and operations of all devices together.
 
     "state" are weights and optimiser, "batch" is what a step is given, "peak" the most that is held
     at a time, or nan where layers keep more than their inputs.
     """
-    state, batch = sft.abstract_state(mesh), sft.abstract_batch(mesh)
-    held, given = bytes_a_device(state), bytes_a_device(batch)
-    found = operations(sft)
+    state = bytes_per_device(sft.abstract_state(mesh))
+    batch = bytes_per_device(sft.abstract_batch(mesh))
+    found = operations_of(sft)
     return {
-        "state": held,
-        "batch": given,
-        "peak": held + given + _passing(sft, mesh),
+        "state": state,
+        "batch": batch,
+        "peak": state + batch + _transient(sft, mesh),
         "model": found.model,
         "again": found.again,
     }
 
 
-def _passing(sft: Sft, mesh: Mesh) -> float:
+def _transient(sft: Sft, mesh: Mesh) -> float:
     """Bytes of what a step makes, at the moment of most.
 
     When the loss of a part of each row is differentiated, every layer's input is kept; table and
-    output layer lie whole, or one table in both layouts, and their gradient if they are trained.
+    output layer are whole, or one table in both layouts, and their gradient if they are trained.
     """
-    config = sft.config
+    config, text, stages = sft.config, sft.config.text, stages_of(sft)
     if config.text_remat != "full" or config.vision_remat != "full":
         return math.nan
-    text, vision = config.text, config.vision
     size = jnp.dtype(config.product_dtype).itemsize
-    rows = sft.rows / math.prod(mesh.shape[axis] for axis in (*ROWS, PLACES)) / sft.accumulate
-    tokens, patches = rows * sft.length, rows * sft.patches
-    inputs = (text.num_hidden_layers + 2) * tokens * text.hidden_size * size
-    trained = _trained_names(sft)
-    if _trains_vision(sft):
-        inputs += 2 * vision.depth * patches * vision.hidden_size * size
-    scores = tokens / sft.chunks * text.vocab_size / mesh.shape[HEADS] * 4
+    shards = math.prod(mesh.shape[axis] for axis in (*ROWS, PLACES)) * sft.accumulate
+    *earlier, last = stages
+    kept = last.kept + sum(s.kept for s in earlier if is_trained(s, sft.trainable))
+    scores = sft.rows * sft.length / shards / sft.chunks * text.vocab_size / mesh.shape[HEADS] * 4
     table = text.vocab_size / mesh.shape[HEADS] * text.hidden_size * size
-    of_table = any("embed_tokens" in name or "lm_head" in name for name in trained)
-    return inputs + scores + table * (3 if of_table else 2)
+    tables = [weight for weight in last.weights if "vocab" in weight.axes]
+    of_table = bool(trained_names(tables, sft.trainable))
+    return kept / shards * size + scores + table * (3 if of_table else 2)

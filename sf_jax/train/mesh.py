@@ -1,8 +1,8 @@
-"""Meshes of devices, and how weights, train states and batches lie on them.
+"""Meshes of devices, and the shardings of weights, train states and batches.
 
-A mesh has four axes. `data` and `fsdp` share the rows of a batch; `fsdp` shares the weights too,
-which are gathered a layer at a time; `tensor` shares heads, hidden widths and the vocabulary;
-`sequence` the places of a row. One table maps the logical axes of `model.weights` to them.
+A mesh has four axes. `data` and `fsdp` shard the rows of a batch; `fsdp` shards the weights too,
+which are gathered a layer at a time; `tensor` shards heads, hidden widths and the vocabulary;
+`sequence` the positions of a row. One table maps the logical axes of declared weights to them.
 """
 
 import math
@@ -16,6 +16,7 @@ import optax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
 
 from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
 from sf_jax.model import axes, lora
@@ -47,8 +48,8 @@ def parse(text: str) -> dict[str, int]:
 def make(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh with all four axes.
 
-    Several slices of a pod, which a slower network joins, share the rows only: `data` is then
-    across slices first.
+    Pod slices, which a slower network joins, shard the rows only: `data` is then across slices
+    first.
 
     Args:
       sizes: of the axes, 1 where none is given; one may be -1. None: all devices on `fsdp`.
@@ -66,8 +67,8 @@ def make(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | None =
         wanted[rest[0]] = count // known
     shape = tuple(wanted[name] for name in AXES)
     if min(shape) < 1 or math.prod(shape) != count:
-        said = ",".join(f"{name}={size}" for name, size in wanted.items())
-        raise ValueError(f"mesh {said} does not fit {count} devices")
+        sizes_text = ",".join(f"{name}={size}" for name, size in wanted.items())
+        raise ValueError(f"mesh {sizes_text} does not fit {count} devices")
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices > 1:
         if shape[0] % slices:
@@ -82,11 +83,11 @@ def make(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | None =
 
 
 def spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> P:
-    """How an array with these logical axes lies.
+    """The sharding of an array with these logical axes.
 
-    `fsdp` shares rows, and columns only where it does not divide rows: a TPU keeps 128 columns
-    together, and pads fewer. Vectors and learned positions are whole everywhere: they are small,
-    and gathering them costs a round trip.
+    `fsdp` shards rows, and columns only where it does not divide rows: a TPU stores 128 columns
+    together, and pads fewer. Vectors and learned positions are replicated: they are small, and
+    gathering them costs a round trip.
     """
     first = int(bool(axes) and axes[0] == "layer")
     if len(axes) - first < 2 or "position" in axes:
@@ -107,7 +108,7 @@ def spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> P:
 
 
 def whole(mesh: Mesh) -> NamedSharding:
-    """On every device."""
+    """The sharding of what is replicated on every device."""
     return NamedSharding(mesh, P())
 
 
@@ -120,7 +121,7 @@ def _of_weight(weight: Weight, mesh: Mesh) -> Any:
     return NamedSharding(mesh, spec(weight.axes, weight.shape, mesh))
 
 
-def of_adapter(chosen: lora.LoraConfig, declared: Any, mesh: Mesh) -> lora.Adapter:
+def of_adapter(chosen: lora.LoraConfig, declared: PyTree[Weight], mesh: Mesh) -> lora.Adapter:
     """The shardings of an adapter: its factors are sharded like the sides of their weight."""
     pairs = {
         family: lora.Pair(_of_weight(a, mesh), _of_weight(b, mesh))
@@ -129,8 +130,8 @@ def of_adapter(chosen: lora.LoraConfig, declared: Any, mesh: Mesh) -> lora.Adapt
     return lora.Adapter(pairs, chosen)
 
 
-def of_optimizer(rule: optax.GradientTransformation, weights: Any, shardings: Any) -> Any:
-    """The shardings of an optimiser's state: what is kept of a weight lies as the weight.
+def of_optimizer(rule: optax.GradientTransformation, weights: PyTree, shardings: PyTree) -> PyTree:
+    """The shardings of an optimiser's state, which is sharded like its parameter.
 
     Args:
       weights: the trained tree, arrays or shapes; shardings: of it.

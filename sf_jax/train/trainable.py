@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
+from jaxtyping import PyTree
 
 from sf_jax.model import declared as declarations
 from sf_jax.model import lora
@@ -42,11 +43,11 @@ class Trained:
       adapter: factors beside frozen weights, None without LoRA.
     """
 
-    weights: Any
+    weights: PyTree
     adapter: lora.Adapter | None = None
 
 
-def _keep(weights: T, declared: Any, pattern: str | None, matching: bool) -> T:
+def _keep(weights: T, declared: PyTree[Weight], pattern: str | None, matching: bool) -> T:
     def one(weight: Weight, x: Any) -> Any:
         found = pattern is not None and re.search(pattern, weight.name) is not None
         return x if found == matching else None
@@ -54,7 +55,7 @@ def _keep(weights: T, declared: Any, pattern: str | None, matching: bool) -> T:
     return map_declared(one, declared, weights)
 
 
-def trained_names(declared: Any, trainable: Trainable) -> set[str]:
+def trained_names(declared: PyTree[Weight], trainable: Trainable) -> set[str]:
     """Names of the weights that are trained themselves; factors beside others are not listed."""
     pattern = trainable.whole
     names = (weight.name for weight in leaves(declared))
@@ -62,7 +63,7 @@ def trained_names(declared: Any, trainable: Trainable) -> set[str]:
 
 
 def split(
-    weights: T, adapter: lora.Adapter | None, declared: Any, trainable: Trainable
+    weights: T, adapter: lora.Adapter | None, declared: PyTree[Weight], trainable: Trainable
 ) -> tuple[Trained, T]:
     """The trained tree and the frozen weights, each with None where the other has a weight.
 
@@ -80,7 +81,7 @@ def split(
     return Trained(trained, adapter), frozen
 
 
-def join(trained: Trained, frozen: T, declared: Any) -> T:
+def join(trained: Trained, frozen: T, declared: PyTree[Weight]) -> T:
     """All weights, with the adapter beside those it adds to."""
     weights = jax.tree.map(
         lambda ours, theirs: theirs if ours is None else ours,

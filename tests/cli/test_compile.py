@@ -94,7 +94,7 @@ def test_operations_are_those_of_the_program(remat: str) -> None:
     mesh = meshes.make(devices=jax.devices()[:1])
     lowered = sft.build_step(mesh).lower(sft.abstract_state(mesh), sft.abstract_batch(mesh))
     counted = analyse(lowered.compile().as_text() or "").floating_point_operations
-    ours = footprint.operations(sft)
+    ours = footprint.operations_of(sft)
     assert counted == pytest.approx(ours.model + ours.again, rel=0.1)
 
 

@@ -51,7 +51,7 @@ def text_config(
     }  # fmt: skip
 
 
-# Position grids of 7, 5 and 6 places a side: none is the grid of a picture below.
+# Position grids of 7, 5 and 6 positions a side: none is the grid of an image below.
 VARIANTS = {
     "gqa_tied_16": {
         "vision": vision_config(4, 16, depth=4, taps=[1, 2], side=7),
@@ -72,8 +72,8 @@ VARIANTS = {
     "text_untied": {"text": text_config(2, 2, 32, section=None, theta=1e4), "tied": False},
 }
 
-# Each row of a batch: words, then for each picture its grid in merged tokens. All cases have three
-# rows of 17 to 32 tokens and those with pictures three or four, so that two compilations serve all.
+# Each row of a batch: words, then for each image its grid in merged tokens. All cases have three
+# rows of 17 to 32 tokens and those with images three or four, so that two compilations serve all.
 CASES: dict[str, tuple[str, list[tuple[int, list[tuple[int, int]]]]]] = {
     "text": ("none", [(20, []), (20, []), (20, [])]),
     "one": ("none", [(12, [(3, 2)]), (12, [(2, 3)]), (14, [(1, 4)])]),
@@ -115,7 +115,7 @@ def build(variant: dict, seed: int) -> torch.nn.Module:
 
 
 def row_ids(words: int, grids: list[tuple[int, int]], generator: np.random.Generator) -> list:
-    """Words spread before, between and behind the pictures' tokens."""
+    """Words spread before, between and after the images' tokens."""
     first, *others = np.array_split(generator.integers(11, VOCABULARY, words), len(grids) + 1)
     ids = list(first)
     for (height, width), following in zip(grids, others, strict=True):

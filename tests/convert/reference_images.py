@@ -1,11 +1,11 @@
-"""What transformers' Qwen3-VL image processors make of sizes and pictures.
+"""What transformers' Qwen3-VL image processors make of sizes and images.
 
 Run by a Python that has transformers (and for the fast processor torchvision):
 
     export PYTHONPATH=sf_jax/bench/torch_side
     python tests/convert/reference_images.py tests/convert/reference_images.npz
 
-Everything starts from seeds, so the test makes the same sizes and pictures by importing this file.
+Everything starts from seeds, so the test makes the same sizes and images by importing this file.
 """
 
 import sys
@@ -18,7 +18,7 @@ PIXELS = (4_096, 16_384)  # bounds that keep the stored file small
 
 
 def sizes() -> np.ndarray:
-    """int [2000, 2] (height, width): usual pictures, tiny, huge and long ones, none over 200:1."""
+    """int [2000, 2] (height, width): usual images, tiny, huge and long ones, none over 200:1."""
     generator = np.random.default_rng(0)
     usual = generator.integers(1, 2_000, (1_000, 2))
     spread = np.exp(generator.uniform(0, np.log(9_000), (2_000, 2))).astype(np.int64)

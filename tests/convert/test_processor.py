@@ -1,6 +1,6 @@
 """Picture processing against transformers' slow and fast Qwen3-VL processors.
 
-What they make of 2,000 sizes and of five pictures lies in `reference_images.npz`, written by
+What they make of 2,000 sizes and of five images is stored in `reference_images.npz`, written by
 `reference_images.py` with transformers 5.23 and torchvision 0.28. Where there is a Python with
 transformers (see `torch_python.py`) it is written afresh and compared.
 """
@@ -41,7 +41,7 @@ def test_two_thousand_sizes_are_resized_alike(known: dict, bounds: int) -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_pictures_of_many_shapes_in_one_prompt(known: dict, fast: bool) -> None:
+def test_images_of_many_shapes_in_one_prompt(known: dict, fast: bool) -> None:
     pixels, grids = ImageProcessor(*reference.PIXELS, fast=fast)(reference.pictures())
     assert pixels.dtype == np.float32 and grids.dtype == np.int64
     np.testing.assert_array_equal(grids, known["grids"])
@@ -60,7 +60,7 @@ def test_both_resamplers_nearly_agree() -> None:
     np.testing.assert_array_equal(resized_fixed_point(picture, 500, 700), picture)
 
 
-def test_an_even_picture_stays_even() -> None:
+def test_an_even_image_stays_even() -> None:
     for level in (0, 1, 128, 255):
         even = np.full((40, 60, 3), level, np.uint8)
         for size in ((96, 32), (32, 96), (352, 352)):
@@ -74,7 +74,7 @@ def test_normalisation_is_the_fast_processors_to_the_last_bit(known: dict) -> No
     np.testing.assert_allclose(pixels, known["slow_ramp"], rtol=0, atol=6e-8)
 
 
-def test_pictures_do_not_depend_on_one_another() -> None:
+def test_images_do_not_depend_on_one_another() -> None:
     processor = ImageProcessor(*reference.PIXELS)
     together, grids = processor(reference.pictures())
     alone = [processor([picture])[0] for picture in reference.pictures()]
@@ -85,16 +85,16 @@ def test_pictures_do_not_depend_on_one_another() -> None:
 @pytest.mark.parametrize(
     "images, words",
     [
-        ([], "no picture was given"),
+        ([], "no image was given"),
         ([np.zeros((40, 40, 3), np.uint8), np.zeros((2, 401, 3), np.uint8)],
-         r"picture 2: .*2 x 401 pixels .*more than 200 times"),
-        ([np.zeros((0, 40, 3), np.uint8)], "picture 1: .*nothing to show"),
+         r"image 2: .*2 x 401 pixels .*more than 200 times"),
+        ([np.zeros((0, 40, 3), np.uint8)], "image 1: .*nothing to show"),
         ([np.zeros((40, 40, 3), np.float32)], r"float32 \[40, 40, 3\], expected uint8"),
         ([np.zeros((40, 40, 4), np.uint8)], r"uint8 \[40, 40, 4\], expected three channels"),
-        (["face.png"], "picture 1: str"),
+        (["face.png"], "image 1: str"),
     ],
 )  # fmt: skip
-def test_bad_pictures_are_refused_in_one_line(images: list, words: str) -> None:
+def test_bad_images_are_refused_in_one_line(images: list, words: str) -> None:
     with pytest.raises(ProcessorError, match=words) as error:
         ImageProcessor()(images)
     assert "\n" not in str(error.value)
