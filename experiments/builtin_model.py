@@ -43,7 +43,13 @@ from sf_jax.render.rig import MATERIALS
 from sf_jax.sequence import images as image_inputs
 from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.sequence.batch import Batch
-from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
+from sf_jax.sequence.tokenizer import (
+    IMAGE,
+    VISION_END,
+    VISION_START,
+    SentencePieceTokenizer,
+    Tokenizer,
+)
 from sf_jax.systems.semanticface import readout
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences, vocabulary_texts
 from sf_jax.train import (
@@ -112,8 +118,8 @@ def make_tokenizer(recipe: Recipe, directory: Path) -> Tokenizer:
     if not path.exists():
         faces = np.stack([sample(50_000_000 + i) for i in range(8000)])
         symbols = SCHEMA.symbols()
-        tokenizers.train(vocabulary_texts(faces), symbols, recipe.vocab_size).save(path)
-    return Tokenizer.load(path)
+        tokenizers.train(vocabulary_texts(faces), symbols, recipe.vocab_size).save(directory)
+    return SentencePieceTokenizer.load(path)
 
 
 def make_config(tokenizer: Tokenizer, product_dtype: str = "float32") -> Config:

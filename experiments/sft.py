@@ -38,7 +38,6 @@ from sf_jax.reader import estimator
 from sf_jax.sequence import images
 from sf_jax.sequence.batch import Batch
 from sf_jax.sequence.packing import PackedBatches
-from sf_jax.sequence.tokenizer import JsonTokenizer
 from sf_jax.systems.semanticface.examples import ChatExamples, FaceExamples
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
 from sf_jax.train import chips, footprint, hooks, loop
@@ -157,7 +156,7 @@ def batches_of(
     tokenizer, processor = estimator.load_inputs(folder, sft.config)
     found = ShuffledRecords(data, seed)
     source: Callable[[int], Any]
-    if isinstance(tokenizer, JsonTokenizer):
+    if estimator.is_instructed(folder):
         source = ChatExamples(found, sft.config, tokenizer, processor)
     else:
         limit = processor.max_pixels // processor.patch_size**2
@@ -200,6 +199,7 @@ class Evaluation:
         shared = math.prod(mesh.shape[axis] for axis in ROWS)
         self.sft, self.mesh, self.batch = sft, mesh, -(-batch // shared) * shared
         self.inputs = estimator.load_inputs(folder, sft.config)
+        self.instructed = estimator.is_instructed(folder)
         self.images = [np.asarray(record["image"]) for record in held_out]
         self.labels = np.stack([record["coefficients"] for record in held_out])
 
@@ -210,7 +210,7 @@ class Evaluation:
         joined = jax.jit(partial(in_product_dtype, dtype=config.product_dtype))(joined)
         means = []
         with jax.set_mesh(self.mesh):
-            model = estimator.Model(config, joined, *self.inputs)
+            model = estimator.Model(config, joined, *self.inputs, instructed=self.instructed)
             for start in range(0, len(self.images), self.batch):
                 part = self.images[start : start + self.batch]
                 filled = part + part[-1:] * (self.batch - len(part))

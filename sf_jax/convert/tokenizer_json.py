@@ -17,20 +17,23 @@ from tokenizers import AddedToken, decoders, models, normalizers
 
 from sf_jax.media import files
 from sf_jax.sequence.chat import TEMPLATE
-from sf_jax.sequence.tokenizer import CONTROL, IM_END, Tokenizer, TokenizerError
+from sf_jax.sequence.tokenizer import CONTROL, IM_END, TokenizerError
 
 SPACE = "\u2581"  # what SentencePiece writes for a space
 NORMAL, UNKNOWN, PAD, SYMBOL, BYTE = 1, 2, 3, 4, 6  # SentencePiece's types of pieces
 
 
-def export(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
+def export(model: bytes, directory: str | os.PathLike) -> None:
     """Writes `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`.
 
+    Args:
+      model: a SentencePiece model, the content of a `tokenizer.model`.
+
     Raises:
-      TokenizerError: the tokenizer is no SentencePiece BPE model of the built-in kind.
+      TokenizerError: it is no BPE model of the built-in kind.
     """
     folder = Path(directory)
-    pieces = _pieces(tokenizer)
+    pieces = _pieces(model)
     names = {kind: [text for text, k in pieces if k == kind] for kind in (UNKNOWN, PAD)}
     unknown, pad = names[UNKNOWN][0], names[PAD][0]
     config = {
@@ -48,10 +51,10 @@ def export(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
     files.write_text(folder / "chat_template.jinja", TEMPLATE)  # for tokenizer and processor alike
 
 
-def _pieces(tokenizer: Tokenizer) -> list[tuple[str, int]]:
+def _pieces(content: bytes) -> list[tuple[str, int]]:
     """Text and type of every piece by id; symbols with plain spaces, as in text."""
     model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at import
-    model.ParseFromString(tokenizer.model)
+    model.ParseFromString(content)
     spec, normal = model.trainer_spec, model.normalizer_spec
     if (
         spec.model_type != spec.BPE

@@ -6,7 +6,7 @@ data, so a new image size needs no new compilation as long as its patch count fi
 Source: the Qwen3-VL release (`Qwen3VLVisionModel` in transformers) for every formula here.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -51,6 +51,7 @@ class Patches:
     at: Int[Array, "B M"] = axes.array("batch", "feature")
 
 
+@lru_cache(64)
 def grid_positions(height: int, width: int, config: VisionConfig) -> dict[str, np.ndarray]:
     """Positions of an image of height × width patches, as fields of `Patches` (no batch axis)."""
     merge, side = config.spatial_merge_size, config.position_side

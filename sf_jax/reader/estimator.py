@@ -34,9 +34,10 @@ from sf_jax.reader.action import FaceAction, Likelihood
 from sf_jax.reader.question import Messages, prompt_ids
 from sf_jax.reader.schema import channel_indices, channel_schema, read_channel_schema
 from sf_jax.sequence import images as image_inputs
+from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.sequence.batch import Batch
 from sf_jax.sequence.example import Example, assemble
-from sf_jax.sequence.tokenizer import BLANK_LINE, IMAGE, JsonTokenizer, Tokenizer
+from sf_jax.sequence.tokenizer import BLANK_LINE, IMAGE, Tokenizer
 
 BUILTIN = Path(__file__).parents[1] / "builtin" / "semanticface"
 MAX_WORDS = 120  # tokens; twice a usual description of the built-in model
@@ -75,13 +76,15 @@ class Model:
         processor: ImageProcessor,
         draft_heads: DraftHeads | None = None,
         schema: Schema | None = None,
+        *,
+        instructed: bool = False,
     ):
         self.config = config
         self.tokenizer = tokenizer
         self.processor = processor
         self.draft_heads = draft_heads
-        self.instructed = isinstance(tokenizer, JsonTokenizer)
-        self.schema = schema or channel_schema(paragraphs=self.instructed)
+        self.instructed = instructed
+        self.schema = schema or channel_schema(paragraphs=instructed)
         self._channels = channel_indices(self.schema)
         # Accelerators scan stacked layers; short passes on a CPU loop over separate arrays.
         on_cpu = jax.default_backend() == "cpu"
@@ -424,8 +427,8 @@ def load(
     path = folder / DRAFT_HEADS_FILE
     text = config.text
     heads = load_heads(path, text.hidden_size, text.vocab_size) if path.is_file() else None
-    schema = load_schema(folder)
-    return Model(config, weights, tokenizer, processor, heads, schema)
+    schema, instructed = load_schema(folder), is_instructed(folder)
+    return Model(config, weights, tokenizer, processor, heads, schema, instructed=instructed)
 
 
 def load_schema(directory: str | os.PathLike | None = None) -> Schema:
@@ -435,7 +438,15 @@ def load_schema(directory: str | os.PathLike | None = None) -> Schema:
       SchemaFileError: `schema.json` holds what is no schema of channels; names the field.
     """
     folder = BUILTIN if directory is None else Path(directory)
-    return read_channel_schema(folder, paragraphs=not _is_builtin_kind(folder))
+    return read_channel_schema(folder, paragraphs=is_instructed(folder))
+
+
+def is_instructed(folder: Path) -> bool:
+    """Whether the model of a directory was tuned on conversations, as Qwen's are.
+
+    One that brings a SentencePiece tokenizer was trained on its own two prompts alone.
+    """
+    return not (folder / tokenizers.SentencePieceTokenizer.file).is_file()
 
 
 def load_inputs(
@@ -447,11 +458,7 @@ def load_inputs(
       CheckpointError, TokenizerError, ProcessorError: a file is missing, cannot be read, or is of
         another model.
     """
-    tokenizer: Tokenizer
-    if _is_builtin_kind(folder):
-        tokenizer = Tokenizer.load(folder / "tokenizer.model")
-    else:
-        tokenizer = JsonTokenizer.load(folder / "tokenizer.json")
+    tokenizer = tokenizers.load(folder)
     if len(tokenizer) > config.text.vocab_size:
         raise hf.CheckpointError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, vocab_size in config.json is "
@@ -467,11 +474,6 @@ def load_inputs(
     processor = ImageProcessor.load(folder, max_pixels=max_image_tokens * side**2)
     processor.check(config.vision, folder)
     return tokenizer, processor
-
-
-def _is_builtin_kind(folder: Path) -> bool:
-    """Whether the tokenizer is SentencePiece's, as of models trained on their own prompts."""
-    return (folder / "tokenizer.model").is_file() or not (folder / "tokenizer.json").is_file()
 
 
 def save(
@@ -490,11 +492,8 @@ def save(
     """
     folder = Path(directory)
     hf.save(folder, config, weights, dtype)
-    if isinstance(tokenizer, JsonTokenizer):
-        tokenizer.save(folder / "tokenizer.json")
-    else:
-        tokenizer.save(folder / "tokenizer.model")
-        tokenizer_json.export(tokenizer, folder)
+    tokenizer.save(folder)
+    if tokenizer.sentencepiece is not None:
+        tokenizer_json.export(tokenizer.sentencepiece, folder)
     files.write_json(folder / PROCESSOR_FILE, processor.as_dict())
-    instructed = isinstance(tokenizer, JsonTokenizer)
-    write_schema(folder, schema or channel_schema(paragraphs=instructed))
+    write_schema(folder, schema or channel_schema(paragraphs=is_instructed(folder)))

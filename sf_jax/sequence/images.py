@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -55,12 +55,7 @@ class ImageInsert:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The fields of `vision.Patches`."""
-        return {"pixels": self.patches(), **_grid_positions(*self.grid, self.config)}
-
-
-@lru_cache(64)
-def _grid_positions(height: int, width: int, config: VisionConfig) -> dict[str, np.ndarray]:
-    return vision.grid_positions(height, width, config)
+        return {"pixels": self.patches(), **vision.grid_positions(*self.grid, self.config)}
 
 
 def position_ids(height: int, width: int) -> Int[np.ndarray, "3 M"]:

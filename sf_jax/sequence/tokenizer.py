@@ -4,13 +4,14 @@ The built-in model has SentencePiece with symbols that are never split. Control 
 and answer values are user-defined symbols, so that a key with its punctuation, and a value, are one
 token each. The tokenizer does not know what they mean: they reach it as data.
 
-Qwen checkpoints bring a `tokenizer.json`, read by `JsonTokenizer` behind the same calls.
+Qwen checkpoints bring a `tokenizer.json`, read by `JsonTokenizer`. Both satisfy `Tokenizer`.
 """
 
 import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import sentencepiece as spm
 import tokenizers
@@ -28,15 +29,79 @@ class TokenizerError(ValueError):
     """A tokenizer file that cannot be read, or a symbol that it lacks."""
 
 
-class Tokenizer:
-    """Text ↔ token ids. Id 0 is padding and is never produced from text."""
+class Tokenizer(Protocol):
+    """Text ↔ token ids, of whichever file a model's directory holds.
+
+    Whether a model was tuned on conversations is a property of its directory, not of this.
+
+    Attributes:
+      file: the name of its file in a model's directory.
+      sentencepiece: the SentencePiece model it rests on, None for another kind.
+    """
+
+    @property
+    def file(self) -> str: ...
+    @property
+    def sentencepiece(self) -> bytes | None: ...
+
+    def save(self, directory: str | os.PathLike) -> None:
+        """Writes its file into a directory."""
+
+    def __len__(self) -> int:
+        """One more than the largest id; a model's vocabulary may be padded beyond."""
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def token_texts(self) -> list[str]:
+        """The text of each token on its own, by id."""
+
+    def reserved(self) -> list[int]:
+        """Ids that never stand for text: padding, unknown and control tokens."""
+
+    def symbol(self, text: str) -> int:
+        """The id of the one token that stands for exactly `text`.
+
+        Raises:
+          TokenizerError: the text takes several tokens.
+        """
+
+
+def load(directory: str | os.PathLike) -> Tokenizer:
+    """The tokenizer of a model's directory: `tokenizer.model`, else `tokenizer.json`.
+
+    Raises:
+      TokenizerError: both are missing, or the file cannot be read.
+    """
+    folder = Path(directory)
+    model, other = folder / SentencePieceTokenizer.file, folder / JsonTokenizer.file
+    if model.is_file() or not other.is_file():
+        return SentencePieceTokenizer.load(model)
+    return JsonTokenizer.load(other)
+
+
+def _symbol(tokenizer: Tokenizer, text: str) -> int:
+    ids = tokenizer.encode(text)
+    if len(ids) != 1:
+        raise TokenizerError(f"{text!r} takes {len(ids)} tokens, expected one symbol")
+    return ids[0]
+
+
+class SentencePieceTokenizer:
+    """A `tokenizer.model`. Id 0 is padding and is never produced from text.
+
+    Attributes:
+      sentencepiece: the content of its file.
+    """
+
+    file = "tokenizer.model"
 
     def __init__(self, model: bytes):
-        self.model = model
+        self.sentencepiece = model
         self._processor = spm.SentencePieceProcessor(model_proto=model)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Tokenizer":
+    def load(cls, path: str | os.PathLike) -> "SentencePieceTokenizer":
         """Reads a `tokenizer.model` file.
 
         Raises:
@@ -50,8 +115,8 @@ class Tokenizer:
             raise TokenizerError(f"{path}: not a readable SentencePiece model: it is empty")
         return loaded
 
-    def save(self, path: str | os.PathLike) -> None:
-        files.write_bytes(path, self.model)
+    def save(self, directory: str | os.PathLike) -> None:
+        files.write_bytes(Path(directory) / self.file, self.sentencepiece)
 
     def __len__(self) -> int:
         return self._processor.get_piece_size()
@@ -63,27 +128,20 @@ class Tokenizer:
         return self._processor.decode([int(i) for i in ids])
 
     def token_texts(self) -> list[str]:
-        """The text of each token on its own, by id."""
         return [self.decode([i]) for i in range(len(self))]
 
     def reserved(self) -> list[int]:
-        """Ids that never stand for text: padding, unknown, and control tokens."""
         return [0, 1, *map(self.symbol, CONTROL)]
 
     def symbol(self, text: str) -> int:
-        """The id of a symbol that stands for exactly `text`.
-
-        Raises:
-          TokenizerError: the text takes several tokens.
-        """
-        ids = self.encode(text)
-        if len(ids) != 1:
-            raise TokenizerError(f"{text!r} takes {len(ids)} tokens, expected one symbol")
-        return ids[0]
+        return _symbol(self, text)
 
 
-class JsonTokenizer(Tokenizer):
+class JsonTokenizer:
     """A `tokenizer.json` with its special tokens, which text may name and decoding keeps."""
+
+    file = "tokenizer.json"
+    sentencepiece = None
 
     def __init__(self, content: str):
         self.content = content
@@ -104,11 +162,10 @@ class JsonTokenizer(Tokenizer):
         except Exception as error:  # the library raises bare Exceptions
             raise TokenizerError(f"{path}: not a readable tokenizer.json: {error}") from error
 
-    def save(self, path: str | os.PathLike) -> None:
-        files.write_text(path, self.content)
+    def save(self, directory: str | os.PathLike) -> None:
+        files.write_text(Path(directory) / self.file, self.content)
 
     def __len__(self) -> int:
-        """One more than the largest id; a model's vocabulary may be padded beyond."""
         return max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(self, text: str) -> list[int]:
@@ -123,8 +180,11 @@ class JsonTokenizer(Tokenizer):
     def reserved(self) -> list[int]:
         return sorted(self._inner.get_added_tokens_decoder())
 
+    def symbol(self, text: str) -> int:
+        return _symbol(self, text)
 
-def train(texts: Iterable[str], symbols: Sequence[str], vocab_size: int) -> Tokenizer:
+
+def train(texts: Iterable[str], symbols: Sequence[str], vocab_size: int) -> SentencePieceTokenizer:
     """Trains a tokenizer on `texts`; `symbols` become single tokens beside the control tokens.
 
     Pieces may span spaces: descriptions are formulaic, and a phrase a token makes them short.
@@ -155,4 +215,4 @@ def train(texts: Iterable[str], symbols: Sequence[str], vocab_size: int) -> Toke
         minloglevel=2,
         num_threads=1,
     )
-    return Tokenizer(out.getvalue())
+    return SentencePieceTokenizer(out.getvalue())

@@ -12,7 +12,7 @@ from sf_jax.decode.program import compile_program
 from sf_jax.decode.schema import Schema
 from sf_jax.reader import estimator
 from sf_jax.reader.schema import channel_schema
-from sf_jax.sequence.tokenizer import JsonTokenizer, Tokenizer
+from sf_jax.sequence.tokenizer import JsonTokenizer, SentencePieceTokenizer
 from sf_jax.systems.semanticface.qwen_like import make_tokenizer
 
 SCHEMA = channel_schema()
@@ -25,7 +25,7 @@ def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """Values of one token as the built-in model has them, or spelt digit by digit as Qwen does."""
     schema = SCHEMA
     if request.param == "symbols":
-        tokenizer = Tokenizer.load(estimator.BUILTIN / "tokenizer.model")
+        tokenizer = SentencePieceTokenizer.load(estimator.BUILTIN / "tokenizer.model")
     else:
         folder = tmp_path_factory.mktemp("digits")
         make_tokenizer(folder)

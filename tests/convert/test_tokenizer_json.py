@@ -14,7 +14,14 @@ from sf_jax.reader.estimator import BUILTIN
 from sf_jax.reader.question import prompt_ids
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence.chat import chat_text
-from sf_jax.sequence.tokenizer import IM_END, JsonTokenizer, Tokenizer, TokenizerError, train
+from sf_jax.sequence.tokenizer import (
+    IM_END,
+    JsonTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+    TokenizerError,
+    train,
+)
 from tests.convert.torch_python import run_torch
 
 SCHEMA = channel_schema()
@@ -27,14 +34,14 @@ def ask_transformers(directory: Path, texts: list[str], chats: list) -> dict:
 
 @pytest.fixture(scope="module")
 def builtin() -> Tokenizer:
-    return Tokenizer.load(BUILTIN / "tokenizer.model")
+    return SentencePieceTokenizer.load(BUILTIN / "tokenizer.model")
 
 
 @pytest.fixture(scope="module")
 def directory(builtin: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory without weights, where transformers finds all it looks for."""
     folder = tmp_path_factory.mktemp("model")
-    export(builtin, folder)
+    export(builtin.sentencepiece, folder)
     for name in ("config.json", "tokenizer.model", "preprocessor_config.json"):
         shutil.copy(BUILTIN / name, folder)
     return folder
@@ -133,14 +140,14 @@ def test_other_kinds_of_tokenizers_are_refused(tmp_path: Path) -> None:
         minloglevel=2,
     )
     with pytest.raises(TokenizerError, match="only SentencePiece BPE"):
-        export(Tokenizer(out.getvalue()), tmp_path)
+        export(out.getvalue(), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_freshly_trained_tokenizer_is_exported_too(tmp_path: Path) -> None:
     texts = answers(40)
     fresh = train(texts, SCHEMA.symbols(), 500)
-    export(fresh, tmp_path)
+    export(fresh.sentencepiece, tmp_path)
     exported = JsonTokenizer.load(tmp_path / "tokenizer.json")
     for text in [*texts, *odd_texts(100)]:
         assert exported.encode(text) == fresh.encode(text)

@@ -17,7 +17,13 @@ from sf_jax.reader.estimator import BUILTIN
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import images
 from sf_jax.sequence.packing import PackedBatches
-from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
+from sf_jax.sequence.tokenizer import (
+    IMAGE,
+    VISION_END,
+    VISION_START,
+    SentencePieceTokenizer,
+    Tokenizer,
+)
 from sf_jax.systems.semanticface.examples import ChatExamples, FaceExamples
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
 
@@ -26,7 +32,7 @@ SCHEMA = channel_schema()
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.load(BUILTIN / "tokenizer.model")
+    return SentencePieceTokenizer.load(BUILTIN / "tokenizer.model")
 
 
 @pytest.fixture(scope="module")
