@@ -74,7 +74,7 @@ def ours(folder: Path, dtype: str, words: int) -> dict[str, Any]:
     job = {
         "forced": forced,
         "values": values,
-        "blank_line": int(program.end_of_words),
+        "blank_line": int(program.rationale_end),
         "banned": np.flatnonzero(program.banned).tolist(),
         "words": words,
     }

@@ -84,8 +84,8 @@ def grammar(schema: Any, program: Any) -> dict[str, Any]:
         "value_texts": [schema.values(i) for i in slots],
         "banned": np.flatnonzero(program.banned).tolist(),
         "ends": np.flatnonzero(program.ends).tolist(),
-        "end_of_words": int(program.end_of_words),
-        "block_ends_words": program.block_ends_words,
+        "rationale_end": int(program.rationale_end),
+        "block_ends_rationale": program.block_ends_rationale,
     }
 
 
@@ -95,9 +95,9 @@ def answer(model: Any, image: np.ndarray, cap: int) -> dict[str, list[int]]:
 
     said = jax.device_get(model.generate(*model.inputs([image]), max_words=cap))
     program = model.program
-    words = said.words[0, : said.words_length[0]].tolist()
-    if said.cut[0] or not program.block_ends_words:
-        words.append(int(program.end_of_words))
+    words = said.rationale_ids[0, : said.rationale_length[0]].tolist()
+    if said.truncated[0] or not program.block_ends_rationale:
+        words.append(int(program.rationale_end))
     return {"words": words, "block": program.answer(said.choices[0])}
 
 

@@ -70,8 +70,8 @@ def count(model: Model, images: Iterator[np.ndarray], linked: bool) -> dict[str,
         made = jax.device_get(model.generate(*model.inputs([image]), previous=linked_to))
         (previous,) = model.actions(made, True)
         length = len(model.program.answer(made.choices[0]))
-        found["words"].append(made.words_length[0])
-        found["word passes"].append(made.word_passes[0])
+        found["words"].append(made.rationale_length[0])
+        found["word passes"].append(made.rationale_passes[0])
         found["passes"].append(made.block_passes[0])
         found["positions"].append(made.block_positions[0] / length)
     return {name: np.array(numbers, float) for name, numbers in found.items()}

@@ -17,16 +17,17 @@ from tqdm import tqdm
 from data_pipelines.synthetic import face_record
 from sf_jax.cli import loading
 from sf_jax.cli.arguments import Parser, whole
-from sf_jax.decode.generate import SEQUENTIAL, Plan
+from sf_jax.decode.generate import SEQUENTIAL, DraftPlan
 
 
-def candidates(plan: Plan) -> list[Plan]:
+def candidates(plan: DraftPlan) -> list[DraftPlan]:
     """The plan, its neighbours, and none at all."""
-    words = [replace(plan, words=width) for width in (1, 4, 6, 8, 10, 12, 16)]
+    words = [replace(plan, rationale_width=width) for width in (1, 4, 6, 8, 10, 12, 16)]
     blocks = [
-        replace(plan, block=widths) for widths in ((), (64,), (32, 64), (48, 96), (24, 48, 72, 96))
+        replace(plan, block_widths=widths)
+        for widths in ((), (64,), (32, 64), (48, 96), (24, 48, 72, 96))
     ]
-    guesses = [replace(plan, guesses=count) for count in range(4)]
+    guesses = [replace(plan, low_precision_passes=count) for count in range(4)]
     growth = [replace(plan, growth=times) for times in (4, 64)]
     return list(dict.fromkeys([plan, *words, *blocks, *guesses, *growth, SEQUENTIAL]))
 
@@ -68,8 +69,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
 
 
-def _shown(plan: Plan) -> str:
-    return f"words {plan.words}, block {plan.block}, growth {plan.growth}, guesses {plan.guesses}"
+def _shown(plan: DraftPlan) -> str:
+    return (
+        f"rationale {plan.rationale_width}, block {plan.block_widths}, growth {plan.growth}, "
+        f"low precision {plan.low_precision_passes}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The slots of an answer drafted all at once, verified and repaired.
+"""The slots of a block drafted all at once, verified and repaired.
 
 Drafting is lossless. A pass over a drafted block yields, at every slot, the value that the model
-takes behind the drafts before it. From the first slot on these are the values it would take in any
-case, up to and including the first that differs from its draft. That one is put right, those behind
-it become the next drafts, and the next pass goes on from there. When nothing differs any more the
-block is what slot by slot decoding gives.
+takes after the drafts before it. From the first slot on these are the values it would take in any
+case, up to and including the first that differs from its draft. That draft is rejected, its slot
+repaired, the slots after it become the next drafts, and the next pass resumes from there. When
+nothing differs any more the block is what slot by slot decoding gives.
 """
 
 from dataclasses import replace
@@ -13,15 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sf_jax.decode.block import (
-    LEAD,
     Block,
-    Lead,
+    Pending,
+    embedded,
     layout,
     narrowed,
-    noise_behind,
+    noise_after,
     scores_at_steps,
 )
 from sf_jax.decode.noise import Sampling
@@ -32,20 +32,20 @@ from sf_jax.model.config import Config
 from sf_jax.model.weights import LOW, Weights
 
 
-def pass_widths(program: SlotProgram, widths: tuple[int, ...]) -> tuple[int, ...]:
-    """The widths of passes that are possible, ascending; the last takes lead and block whole."""
-    size = LEAD + program.longest
+def pass_widths(program: SlotProgram, widths: tuple[int, ...], pending: int) -> tuple[int, ...]:
+    """The widths of passes that are possible, ascending; the last takes pending and block whole."""
+    size = pending + program.longest
     least = 2 + program.path.shape[-1]  # a root and the longest way to a node, and one to go on
     return (*sorted({max(width, least) for width in widths if width < size}), size)
 
 
-def spare_places(program: SlotProgram, widths: tuple[int, ...], batch: int) -> int:
-    """Places of a cache that passes may write to behind the block's end.
+def spare_capacity(program: SlotProgram, widths: tuple[int, ...], pending: int, batch: int) -> int:
+    """Positions of a cache that passes may write to after the block's end.
 
     A single row's pass is at most a step wider than what remains; of several rows one may be near
     its end while another asks for the widest pass.
     """
-    sizes = pass_widths(program, widths)
+    sizes = pass_widths(program, widths, pending)
     steps = [wide - narrow for narrow, wide in zip((0, *sizes), sizes, strict=False)]
     return max(steps) if batch == 1 else sizes[-1]
 
@@ -53,92 +53,96 @@ def spare_places(program: SlotProgram, widths: tuple[int, ...], batch: int) -> i
 def fill_drafted(
     weights: Weights,
     state: State,
-    before: Lead,
+    pending: Pending,
     program: SlotProgram,
     draft: Int[Array, "B C"],
     sampling: Sampling,
     config: Config,
     widths: tuple[int, ...],
     growth: int,
-    rough: Weights | None = None,
-    guesses: Any = 0,
+    low_precision: Weights | None = None,
+    passes: Int[Array, ""] | int = 0,
+    active: Bool[Array, " B"] | None = None,
 ) -> tuple[State, Block]:
     """All slots drafted, verified and repaired until nothing changes; as `fill_slots` gives.
 
     Args:
       draft: a value for each slot to begin with.
-      widths: tokens that a pass may look at, ascending; the whole block is always among them.
-      growth: a pass looks at so many times the tokens that the last one found right, if these are
-        fewer than all that remain. The first looks at all.
-      rough: weights like these in low precision, which make `guesses` passes over the whole block
-        first. Such a pass is cheaper; what it takes for right is but a better draft.
+      widths: tokens of a pass, ascending; the whole block is always among them.
+      growth: a pass is so many times as wide as the last one's accepted tokens, if these are
+        fewer than all that remain. The first pass takes all.
+      low_precision: weights like these in low precision, which make `passes` passes over the whole
+        block first. Such a pass is cheaper; what it accepts is but a better draft.
+      active: rows whose block is to be filled; None is all.
     """
     batch, count = draft.shape
-    sizes = pass_widths(program, widths)
+    sizes = pass_widths(program, widths, pending.size)
     size = sizes[-1]
-    added = noise_behind(before, program, sampling)
+    added = noise_after(pending, program, sampling)
     zeros = jnp.zeros(batch, jnp.int32)
     roots = jnp.zeros((batch, count, program.symbols.shape[0]), jnp.float32)
-    progress = _Progress(state, Block(draft, roots, zeros, zeros), zeros, zeros + size)
-    if rough is not None:
+    final = zeros if active is None else jnp.where(active, 0, count)
+    drafted = _DraftState(state, Block(draft, roots, zeros, zeros), final, zeros + size)
+    if low_precision is not None:
 
-        def guess(_: Any, progress: _Progress) -> _Progress:
-            return _guess(rough, progress, before, program, added, config)
+        def improve(_: Any, drafted: _DraftState) -> _DraftState:
+            return _improve(low_precision, drafted, pending, program, added, config)
 
-        progress = jax.lax.fori_loop(0, guesses, guess, progress)
+        drafted = jax.lax.fori_loop(0, passes, improve, drafted)
 
-    def chosen(progress: _Progress) -> Array:
-        fed = progress.state.fed - before.first
-        total = layout(progress.block.choices, before, program).total
-        need = jnp.where(progress.done < count, jnp.minimum(progress.want, total - fed), 0).max()
+    def chosen_width(drafted: _DraftState) -> Array:
+        fed = drafted.state.fed - pending.first
+        total = layout(drafted.block.choices, pending, program).total
+        wanted = jnp.minimum(drafted.budget, total - fed)
+        need = jnp.where(drafted.final < count, wanted, 0).max()
         return jnp.where(need == 0, -1, (need > jnp.array(sizes[:-1], jnp.int32)).sum())
 
-    def at_width(progress: _Progress, number: int) -> _Progress:
-        def verify(progress: _Progress) -> _Progress:
-            return _verify(weights, progress, before, program, added, config, sizes[number], growth)
+    def at_width(drafted: _DraftState, number: int) -> _DraftState:
+        def verify(drafted: _DraftState) -> _DraftState:
+            width = sizes[number]
+            return _verify(weights, drafted, pending, program, added, config, width, growth)
 
-        return jax.lax.while_loop(lambda p: chosen(p) == number, verify, progress)
+        return jax.lax.while_loop(lambda d: chosen_width(d) == number, verify, drafted)
 
-    def round_of_widths(progress: _Progress) -> _Progress:
+    def each_width(drafted: _DraftState) -> _DraftState:
         for number in reversed(range(len(sizes))):
-            progress = at_width(progress, number)
-        return progress
+            drafted = at_width(drafted, number)
+        return drafted
 
-    progress = jax.lax.while_loop(lambda p: chosen(p) >= 0, round_of_widths, progress)
-    return progress.state, progress.block
+    drafted = jax.lax.while_loop(lambda d: chosen_width(d) >= 0, each_width, drafted)
+    return drafted.state, drafted.block
 
 
 @struct.dataclass
-class _Progress:
-    """Of a drafted block.
+class _DraftState:
+    """A block being drafted: how many of its slots are final, and the next pass's tokens at most.
 
-    Attributes:
-      done: int32 [B], slots that are final; want: int32 [B], tokens the next pass should look at.
+    The cache holds tokens of final slots, and of those before the first rejected one, alone.
     """
 
     state: State
     block: Block
-    done: Any
-    want: Any
+    final: Int[Array, " B"]
+    budget: Int[Array, " B"]
 
 
 @struct.dataclass
-class _Looked:
-    """What a pass saw.
+class _Pass:
+    """What a pass over a draft yields.
 
     Attributes:
-      scores: float32 [B, T, U], of the program's symbols behind each token.
-      root: int32 [B, C], as in `Layout`; fed, lengths: int32 [B], where the pass began in the
-        block, and how many of its tokens are real.
+      scores: of the program's symbols after each token.
+      root: as in `Layout`; fed, lengths: the index of the pass's first token, and how many of its
+        tokens are real.
       repaired, decided: see `_repaired`.
     """
 
-    scores: Any
-    root: Any
-    fed: Any
-    lengths: Any
-    repaired: Any
-    decided: Any
+    scores: Float[Array, "B T U"]
+    root: Int[Array, "B C"]
+    fed: Int[Array, " B"]
+    lengths: Int[Array, " B"]
+    repaired: Int[Array, "B C"]
+    decided: Bool[Array, "B C"]
 
 
 def _repaired(
@@ -147,10 +151,10 @@ def _repaired(
     known: Bool[Array, "B C S"],
     program: SlotProgram,
 ) -> tuple[Int[Array, "B C"], Bool[Array, "B C"]]:
-    """What each slot should hold, given what was taken at the steps of its draft.
+    """The value of each slot, given what was taken at the steps of its draft.
 
     Where the taken token leaves the draft's path, what follows it is not known: of the values that
-    begin so, the one whose number lies nearest to the draft's is the next draft.
+    begin so, the one whose number is nearest to the draft's is the next draft.
 
     Returns:
       The values, and whether what was taken leaves no other.
@@ -175,96 +179,95 @@ def _verified(
     choices: Int[Array, "B C"],
     repaired: Int[Array, "B C"],
     decided: Bool[Array, "B C"],
-    done: Int[Array, " B"],
+    final: Int[Array, " B"],
 ) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
-    """How many slots are final, and whether the last of them differs from what was fed.
+    """How many slots are final, and whether the last of them was repaired.
 
-    Slots are final up to the first whose draft was wrong, that one included if nothing of it is
-    left open: all that lies before it was fed as it stands.
+    Slots are final up to the first whose draft was rejected, that one included if its value is
+    fully determined: all before it was fed as it is.
     """
     slots = jnp.arange(choices.shape[1])
-    right = (slots < done[:, None]) | (decided & (repaired == choices))
-    count = jnp.cumprod(right, 1).sum(1)
+    accepted = (slots < final[:, None]) | (decided & (repaired == choices))
+    count = jnp.cumprod(accepted, 1).sum(1)
     first = jnp.minimum(count, choices.shape[1] - 1)[:, None]
-    mended = jnp.take_along_axis(decided, first, 1)[:, 0] & (count < choices.shape[1])
-    return count + mended, mended
+    determined = jnp.take_along_axis(decided, first, 1)[:, 0] & (count < choices.shape[1])
+    return count + determined, determined
 
 
-def _look(
+def _draft_pass(
     weights: Weights,
-    progress: _Progress,
-    before: Lead,
+    drafted: _DraftState,
+    pending: Pending,
     program: SlotProgram,
-    added: Array,
+    added: Float[Array, "B X U"],
     config: Config,
     width: int,
-) -> tuple[State, _Looked]:
+) -> tuple[State, _Pass]:
     """One pass over the next `width` tokens of the draft."""
-    block = progress.block
-    laid = layout(block.choices, before, program)
-    fed = progress.state.fed - before.first
-    places = (fed[:, None] + jnp.arange(width)).clip(0, laid.tokens.shape[1] - 1)
-    tokens = jnp.take_along_axis(laid.tokens, places, 1)
-    active = progress.done < block.choices.shape[1]
+    choices = drafted.block.choices
+    laid = layout(choices, pending, program)
+    fed = drafted.state.fed - pending.first
+    indices = (fed[:, None] + jnp.arange(width)).clip(0, laid.tokens.shape[1] - 1)
+    tokens = jnp.take_along_axis(laid.tokens, indices, 1)
+    active = drafted.final < choices.shape[1]
     lengths = jnp.where(active, jnp.clip(laid.total - fed, 0, width), 0)
-    state, states = feed(weights, progress.state, tokens, lengths, config)
+    inputs = embedded(weights, tokens, indices, pending)
+    state, states = feed(weights, drafted.state, inputs, lengths, config)
     scores = text.logits(weights.text, states, program.symbols, config.product_dtype)
-    drawn = scores + jnp.take_along_axis(added, places[..., None], 1)
-    at_steps, reached = scores_at_steps(drawn, block.choices, laid, fed, lengths, program)
+    drawn = scores + jnp.take_along_axis(added, indices[..., None], 1)
+    at_steps, reached = scores_at_steps(drawn, choices, laid, fed, lengths, program)
     taken = jnp.argmax(at_steps, -1).astype(jnp.int32)
-    repaired, decided = _repaired(block.choices, taken, reached, program)
-    return state, _Looked(scores, laid.root, fed, lengths, repaired, decided)
+    repaired, decided = _repaired(choices, taken, reached, program)
+    return state, _Pass(scores, laid.root, fed, lengths, repaired, decided)
 
 
-def _guess(
-    rough: Weights,
-    progress: _Progress,
-    before: Lead,
+def _improve(
+    low_precision: Weights,
+    drafted: _DraftState,
+    pending: Pending,
     program: SlotProgram,
-    added: Array,
+    added: Float[Array, "B X U"],
     config: Config,
-) -> _Progress:
-    """A better draft by a pass in low precision, of which nothing else is kept."""
-    low = replace(config, product_dtype=LOW)
-    width = added.shape[1]
-    state, looked = _look(rough, progress, before, program, added, low, width)
-    block = progress.block
-    block = Block(looked.repaired, block.roots, block.passes + 1, block.positions + width)
-    return replace(progress, state=state.at(progress.state.fed), block=block)
+) -> _DraftState:
+    """A better draft by a pass in low precision, of which nothing else is used."""
+    low, width = replace(config, product_dtype=LOW), added.shape[1]
+    state, made = _draft_pass(low_precision, drafted, pending, program, added, low, width)
+    block = drafted.block
+    block = Block(made.repaired, block.root_scores, block.passes + 1, block.positions + width)
+    return replace(drafted, state=state.at(drafted.state.fed), block=block)
 
 
 def _verify(
     weights: Weights,
-    progress: _Progress,
-    before: Lead,
+    drafted: _DraftState,
+    pending: Pending,
     program: SlotProgram,
-    added: Array,
+    added: Float[Array, "B X U"],
     config: Config,
     width: int,
     growth: int,
-) -> _Progress:
-    """One pass: what it finds right is final, and the first that is wrong is put right."""
-    block, done = progress.block, progress.done
-    state, looked = _look(weights, progress, before, program, added, config, width)
-    fed, lengths, count = looked.fed, looked.lengths, block.choices.shape[1]
-    final, mended = _verified(block.choices, looked.repaired, looked.decided, done)
+) -> _DraftState:
+    """One pass: what it accepts is final, and the first rejected slot is repaired."""
+    block, before = drafted.block, drafted.final
+    state, made = _draft_pass(weights, drafted, pending, program, added, config, width)
+    fed, lengths, count = made.fed, made.lengths, block.choices.shape[1]
+    final, determined = _verified(block.choices, made.repaired, made.decided, before)
     slots = jnp.arange(count)
-    repaired = jnp.where(slots < done[:, None], block.choices, looked.repaired)
+    choices = jnp.where(slots < before[:, None], block.choices, made.repaired)
 
-    # The first slot that is not final is looked at again from its last forced token on; a slot put
-    # right is fed from its value on.
-    slot = jnp.minimum(jnp.where(mended, final - 1, final), count - 1)[:, None]
-    root = jnp.take_along_axis(looked.root, slot, 1)[:, 0]
-    kept = jnp.minimum(fed + lengths, root + mended)
-    kept = jnp.where(final >= count, fed + lengths, kept)
-    new = (slots >= done[:, None]) & (slots < final[:, None])
-    at_root = (looked.root - fed[:, None]).clip(0, width - 1)
-    roots = jnp.where(
-        new[..., None], jnp.take_along_axis(looked.scores, at_root[..., None], 1), block.roots
-    )
-    active = done < count
-    block = Block(
-        repaired, roots, block.passes + active, block.positions + jnp.where(active, width, 0)
-    )
-    want = growth * jnp.maximum(kept - fed, 1)
-    return _Progress(state.at(before.first + kept), block, jnp.where(active, final, done), want)
+    # The first slot that is not final is verified again from its last forced token on; a repaired
+    # slot is fed from its value on.
+    slot = jnp.minimum(jnp.where(determined, final - 1, final), count - 1)[:, None]
+    root = jnp.take_along_axis(made.root, slot, 1)[:, 0]
+    valid = jnp.minimum(fed + lengths, root + determined)
+    valid = jnp.where(final >= count, fed + lengths, valid)
+    new = (slots >= before[:, None]) & (slots < final[:, None])
+    at_root = (made.root - fed[:, None]).clip(0, width - 1)
+    roots = jnp.take_along_axis(made.scores, at_root[..., None], 1)
+    roots = jnp.where(new[..., None], roots, block.root_scores)
+    active = before < count
+    positions = block.positions + jnp.where(active, width, 0)
+    block = Block(choices, roots, block.passes + active, positions)
+    budget = growth * jnp.maximum(valid - fed, 1)
+    final = jnp.where(active, final, before)
+    return _DraftState(state.at(pending.first + valid), block, final, budget)

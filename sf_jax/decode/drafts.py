@@ -1,7 +1,6 @@
-"""Guesses at what an answer will say, to be verified; wrong ones cost time and nothing else."""
+"""Drafts of an answer, to be verified; rejected ones cost time and nothing else."""
 
 import os
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,53 +9,54 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 from safetensors.numpy import load_file, save_file
 
+from sf_jax.decode.arrays import HostOrDevice
 from sf_jax.media import files
 
 
 @struct.dataclass
 class DraftHeads:
-    """What the model's state says of the words behind the next one.
+    """What the model's state says of the tokens after the next one.
 
-    After Medusa (Cai et al., 2024): head k guesses the token k + 1 places behind the one that the
-    state itself yields. The heads share a hidden layer, and each adds how well its tokens follow
-    the two before them, as guessed.
+    After Medusa (Cai et al., 2024): head k proposes the token k + 1 positions after the one that
+    the state itself yields. The heads share a hidden layer, and each adds how well its tokens
+    follow the two before them, as drafted.
 
     Attributes:
-      enter: [D, H] and enter_bias: [H], the hidden layer.
-      leave: [H, K, W] and leave_bias: [K, W], to the scores of the tokens that heads can guess.
-      after_one, after_two: [W + 1, W], how well a token follows the last and the last but one; the
-        last row is for tokens that heads cannot guess.
-      tokens: int32 [W], the token ids.
+      enter: and enter_bias: the hidden layer.
+      leave: and leave_bias: to the scores of the tokens that heads can propose.
+      after_one, after_two: how well a token follows the last and the last but one; the last row is
+        for tokens that heads cannot propose.
+      tokens: the W token ids.
     """
 
-    enter: Any
-    enter_bias: Any
-    leave: Any
-    leave_bias: Any
-    after_one: Any
-    after_two: Any
-    tokens: Any
+    enter: Float[HostOrDevice, "D H"]
+    enter_bias: Float[HostOrDevice, " H"]
+    leave: Float[HostOrDevice, "H K W"]
+    leave_bias: Float[HostOrDevice, "K W"]
+    after_one: Float[HostOrDevice, "W+1 W"]
+    after_two: Float[HostOrDevice, "W+1 W"]
+    tokens: Int[HostOrDevice, " W"]
 
 
 @struct.dataclass
 class Draft:
-    """A first guess at each row's answer.
+    """A first proposal for each row's answer; it changes the passes that an answer takes alone.
 
     Attributes:
-      words: int32 [B, R], words like those to come, as of the frame before; padded with 0.
-      choices: int32 [B, C], values of the slots.
-      heads: guess at words from the model's state; or None.
-      guesses: int32 [], passes in low precision that are to better `choices` first.
+      rationale_ids: a rationale like the one to come, as of the frame before; padded with 0.
+      choices: values of the slots, as numbered in the slot program.
+      heads: propose tokens of the rationale from the model's state; or None.
+      low_precision_passes: passes in low precision that are to improve `choices` first.
     """
 
-    words: Any
-    choices: Any
+    rationale_ids: Int[HostOrDevice, "B R"]
+    choices: Int[HostOrDevice, "B C"]
     heads: DraftHeads | None
-    guesses: Any = 0
+    low_precision_passes: Int[HostOrDevice, ""] | int = 0
 
 
 def head_scores(heads: DraftHeads, states: Float[Array, "*rows D"]) -> Float[Array, "*rows K W"]:
-    """What the heads make of states, before it counts what tokens follow."""
+    """The heads' scores from states, before the preceding tokens count."""
     inner = jax.nn.silu(states.astype(jnp.float32) @ heads.enter + heads.enter_bias)
     return jnp.tensordot(inner, heads.leave, 1) + heads.leave_bias
 
@@ -88,16 +88,16 @@ def load_heads(path: str | os.PathLike, width: int, vocabulary: int) -> DraftHea
         )
     except Exception as error:  # safetensors raises a kind of its own
         raise ValueError(f"{path}: not readable as draft heads: {error!r}") from error
-    count, words = heads.leave_bias.shape if heads.leave_bias.ndim == 2 else (0, 0)
+    count, known = heads.leave_bias.shape if heads.leave_bias.ndim == 2 else (0, 0)
     inner = heads.enter_bias.size
     shapes = {
         "enter": (width, inner),
         "enter_bias": (inner,),
-        "leave": (inner, count, words),
-        "leave_bias": (count, words),
-        "after_one": (words + 1, words),
-        "after_two": (words + 1, words),
-        "tokens": (words,),
+        "leave": (inner, count, known),
+        "leave_bias": (count, known),
+        "after_one": (known + 1, known),
+        "after_two": (known + 1, known),
+        "tokens": (known,),
     }
     for name in names:
         found = getattr(heads, name)
@@ -110,41 +110,40 @@ def load_heads(path: str | os.PathLike, width: int, vocabulary: int) -> DraftHea
     return heads
 
 
-def guess_words(
+def draft_rationale(
     draft: Draft,
     states: Float[Array, "B D"],
     before: Int[Array, "B 2"],
     at: Int[Array, " B"],
     count: int,
 ) -> Int[Array, "B count"]:
-    """The tokens that may follow words, 0 where nothing is known.
+    """The tokens that may follow in a rationale, 0 where nothing is known.
 
-    The draft's own words go first, from the place whose last two tokens are the same and that lies
-    nearest to `at`; then the heads.
+    The draft's own tokens come first, from where its last two tokens are the same, and nearest to
+    `at`; then the heads.
 
     Args:
       states: the state that yielded the last token.
-      before: the last two tokens said, 0 before the beginning.
-      at: how many were said.
+      before: the last two tokens generated, 0 before the beginning.
+      at: how many were generated.
     """
-    length = draft.words.shape[1]
-    like = jnp.pad(draft.words, [(0, 0), (2, count)])  # like[i + 2] is the i-th word
+    length = draft.rationale_ids.shape[1]
+    like = jnp.pad(draft.rationale_ids, [(0, 0), (2, count)])  # like[i + 2] is the draft's i-th
     same = (like[:, 1 : length + 1] == before[:, 1:]) & (like[:, :length] == before[:, :1])
-    same &= draft.words != 0
-    places = jnp.arange(length)
-    nearness = jnp.where(same, -jnp.abs(places - at[:, None]), -length - count)
+    same &= draft.rationale_ids != 0
+    nearness = jnp.where(same, -jnp.abs(jnp.arange(length) - at[:, None]), -length - count)
     best = jnp.argmax(nearness, 1)
     copied = jnp.take_along_axis(like, best[:, None] + 2 + jnp.arange(count), 1)
-    foreseen = jnp.zeros_like(copied)
+    proposed = jnp.zeros_like(copied)
     if draft.heads is not None and count:
-        foreseen = _foreseen(draft.heads, states, before, count)
-    return jnp.where(same.any(1, keepdims=True), copied, foreseen)
+        proposed = _proposed(draft.heads, states, before, count)
+    return jnp.where(same.any(1, keepdims=True), copied, proposed)
 
 
-def _foreseen(
+def _proposed(
     heads: DraftHeads, states: Float[Array, "B D"], before: Int[Array, "B 2"], count: int
 ) -> Int[Array, "B count"]:
-    """One guess after the other, each by its head; 0 behind the last head."""
+    """One token after the other, each by its head; 0 after the last head."""
     scores = head_scores(heads, states)
     known = before[..., None] == heads.tokens
     rows = jnp.where(known.any(-1), jnp.argmax(known, -1), len(heads.tokens))
@@ -154,5 +153,5 @@ def _foreseen(
         follows = heads.after_one[last] + heads.after_two[last_but_one]
         last_but_one, last = last, jnp.argmax(scores[:, head] + follows, -1)
         chain.append(heads.tokens[last])
-    guessed = jnp.stack(chain, 1)
-    return jnp.pad(guessed, [(0, 0), (0, count - guessed.shape[1])])
+    drafted = jnp.stack(chain, 1)
+    return jnp.pad(drafted, [(0, 0), (0, count - drafted.shape[1])])

@@ -1,25 +1,29 @@
-"""Generation of a whole answer in one compiled call: words, then the slots of a schema.
+"""Generation of a whole answer in one compiled call: the rationale, then the slots of a schema.
 
 Rows of a batch go on each at its own pace: a row's cache holds its own answer without gaps, and
-rows that are ready wait for the others. Nothing leaves the device before the answer is whole.
+rows that are ready wait for the others. Nothing leaves the device before the answer is complete.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array, Bool, Float, Int
 
-from sf_jax.decode.block import LEAD, lead
-from sf_jax.decode.drafted import fill_drafted, spare_places
+from sf_jax.decode import repeats as blocks
+from sf_jax.decode.arrays import HostOrDevice
+from sf_jax.decode.block import pending_after
+from sf_jax.decode.drafted import fill_drafted, spare_capacity
 from sf_jax.decode.drafts import Draft
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram
+from sf_jax.decode.rationale import Rationale, generate_rationale, no_rationale
+from sf_jax.decode.repeats import Cursor
 from sf_jax.decode.sequential import fill_slots
 from sf_jax.decode.state import prefill
 from sf_jax.decode.tree import log_probabilities, node_scores
-from sf_jax.decode.words import no_words, say_words
 from sf_jax.model import text
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
@@ -27,54 +31,76 @@ from sf_jax.sequence.batch import Batch
 
 
 @dataclass(frozen=True)
-class Plan:
+class DraftPlan:
     """How wide to draft; the answer is the same with any plan.
 
     Attributes:
-      words: tokens a pass over words: the last one said, and guesses. 1 guesses nothing.
-      block: widths, in tokens, of passes over a part of the block; the whole is always possible.
+      rationale_width: tokens of a pass over the rationale: the last one generated, and drafted
+        ones. 1 drafts nothing.
+      block_widths: tokens of passes over a part of the block; the whole is always possible.
       growth: see `drafted.fill_drafted`.
-      guesses: passes in low precision for a draft that knows nothing of the picture; `Draft` says
-        how many there are.
+      low_precision_passes: for a draft that knows nothing of the input; `Draft` says how many
+        there are.
       sequential: slot by slot, a pass for each token that is not forced.
     """
 
-    words: int = 1
-    block: tuple[int, ...] = ()
+    rationale_width: int = 1
+    block_widths: tuple[int, ...] = ()
     growth: int = 4
-    guesses: int = 0
+    low_precision_passes: int = 0
     sequential: bool = False
 
 
-SEQUENTIAL = Plan(sequential=True)
+SEQUENTIAL = DraftPlan(sequential=True)
 
 
 @struct.dataclass
 class Generated:
-    """What a batch said.
+    """The answers of a batch; axis R is there where the block repeats, 0 after a row's last block.
 
     Attributes:
-      words: int32 [B, R], the tokens of the words, 0 behind their end.
-      words_length: int32 [B].
-      cut: bool [B], whether the cap ended the words.
-      choices: int32 [B, C], which value was spoken in each slot.
-      log_probabilities: float32 [B, C, V], of each slot's values at temperature 1, given the words
-        and the slots before it; -inf where a slot has fewer values.
-      word_passes, block_passes: int32 [B], model passes spent on the words, on the block.
-      block_positions: int32 [B], token positions computed in the latter.
+      rationale_ids: token ids of the rationale, 0 after its end; rationale_length: how many.
+      truncated: whether the cap ended the rationale.
+      rationale_log_probabilities: at temperature 1, of each token of the rationale and of the one
+        that ends it; 0 after it, and 0 for an end that the cap forced.
+      choices: which value each named slot takes.
+      log_probabilities: of each slot's values at temperature 1, given all that precedes the slot;
+        -inf where a slot has fewer values.
+      rationale_passes, block_passes: model passes spent on each.
+      block_positions: token positions computed in the latter.
+      repeats: how many blocks there are; None for a single one.
+      stop_log_probabilities: of going on and of stopping after each block; None for a single one.
     """
 
-    words: Any
-    words_length: Any
-    cut: Any
-    choices: Any
-    log_probabilities: Any
-    word_passes: Any
-    block_passes: Any
-    block_positions: Any
+    rationale_ids: Int[HostOrDevice, "B T"]
+    rationale_length: Int[HostOrDevice, " B"]
+    truncated: Bool[HostOrDevice, " B"]
+    rationale_log_probabilities: Float[HostOrDevice, "B T+1"]
+    choices: Int[HostOrDevice, "B *R C"]
+    log_probabilities: Float[HostOrDevice, "B *R C V"]
+    rationale_passes: Int[HostOrDevice, " B"]
+    block_passes: Int[HostOrDevice, " B"]
+    block_positions: Int[HostOrDevice, " B"]
+    repeats: Int[HostOrDevice, " B"] | None = None
+    stop_log_probabilities: Float[HostOrDevice, "B R 2"] | None = None
 
 
-@partial(jax.jit, static_argnames=("config", "plan", "max_words", "words"))
+@struct.dataclass
+class Filled:
+    """One block of each row, the stop slot included where there is one; see `Generated`.
+
+    Attributes:
+      active: rows that have this block; the others' values mean nothing.
+    """
+
+    active: Bool[Array, " B"]
+    choices: Int[Array, "B C"]
+    log_probabilities: Float[Array, "B C V"]
+    passes: Int[Array, " B"]
+    positions: Int[Array, " B"]
+
+
+@partial(jax.jit, static_argnames=("config", "plan", "max_rationale", "with_rationale", "most"))
 def generate(
     weights: Weights,
     batch: Batch,
@@ -82,63 +108,177 @@ def generate(
     draft: Draft,
     sampling: Sampling,
     config: Config,
-    plan: Plan,
-    max_words: int,
-    words: bool = True,
+    plan: DraftPlan,
+    max_rationale: int,
+    with_rationale: bool = True,
     prefix: text.Cache | None = None,
-    rough: Weights | None = None,
+    low_precision: Weights | None = None,
+    most: int | None = None,
+    features: Float[Array, "B R M D"] | None = None,
 ) -> Generated:
     """Answers of a batch of prompts.
 
     Args:
-      batch: prompts padded on the left; without words they end with the token that ends words.
-      draft: what the answers are guessed to be.
-      max_words: cap on the tokens of the words.
-      words: whether to speak before the slots.
+      batch: prompts padded on the left; without a rationale they end with the token that ends one.
+      draft: of the answers; of a block that repeats, the first.
+      max_rationale: cap on the tokens of the rationale.
+      with_rationale: whether there is a rationale before the slots.
       prefix: what all prompts begin with, taken off `batch`.
-      rough: weights like these in low precision, to guess with; None makes no such pass.
+      low_precision: weights like these in low precision, to draft with; None makes no such pass.
+      most: blocks at most; None is the schema's bound. Needed where that has none.
+      features: what each block is conditioned on, fed before its slots as inputs of the text
+        model.
     """
+    most = blocks.most_repeats(program, most)
+    inserted = 0 if features is None else features.shape[2]
+    cursor, rationale = start(
+        weights,
+        batch,
+        program,
+        draft,
+        sampling,
+        config,
+        plan,
+        max_rationale,
+        with_rationale,
+        prefix,
+        most,
+        inserted,
+    )
+
+    def fill(cursor: Cursor, passes: Int[Array, ""] | int) -> tuple[Cursor, Filled]:
+        if features is not None:
+            cursor = blocks.conditioned(cursor, features[:, cursor.number])
+        last = cursor.number == most - 1
+        return fill_block(
+            weights, cursor, program, sampling, config, plan, last, low_precision, passes
+        )
+
+    if program.repeat is None:
+        _, filled = fill(cursor, draft.low_precision_passes)
+        return _generated(rationale, filled)
+
+    def step(carry: tuple[Cursor, Filled]) -> tuple[Cursor, Filled]:
+        cursor, every = carry
+        number = cursor.number
+        passes = jnp.where(number == 0, draft.low_precision_passes, 0)
+        cursor, filled = fill(cursor, passes)
+        return cursor, jax.tree.map(lambda all, one: all.at[number].set(one), every, filled)
+
+    shapes = jax.eval_shape(fill, cursor, jnp.int32(0))[1]
+    every = jax.tree.map(lambda one: jnp.zeros((most, *one.shape), one.dtype), shapes)
+    _, every = jax.lax.while_loop(
+        lambda carry: (carry[0].number < most) & carry[0].active.any(), step, (cursor, every)
+    )
+    return _generated(rationale, every)
+
+
+def start(
+    weights: Weights,
+    batch: Batch,
+    program: SlotProgram,
+    draft: Draft,
+    sampling: Sampling,
+    config: Config,
+    plan: DraftPlan,
+    max_rationale: int,
+    with_rationale: bool,
+    prefix: text.Cache | None,
+    most: int | None,
+    inserted: int,
+) -> tuple[Cursor, Rationale]:
+    """Prompt and rationale, up to the first block; `most` blocks of `inserted` features follow."""
     rows, length = batch.input_ids.shape
-    before = 0 if prefix is None else prefix.segments.shape[1]
-    longest = (max_words if words else 0) + LEAD + program.longest
-    spare = max(plan.words, spare_places(program, plan.block, rows))
+    before = length + (0 if prefix is None else prefix.segments.shape[1])
+    state = prefill(weights, batch, before, config, prefix)
+    rationale = no_rationale(rows, max_rationale)
+    if with_rationale:
+        # Passes over the rationale need no capacity for the block.
+        state = state.widened(before + max_rationale + plan.rationale_width)
+        state, rationale = generate_rationale(
+            weights, state, program, draft, sampling, config, max_rationale, plan.rationale_width
+        )
+    pending = pending_after(rationale, program, with_rationale)
+    size = pending.size + inserted
+    longest = (max_rationale if with_rationale else 0) + blocks.held(program, most) * (
+        size + program.longest
+    )
+    spare = max(plan.rationale_width, spare_capacity(program, plan.block_widths, size, rows))
     if program.branches is not None:
         spare = max(spare, program.branches.tokens.shape[-1])
-    state = prefill(weights, batch, before + length, config, prefix)
-    said = no_words(rows, max_words)
-    if words:
-        # Passes over words see no places that only the block will fill.
-        state = state.widened(before + length + max_words + plan.words)
-        state, said = say_words(
-            weights, state, program, draft, sampling, config, max_words, plan.words
-        )
-    state = state.widened(before + length + longest + spare)
-    start = lead(said, program, words)
+    state = state.widened(before + longest + spare)
+    return blocks.begin(state, pending, program, draft.choices), rationale
+
+
+def fill_block(
+    weights: Weights,
+    cursor: Cursor,
+    program: SlotProgram,
+    sampling: Sampling,
+    config: Config,
+    plan: DraftPlan,
+    last: Bool[Array, ""],
+    low_precision: Weights | None,
+    passes: Int[Array, ""] | int,
+) -> tuple[Cursor, Filled]:
+    """The next block of every active row; `last`: none may follow it."""
+    program = program.at_repeat(last)
+    state, pending = cursor.state, cursor.pending
+    active = None if program.repeat is None else cursor.active
     if plan.sequential:
-        state, block = fill_slots(weights, state, start, program, sampling, config)
+        state, block = fill_slots(weights, state, pending, program, sampling, config, active)
     else:
         state, block = fill_drafted(
             weights,
             state,
-            start,
+            pending,
             program,
-            draft.choices,
+            program.allowed_drafts(cursor.choices),
             sampling,
             config,
-            plan.block,
+            plan.block_widths,
             plan.growth,
-            rough,
-            draft.guesses,
+            low_precision,
+            passes,
+            active,
         )
-    scores = node_scores(weights, state, start, block, program, config)
-    looked = 0 if program.branches is None else len(program.branches.tokens)
-    return Generated(
-        said.tokens,
-        said.length,
-        said.cut,
+    scores = node_scores(weights, state, pending, block, program, config)
+    extra = 0 if program.branches is None else len(program.branches.tokens)
+    filled = Filled(
+        cursor.active,
         block.choices,
         log_probabilities(scores, program),
-        said.passes,
-        block.passes + looked,
+        block.passes + (extra if active is None else jnp.where(active, extra, 0)),
         block.positions,
+    )
+    if program.repeat is not None:
+        cursor = blocks.advanced(cursor, state, block.choices, program, config.text)
+    return cursor, filled
+
+
+def _generated(rationale: Rationale, filled: Filled) -> Generated:
+    """What `generate` returns, of one block, or of blocks stacked along a first axis."""
+    spoken = (rationale.ids, rationale.length, rationale.truncated, rationale.log_probabilities)
+    if filled.active.ndim == 1:
+        return Generated(
+            *spoken,
+            filled.choices,
+            filled.log_probabilities,
+            rationale.passes,
+            filled.passes,
+            filled.positions,
+        )
+    real = filled.active.swapaxes(0, 1)
+    choices, logs = (x.swapaxes(0, 1) for x in (filled.choices, filled.log_probabilities))
+    choices = jnp.where(real[..., None], choices, 0)
+    logs = jnp.where(real[..., None, None], logs, 0)
+    return Generated(
+        *spoken,
+        choices[..., :-1],
+        logs[..., :-1, :],
+        rationale.passes,
+        filled.passes.sum(0),
+        filled.positions.sum(0),
+        real.sum(1),
+        logs[..., -1, :2],
     )

@@ -6,24 +6,24 @@ tokens the answer holds before it, and of the token: drafted, sequential, batche
 decoding draw the same one.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
+
+from sf_jax.decode.arrays import HostOrDevice
 
 
 @struct.dataclass
 class Sampling:
-    """For each row, temperature float32 [B] (0 takes the likeliest token) and seed uint32 [B]."""
+    """How each row is sampled: at temperature 0 the likeliest token is taken."""
 
-    temperature: Any
-    seed: Any
+    temperature: Float[HostOrDevice, " B"]
+    seed: UInt32[HostOrDevice, " B"]
 
 
 def _gumbel(seed: Array, ordinal: Array, token: Array) -> Array:
-    """The noise of one token at one place."""
+    """The noise of one token at one ordinal."""
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), ordinal), token)
     return jax.random.gumbel(key)
 
@@ -40,9 +40,9 @@ def noise(
 
     def drawn() -> Array:
         over_tokens = jax.vmap(_gumbel, (None, None, 0))
-        over_places = jax.vmap(over_tokens, (None, 0, None))
-        gumbel = jax.vmap(over_places, (0, 0, None))(sampling.seed, ordinals, tokens)
+        over_ordinals = jax.vmap(over_tokens, (None, 0, None))
+        gumbel = jax.vmap(over_ordinals, (0, 0, None))(sampling.seed, ordinals, tokens)
         return sampling.temperature[:, None, None] * gumbel
 
-    nothing = jnp.zeros((*ordinals.shape, *tokens.shape), jnp.float32)
-    return jax.lax.cond((sampling.temperature > 0).any(), drawn, lambda: nothing)
+    zeros = jnp.zeros((*ordinals.shape, *tokens.shape), jnp.float32)
+    return jax.lax.cond((sampling.temperature > 0).any(), drawn, lambda: zeros)

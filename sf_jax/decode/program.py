@@ -1,21 +1,30 @@
 """A schema compiled with a tokenizer: the grammar of an answer as a few arrays on the device.
 
-For each slot, the forced tokens before it and the values that may stand in it. A value may take
-several tokens; the values of a slot then form a tree, whose nodes are the places where they part.
+For each slot, the forced tokens before it and the values that it may take. A value may take several
+tokens; the values of a slot then form a tree, whose nodes are the prefixes after which they differ.
 Slots whose values are spelt alike share one tree, here called their kind. A model driven by the
 program cannot leave the grammar.
+
+A block that repeats is one block of slots, used again and again. A further slot after its last,
+the stop slot, holds the token that begins another block or the one that ends the array. What
+precedes a block, and is fed with it, are the tokens from there on: a separator, or the opening.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jaxtyping import Array, Bool, Float, Int
 
-from sf_jax.decode.schema import Schema
+from sf_jax.decode.arrays import HostOrDevice
+from sf_jax.decode.schema import Repeat, Schema
 from sf_jax.sequence.tokenizer import BLANK_LINE, CONTROL, IM_END, Tokenizer, TokenizerError
 
-MOST_BRANCHES = 1024  # tokens that one tree-masked pass looks at
+MOST_BRANCHES = 1024  # tokens of one tree-masked pass
+GO_ON, STOP = 0, 1  # the values of the stop slot
+RATIONALE_PENDING = 2  # tokens of a rationale and its end that may have to be fed with a block
 
 
 @struct.dataclass
@@ -25,67 +34,82 @@ class Branches:
     G passes of E tokens each. The first token of a slot is its root: the last forced one.
 
     Attributes:
-      tokens: int32 [G, E]; slot: int32 [G, E], whose tree a token belongs to, C for padding.
-      depth: int32 [G, E], tokens between it and its root.
-      above: int32 [G, E, A], itself and the tokens between it and its root; -1 for padding.
-      place: int32 [C, N], where in [G * E] each node's last token stands.
+      tokens: token ids; slot: whose tree a token belongs to, C for padding.
+      depth: tokens between it and its root.
+      ancestors: itself and the tokens between it and its root, as indices; -1 for padding.
+      node_at: the index in [G * E] of each node's last token.
     """
 
-    tokens: Any
-    slot: Any
-    depth: Any
-    above: Any
-    place: Any
+    tokens: Int[HostOrDevice, "G E"]
+    slot: Int[HostOrDevice, "G E"]
+    depth: Int[HostOrDevice, "G E"]
+    ancestors: Int[HostOrDevice, "G E A"]
+    node_at: Int[HostOrDevice, "C N"]
 
 
 @struct.dataclass
 class SlotProgram:
-    """A compiled schema, of C slots of K kinds.
+    """A compiled schema, of C slots of K kinds; where it repeats, the last is the stop slot.
 
     A slot has up to V values of up to W tokens. Up to N nodes, the first of them the slot's root,
-    are the prefixes that some values share and then go on from in different ways. U tokens in all
-    are allowed at nodes. Lists of different lengths are padded behind with zeros.
+    are the prefixes that some values share before they differ. U tokens in all are allowed at
+    nodes. Lists of different lengths are padded with zeros.
 
     Attributes:
-      forced: int32 [C, F], tokens before each slot; forced_length: int32 [C].
-      kind: int32 [C].
-      values: float32 [K, V], ascending; valid: bool [K, V].
-      value_tokens: int32 [K, V, W]; value_length: int32 [K, V].
-      symbols: int32 [U], ascending.
-      allowed: bool [K, N, U], which of them may follow a node.
-      path: int32 [K, N, D], tokens from the root to each node; path_length: int32 [K, N].
-      step_node, step_symbol: int32 [K, V, S], the nodes a value passes, and what it takes there;
-        step_real: bool [K, V, S].
+      forced: tokens before each slot; forced_length: how many.
+      kind: of each slot.
+      values: the numbers, ascending; valid: which of them exist.
+      value_tokens: token ids of each value; value_length: how many.
+      symbols: token ids, ascending.
+      allowed: which of the symbols may follow a node.
+      path: tokens from the root to each node; path_length: how many.
+      step_node, step_symbol: the nodes a value passes, and the symbol it takes there; step_real.
       branches: for values of several tokens, else None.
-      banned: bool [vocabulary], tokens that may not appear in the words before the block.
-      ends: bool [vocabulary], tokens that end the words.
-      end_of_words: int32 [], the blank line.
-      closing: int32 [E], tokens after the last slot.
-      block_ends_words: whether the tokens in `ends` begin the block, instead of standing before it.
+      banned: tokens that may not appear in the rationale.
+      ends: tokens that end the rationale.
+      rationale_end: the blank line.
+      opening: tokens before the first repeat, beyond what is forced in every repeat.
+      separator: tokens after the one that goes on, before what is forced in every repeat.
+      closing: tokens after the last slot of the answer.
+      block_ends_rationale: whether the tokens in `ends` begin the block, instead of preceding it.
       longest: tokens of the longest block, without what closes it.
+      repeat: of the schema.
     """
 
-    forced: Any
-    forced_length: Any
-    kind: Any
-    values: Any
-    valid: Any
-    value_tokens: Any
-    value_length: Any
-    symbols: Any
-    allowed: Any
-    path: Any
-    path_length: Any
-    step_node: Any
-    step_symbol: Any
-    step_real: Any
+    forced: Int[HostOrDevice, "C F"]
+    forced_length: Int[HostOrDevice, " C"]
+    kind: Int[HostOrDevice, " C"]
+    values: Float[HostOrDevice, "K V"]
+    valid: Bool[HostOrDevice, "K V"]
+    value_tokens: Int[HostOrDevice, "K V W"]
+    value_length: Int[HostOrDevice, "K V"]
+    symbols: Int[HostOrDevice, " U"]
+    allowed: Bool[HostOrDevice, "K N U"]
+    path: Int[HostOrDevice, "K N D"]
+    path_length: Int[HostOrDevice, "K N"]
+    step_node: Int[HostOrDevice, "K V S"]
+    step_symbol: Int[HostOrDevice, "K V S"]
+    step_real: Bool[HostOrDevice, "K V S"]
     branches: Branches | None
-    banned: Any
-    ends: Any
-    end_of_words: Any
-    closing: Any
-    block_ends_words: bool = struct.field(pytree_node=False)
+    banned: Bool[HostOrDevice, " A"]
+    ends: Bool[HostOrDevice, " A"]
+    rationale_end: Int[HostOrDevice, ""]
+    opening: Int[HostOrDevice, " O"]
+    separator: Int[HostOrDevice, " J"]
+    closing: Int[HostOrDevice, " E"]
+    block_ends_rationale: bool = struct.field(pytree_node=False)
     longest: int = struct.field(pytree_node=False)
+    repeat: Repeat | None = struct.field(pytree_node=False, default=None)
+
+    @property
+    def named(self) -> int:
+        """How many slots hold numbers: those of the schema's names."""
+        return len(self.kind) - (self.repeat is not None)
+
+    @property
+    def pending_size(self) -> int:
+        """The most tokens that may have to be fed with a block although they precede it."""
+        return max(RATIONALE_PENDING + len(self.opening), 1 + len(self.separator))
 
     @property
     def value_symbols(self) -> np.ndarray:
@@ -96,7 +120,7 @@ class SlotProgram:
         """
         if self.value_tokens.shape[-1] != 1:
             raise TokenizerError("values take several tokens; training needs a symbol for each")
-        return self.value_tokens[self.kind][..., 0]
+        return np.asarray(self.value_tokens)[self.kind][..., 0]
 
     def spelling(self, slot: int) -> list[list[int]]:
         """The tokens of each value of a slot."""
@@ -114,7 +138,22 @@ class SlotProgram:
         return self.forced[slot, : self.forced_length[slot]].tolist()
 
     def answer(self, choices: np.ndarray) -> list[int]:
-        """Token ids of the block with the given values [≤ C], without what closes it."""
+        """Token ids of the block with the given values [≤ C], without what closes it.
+
+        Of a block that repeats, values [R, C] of the named slots give all its repeats and the
+        token that ends them; values [≤ C] give as much of the first.
+        """
+        choices = np.asarray(choices)
+        if choices.ndim == 1:
+            return self.opening.tolist() + self._block(choices)
+        ids = self.opening.tolist()
+        for number, row in enumerate(choices):
+            last = number == len(choices) - 1
+            ids += self._block(np.append(row, STOP if last else GO_ON))
+            ids += [] if last else self.separator.tolist()
+        return ids
+
+    def _block(self, choices: np.ndarray) -> list[int]:
         ids: list[int] = []
         for slot, choice in enumerate(choices):
             kind = self.kind[slot]
@@ -122,10 +161,33 @@ class SlotProgram:
             ids += self.before(slot) + value.tolist()
         return ids
 
+    def at_repeat(self, last: Bool[Array, ""]) -> "SlotProgram":
+        """The program of one repeat, with what its stop slot allows; a single block is as it is.
+
+        Below a bound the model goes on or stops, at the bound it stops; without a bound it goes
+        on, and stops at the `last` repeat asked for.
+        """
+        if self.repeat is None:
+            return self
+        kind, without_end = self.kind[-1], self.repeat.most is None
+        both = jnp.stack([~last, last | (not without_end)])
+        allowed = jnp.asarray(self.allowed)
+        symbols = self.step_symbol[kind, : len(both), 0]
+        allowed = allowed.at[kind, 0, symbols].set(both)
+        valid = jnp.asarray(self.valid).at[kind, : len(both)].set(both)
+        return replace(self, allowed=allowed, valid=valid)
+
+    def allowed_drafts(self, choices: Int[Array, "B C"]) -> Int[Array, "B C"]:
+        """Drafts with what the stop slot allows: the only value that it has, else going on."""
+        if self.repeat is None:
+            return choices
+        return choices.at[:, -1].set(jnp.argmax(self.valid[self.kind[-1]]))
+
     def nearest(self, numbers: np.ndarray) -> np.ndarray:
-        """int32 [..., C], the value of each slot that lies nearest to a number [..., C]."""
-        distance = np.abs(self.values[self.kind] - np.asarray(numbers)[..., None])
-        return np.where(self.valid[self.kind], distance, np.inf).argmin(-1).astype(np.int32)
+        """int32 [..., C], the value of each named slot that is nearest to a number [..., C]."""
+        kind = np.asarray(self.kind)[: self.named]
+        distance = np.abs(np.asarray(self.values)[kind] - np.asarray(numbers)[..., None])
+        return np.where(np.asarray(self.valid)[kind], distance, np.inf).argmin(-1).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -135,7 +197,7 @@ class _Slot:
     forced: list[int]
     paths: tuple[tuple[int, ...], ...]
     numbers: tuple[float, ...]
-    behind: list[int]
+    following: list[int]
 
     def nodes(self) -> dict[tuple[int, ...], list[int]]:
         """The nodes, root first, and the tokens allowed at each."""
@@ -163,11 +225,11 @@ class _Slot:
 
 
 def _split(windows: list[list[int]], values: list[str], name: str) -> _Slot:
-    """Tokens before, in and behind a slot, given its surroundings with each value in turn."""
+    """Tokens before, in and after a slot, given its surroundings with each value in turn."""
     shortest = min(map(len, windows))
     first = next((i for i in range(shortest) if len({w[i] for w in windows}) > 1), shortest)
     last = next((i for i in range(1, shortest - first + 1) if len({w[-i] for w in windows}) > 1), 0)
-    if len(windows) == 1:  # nothing parts: the whole is forced up to the value's last token
+    if len(windows) == 1:  # nothing differs: the whole is forced up to the value's last token
         raise TokenizerError(f"{name} can only be {values[0]}; leave it out")
     if first == shortest or last < 2:
         raise TokenizerError(f"the tokenizer merges values of {name} with the text around them")
@@ -200,10 +262,10 @@ def _padded(rows: list, depth: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return out, lengths
 
 
-def _word_tokens(
+def _rationale_tokens(
     schema: Schema, tokenizer: Tokenizer, opening: int, vocabulary: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens may not stand in the words, and which end them."""
+    """Which tokens may not be in the rationale, and which end it; `opening` begins the block."""
     texts = tokenizer.token_texts()
     banned = np.ones(vocabulary, bool)  # models may have more rows than the tokenizer has tokens
     banned[: len(texts)] = ["{" in text for text in texts]
@@ -217,16 +279,72 @@ def _word_tokens(
     return banned, ends
 
 
-def _slots(schema: Schema, tokenizer: Tokenizer) -> list[_Slot]:
-    """Every slot's tokens, by tokenising it with each value, between the keys around it."""
+@dataclass(frozen=True)
+class _Grammar:
+    """The slots of a block, and the tokens around it; see `SlotProgram`."""
+
+    slots: list[_Slot]
+    closing: list[int]
+    opening: list[int]
+    separator: list[int]
+
+
+def _grammar(schema: Schema, tokenizer: Tokenizer) -> _Grammar:
+    """Tokenises every slot with each value, between the keys around it."""
     count = len(schema.names)
+    opening = schema.repeat.opening if schema.repeat else ""
+    ending = schema.closing + (schema.repeat.ending if schema.repeat else "") + IM_END
     slots = []
     for i, name in enumerate(schema.names):
-        behind = schema.key(i + 1) if i + 1 < count else schema.closing + IM_END
+        key = schema.key(i) if i else opening + schema.key(0)
+        following = schema.key(i + 1) if i + 1 < count else ending
         values = schema.values(i)
-        windows = [tokenizer.encode(schema.key(i) + value + behind) for value in values]
+        windows = [tokenizer.encode(key + value + following) for value in values]
         slots.append(_split(windows, values, name))
-    return slots
+    if schema.repeat is None:
+        return _Grammar(slots, slots[-1].following, [], [])
+    return _repeated(schema, tokenizer, slots)
+
+
+def _repeated(schema: Schema, tokenizer: Tokenizer, slots: list[_Slot]) -> _Grammar:
+    """Finds the tokens between two repeats, and what separates going on from stopping.
+
+    The forced tokens of the first slot become those that its first and its later occurrences
+    share; what precedes these is the opening or the separator.
+    """
+    between, ending = _between(schema, tokenizer, slots), slots[-1].following
+    both = zip(between, ending, strict=False)
+    at = next((i for i, (a, b) in enumerate(both) if a != b), -1)
+    if at < 0:
+        raise TokenizerError("a separator between repeats begins with their ending")
+    paths = ((between[at],), (ending[at],))
+    stop = _Slot(between[:at], paths, (float(GO_ON), float(STOP)), ending[at + 1 :])
+    between = between[at + 1 :]
+    first, shared = slots[0].forced, 0
+    while shared < min(len(first), len(between)) and first[-1 - shared] == between[-1 - shared]:
+        shared += 1
+    if not shared:
+        raise TokenizerError("the tokenizer merges the separator with the first key")
+    begin = replace(slots[0], forced=first[-shared:])
+    return _Grammar([begin, *slots[1:], stop], stop.following, first[:-shared], between[:-shared])
+
+
+def _between(schema: Schema, tokenizer: Tokenizer, slots: list[_Slot]) -> list[int]:
+    """The tokens after the last value of a repeat and before the first value of the next."""
+    assert schema.repeat is not None
+    last = len(schema.names) - 1
+    values, first_values = schema.values(last), schema.values(0)
+    between = schema.closing + schema.repeat.separator + schema.key(0)
+    after = schema.key(1) if last else schema.closing + schema.repeat.ending + IM_END
+
+    def encoded(value: str, first: str) -> list[int]:
+        return tokenizer.encode(schema.key(last) + value + between + first + after)
+
+    ends = _split([encoded(v, first_values[0]) for v in values], values, schema.names[last])
+    begins = _split([encoded(values[0], v) for v in first_values], first_values, schema.names[0])
+    if ends.paths != slots[last].paths or begins.paths != slots[0].paths:
+        raise TokenizerError("the tokenizer merges values with the text between repeats")
+    return begins.forced[len(ends.forced) + len(ends.paths[0]) :]
 
 
 def compile_program(
@@ -240,14 +358,39 @@ def compile_program(
     Raises:
       TokenizerError: the answer's canonical tokenisation does not split at the slots.
     """
-    slots = _slots(schema, tokenizer)
+    grammar = _grammar(schema, tokenizer)
+    slots = grammar.slots
     alike = {(slot.paths, slot.numbers): slot for slot in slots}
-    kinds = list(alike.values())
     kind = [list(alike).index((slot.paths, slot.numbers)) for slot in slots]
+    kinds = _kinds(list(alike.values()))
+    forced, forced_length = _padded([slot.forced for slot in slots])
+    first = (grammar.opening or slots[0].forced)[0]
+    banned, ends = _rationale_tokens(schema, tokenizer, first, vocabulary or len(tokenizer))
+    program = SlotProgram(
+        forced=forced,
+        forced_length=forced_length,
+        kind=np.array(kind, np.int32),
+        **kinds,
+        branches=_branches(slots) if kinds["value_tokens"].shape[-1] > 1 else None,
+        banned=banned,
+        ends=ends,
+        rationale_end=np.int32(tokenizer.symbol(BLANK_LINE)),
+        opening=np.array(grammar.opening, np.int32),
+        separator=np.array(grammar.separator, np.int32),
+        closing=np.array(grammar.closing, np.int32),
+        block_ends_rationale=schema.paragraphs,
+        longest=int(sum(len(s.forced) + max(map(len, s.paths)) for s in slots)),
+        repeat=schema.repeat,
+    )
+    _check_canonical(schema, tokenizer, program)
+    return program
+
+
+def _kinds(kinds: list[_Slot]) -> dict[str, np.ndarray]:
+    """The fields of `SlotProgram` that hold the values and trees of every kind."""
     trees = [slot.nodes() for slot in kinds]
     steps = [slot.steps() for slot in kinds]
     symbols = sorted({token for tree in trees for tokens in tree.values() for token in tokens})
-    forced, forced_length = _padded([slot.forced for slot in slots])
     value_tokens, value_length = _padded([list(slot.paths) for slot in kinds], 2)
     path, path_length = _padded([list(tree) for tree in trees], 2)
     step_node, step_count = _padded([[[n for n, _ in v] for v in slot] for slot in steps], 2)
@@ -259,67 +402,59 @@ def compile_program(
     valid = np.arange(value_length.shape[1]) < np.array([[len(k.paths)] for k in kinds])
     numbers = np.zeros(valid.shape, np.float32)
     numbers[valid] = [number for slot in kinds for number in slot.numbers]
-    banned, ends = _word_tokens(schema, tokenizer, slots[0].forced[0], vocabulary or len(tokenizer))
-    program = SlotProgram(
-        forced=forced,
-        forced_length=forced_length,
-        kind=np.array(kind, np.int32),
-        values=numbers,
-        valid=valid,
-        value_tokens=value_tokens,
-        value_length=value_length,
-        symbols=np.array(symbols, np.int32),
-        allowed=allowed,
-        path=path,
-        path_length=path_length,
-        step_node=step_node,
-        step_symbol=step_symbol,
-        step_real=np.arange(step_node.shape[-1]) < step_count[..., None],
-        branches=_branches(slots) if value_tokens.shape[-1] > 1 else None,
-        banned=banned,
-        ends=ends,
-        end_of_words=np.int32(tokenizer.symbol(BLANK_LINE)),
-        closing=np.array(slots[-1].behind, np.int32),
-        block_ends_words=schema.paragraphs,
-        longest=int(sum(len(s.forced) + max(map(len, s.paths)) for s in slots)),
-    )
-    _check_canonical(schema, tokenizer, program)
-    return program
+    return {
+        "values": numbers,
+        "valid": valid,
+        "value_tokens": value_tokens,
+        "value_length": value_length,
+        "symbols": np.array(symbols, np.int32),
+        "allowed": allowed,
+        "path": path,
+        "path_length": path_length,
+        "step_node": step_node,
+        "step_symbol": step_symbol,
+        "step_real": np.arange(step_node.shape[-1]) < step_count[..., None],
+    }
 
 
 def _branches(slots: list[_Slot]) -> Branches:
-    """Whole slots in order, as many in each pass as fit; what does not fit one has it alone."""
-    passes: list[list[tuple[int, int, int, list[int]]]] = [[]]  # token, slot, depth, above
-    places: list[list[tuple[int, int]]] = []  # pass and token of each node
+    """Whole slots in order, as many in each pass as fit; what does not fit one has it alone.
+
+    Before the stop slot nothing may be forced; the scores of its root are known otherwise.
+    """
+    passes: list[list[tuple[int, int, int, list[int]]]] = [[]]  # token, slot, depth, ancestors
+    node_at: list[list[tuple[int, int]]] = []  # pass and token of each node
     for number, slot in enumerate(slots):
         paths = sorted({node[:i] for node in slot.nodes() for i in range(len(node) + 1)}, key=len)
         if passes[-1] and len(passes[-1]) + len(paths) > MOST_BRANCHES:
             passes.append([])
         at = {path: len(passes[-1]) + i for i, path in enumerate(paths)}
         for path in paths:
-            token = path[-1] if path else slot.forced[-1]
-            above = [at[path[:i]] for i in range(len(path) + 1)]
-            passes[-1].append((token, number, len(path), above))
-        places.append([(len(passes) - 1, at[node]) for node in slot.nodes()])
+            token = (path or slot.forced or [0])[-1]
+            ancestors = [at[path[:i]] for i in range(len(path) + 1)]
+            passes[-1].append((token, number, len(path), ancestors))
+        node_at.append([(len(passes) - 1, at[node]) for node in slot.nodes()])
     longest, deepest = max(map(len, passes)), max(len(e[3]) for p in passes for e in p)
     tokens = np.zeros((len(passes), longest), np.int32)
     slot_of, depth = np.full_like(tokens, len(slots)), np.zeros_like(tokens)
-    above_of = np.full((*tokens.shape, deepest), -1, np.int32)
+    ancestors_of = np.full((*tokens.shape, deepest), -1, np.int32)
     for g, entries in enumerate(passes):
-        for e, (token, number, deep, above) in enumerate(entries):
+        for e, (token, number, deep, ancestors) in enumerate(entries):
             tokens[g, e], slot_of[g, e], depth[g, e] = token, number, deep
-            above_of[g, e, : len(above)] = above
-    place, _ = _padded([[g * longest + e for g, e in slot] for slot in places])
-    return Branches(tokens, slot_of, depth, above_of, place)
+            ancestors_of[g, e, : len(ancestors)] = ancestors
+    indices, _ = _padded([[g * longest + e for g, e in slot] for slot in node_at])
+    return Branches(tokens, slot_of, depth, ancestors_of, indices)
 
 
 def _check_canonical(schema: Schema, tokenizer: Tokenizer, program: SlotProgram) -> None:
-    """Re-tokenises whole answers and compares with the program's pieces."""
+    """Tokenises whole answers and compares with the program's pieces."""
     generator = np.random.default_rng(0)
-    counts = program.valid.sum(1)[program.kind]
+    counts = program.valid.sum(1)[program.kind][: program.named]
     extremes = np.array([[0] * len(counts), [n - 1 for n in counts]])
-    for choices in np.concatenate([extremes, generator.integers(0, counts, (8, len(counts)))]):
-        texts = [schema.key(i) + schema.values(i)[c] for i, c in enumerate(choices)]
-        ids = tokenizer.encode("".join(texts) + schema.closing + IM_END)
+    drawn = np.concatenate([extremes, generator.integers(0, counts, (8, len(counts)))])
+    whole = [*drawn] if schema.repeat is None else [drawn[:1], drawn[:2], drawn[2:5], drawn[5:]]
+    for choices in whole:
+        numbers = np.asarray(program.values)[program.kind[: program.named], choices]
+        ids = tokenizer.encode(schema.format(numbers) + IM_END)
         if ids != program.answer(choices) + program.closing.tolist():
             raise TokenizerError("the tokenizer merges answer keys with values")

@@ -1,4 +1,7 @@
-"""What an answer looks like as text: words, a blank line, then a JSON object of named numbers."""
+"""What an answer is as text: a rationale, a blank line, then JSON.
+
+The JSON is an object of named numbers, or an array of such objects where the block repeats.
+"""
 
 import json
 from dataclasses import dataclass
@@ -13,6 +16,39 @@ class SchemaError(ValueError):
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """How a block repeats: one or more objects in an array.
+
+    Attributes:
+      most: the bound; the model ends the array itself, after any object up to that many. None: it
+        never does, and whoever generates says how many objects there are, as of the frames of a
+        sound.
+      window: how many of the objects before it an object may depend on, besides prompt and
+        rationale; None: all of them. Memory is bounded by it.
+      opening, separator, ending: the text around and between objects.
+
+    Raises:
+      SchemaError: the bound is below 2, the window below 1, or neither is given.
+    """
+
+    most: int | None = None
+    window: int | None = None
+    opening: str = "["
+    separator: str = ", "
+    ending: str = "]"
+
+    def __post_init__(self) -> None:
+        if self.most is None and self.window is None:
+            raise SchemaError("a block that repeats without end needs a window")
+        if self.most is not None and self.most < 2:
+            raise SchemaError(f"most is {self.most}, expected 2 or more")
+        if self.window is not None and self.window < 1:
+            raise SchemaError(f"window is {self.window}, expected 1 or more")
+        if not self.opening or not self.ending or self.separator == self.ending:
+            raise SchemaError("opening and ending must be texts, and the separator another")
+
+
+@dataclass(frozen=True)
 class Schema:
     """Named numbers in order.
 
@@ -20,13 +56,14 @@ class Schema:
       names: the keys of the JSON object.
       low, high: the range of each, inclusive. A sign is allowed where `low` is negative.
       decimals: digits after the point.
-      groups: for a nested object, the key of the inner object that each number stands in, and ""
-        for one in the outer object; the numbers of a group follow each other. Empty: all flat.
-      paragraphs: whether the words may hold blank lines. They then end where the block begins, and
-        else at their first blank line.
+      groups: for a nested object, the key of the inner object that holds each number, and "" for
+        one in the outer object; the numbers of a group follow each other. Empty: all flat.
+      paragraphs: whether the rationale may hold blank lines. It then ends where the block begins,
+        else at its first blank line.
+      repeat: an array of such objects; None for a single object.
 
     Raises:
-      SchemaError: lengths differ, a range is empty, a key is repeated or a group is torn apart.
+      SchemaError: lengths differ, a range is empty, a key is repeated or a group is split.
     """
 
     names: tuple[str, ...]
@@ -35,6 +72,7 @@ class Schema:
     decimals: int = 1
     groups: tuple[str, ...] = ()
     paragraphs: bool = False
+    repeat: Repeat | None = None
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -48,17 +86,17 @@ class Schema:
         keys = [(self.group(slot), name) for slot, name in enumerate(self.names)]
         outer = {key for group, key in keys if not group}
         if len(set(keys)) < count or outer & set(self.groups):
-            raise SchemaError("a key stands twice in the same object")
+            raise SchemaError("a key occurs twice in the same object")
         runs = [g for i, g in enumerate(self.groups) if g and (not i or self.groups[i - 1] != g)]
         if len(set(runs)) < len(runs):
             raise SchemaError("the numbers of a group must follow each other")
 
     def group(self, slot: int) -> str:
-        """The key of the inner object that a slot stands in, or ""."""
+        """The key of the inner object that holds a slot, or ""."""
         return self.groups[slot] if self.groups else ""
 
     def values(self, slot: int) -> list[str]:
-        """Every value that may stand in a slot, as text, ascending. "-0.0" is not among them."""
+        """Every value that a slot may take, as text, ascending. "-0.0" is not among them."""
         step = Decimal(1).scaleb(-self.decimals)
         first = int((Decimal(str(self.low[slot])) / step).to_integral_value())
         last = int((Decimal(str(self.high[slot])) / step).to_integral_value())
@@ -73,38 +111,51 @@ class Schema:
 
     @property
     def closing(self) -> str:
-        """The text after the last slot."""
+        """The text after the last slot of an object."""
         return "}}" if self.group(len(self.names) - 1) else "}"
 
     def symbols(self) -> list[str]:
-        """Texts that a tokenizer made for this schema keeps whole."""
+        """Texts that a tokenizer made for this schema encodes as one token each."""
         values = {value for slot in range(len(self.names)) for value in self.values(slot)}
-        return [self.key(i) for i in range(len(self.names))] + sorted(values) + [self.closing]
+        keys = [self.key(i) for i in range(len(self.names))]
+        if self.repeat is None:
+            return keys + sorted(values) + [self.closing]
+        around = [self.closing + self.repeat.separator, self.closing + self.repeat.ending]
+        return [self.repeat.opening, *keys, *sorted(values), *around]
 
     def format(self, numbers: np.ndarray) -> str:
-        """The JSON text of numbers [C], rounded to the schema's decimals."""
+        """The JSON text of numbers [C], or [R, C] of a block that repeats, rounded."""
+        if self.repeat is None:
+            return self._object(numbers)
+        objects = self.repeat.separator.join(map(self._object, numbers))
+        return self.repeat.opening + objects + self.repeat.ending
+
+    def _object(self, numbers: np.ndarray) -> str:
         texts = [f"{round(float(x), self.decimals) + 0.0:.{self.decimals}f}" for x in numbers]
         return "".join(self.key(i) + text for i, text in enumerate(texts)) + self.closing
 
     def json_schema(self) -> dict[str, Any]:
-        """The object as a JSON Schema, draft 2020-12.
+        """The answer as a JSON Schema, draft 2020-12.
 
         Values are listed, since `multipleOf` is at odds with binary fractions: 0.3 / 0.1 is not 3.
         The order of keys and the digits written are beyond that language.
         """
-        root: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-        root |= _empty_object() | {"$defs": {}}
-        objects = {"": root}
+        objects, kinds = {"": _empty_object()}, {}
         for slot, name in enumerate(self.names):
             group, kind = self.group(slot), f"{self.low[slot]:g} to {self.high[slot]:g}"
             if group not in objects:
                 objects[group] = _empty_object()
-                root["properties"][group] = objects[group]
-                root["required"].append(group)
-            root["$defs"][kind] = {"enum": [float(value) for value in self.values(slot)]}
+                objects[""]["properties"][group] = objects[group]
+                objects[""]["required"].append(group)
+            kinds[kind] = {"enum": [float(value) for value in self.values(slot)]}
             objects[group]["properties"][name] = {"$ref": f"#/$defs/{kind.replace(' ', '%20')}"}
             objects[group]["required"].append(name)
-        return root
+        whole = objects[""]
+        if self.repeat is not None:
+            whole = {"type": "array", "items": whole, "minItems": 1}
+            whole |= {} if self.repeat.most is None else {"maxItems": self.repeat.most}
+        root = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+        return root | whole | {"$defs": kinds}
 
 
 def _empty_object() -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Where an answer stands while it is being made: the cache, and what every pass does with it."""
+"""The state of an answer being generated: the cache, and what every pass does with it."""
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +17,19 @@ from sf_jax.sequence.forward import forward as read
 
 @struct.dataclass
 class State:
-    """One row each.
+    """One answer in each row.
 
     Attributes:
-      cache: the prompt's places, then those of the answer's tokens fed so far, without gaps.
-      prompt: int32 [], places of the prompt.
-      start: int32 [B], the position of an answer's first token.
-      last: float [B, D], the final state of the prompt's last token.
+      cache: the prompt, then the answer's tokens fed so far, without gaps.
+      prompt: positions of the cache that the prompt takes.
+      start: the position of an answer's first token.
+      last: the final state of the prompt's last token.
     """
 
     cache: text.Cache
-    prompt: Any
-    start: Any
-    last: Any
+    prompt: Int[Array, ""]
+    start: Int[Array, " B"]
+    last: Float[Array, "B D"]
 
     @property
     def fed(self) -> Int[Array, " B"]:
@@ -38,12 +37,12 @@ class State:
         return self.cache.length - self.prompt
 
     def at(self, fed: Int[Array, " B"]) -> "State":
-        """The same with so many tokens of the answer in the cache, what lies behind forgotten."""
+        """The same with so many tokens of the answer in the cache; later ones are dropped."""
         return replace(self, cache=replace(self.cache, length=self.prompt + fed))
 
-    def widened(self, places: int) -> "State":
-        """The same with a cache of so many places, those behind the first free."""
-        more = places - self.cache.segments.shape[1]
+    def widened(self, capacity: int) -> "State":
+        """The same with a cache of so many positions, the further ones free."""
+        more = capacity - self.cache.segments.shape[1]
 
         def pad(store: Array) -> Array:
             return jnp.pad(store, [(0, 0)] * (store.ndim - 2) + [(0, more), (0, 0)])
@@ -53,35 +52,46 @@ class State:
         return replace(self, cache=replace(self.cache, k=k, v=v, segments=segments))
 
 
-def feed(
+def feed_tokens(
     weights: Weights,
     state: State,
     tokens: Int[Array, "B T"],
     lengths: Int[Array, " B"],
     config: Config,
 ) -> tuple[State, Float[Array, "B T D"]]:
-    """Feeds the first `lengths` tokens of each row; their final states, garbage behind them."""
-    offsets = jnp.arange(tokens.shape[1])
+    """Feeds the first `lengths` tokens of each row; their final states, garbage after them."""
+    return feed(weights, state, weights.text.embed[tokens], lengths, config)
+
+
+def feed(
+    weights: Weights,
+    state: State,
+    inputs: Float[Array, "B T D"],
+    lengths: Int[Array, " B"],
+    config: Config,
+) -> tuple[State, Float[Array, "B T D"]]:
+    """The same for inputs of the text model: embeddings of tokens, or features."""
+    offsets = jnp.arange(inputs.shape[1])
     fed = state.fed
     segments = (offsets < lengths[:, None]).astype(jnp.int32)
-    states, cache = forward(weights, state, tokens, fed[:, None] + offsets, segments, config)
+    states, cache = forward(weights, state, inputs, fed[:, None] + offsets, segments, config)
     return replace(state, cache=cache).at(fed + lengths), states
 
 
 def forward(
     weights: Weights,
     state: State,
-    tokens: Int[Array, "B T"],
+    inputs: Float[Array, "B T D"],
     ordinals: Int[Array, "B T"],
     segments: Int[Array, "B T"],
     config: Config,
     mask: Bool[Array, "B T S"] | None = None,
 ) -> tuple[Float[Array, "B T D"], text.Cache]:
-    """One pass; `ordinals` are the places of the tokens in the answer."""
-    positions = jnp.broadcast_to(state.start[:, None] + ordinals, (3, *tokens.shape))
+    """One pass; `ordinals` are the indices of the inputs in the answer, as far as it is cached."""
+    positions = jnp.broadcast_to(state.start[:, None] + ordinals, (3, *ordinals.shape))
     states, cache = text.forward(
         weights.text,
-        weights.text.embed[tokens],
+        inputs,
         positions,
         config.text,
         segments=segments,
@@ -95,16 +105,16 @@ def forward(
 
 @partial(jax.jit, static_argnames="config")
 def prompt_prefix(weights: Weights, ids: Int[Array, " P"], config: Config) -> text.Cache:
-    """The cache of text that many prompts begin with; pictures come behind it."""
-    places = jnp.arange(len(ids))[None]
+    """The cache of text that many prompts begin with."""
+    positions = jnp.arange(len(ids))[None]
     layout = weights.text.layout
     embeddings = weights.text.embed[ids[None]]
     _, cache = text.forward(
         weights.text,
         embeddings,
-        jnp.broadcast_to(places, (3, 1, len(ids))),
+        jnp.broadcast_to(positions, (3, 1, len(ids))),
         config.text,
-        segments=jnp.ones_like(places),
+        segments=jnp.ones_like(positions),
         dtype=config.product_dtype,
         cache=text.empty_cache(config.text, 1, len(ids), embeddings.dtype, layout),
     )
@@ -113,7 +123,7 @@ def prompt_prefix(weights: Weights, ids: Int[Array, " P"], config: Config) -> te
 
 
 def _begun(cache: text.Cache, prefix: text.Cache) -> text.Cache:
-    """An empty cache with every row's first places filled."""
+    """An empty cache with every row's first positions filled."""
     count = prefix.segments.shape[1]
 
     def fill(whole: Array, part: Array) -> Array:
@@ -137,7 +147,7 @@ def prefill(
     """Runs the prompts, inserts included; rows are padded on the left.
 
     Args:
-      capacity: places of the cache.
+      capacity: positions of the cache.
       prefix: what all rows begin with and `batch` lacks, of one row, as `prompt_prefix` makes it.
     """
     rows, length = batch.input_ids.shape

@@ -227,3 +227,11 @@ def logits(
     else:
         head = weights.head if ids is None else weights.head[:, ids]
     return linear(states, head, None, dtype)
+
+
+def rotated(
+    keys: Float[Array, "B K S H"], by: Int[Array, " B"], config: TextConfig
+) -> Float[Array, "B K S H"]:
+    """Cached keys as they would be at positions larger by so many, along all three axes."""
+    cos, sin = _rope(jnp.broadcast_to(by[:, None], (3, len(by), 1)), config)
+    return (keys * cos + rotate_half(keys) * sin).astype(keys.dtype)

@@ -15,7 +15,7 @@ from sf_jax.convert import hf, tokenizer_json
 from sf_jax.convert.processor import FILE as PROCESSOR_FILE
 from sf_jax.convert.processor import ImageProcessor, ProcessorError
 from sf_jax.decode.drafts import Draft, DraftHeads, load_heads
-from sf_jax.decode.generate import SEQUENTIAL, Generated, Plan, generate
+from sf_jax.decode.generate import SEQUENTIAL, DraftPlan, Generated, generate
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram, compile_program
 from sf_jax.decode.schema import Schema
@@ -49,9 +49,13 @@ MOST_PREFIXES = 8
 # By what passes cost: on a CPU more tokens take longer (`sf-jax bench plans` measures there),
 # elsewhere a pass over the block costs little more than one token.
 PLANS = {
-    "cpu": Plan(words=10, block=(32, 64, 96), growth=64, guesses=2),
-    "cpu, large": Plan(words=10, block=(16, 48), growth=2),  # a copy to guess with is too large
-    "accelerator": Plan(words=10, block=(), growth=4),
+    "cpu": DraftPlan(
+        rationale_width=10, block_widths=(32, 64, 96), growth=64, low_precision_passes=2
+    ),
+    "cpu, large": DraftPlan(
+        rationale_width=10, block_widths=(16, 48), growth=2
+    ),  # a copy to guess with is too large
+    "accelerator": DraftPlan(rationale_width=10, block_widths=(), growth=4),
 }
 LARGE = 2**26  # numbers in the text layers
 DECODINGS = ("drafted", "sequential")
@@ -107,7 +111,7 @@ class Model:
     def _rough(self) -> Weights | None:
         """What guesses, where that is cheaper than the model itself."""
         exact = jax.default_backend() == "cpu" and self.config.product_dtype == "float32"
-        return draft_weights(self.weights) if exact and self.plan.guesses else None
+        return draft_weights(self.weights) if exact and self.plan.low_precision_passes else None
 
     def predict(
         self,
@@ -206,7 +210,7 @@ class Model:
         program, heads = self._on_device
         plan = SEQUENTIAL if decoding == "sequential" else self.plan
         if heads is None and previous is None:
-            plan = replace(plan, words=1)
+            plan = replace(plan, rationale_width=1)
         draft = replace(self._draft(previous or [None] * count, cap), heads=heads)
         return generate(
             self.weights,
@@ -253,8 +257,8 @@ class Model:
                     raise ValueError(
                         f"the words hold {text!r}, which ends words or belongs to none"
                     )
-            said += [] if program.block_ends_words else [int(program.end_of_words)]
-            free = len(said) + program.block_ends_words
+            said += [] if program.block_ends_rationale else [int(program.rationale_end)]
+            free = len(said) + program.block_ends_rationale
         words = np.zeros((1, -(-max(len(said), 1) // 32) * 32), np.int32)
         words[0, : len(said)] = said
         prompt, prefix = inputs
@@ -272,7 +276,7 @@ class Model:
                 prefix,
             )
         )
-        return Likelihood(float(scored.words[0].sum()), self._all_channels(scored.slots[0]))
+        return Likelihood(float(scored.rationale[0].sum()), self._all_channels(scored.slots[0]))
 
     @property
     def max_words(self) -> int:
@@ -289,7 +293,7 @@ class Model:
                 words[row, : len(said)] = said
                 numbers[row] = action.answer[self._channels]
         # The frame before is a better draft than guesses are.
-        guesses = 0 if all(previous) else self.plan.guesses
+        guesses = 0 if all(previous) else self.plan.low_precision_passes
         return Draft(words, self.program.nearest(numbers), None, np.int32(guesses))
 
     def inputs(
@@ -352,10 +356,10 @@ class Model:
             probabilities = np.exp(logs)
             mean = (probabilities * values).sum(-1)
             square = (probabilities * np.square(values)).sum(-1)
-            ids = generated.words[row, : generated.words_length[row]]
+            ids = generated.rationale_ids[row, : generated.rationale_length[row]]
             words = self.tokenizer.decode(ids.tolist())
             # Words that ran into the block on their own hold the blank line already.
-            parted = spoke and program.block_ends_words and not generated.cut[row]
+            parted = spoke and program.block_ends_rationale and not generated.truncated[row]
             spoken = values[slots, choices]
             yield FaceAction(
                 coefficients=whole(np.clip(mean, self.schema.low, self.schema.high)),
@@ -364,7 +368,7 @@ class Model:
                 rationale=Description.parse(words),
                 text=words + ("" if parted else BLANK_LINE) + self.schema.format(spoken),
                 passes={
-                    "rationale": int(generated.word_passes[row]),
+                    "rationale": int(generated.rationale_passes[row]),
                     "coefficients": int(generated.block_passes[row]),
                 },
                 entropy=whole(-(probabilities * np.where(probabilities > 0, logs, 0)).sum(-1)),

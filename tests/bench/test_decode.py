@@ -63,7 +63,7 @@ def test_every_prefix_of_an_answer_goes_on_as_the_program_says(job: dict) -> Non
     for block in blocks(job, 20):
         for length in (2, CAP):
             cut = length == CAP
-            opening = [] if job["block_ends_words"] and not cut else [job["end_of_words"]]
+            opening = [] if job["block_ends_rationale"] and not cut else [job["rationale_end"]]
             answer = words[:length] + opening + block
             for at in range(len(answer) + 1):
                 found = _decode_torch.next_tokens(answer[:at], job, states)
@@ -71,7 +71,7 @@ def test_every_prefix_of_an_answer_goes_on_as_the_program_says(job: dict) -> Non
                 if at < CAP and at <= length:
                     assert found is None
                 elif begun < 0:
-                    assert found == [job["end_of_words"]]
+                    assert found == [job["rationale_end"]]
                 else:
                     assert found is not None and len(set(found)) == len(found)
                     assert set(found) == expected(job, answer[length + len(opening) : at])

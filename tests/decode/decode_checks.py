@@ -44,12 +44,12 @@ def faces(count: int) -> Iterator[list[np.ndarray]]:
 
 
 def tokens(model: Model, made: Generated) -> list[list[int]]:
-    return [lossless.said(model.program, made, row, True) for row in range(len(made.choices))]
+    return [lossless.answer_ids(model.program, made, row, True) for row in range(len(made.choices))]
 
 
 def certificate(model: Model, inputs: tuple, made: Generated, temperature: float = 0.0) -> Score:
     batch, prefix = inputs
-    given = lossless.scored_words(model.program, made, True)
+    given = lossless.scored_rationale(model.program, made, True)
     sampling = sampling_of(temperature, 0, len(made.choices))
     return jax.device_get(
         score(
@@ -107,7 +107,7 @@ def check_sampling(count: int) -> None:
             apart = [row for row, (a, b) in enumerate(pairs) if a != b]
             if apart:
                 batch, prefix = inputs
-                given = lossless.scored_words(model.program, drafted, True)
+                given = lossless.scored_rationale(model.program, drafted, True)
                 least = jax.device_get(
                     score(
                         model.weights,
@@ -142,8 +142,9 @@ def check_tiny(count: int) -> None:
         reference, gaps = tiny.reference(images, drawn)
         for plan in (lossless.PLAN, SEQUENTIAL):
             made = tiny.answer(images, drawn, plan)
-            said = [lossless.said(tiny.program, made, row, True) for row in range(len(images))]
-            ties += lossless.count_ties(said, reference, gaps)
+            rows = range(len(images))
+            ids = [lossless.answer_ids(tiny.program, made, row, True) for row in rows]
+            ties += lossless.count_ties(ids, reference, gaps)
             assert (tiny.certificate(images, made, drawn).least_margin >= -TIE).all()
     print(f"tiny: {count} answers of 4 random checkpoints, drafted and sequential: {ties} ties")
 

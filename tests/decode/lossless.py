@@ -1,24 +1,25 @@
-"""How answers are held against the reference: equal, or apart where two tokens were as good as one.
+"""How answers are held against the reference: equal, or different from a tie of two tokens on.
 
 The reference takes one token a pass under a mask over the whole vocabulary. Rounding differs with
-the shape of a pass, so where an answer parts from it, the two best tokens must have been equal to
+the shape of a pass, so where an answer differs from it, the two best tokens must have been equal to
 within TIE of the largest score; such answers are counted.
 """
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
 
 from sf_jax.decode.drafts import Draft
-from sf_jax.decode.generate import Generated, Plan, generate
+from sf_jax.decode.generate import DraftPlan, Generated, generate
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram, compile_program
 from sf_jax.decode.reference import Automaton, token_by_token
 from sf_jax.decode.schema import Schema
 from sf_jax.decode.score import Score, score
-from sf_jax.decode.state import feed, prefill
+from sf_jax.decode.state import feed_tokens, prefill
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
 from sf_jax.model.weights import Weights, draft_weights, unstack_layers
@@ -41,37 +42,40 @@ SMALL = Config(
 TIE = 1e-5
 MAX_WORDS = 12
 PATCHES = 36
-PLAN = Plan(words=3, block=(16, 40), guesses=1)
+PLAN = DraftPlan(rationale_width=3, block_widths=(16, 40), low_precision_passes=1)
 
 
 class NotEqualError(AssertionError):
-    """An answer that parts from the reference where no tie was."""
+    """An answer that differs from the reference where no tie was."""
 
 
-def said(program: SlotProgram, generated: Generated, row: int, spoke: bool) -> list[int]:
-    """The tokens of an answer, words and block."""
-    ids = generated.words[row, : generated.words_length[row]].tolist()
-    if generated.cut[row] or (spoke and not program.block_ends_words):
-        ids.append(int(program.end_of_words))
-    return ids + program.answer(generated.choices[row])
+def answer_ids(program: SlotProgram, generated: Generated, row: int, spoke: bool) -> list[int]:
+    """The tokens of an answer, rationale and blocks."""
+    ids = generated.rationale_ids[row, : generated.rationale_length[row]].tolist()
+    if generated.truncated[row] or (spoke and not program.block_ends_rationale):
+        ids.append(int(program.rationale_end))
+    choices = generated.choices[row]
+    if generated.repeats is not None:
+        choices = choices[: generated.repeats[row]]
+    return ids + program.answer(choices)
 
 
 def count_ties(
     answers: list[list[int]], reference: list[Automaton], gaps: np.ndarray, tie: float = TIE
 ) -> int:
-    """How many answers part from the reference at a tie.
+    """How many answers differ from the reference from a tie on.
 
     Raises:
-      NotEqualError: one parts where there was none.
+      NotEqualError: one differs where there was none.
     """
     ties = 0
     for row, (ids, made) in enumerate(zip(answers, reference, strict=True)):
-        if ids == made.said:
+        if ids == made.ids:
             continue
-        pairs = zip(ids, made.said, strict=False)
-        at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ids), len(made.said)))
-        if at >= len(made.said) or not gaps[row, at] <= tie:
-            raise NotEqualError(f"row {row} parts at token {at}, where the gap is {gaps[row, at]}")
+        pairs = zip(ids, made.ids, strict=False)
+        at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ids), len(made.ids)))
+        if at >= len(made.ids) or not gaps[row, at] <= tie:
+            raise NotEqualError(f"row {row} differs at {at}, where the gap is {gaps[row, at]}")
         ties += 1
     return ties
 
@@ -85,7 +89,7 @@ class Tiny:
     words: tokenizer.Tokenizer
     program: SlotProgram
     patches: int = PATCHES  # that pictures are padded to
-    rough: Weights | None = None  # what guesses; None is these weights in low precision
+    low_precision: Weights | None = None  # None is these weights in low precision
 
     @classmethod
     def make(
@@ -121,17 +125,18 @@ class Tiny:
         self,
         pictures: list[np.ndarray],
         sampling: Sampling,
-        plan: Plan = PLAN,
+        plan: DraftPlan = PLAN,
         speak: bool = True,
         draft: Draft | None = None,
         max_words: int = MAX_WORDS,
+        **repeated: Any,
     ) -> Generated:
         batch = self.inputs(pictures, speak)
-        at_rest = np.zeros((len(pictures), len(self.program.kind)), np.float32)
+        at_rest = np.zeros((len(pictures), self.program.named), np.float32)
         draft = draft or Draft(
             np.zeros((len(pictures), 2), np.int32), self.program.nearest(at_rest), None
         )
-        draft = draft.replace(guesses=np.int32(plan.guesses))
+        draft = draft.replace(low_precision_passes=np.int32(plan.low_precision_passes))
         return jax.device_get(
             generate(
                 self.weights,
@@ -143,8 +148,17 @@ class Tiny:
                 plan,
                 max_words,
                 speak,
-                rough=(self.rough or draft_weights(self.weights)) if plan.guesses else None,
+                low_precision=self.drafting(plan),
+                **repeated,
             )
+        )
+
+    def drafting(self, plan: DraftPlan) -> Weights | None:
+        """The weights of low-precision passes."""
+        return (
+            (self.low_precision or draft_weights(self.weights))
+            if plan.low_precision_passes
+            else None
         )
 
     def reference(
@@ -153,6 +167,7 @@ class Tiny:
         sampling: Sampling,
         speak: bool = True,
         max_words: int = MAX_WORDS,
+        **repeated: Any,
     ) -> tuple[list[Automaton], np.ndarray]:
         batch = self.inputs(pictures, speak)
         return token_by_token(
@@ -162,24 +177,33 @@ class Tiny:
             sampling,
             self.config,
             max_words if speak else 0,
+            **repeated,
         )
 
-    def said_from(
+    def rationale_states(
         self, pictures: list[np.ndarray], made: Generated
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """For each picture, the states that yielded its words, and their tokens."""
         batch = self.inputs(pictures, True)
         state = prefill(self.weights, batch, batch.input_ids.shape[1] + MAX_WORDS, self.config)
         whole = np.full(len(pictures), MAX_WORDS)
-        _, behind = feed(self.weights, state, made.words, whole, self.config)
-        states = np.concatenate([state.last[:, None], behind], 1)
+        _, following = feed_tokens(self.weights, state, made.rationale_ids, whole, self.config)
+        states = np.concatenate([state.last[:, None], following], 1)
         return (
-            [row[:count] for row, count in zip(states, made.words_length, strict=True)],
-            [row[:count] for row, count in zip(made.words, made.words_length, strict=True)],
+            [row[:count] for row, count in zip(states, made.rationale_length, strict=True)],
+            [
+                row[:count]
+                for row, count in zip(made.rationale_ids, made.rationale_length, strict=True)
+            ],
         )
 
     def certificate(
-        self, pictures: list[np.ndarray], made: Generated, sampling: Sampling, speak: bool = True
+        self,
+        pictures: list[np.ndarray],
+        made: Generated,
+        sampling: Sampling,
+        speak: bool = True,
+        **repeated: Any,
     ) -> Score:
         """The score of answers as they were generated."""
         batch = self.inputs(pictures, speak)
@@ -188,10 +212,12 @@ class Tiny:
                 self.weights,
                 batch,
                 self.program,
-                *scored_words(self.program, made, speak),
+                *scored_rationale(self.program, made, speak),
                 made.choices,
                 sampling,
                 self.config,
+                repeats=made.repeats,
+                **repeated,
             )
         )
 
@@ -213,15 +239,15 @@ def prompts_about(
     return assemble(rows, images.capacity(config, longest, patches), left=True)
 
 
-def scored_words(
+def scored_rationale(
     program: SlotProgram, made: Generated, spoke: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What `score` wants of the words of answers: tokens, how many, and how many were free."""
-    words = np.pad(made.words, [(0, 0), (0, 1)])
-    blank = made.cut | (spoke and not program.block_ends_words)
-    words[np.arange(len(words)), made.words_length] = np.where(blank, program.end_of_words, 0)
-    free = np.where(made.cut, made.words_length, made.words_length + 1)
-    return words, made.words_length + blank, np.where(spoke, free, 0).astype(np.int32)
+    words = np.pad(made.rationale_ids, [(0, 0), (0, 1)])
+    blank = made.truncated | (spoke and not program.block_ends_rationale)
+    words[np.arange(len(words)), made.rationale_length] = np.where(blank, program.rationale_end, 0)
+    free = np.where(made.truncated, made.rationale_length, made.rationale_length + 1)
+    return words, made.rationale_length + blank, np.where(spoke, free, 0).astype(np.int32)
 
 
 def sampling(count: int, temperature: float = 0.0, first_seed: int = 0) -> Sampling:

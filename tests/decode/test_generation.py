@@ -9,7 +9,7 @@ import pytest
 
 from data_pipelines.sampler import sample
 from sf_jax.decode.drafts import Draft
-from sf_jax.decode.generate import Plan, generate
+from sf_jax.decode.generate import DraftPlan, generate
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import compile_program
 from sf_jax.face import answers, channels
@@ -28,7 +28,7 @@ SCHEMA = channel_schema()
 
 MAX_WORDS = 12
 PATCHES = 36
-PLAN = Plan(words=3, block=(16, 40))
+PLAN = DraftPlan(rationale_width=3, block_widths=(16, 40))
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +96,9 @@ def run(
 
 def whole_answer(out, row, program, prompt_tokens, speak):
     """Token ids of the answer and, for each slot, the place whose scores decide its first token."""
-    ids = out.words[row, : out.words_length[row]].tolist() if speak else []
-    if speak and (out.cut[row] or not program.block_ends_words):
-        ids.append(int(program.end_of_words))
+    ids = out.rationale_ids[row, : out.rationale_length[row]].tolist() if speak else []
+    if speak and (out.truncated[row] or not program.block_ends_rationale):
+        ids.append(int(program.rationale_end))
     places = []
     for slot in range(len(out.choices[row])):
         before = len(program.answer(out.choices[row][:slot]))
@@ -147,7 +147,7 @@ def test_a_batch_changes_nothing(config, weights, words, program, pictures) -> N
     together, _ = run(config, weights, words, program, pictures)
     for row, picture in enumerate(pictures):
         alone, _ = run(config, weights, words, program, [picture])
-        assert (alone.words[0] == together.words[row]).all()
+        assert (alone.rationale_ids[0] == together.rationale_ids[row]).all()
         assert (alone.choices[0] == together.choices[row]).all()
         np.testing.assert_allclose(
             np.exp(alone.log_probabilities)[0], np.exp(together.log_probabilities)[row], atol=2e-5
@@ -166,7 +166,7 @@ def test_sampled_answers_never_leave_the_grammar(config, weights, words, program
             answer = answers.parse(spoken)
             values = program.values[program.kind, out.choices[row]]
             np.testing.assert_allclose(answer.coefficients, values, atol=1e-6)
-            assert not program.banned[out.words[row, : out.words_length[row]]].any()
+            assert not program.banned[out.rationale_ids[row, : out.rationale_length[row]]].any()
             seen.add(spoken)
     assert len(seen) == 7 * len(batch)
 
@@ -180,8 +180,8 @@ def test_the_same_seed_gives_the_same_answer(config, weights, words, program, pi
 
 def test_words_stop_at_the_cap(config, weights, words, program, pictures) -> None:
     out, _ = run(config, weights, words, program, pictures)
-    assert out.words.shape == (3, MAX_WORDS)
-    assert (out.words_length <= MAX_WORDS).all() and (out.word_passes < MAX_WORDS).all()
+    assert out.rationale_ids.shape == (3, MAX_WORDS)
+    assert (out.rationale_length <= MAX_WORDS).all() and (out.rationale_passes < MAX_WORDS).all()
 
 
 def test_program_fits_the_canonical_tokens(words, program) -> None:

@@ -11,7 +11,7 @@ from scipy.stats import chi2
 from data_pipelines.sampler import sample
 from sf_jax.decode import drafted
 from sf_jax.decode.drafts import Draft, load_heads, save_heads
-from sf_jax.decode.generate import SEQUENTIAL, Plan, generate
+from sf_jax.decode.generate import SEQUENTIAL, DraftPlan, generate
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.schema import Schema
 from sf_jax.face import channels
@@ -21,7 +21,7 @@ from sf_jax.systems.semanticface.qwen_like import make_tokenizer
 from sf_jax.systems.semanticface.sequences import vocabulary_texts
 from sf_jax.train import draft_heads
 from sf_jax.train.draft_heads import DraftHeadsConfig
-from tests.decode.lossless import PLAN, SMALL, NotEqualError, Tiny, count_ties, said, sampling
+from tests.decode.lossless import PLAN, SMALL, NotEqualError, Tiny, answer_ids, count_ties, sampling
 
 SCHEMA = channel_schema()
 
@@ -63,7 +63,7 @@ def models(digits) -> dict[str, Tiny]:
 
 
 def differing(tiny: Tiny, made, reference, gaps, speak: bool = True) -> int:
-    answers = [said(tiny.program, made, row, speak) for row in range(len(made.choices))]
+    answers = [answer_ids(tiny.program, made, row, speak) for row in range(len(made.choices))]
     return count_ties(answers, reference, gaps)
 
 
@@ -96,50 +96,60 @@ def test_passes_are_saved(models, pictures) -> None:
     tiny, drawn = models["symbols"], sampling(3)
     drafted = tiny.answer(pictures, drawn)
     assert (drafted.block_passes < 61).all() and (drafted.block_passes >= 2).all()
-    known = Draft(drafted.words, drafted.choices, None)
-    trusting = dataclasses.replace(PLAN, guesses=0)
+    known = Draft(drafted.rationale_ids, drafted.choices, None)
+    trusting = dataclasses.replace(PLAN, low_precision_passes=0)
     again = tiny.answer(pictures, drawn, trusting, draft=known)
     assert (again.block_passes == 1).all() and (again.choices == drafted.choices).all()
-    assert (again.words == drafted.words).all()
-    assert (again.word_passes < drafted.word_passes).all()
-    wrong = Draft(drafted.words[::-1], (drafted.choices + 1) % 11, None)
+    assert (again.rationale_ids == drafted.rationale_ids).all()
+    assert (again.rationale_passes < drafted.rationale_passes).all()
+    wrong = Draft(drafted.rationale_ids[::-1], (drafted.choices + 1) % 11, None)
     misled = tiny.answer(pictures, drawn, draft=wrong)
-    assert (misled.choices == drafted.choices).all() and (misled.words == drafted.words).all()
+    assert (misled.choices == drafted.choices).all() and (
+        misled.rationale_ids == drafted.rationale_ids
+    ).all()
 
 
-def test_guesses_save_passes_and_change_nothing(models, pictures) -> None:
+def test_low_precision_passes_save_others_and_change_nothing(models, pictures) -> None:
     tiny, drawn = models["symbols"], sampling(3)
-    alone = tiny.answer(pictures, drawn, dataclasses.replace(PLAN, guesses=0))
-    guessed = tiny.answer(pictures, drawn, dataclasses.replace(PLAN, guesses=1))
-    assert (guessed.choices == alone.choices).all() and (guessed.words == alone.words).all()
+    alone = tiny.answer(pictures, drawn, dataclasses.replace(PLAN, low_precision_passes=0))
+    guessed = tiny.answer(pictures, drawn, dataclasses.replace(PLAN, low_precision_passes=1))
+    assert (guessed.choices == alone.choices).all() and (
+        guessed.rationale_ids == alone.rationale_ids
+    ).all()
     assert (guessed.block_passes - 1).sum() < alone.block_passes.sum()
     other = Tiny.make(SMALL, tiny.words, SCHEMA, 77).weights
-    misled = dataclasses.replace(tiny, rough=other).answer(pictures, drawn)
-    assert (misled.choices == alone.choices).all() and (misled.words == alone.words).all()
-    assert (misled.block_passes > guessed.block_passes).any()  # it does guess
+    misled = dataclasses.replace(tiny, low_precision=other).answer(pictures, drawn)
+    assert (misled.choices == alone.choices).all() and (
+        misled.rationale_ids == alone.rationale_ids
+    ).all()
+    assert (misled.block_passes > guessed.block_passes).any()  # it has drafted
 
 
 def test_stacked_layers_give_the_same(models, pictures) -> None:
     tiny = models["digits"]
     stacked = Tiny.make(SMALL, tiny.words, whole_schema(), 4, stacked=True)
-    for plan in (Plan(words=2, block=(40,)), SEQUENTIAL):
+    for plan in (DraftPlan(rationale_width=2, block_widths=(40,)), SEQUENTIAL):
         drawn = sampling(3, 0.5)
         made, other = tiny.answer(pictures, drawn, plan), stacked.answer(pictures, drawn, plan)
-        assert (made.words == other.words).all() and (made.choices == other.choices).all()
+        assert (made.rationale_ids == other.rationale_ids).all() and (
+            made.choices == other.choices
+        ).all()
 
 
 def test_draft_heads_change_passes_alone(models, pictures, tmp_path) -> None:
     tiny, drawn = models["symbols"], sampling(3)
     plain = tiny.answer(pictures, drawn)
-    states, words = tiny.said_from(pictures, plain)
+    states, words = tiny.rationale_states(pictures, plain)
     save_heads(tmp_path / "heads", draft_heads.learn(states, words, DraftHeadsConfig(2, 8, 60)))
     text = tiny.config.text
     heads = load_heads(tmp_path / "heads", text.hidden_size, text.vocab_size)
     rest = np.zeros_like(plain.choices)
     draft = Draft(np.zeros((3, 2), np.int32), rest, heads)
     guessed = tiny.answer(pictures, drawn, draft=draft)
-    assert (guessed.words == plain.words).all() and (guessed.choices == plain.choices).all()
-    assert guessed.word_passes.sum() < plain.word_passes.sum()
+    assert (guessed.rationale_ids == plain.rationale_ids).all() and (
+        guessed.choices == plain.choices
+    ).all()
+    assert guessed.rationale_passes.sum() < plain.rationale_passes.sum()
 
 
 def test_draft_heads_that_do_not_fit_are_refused(tmp_path) -> None:
@@ -168,9 +178,15 @@ def test_draft_heads_that_do_not_fit_are_refused(tmp_path) -> None:
 def test_any_plan_gives_the_same(models, pictures) -> None:
     tiny, drawn = models["digits"], sampling(3, 0.7)
     first = tiny.answer(pictures, drawn)
-    for plan in (Plan(), Plan(words=5, block=(8,), growth=1), Plan(guesses=3)):
+    for plan in (
+        DraftPlan(),
+        DraftPlan(rationale_width=5, block_widths=(8,), growth=1),
+        DraftPlan(low_precision_passes=3),
+    ):
         made = tiny.answer(pictures, drawn, plan)
-        assert (made.words == first.words).all() and (made.choices == first.choices).all()
+        assert (made.rationale_ids == first.rationale_ids).all() and (
+            made.choices == first.choices
+        ).all()
 
 
 def test_a_batch_changes_nothing(models, pictures) -> None:
@@ -180,7 +196,7 @@ def test_a_batch_changes_nothing(models, pictures) -> None:
         together = tiny.answer(pictures, sampling(3, temperature))
         for row, picture in enumerate(pictures):
             alone = tiny.answer([picture], sampling(1, temperature, first_seed=row))
-            assert (alone.words[0] == together.words[row]).all()
+            assert (alone.rationale_ids[0] == together.rationale_ids[row]).all()
             assert (alone.choices[0] == together.choices[row]).all()
 
 
@@ -224,7 +240,7 @@ def check_joint(tiny: Tiny, picture: np.ndarray, draws: int, batch: int) -> floa
     found = np.zeros(counts, int)
     for start in range(0, draws, batch):
         drawn = sampling(batch, 1.0, start)
-        made = tiny.answer([picture] * batch, drawn, Plan(), speak=False)
+        made = tiny.answer([picture] * batch, drawn, DraftPlan(), speak=False)
         np.add.at(found, tuple(made.choices.T), 1)
     expected = draws * np.exp(joint(tiny, picture, counts))
     np.testing.assert_allclose(expected.sum(), draws, rtol=1e-4)

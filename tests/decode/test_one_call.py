@@ -12,7 +12,7 @@ from jax import export
 
 import sf_jax
 from sf_jax.convert.processor import ImageProcessor
-from sf_jax.decode.generate import Plan, generate
+from sf_jax.decode.generate import DraftPlan, generate
 from sf_jax.reader.estimator import Model
 from tests import for_tpu
 
@@ -125,6 +125,6 @@ def test_another_shape_or_plan_alone_compiles(model: Model) -> None:
         picture = np.full((96 + level, 96, 3), level, np.uint8)
         model.predict(picture, temperature=0.1 * seed, seed=seed)
     assert generate._cache_size() - before <= 2
-    model.plan = Plan(words=2)
+    model.plan = DraftPlan(rationale_width=2)
     model.predict(picture)
     assert generate._cache_size() > before

@@ -89,8 +89,8 @@ def next_tokens(said: list[int], job: dict[str, Any], states: Trie) -> list[int]
     cap, ends = job["cap"], job["ends"]
     end = next((i for i, token in enumerate(said[:cap]) if token in ends), None)
     if end is None and len(said) <= cap:
-        return None if len(said) < cap else [job["end_of_words"]]
-    opened = end is not None and job["block_ends_words"]
+        return None if len(said) < cap else [job["rationale_end"]]
+    opened = end is not None and job["block_ends_rationale"]
     begun = (cap if end is None else end) + (not opened)
     return _block_tokens(said[begun:], states)
 
@@ -113,7 +113,7 @@ def token_grammar(job: dict[str, Any], free: Any, spell: Callable[[str], str]) -
     def one_of(tokens: list[int]) -> str:
         return spell(",".join(map(str, tokens)))
 
-    slots = [one_of([job["end_of_words"]])]
+    slots = [one_of([job["rationale_end"]])]
     for before, spelt in zip(job["forced"], job["values"], strict=True):
         slots += [one_of([token]) for token in before]
         spellings = [" ".join(one_of([token]) for token in value) for value in spelt]

@@ -78,7 +78,7 @@ class Sequences:
         self, choices: list[int], words: list[int], words_weight: float
     ) -> tuple[list[int], list[float]]:
         """Token ids and loss weights of words, key tokens and values."""
-        ids = [*words, int(self.program.end_of_words)] if words else []
+        ids = [*words, int(self.program.rationale_end)] if words else []
         weights = [words_weight] * len(ids)
         for slot, choice in enumerate(choices):
             forced = self.program.before(slot)
@@ -169,7 +169,7 @@ class Sequences:
         """A prompt and all keys; `gap` positions are left out where words would be."""
         height, width = image_inputs.token_grid(image, self.config.vision)
         prompt = prompt_ids(self.tokenizer, height * width, words)
-        prompt += [int(self.program.end_of_words)] * words
+        prompt += [int(self.program.rationale_end)] * words
         slots = range(len(self.forced_lengths))
         keys = [token for slot in slots for token in self.program.before(slot)]
         example = Example.of(

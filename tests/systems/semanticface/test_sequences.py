@@ -88,7 +88,7 @@ def cut(batch: Batch, row: int, sequences: Sequences) -> Example:
     assert rows.segments[row, :size].all()
     shown, wanted = rows.input_ids[row, :size].tolist(), batch.targets[row, :size].tolist()
     weights = rows.loss_weights[row]
-    ends = int(sequences.program.end_of_words)
+    ends = int(sequences.program.rationale_end)
     assert wanted.count(ends) == 1  # a blank line within the words would end them
     end = wanted.index(ends) + 1
     assert shown[:end] == wanted[:end]
@@ -241,7 +241,7 @@ def test_skipped_words_leave_a_gap(batch_of: Any, images: list[np.ndarray]) -> N
     made = sequences.reading(images, np.random.default_rng(0))
     gaps = set()
     for row in range(COUNT):
-        ends = int(np.argmax(made.input_ids[row] == sequences.program.end_of_words))
+        ends = int(np.argmax(made.input_ids[row] == sequences.program.rationale_end))
         time = made.positions[0, row]
         gaps.add(int(time[ends] - time[ends - 1] - 1))
         assert time[ends + 1] == time[ends] + 1  # the keys go on where the words have ended
