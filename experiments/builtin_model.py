@@ -31,7 +31,7 @@ from sf_jax.cli.arguments import Parser
 from sf_jax.convert import hf
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode import drafts
-from sf_jax.decode.state import feed, prefill
+from sf_jax.decode.state import feed_tokens, prefill
 from sf_jax.face import channels
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
@@ -390,7 +390,7 @@ def _states_of(weights: Weights, prompts: Batch, tokens: jax.Array, config: Conf
     lengths = jnp.full(len(tokens), tokens.shape[1])
     places = prompts.input_ids.shape[1] + tokens.shape[1]
     state = prefill(weights, prompts, places, config)
-    _, states = feed(weights, state, tokens, lengths, config)
+    _, states = feed_tokens(weights, state, tokens, lengths, config)
     return jnp.concatenate([state.last[:, None], states[:, :-1]], 1)
 
 

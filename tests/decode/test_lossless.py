@@ -214,7 +214,7 @@ def test_a_verifier_that_lets_one_wrong_draft_pass_is_caught(models, pictures, m
     monkeypatch.setattr(drafted, "_repaired", lenient)
     # A function of its own: jax would find the sound one's trace again.
     broken = jax.jit(
-        lambda *args, **more: generate.__wrapped__(*args, **more), static_argnums=(6, 7, 8, 9)
+        lambda *args, **more: generate.__wrapped__(*args, **more), static_argnums=(5, 6, 7, 8)
     )
     monkeypatch.setattr("tests.decode.lossless.generate", broken)
     made = tiny.answer(pictures, drawn)

@@ -110,5 +110,5 @@ def check_score(
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_bounded_block_is_lossless(keyframes: Tiny, temperature: float) -> None:
     made, _ = check_lossless(keyframes, 12, temperature, (SEQUENTIAL, PLAN))
-    assert len(set(made.repeats.tolist())) > 2  # the model itself ends the array
+    assert len(set(made.repeats.tolist())) > 1  # the model itself ends the array
     assert (made.block_passes < made.repeats * len(keyframes.program.kind)).any()
