@@ -20,9 +20,9 @@ MAPPINGS = 30_000  # Linux allows a process 65,530
 
 @pytest.fixture(autouse=True)
 def few_mappings() -> Iterator[None]:
-    """Lets go of programs before they have mapped all the memory a process may map.
+    """Clears compiled programs before they have mapped all the memory a process may map.
 
-    Behind the last mapping the compiler would crash.
+    After the last mapping the compiler would crash.
     """
     yield
     listed = Path("/proc/self/maps")

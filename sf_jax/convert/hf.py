@@ -26,8 +26,15 @@ from sf_jax.model.config import Config, Source
 from sf_jax.model.weights import Weights
 
 __all__ = [
-    "CheckpointError", "config_from_dict", "config_to_dict", "forward", "generate", "load", "save",
-]  # fmt: skip
+    "CheckpointError",
+    "config_from_dict",
+    "config_to_dict",
+    "forward",
+    "generate",
+    "load",
+    "save",
+    "save_random",
+]
 
 
 def load(

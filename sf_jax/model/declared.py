@@ -31,7 +31,9 @@ class Weight:
 
     Attributes:
       shape: with the leading layer axis where stacked.
-      axes: a logical name for each axis, for sharding rules.
+      axes: a logical name for each axis, for sharding: "layer" of a stack, "vocab", "heads", "mlp"
+        and so on where devices share a side (`train.mesh.RULES`), "position" of a learned table of
+        positions, which is replicated; any other name is the model's own.
       name: the tensor's name in a Hugging Face checkpoint; "{}" is replaced by the layer number.
       init: "normal" (deviation `scale`), "zeros" or "ones".
       transposed: the checkpoint stores [out, in].

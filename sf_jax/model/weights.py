@@ -4,7 +4,7 @@
 from one layout into the other, see `model.layers`.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import jax
@@ -226,13 +226,17 @@ def _with_joined_layers(text: TextWeights) -> TextWeights:
 
 
 def draft_weights(weights: Weights) -> Weights:
-    """For passes that only draft: matrices of text layers in low precision, all else shared."""
+    """For passes that only draft: the text model alone, matrices of its layers in low precision.
+
+    All but these matrices is shared with `weights`, the tree of any model with a field `text`.
+    """
 
     def low(leaf: jax.Array) -> jax.Array:
         return leaf.astype(LOW) if leaf.ndim > 1 else leaf
 
     layers = jax.tree.map(low, weights.text.layers)
-    return replace(weights, vision=None, text=replace(weights.text, layers=layers))
+    others: dict[str, Any] = {field.name: None for field in fields(weights) if field.name != "text"}
+    return replace(weights, **others, text=replace(weights.text, layers=layers))
 
 
 def _joined(layer: Any) -> TextLayer | JoinedLayer:

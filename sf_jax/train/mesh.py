@@ -24,10 +24,9 @@ from sf_jax.model.declared import T, Weight, map_declared
 
 AXES = (*ROWS, HEADS, PLACES)
 # Logical axis of a weight → mesh axis. `fsdp` takes the rows of every matrix beside that.
-RULES = {
-    "vocab": HEADS, "heads": HEADS, "kv_heads": HEADS, "mlp": HEADS,
-    "vision_heads": HEADS, "vision_mlp": HEADS, "merged_hidden": HEADS,
-}  # fmt: skip
+RULES = dict.fromkeys(
+    ("vocab", "heads", "kv_heads", "mlp", "vision_heads", "vision_mlp", "merged_hidden"), HEADS
+)
 
 
 def parse(text: str) -> dict[str, int]:

@@ -157,8 +157,8 @@ def outputs(model: torch.nn.Module, arrays: dict[str, np.ndarray]) -> dict[str, 
             attention_mask=given["attention_mask"],
         )[0].numpy()
     else:
-        places = (given["attention_mask"].cumsum(-1) - 1) * given["attention_mask"]
-        found["positions"] = np.stack([places.numpy()] * 3)
+        positions = (given["attention_mask"].cumsum(-1) - 1) * given["attention_mask"]
+        found["positions"] = np.stack([positions.numpy()] * 3)
     found["logits"] = forward(model, given)
     found["half_logits"] = forward(copy.deepcopy(model).bfloat16(), given)
     if (arrays["attention_mask"][:, -1] != 0).all():

@@ -79,7 +79,7 @@ def test_the_reference_reader_agrees(tmp_path, small) -> None:
         assert file.metadata() == {"format": "pt"}
 
 
-def test_an_earlier_save_leaves_nothing_behind(tmp_path, small) -> None:
+def test_an_earlier_save_leaves_no_files(tmp_path, small) -> None:
     hf.save(tmp_path, *small, max_shard_bytes=SHARD)
     hf.save(tmp_path, *small)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
@@ -146,7 +146,7 @@ def test_weights_go_straight_to_their_sharding(tmp_path, small) -> None:
         ("truncate", r"00002-of-\d+.safetensors: .* ends within tensor '.*' of shape"),
         ("remove", r"00002-of-\d+.safetensors: no such file, though model.safetensors.index"),
         ("unlist", r"index.json: tensor '.*' is missing, expected shape"),
-        ("misplace", r"tensor '.*' is missing, though model.safetensors.index.json places it"),
+        ("misplace", r"tensor '.*' is missing, though model.safetensors.index.json lists it here"),
     ],
 )
 def test_damaged_shards_are_named(tmp_path, small, damage, message) -> None:
@@ -154,15 +154,15 @@ def test_damaged_shards_are_named(tmp_path, small, damage, message) -> None:
     shard = sorted(tmp_path.glob("model-00002-*"))[0]
     index = tmp_path / tensor_files.INDEX
     content = json.loads(index.read_text())
-    places = content["weight_map"]
+    file_of = content["weight_map"]
     if damage == "truncate":
         shard.write_bytes(shard.read_bytes()[:-40])
     elif damage == "remove":
         shard.unlink()
     elif damage == "unlist":
-        content["weight_map"] = {n: file for n, file in places.items() if file != shard.name}
+        content["weight_map"] = {n: file for n, file in file_of.items() if file != shard.name}
     else:
-        places["phantom"] = shard.name
+        file_of["phantom"] = shard.name
     index.write_text(json.dumps(content))
     with pytest.raises(hf.CheckpointError, match=message) as error:
         hf.load(tmp_path)

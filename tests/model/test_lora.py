@@ -1,4 +1,4 @@
-"""LoRA: nothing at first, the same merged or beside, the base untouched, choices as told."""
+"""LoRA: no change at first, merged equals attached, the base untouched, modules as configured."""
 
 from dataclasses import replace
 

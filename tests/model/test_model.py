@@ -110,7 +110,7 @@ def test_patchify_order() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_halves_change_places_alike_on_every_platform(dtype):
+def test_halves_are_exchanged_alike_on_every_platform(dtype):
     x = jax.random.normal(jax.random.key(0), (3, 5, 72)).astype(dtype)
     halves, product = vision._rotated(x), vision._rotated_by_product(x)
     np.testing.assert_array_equal(halves, jnp.concatenate([-x[..., 36:], x[..., :36]], -1))

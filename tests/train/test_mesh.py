@@ -31,8 +31,8 @@ def start(*options: str, devices: int) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> dict[str, Any]:
-    out, said = process.communicate(timeout=900)
-    assert process.returncode == 0, said[-3000:]
+    out, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors[-3000:]
     found = json.loads(out.splitlines()[-1])
     for name, each in found.items():
         print(f"{name}: losses {each['losses']:.1e}, gradients {each['gradients']:.1e}")
