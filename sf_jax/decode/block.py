@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sf_jax.decode.noise import Sampling, noise
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.rationale import Rationale
-from sf_jax.model.weights import Weights
+from sf_jax.model.architecture import ModelWeights
 
 
 @struct.dataclass
@@ -119,7 +119,7 @@ def layout(choices: Int[Array, "B C"], pending: Pending, program: SlotProgram) -
 
 
 def embedded(
-    weights: Weights, tokens: Int[Array, "B T"], indices: Int[Array, "B T"], pending: Pending
+    weights: ModelWeights, tokens: Int[Array, "B T"], indices: Int[Array, "B T"], pending: Pending
 ) -> Float[Array, "B T D"]:
     """What the text model reads at indices of a layout: embeddings of tokens, or features."""
     embeddings = weights.text.embed[tokens]

@@ -28,8 +28,8 @@ from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.state import State, feed
 from sf_jax.model import text
-from sf_jax.model.config import Config
-from sf_jax.model.weights import LOW, Weights
+from sf_jax.model.architecture import Architecture, ModelWeights
+from sf_jax.model.weights import LOW
 
 
 def pass_widths(program: SlotProgram, widths: tuple[int, ...], pending: int) -> tuple[int, ...]:
@@ -51,16 +51,16 @@ def spare_capacity(program: SlotProgram, widths: tuple[int, ...], pending: int, 
 
 
 def fill_drafted(
-    weights: Weights,
+    weights: ModelWeights,
     state: State,
     pending: Pending,
     program: SlotProgram,
     draft: Int[Array, "B C"],
     sampling: Sampling,
-    config: Config,
+    config: Architecture,
     widths: tuple[int, ...],
     growth: int,
-    low_precision: Weights | None = None,
+    low_precision: ModelWeights | None = None,
     passes: Int[Array, ""] | int = 0,
     active: Bool[Array, " B"] | None = None,
 ) -> tuple[State, Block]:
@@ -195,12 +195,12 @@ def _verified(
 
 
 def _draft_pass(
-    weights: Weights,
+    weights: ModelWeights,
     drafted: _DraftState,
     pending: Pending,
     program: SlotProgram,
     added: Float[Array, "B X U"],
-    config: Config,
+    config: Architecture,
     width: int,
 ) -> tuple[State, _Pass]:
     """One pass over the next `width` tokens of the draft."""
@@ -222,12 +222,12 @@ def _draft_pass(
 
 
 def _improve(
-    low_precision: Weights,
+    low_precision: ModelWeights,
     drafted: _DraftState,
     pending: Pending,
     program: SlotProgram,
     added: Float[Array, "B X U"],
-    config: Config,
+    config: Architecture,
 ) -> _DraftState:
     """A better draft by a pass in low precision, of which nothing else is used."""
     low, width = replace(config, product_dtype=LOW), added.shape[1]
@@ -238,12 +238,12 @@ def _improve(
 
 
 def _verify(
-    weights: Weights,
+    weights: ModelWeights,
     drafted: _DraftState,
     pending: Pending,
     program: SlotProgram,
     added: Float[Array, "B X U"],
-    config: Config,
+    config: Architecture,
     width: int,
     growth: int,
 ) -> _DraftState:

@@ -25,8 +25,7 @@ from sf_jax.decode.sequential import fill_slots
 from sf_jax.decode.state import prefill
 from sf_jax.decode.tree import log_probabilities, node_scores
 from sf_jax.model import text
-from sf_jax.model.config import Config
-from sf_jax.model.weights import Weights
+from sf_jax.model.architecture import Architecture, ModelWeights
 from sf_jax.sequence.batch import Batch
 
 
@@ -102,17 +101,17 @@ class Filled:
 
 @partial(jax.jit, static_argnames=("config", "plan", "max_rationale", "with_rationale", "most"))
 def generate(
-    weights: Weights,
+    weights: ModelWeights,
     batch: Batch,
     program: SlotProgram,
     draft: Draft,
     sampling: Sampling,
-    config: Config,
+    config: Architecture,
     plan: DraftPlan,
     max_rationale: int,
     with_rationale: bool = True,
     prefix: text.Cache | None = None,
-    low_precision: Weights | None = None,
+    low_precision: ModelWeights | None = None,
     most: int | None = None,
     features: Float[Array, "B R M D"] | None = None,
 ) -> Generated:
@@ -174,12 +173,12 @@ def generate(
 
 
 def start(
-    weights: Weights,
+    weights: ModelWeights,
     batch: Batch,
     program: SlotProgram,
     draft: Draft,
     sampling: Sampling,
-    config: Config,
+    config: Architecture,
     plan: DraftPlan,
     max_rationale: int,
     with_rationale: bool,
@@ -211,14 +210,14 @@ def start(
 
 
 def fill_block(
-    weights: Weights,
+    weights: ModelWeights,
     cursor: Cursor,
     program: SlotProgram,
     sampling: Sampling,
-    config: Config,
+    config: Architecture,
     plan: DraftPlan,
     last: Bool[Array, ""],
-    low_precision: Weights | None,
+    low_precision: ModelWeights | None,
     passes: Int[Array, ""] | int,
 ) -> tuple[Cursor, Filled]:
     """The next block of every active row; `last`: none may follow it."""

@@ -13,8 +13,7 @@ from sf_jax.decode.noise import Sampling, noise
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.state import State, feed_tokens
 from sf_jax.model import text
-from sf_jax.model.config import Config
-from sf_jax.model.weights import Weights
+from sf_jax.model.architecture import Architecture, ModelWeights
 
 
 @struct.dataclass
@@ -46,7 +45,7 @@ def no_rationale(batch: int, cap: int) -> Rationale:
 
 
 def free_scores(
-    weights: Weights, states: Float[Array, "B T D"], program: SlotProgram, config: Config
+    weights: ModelWeights, states: Float[Array, "B T D"], program: SlotProgram, config: Architecture
 ) -> Float[Array, "B T A"]:
     """Scores of the whole vocabulary, -inf for what may neither stand in a rationale nor end it."""
     scores = text.logits(weights.text, states, dtype=config.product_dtype)
@@ -60,12 +59,12 @@ def log_likelihood(scores: Float[Array, "*rows A"], ids: Int[Array, "*rows"]) ->
 
 
 def _chosen(
-    weights: Weights,
+    weights: ModelWeights,
     states: Float[Array, "B T D"],
     ordinals: Int[Array, "B T"],
     program: SlotProgram,
     sampling: Sampling,
-    config: Config,
+    config: Architecture,
 ) -> tuple[Int[Array, "B T"], Float[Array, "B T"]]:
     """The token to take after each state, those that end a rationale included, and its log."""
     scores = free_scores(weights, states, program, config)
@@ -116,12 +115,12 @@ def _last_two(rationale: Rationale) -> Int[Array, "B 2"]:
 
 
 def generate_rationale(
-    weights: Weights,
+    weights: ModelWeights,
     state: State,
     program: SlotProgram,
     draft: Draft,
     sampling: Sampling,
-    config: Config,
+    config: Architecture,
     cap: int,
     width: int,
 ) -> tuple[State, Rationale]:

@@ -19,8 +19,7 @@ from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.repeats import held, most_repeats
 from sf_jax.decode.state import State, feed, prefill
 from sf_jax.model import text
-from sf_jax.model.config import Config
-from sf_jax.model.weights import Weights
+from sf_jax.model.architecture import Architecture, ModelWeights
 from sf_jax.sequence.batch import Batch
 
 
@@ -137,11 +136,11 @@ class Automaton:
 
 @partial(jax.jit, static_argnames="config")
 def _fed(
-    weights: Weights,
+    weights: ModelWeights,
     state: State,
     inputs: Float[Array, "B T D"],
     lengths: Int[Array, " B"],
-    config: Config,
+    config: Architecture,
 ) -> tuple[State, Float[Array, "B V"]]:
     """The state with some more, and the scores after the first of it."""
     state, states = feed(weights, state, inputs, lengths, config)
@@ -150,7 +149,7 @@ def _fed(
 
 @partial(jax.jit, static_argnames=("capacity", "config"))
 def _begin(
-    weights: Weights, batch: Batch, capacity: int, config: Config
+    weights: ModelWeights, batch: Batch, capacity: int, config: Architecture
 ) -> tuple[State, Float[Array, "B V"]]:
     state = prefill(weights, batch, capacity, config)
     return state, text.logits(weights.text, state.last, dtype=config.product_dtype)
@@ -180,7 +179,7 @@ class _Window:
         return gone
 
 
-def _without(state: State, row: int, at: int, count: int, config: Config) -> State:
+def _without(state: State, row: int, at: int, count: int, config: Architecture) -> State:
     """The state without `count` positions of a row's cache from `at` on, key by key on the host."""
     half = config.text.head_dim // 2
     angles = count * config.text.rope_theta ** (-np.arange(half) / half)
@@ -205,11 +204,11 @@ def _without(state: State, row: int, at: int, count: int, config: Config) -> Sta
 
 
 def token_by_token(
-    weights: Weights,
+    weights: ModelWeights,
     batch: Batch,
     program: SlotProgram,
     sampling: Sampling,
-    config: Config,
+    config: Architecture,
     max_rationale: int,
     most: int | None = None,
     features: Float[Array, "B R M D"] | None = None,

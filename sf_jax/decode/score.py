@@ -27,8 +27,7 @@ from sf_jax.decode.rationale import free_scores, log_likelihood
 from sf_jax.decode.repeats import Cursor
 from sf_jax.decode.state import feed, prefill
 from sf_jax.model import text
-from sf_jax.model.config import Config
-from sf_jax.model.weights import Weights
+from sf_jax.model.architecture import Architecture, ModelWeights
 from sf_jax.sequence.batch import Batch
 
 
@@ -63,7 +62,7 @@ class Score:
 
 @partial(jax.jit, static_argnames=("config", "most"))
 def score(
-    weights: Weights,
+    weights: ModelWeights,
     batch: Batch,
     program: SlotProgram,
     rationale: Int[Array, "B T"],
@@ -71,7 +70,7 @@ def score(
     free: Int[Array, " B"],
     choices: Int[Array, "B *R C"],
     sampling: Sampling,
-    config: Config,
+    config: Architecture,
     prefix: text.Cache | None = None,
     repeats: Int[Array, " B"] | None = None,
     most: int | None = None,
@@ -157,10 +156,10 @@ class _BlockScore:
 class _Scorer:
     """What every pass of a score needs."""
 
-    weights: Weights
+    weights: ModelWeights
     program: SlotProgram
     sampling: Sampling
-    config: Config
+    config: Architecture
 
     def block(
         self, cursor: Cursor, given: _Given

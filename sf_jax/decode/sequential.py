@@ -15,20 +15,19 @@ from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.state import State, feed, feed_tokens
 from sf_jax.model import text
-from sf_jax.model.config import Config
-from sf_jax.model.weights import Weights
+from sf_jax.model.architecture import Architecture, ModelWeights
 
 
 @dataclass(frozen=True)
 class _Slot:
     """One slot being filled: `kind` is its tree, `added` the noise of the whole block."""
 
-    weights: Weights
+    weights: ModelWeights
     pending: Pending
     program: SlotProgram
     added: Float[Array, "B X U"]
     kind: Int[Array, ""]
-    config: Config
+    config: Architecture
 
     @property
     def real(self) -> Bool[Array, "V S"]:
@@ -70,12 +69,12 @@ class _Slot:
 
 
 def fill_slots(
-    weights: Weights,
+    weights: ModelWeights,
     state: State,
     pending: Pending,
     program: SlotProgram,
     sampling: Sampling,
-    config: Config,
+    config: Architecture,
     active: Bool[Array, " B"] | None = None,
 ) -> tuple[State, Block]:
     """Fills the slots in order; `active` rows alone, None is all."""
@@ -120,7 +119,11 @@ def fill_slots(
 
 
 def _feed_pending(
-    weights: Weights, state: State, pending: Pending, active: Bool[Array, " B"], config: Config
+    weights: ModelWeights,
+    state: State,
+    pending: Pending,
+    active: Bool[Array, " B"],
+    config: Architecture,
 ) -> State:
     """A pass of its own over what precedes the block."""
     indices = jnp.broadcast_to(jnp.arange(pending.size), (len(active), pending.size))

@@ -9,8 +9,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from sf_jax.model import text
-from sf_jax.model.config import Config
-from sf_jax.model.weights import Weights
+from sf_jax.model.architecture import Architecture, ModelWeights
 from sf_jax.sequence.batch import Batch
 from sf_jax.sequence.forward import forward as read
 
@@ -53,22 +52,22 @@ class State:
 
 
 def feed_tokens(
-    weights: Weights,
+    weights: ModelWeights,
     state: State,
     tokens: Int[Array, "B T"],
     lengths: Int[Array, " B"],
-    config: Config,
+    config: Architecture,
 ) -> tuple[State, Float[Array, "B T D"]]:
     """Feeds the first `lengths` tokens of each row; their final states, garbage after them."""
     return feed(weights, state, weights.text.embed[tokens], lengths, config)
 
 
 def feed(
-    weights: Weights,
+    weights: ModelWeights,
     state: State,
     inputs: Float[Array, "B T D"],
     lengths: Int[Array, " B"],
-    config: Config,
+    config: Architecture,
 ) -> tuple[State, Float[Array, "B T D"]]:
     """The same for inputs of the text model: embeddings of tokens, or features."""
     offsets = jnp.arange(inputs.shape[1])
@@ -79,12 +78,12 @@ def feed(
 
 
 def forward(
-    weights: Weights,
+    weights: ModelWeights,
     state: State,
     inputs: Float[Array, "B T D"],
     ordinals: Int[Array, "B T"],
     segments: Int[Array, "B T"],
-    config: Config,
+    config: Architecture,
     mask: Bool[Array, "B T S"] | None = None,
 ) -> tuple[Float[Array, "B T D"], text.Cache]:
     """One pass; `ordinals` are the indices of the inputs in the answer, as far as it is cached."""
@@ -104,7 +103,7 @@ def forward(
 
 
 @partial(jax.jit, static_argnames="config")
-def prompt_prefix(weights: Weights, ids: Int[Array, " P"], config: Config) -> text.Cache:
+def prompt_prefix(weights: ModelWeights, ids: Int[Array, " P"], config: Architecture) -> text.Cache:
     """The cache of text that many prompts begin with."""
     positions = jnp.arange(len(ids))[None]
     layout = weights.text.layout
@@ -138,10 +137,10 @@ def _begun(cache: text.Cache, prefix: text.Cache) -> text.Cache:
 
 
 def prefill(
-    weights: Weights,
+    weights: ModelWeights,
     batch: Batch,
     capacity: int,
-    config: Config,
+    config: Architecture,
     prefix: text.Cache | None = None,
 ) -> State:
     """Runs the prompts, inserts included; rows are padded on the left.

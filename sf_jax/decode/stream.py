@@ -21,8 +21,7 @@ from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.rationale import Rationale
 from sf_jax.decode.repeats import Cursor
 from sf_jax.model import text
-from sf_jax.model.config import Config
-from sf_jax.model.weights import Weights
+from sf_jax.model.architecture import Architecture, ModelWeights
 from sf_jax.sequence.batch import Batch
 
 _start = jax.jit(
@@ -32,14 +31,14 @@ _start = jax.jit(
 
 @partial(jax.jit, static_argnames=("config", "plan"), donate_argnames="cursor")
 def _next(
-    weights: Weights,
+    weights: ModelWeights,
     cursor: Cursor,
     program: SlotProgram,
     sampling: Sampling,
-    config: Config,
+    config: Architecture,
     plan: DraftPlan,
     last: Bool[Array, ""],
-    low_precision: Weights | None,
+    low_precision: ModelWeights | None,
     passes: Int[Array, ""],
     features: Float[Array, "B M D"] | None,
 ) -> tuple[Cursor, Filled]:
@@ -49,17 +48,17 @@ def _next(
 
 
 def stream(
-    weights: Weights,
+    weights: ModelWeights,
     batch: Batch,
     program: SlotProgram,
     draft: Draft,
     sampling: Sampling,
-    config: Config,
+    config: Architecture,
     plan: DraftPlan,
     max_rationale: int,
     with_rationale: bool = True,
     prefix: text.Cache | None = None,
-    low_precision: Weights | None = None,
+    low_precision: ModelWeights | None = None,
     most: int | None = None,
     features: Iterable[Float[Array, "B M D"]] | None = None,
 ) -> Iterator[Rationale | Filled]:

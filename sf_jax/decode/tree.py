@@ -11,8 +11,7 @@ from sf_jax.decode.block import Block, Pending, layout
 from sf_jax.decode.program import Branches, SlotProgram
 from sf_jax.decode.state import State, forward
 from sf_jax.model import text
-from sf_jax.model.config import Config
-from sf_jax.model.weights import Weights
+from sf_jax.model.architecture import Architecture, ModelWeights
 
 
 def steps(
@@ -35,12 +34,12 @@ def log_probabilities(
 
 
 def node_scores(
-    weights: Weights,
+    weights: ModelWeights,
     state: State,
     pending: Pending,
     block: Block,
     program: SlotProgram,
-    config: Config,
+    config: Architecture,
 ) -> Float[Array, "B C N U"]:
     """Scores of the program's symbols at every node of every slot, given the slots before it.
 
@@ -65,12 +64,12 @@ def node_scores(
 
 
 def _branch_scores(
-    weights: Weights,
+    weights: ModelWeights,
     state: State,
     roots: Int[Array, "B C"],
     branches: Branches,
     program: SlotProgram,
-    config: Config,
+    config: Architecture,
 ) -> Float[Array, "B E U"]:
     """One pass over branches, written after the answer; `roots` are indices in the answer."""
     _rows, count = roots.shape

@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from sf_jax.model import text
-from sf_jax.model.config import Config
+from sf_jax.model.architecture import Architecture
 from sf_jax.model.inserts import Insert, embed
 from sf_jax.sequence.batch import Batch
 
@@ -14,7 +14,7 @@ from sf_jax.sequence.batch import Batch
 def forward(
     weights: Any,
     batch: Batch,
-    config: Config,
+    config: Architecture,
     *,
     inserts: Sequence[Insert] | None = None,
     cache: text.Cache | None = None,
