@@ -253,8 +253,11 @@ def _timing(
     back = next((i for i in range(1, len(frames)) if frames[i] < frames[i - 1]), None)
     if back is not None:
         raise LiveLinkError(
-            f"{path}, line {lines[back]}, Timecode: {texts[back]} comes before the line above, "
-            f"{texts[back - 1]}; give the frame rate (fps) to space the lines evenly instead"
+            f"{texts[back]} comes before the line above, {texts[back - 1]}; give the frame rate "
+            "(fps) to space the lines evenly instead",
+            path=path,
+            line=lines[back],
+            field="Timecode",
         )
     rate = _measured_rate(path, frames, counting)
     how = "counts" if seen else "is too short to show its rate and is taken to count"
