@@ -49,7 +49,7 @@ _RARE = [name for name in NAMES[:52] if not name.startswith(_GAZE)]
 
 
 def _add(face: np.ndarray, action: dict[str, float], strength: float, g: np.random.Generator):
-    """Adds an action, each part of it stronger or weaker or missing by chance."""
+    """Adds an action, each channel randomly scaled or dropped."""
     for stem, amount in action.items():
         if g.random() < 0.15:
             continue
@@ -60,7 +60,7 @@ def _add(face: np.ndarray, action: dict[str, float], strength: float, g: np.rand
 
 
 def _extras(face: np.ndarray, g: np.random.Generator) -> None:
-    """A few actions that belong to nothing, so that every channel is met, alone and mixed."""
+    """Adds a few independent channels, so that every channel is sampled, alone and combined."""
     for _ in range(int(g.poisson(2.5))):
         name = _RARE[g.integers(len(_RARE))]
         value = g.beta(1.3, 1.3)
@@ -78,7 +78,7 @@ def mirror_name(name: str) -> str:
 
 
 def _exclude(face: np.ndarray) -> None:
-    """A jaw or mouth moves to one side only; lips close no further than the jaw has opened."""
+    """Makes opposite channels exclusive; MouthClose is at most JawOpen."""
     pairs = _EXCLUSIVE
     for left, right in pairs:
         i, j = INDEX[left], INDEX[right]
@@ -90,7 +90,7 @@ def _exclude(face: np.ndarray) -> None:
 
 
 def _gaze(face: np.ndarray, g: np.random.Generator) -> None:
-    """Both eyes look one way, give or take; look coefficients and eye angles agree."""
+    """Samples a gaze, nearly the same for both eyes; look coefficients and eye angles agree."""
     yaw, pitch = (g.normal(0, [0.22, 0.16])) * (g.random() < 0.75)
     vergence = abs(g.normal(0, 0.03))
     for side, sign in (("Left", 1), ("Right", -1)):
@@ -107,7 +107,7 @@ def _gaze(face: np.ndarray, g: np.random.Generator) -> None:
 
 
 def _lids(face: np.ndarray, g: np.random.Generator) -> None:
-    """Blinks and winks; lids sink with a lowered gaze; a closing eye is not a wide one."""
+    """Samples blinks and winks; lids follow a lowered gaze; a closing eye is not wide open."""
     left, right = INDEX["EyeBlinkLeft"], INDEX["EyeBlinkRight"]
     kind = g.random()
     if kind < 0.18:
@@ -121,7 +121,7 @@ def _lids(face: np.ndarray, g: np.random.Generator) -> None:
 
 
 def sample(seed: int) -> np.ndarray:
-    """One face, float32 [61] in canonical order; the same seed gives the same face."""
+    """One sampled face, float32 [61] in canonical order, angles in radians; the same for a seed."""
     g = np.random.default_rng([61, seed])
     face = np.zeros(len(NAMES))
     names = list(EXPRESSIONS)

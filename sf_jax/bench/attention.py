@@ -236,9 +236,9 @@ def library_attention(
     import jax
     import jax.numpy as jnp
 
-    from sf_jax.kernels.visible import Visible, a_row
+    from sf_jax.kernels.visible import Visible, per_row
 
-    visible = Visible(causal, q_segments, kv_segments, a_row(q_offset, len(q)), None, mask)
+    visible = Visible(causal, q_segments, kv_segments, per_row(q_offset, len(q)), None, mask)
     allowed = visible.allowed(len(q), q.shape[1], k.shape[1])
     return jax.nn.dot_product_attention(
         q, k, v, mask=jnp.broadcast_to(allowed[:, None], (len(q), 1, q.shape[1], k.shape[1]))

@@ -1,4 +1,4 @@
-"""Which blocks of queries and keys have anything to do with each other."""
+"""Block maps: which blocks of the attention matrix are empty, partly visible or wholly visible."""
 
 import flax.struct
 import jax.numpy as jnp
@@ -6,17 +6,17 @@ from jaxtyping import Array, Int
 
 from sf_jax.kernels.visible import Visible
 
-EMPTY, PARTLY, WHOLLY = 0, 1, 2  # how much of a block is seen
+EMPTY, PARTLY, WHOLLY = 0, 1, 2  # how much of a block is visible
 
 
 @flax.struct.dataclass
 class Visits:
-    """For each block of one kind, the blocks of the other kind that it must meet, in order.
+    """For each outer block, the inner blocks that it must visit, in order.
 
     Attributes:
-      count: how many.
-      order: which ones; behind `count` the last of them again, so that nothing new is loaded there.
-      kind: how much of each is seen: PARTLY or WHOLLY.
+      count: number of inner blocks to visit.
+      order: their indices, padded after `count` with the last one, so that nothing new is fetched.
+      kind: PARTLY or WHOLLY visible, of each.
     """
 
     count: Int[Array, "B outer"]
@@ -27,11 +27,15 @@ class Visits:
 def kinds(
     visible: Visible, batch: int, length: int, size: int, q_block: int, kv_block: int
 ) -> Int[Array, "B Q S"]:
-    """EMPTY, PARTLY or WHOLLY for each block of queries and each of keys.
+    """EMPTY, PARTLY or WHOLLY for each pair of a query block and a key block.
 
-    Blocks may reach over the end of queries, and of keys, which are then as if not in use. Segments
-    are compared by the least and the largest of a block: exact where they stand in rising order, as
-    packed rows have them, and else some blocks count as PARTLY that are empty.
+    Blocks may extend past the end of queries or keys; keys there count as not in use. Segments are
+    compared by the minimum and maximum of a block, which is exact where they are ascending, as in
+    packed rows; otherwise some empty blocks count as PARTLY.
+
+    Args:
+      length, size: number of queries and of keys.
+      q_block, kv_block: queries and keys of a block.
     """
     q_first = jnp.arange(0, length, q_block)[None, :, None]
     q_last = jnp.minimum(q_first + q_block, length) - 1
@@ -56,7 +60,7 @@ def kinds(
 
 
 def _range(segments: Array, block: int) -> tuple[Array, Array, Array]:
-    """Least and largest segment of each block, padding left out, and whether it is one segment."""
+    """Minimum and maximum segment of each block, without padding; whether it is one segment."""
     none = jnp.iinfo(jnp.int32).max
     least = _blocks(jnp.where(segments == 0, none, segments), block, none).min(-1)
     most = _blocks(segments, block, 0).max(-1)
@@ -71,11 +75,11 @@ def _blocks(x: Array, block: int, filling: int) -> Array:
 
 
 def visits(kind: Int[Array, "B outer inner"]) -> Visits:
-    """The blocks that are not empty, first ones first."""
+    """The blocks that are not empty, in ascending order."""
     count = (kind != EMPTY).sum(-1)
     order = jnp.argsort(kind == EMPTY, axis=-1, stable=True)
     last = jnp.maximum(count - 1, 0)[..., None]
-    places = jnp.minimum(jnp.arange(kind.shape[-1]), last)
-    order = jnp.take_along_axis(order, places, -1)
+    at = jnp.minimum(jnp.arange(kind.shape[-1]), last)
+    order = jnp.take_along_axis(order, at, -1)
     kind = jnp.take_along_axis(kind, order, -1)
     return Visits(count.astype(jnp.int32), order.astype(jnp.int32), kind.astype(jnp.int32))

@@ -1,7 +1,7 @@
-"""One operation whose program is chosen when it is compiled, by the platform it is compiled for.
+"""One operation whose implementation is chosen at lowering, by the platform compiled for.
 
 `jax.lax.platform_dependent` would trace the kernels of every platform at every call, and asking for
-the default backend would be wrong for a program that this machine compiles for another.
+the default backend would be wrong for a program compiled ahead of time for another platform.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,17 @@ from jax.interpreters import batching, mlir
 def by_platform(
     name: str, results: Callable, default: Callable, platforms: dict[str, Callable]
 ) -> Callable:
-    """A function that is `platforms[p]` where compiled for platform p, and `default` elsewhere.
+    """Returns a function that lowers to `platforms[p]` for platform p, else to `default`.
 
-    It takes operands, pytrees of arrays that all begin with the batch axis, and hashable options by
-    keyword, and returns a tuple of arrays that begin with it too. Under `jax.vmap` the mapped axis
-    joins the batch. It has no gradient of its own.
+    It takes operands, pytrees of arrays whose leading axis is the batch, and hashable options by
+    keyword, and returns a tuple of arrays with the same leading axis. Under `jax.vmap` the mapped
+    axis is merged into the batch. It defines no gradient.
 
     Args:
-      name: of the operation, in programs and profiles.
-      results: operands → the shapes and types of the results.
-      platforms: "tpu", "cuda" and so on, as jax names them.
+      name: of the operation, in lowered programs and profiles.
+      results: maps operands to the shapes and dtypes of the results.
+      default: the implementation for all other platforms.
+      platforms: implementations by JAX platform name, such as "tpu" or "cuda".
     """
     primitive = Primitive(name)
     primitive.multiple_results = True

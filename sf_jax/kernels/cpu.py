@@ -1,14 +1,13 @@
-"""Attention laid out for a CPU.
+"""Attention in plain JAX, blocked for the caches of a CPU.
 
-Scores are made for a few heads and queries at a time, so that they stay in the cache: a large
-temporary is moreover fresh memory from the operating system at every call, and faulting it in takes
-longer than the arithmetic. Where causality alone decides, queries are multiplied only with the keys
-up to the end of their block; where segments decide too, only with a window of keys around those of
-their own segments, the narrowest of a few widths that holds them. Every product is a plain batched
-matrix product over contiguous memory that contracts the last axis of its left side: contracting the
-other one is two to three times slower.
-The backward pass makes the probabilities again from the log-sum-exp (Dao et al. 2022,
-arXiv:2205.14135). Operands in low precision are multiplied as they are.
+Scores are computed for a few heads and queries at a time, so that they stay in the cache: a large
+temporary is also fresh memory from the operating system at every call, and its page faults take
+longer than the arithmetic. Under a causal mask, queries are multiplied only with the keys up to the
+end of their block; with segments, only with a window of keys around those of their own segments,
+the narrowest of a few widths that contains them. Every product is a plain batched matrix product
+over contiguous memory that contracts the last axis of its left operand: contracting the other one
+is two to three times slower. The backward pass recomputes the probabilities from the log-sum-exp
+(Dao et al. 2022, arXiv:2205.14135). Operands in low precision are multiplied in that precision.
 
 Axes beside the usual ones: Z batch and kv heads together, G query heads of a kv head.
 """
@@ -20,26 +19,28 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Int
 
 from sf_jax.kernels.precision import wide
 from sf_jax.kernels.visible import Visible
 
-SCORES = 1 << 19  # made at a time: 2 MiB in float32, which a core's second-level cache holds
+SCORES = 1 << 19  # computed at a time: 2 MiB in float32, which a core's second-level cache holds
 ROWS = 128  # of scores of a kv head at least: a product of fewer is dominated by reading the keys
-QUERIES = 256  # in a piece of a causal pass: fewer would save more keys, and multiply less well
-BLOCKS = 4  # of a causal pass, at most, and a remainder: each is compiled apart
+QUERIES = (
+    256  # in a piece of a causal pass: fewer would skip more keys, but multiply less efficiently
+)
+BLOCKS = 4  # of a causal pass, at most, and a remainder: each is compiled separately
 WINDOWS = (128, 192, 256, 384, 512, 1024, 2048, 4096)  # keys in a window
-UNSEEN = -1e30  # the score of a key that is not seen: of -inf alone no softmax is made
+UNSEEN = -1e30  # the score of a key that is not visible; a row of -inf alone would yield NaN
 
 
 class Block(NamedTuple):
-    """Pieces of queries which see no further than to the same key."""
+    """Pieces of queries that share a bound on the keys they see."""
 
     start: int  # the first query
     piece: int  # queries in a piece
     pieces: int
-    stop: int  # the first key that none of them sees
+    stop: int  # the first key that none of them sees, as far as causality goes
     first: int  # pieces before this block
     widths: tuple[int, ...]  # of the windows of keys that a piece may take; the last one is `stop`
 
@@ -51,7 +52,11 @@ def forward(
     visible: Visible,
     scale: float,
 ) -> tuple[Float[Array, "B T N H"], Float32[Array, "B T N"]]:
-    """The reference's result; sums in float32 or wider, probabilities as the operands are."""
+    """The reference's result, accumulated in float32 or float64; probabilities in q's type.
+
+    Returns:
+      The output in the type of q, and the log-sum-exp in float32 or float64.
+    """
     blocks = _blocks(q_BTNH, k_BSKH, visible)
     operand = _operand(q_BTNH)
 
@@ -92,7 +97,7 @@ def backward(
     d_lse: Array,
     scale: float,
 ) -> tuple[Array, Array, Array]:
-    """Gradients of q, k and v given those of the output and of the log-sum-exp."""
+    """Gradients of q [B, T, N, H], k and v [B, S, K, H] given those of output and log-sum-exp."""
     blocks = _blocks(q, k, visible)
     unseeing = lse == -jnp.inf
     lse = jnp.where(unseeing, jnp.inf, lse)  # exp(score - inf) is 0
@@ -120,11 +125,11 @@ def _attend(
     scores = scores.reshape(len(allowed), -1, groups, length, k_ZSH.shape[1])
     scores = jnp.where(allowed, scores, UNSEEN)
     top = jnp.max(scores, -1, keepdims=True)
-    weights = jnp.exp(scores - top)  # as it stands XLA makes one pass of this and the maximum
+    weights = jnp.exp(scores - top)  # written so, XLA fuses this and the maximum into one pass
     total = weights.sum(-1, keepdims=True)
     flat = weights.astype(v_ZSH.dtype).reshape(heads, -1, v_ZSH.shape[1])
     out = _product(flat, v_ZSH, 1).reshape(*scores.shape[:-1], width)
-    seeing = allowed.any(-1, keepdims=True)  # what sees nothing has weighed everything alike
+    seeing = allowed.any(-1, keepdims=True)  # a query that sees no key has uniform weights
     out = jnp.where(seeing, out / total, 0.0)
     lse = jnp.where(seeing, jnp.log(total) + top, -jnp.inf)
     return out.reshape(q_ZGTH.shape), lse.reshape(q_ZGTH.shape[:3])
@@ -133,13 +138,13 @@ def _attend(
 def _pull(
     blocks: list[Block], seen: "_Seen", arrays: tuple[Array, ...], scale: float
 ) -> list[Array]:
-    """Gradients of a few heads' queries, keys and values."""
+    """Gradients of the queries, keys and values of a few heads."""
     q, k, v, d_out, lse, delta = arrays
     low = _operand(q)
     of_queries = [_of_queries(x.astype(low), k) for x in (q, d_out)]
     of_queries += [x.reshape(*of_queries[0].shape[:3]) for x in (lse, delta)]
     k_ZSH, v_ZSH = _of_keys(k.astype(low)), _of_keys(v.astype(low))
-    # Without the barrier XLA leaves the keys as they are and contracts their first axis.
+    # Without the barrier XLA does not transpose the keys and contracts their first axis.
     k_ZHS = jax.lax.optimization_barrier(jnp.moveaxis(k_ZSH, 2, 1))
 
     def of_piece(block: Block, sums: Any, index: Array) -> tuple[Any, Array]:
@@ -170,10 +175,10 @@ def _pull(
 def _pull_piece(
     of_queries: list[Array], of_keys: list[Array], visible: Visible, scale: float
 ) -> tuple[Array, Array, Array]:
-    """Gradients, from scores with the keys before the queries.
+    """Gradients of one piece, from transposed scores, keys by queries.
 
-    So the products give the gradients of keys and values as they are needed, and of what is
-    multiplied only the keys have to be turned.
+    So the products yield the gradients of keys and values in their own layout, and of the operands
+    only the keys have to be transposed.
     """
     q_ZGTH, d_out_ZGTH, lse_ZGT, delta_ZGT = of_queries
     k_ZSH, k_ZHS, v_ZSH = of_keys
@@ -193,13 +198,13 @@ def _pull_piece(
 
 
 def _allowed(visible: Visible, length: int, size: int) -> Array:
-    """Whether query sees key, [B, T, S]; of one row where all rows are alike."""
+    """The mask [B, T, S], with B = 1 where it is the same for all rows."""
     rows = max((len(x) for x in jax.tree.leaves(visible)), default=1)
     return visible.allowed(rows, length, size)
 
 
 def _product(a: Array, b: Array, axis: int) -> Array:
-    """Of matrices: the last axis of `a` with the named one of `b`; sums in float32."""
+    """Batched matrix product of the last axis of `a` with `axis` of `b`, accumulated in float32."""
     precision = None if a.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
     return jax.lax.dot_general(
         a, b, (((2,), (axis,)), ((0,), (0,))), precision, preferred_element_type=wide(a.dtype)
@@ -230,7 +235,7 @@ def _apart(x_ZGT: Array, like_BTN: Array) -> Array:
 
 
 def _joined(blocks: Any) -> Array:
-    """Pieces of every block, [piece, Z, G, T, ...], one after the other: [Z, G, T, ...]."""
+    """Concatenates the pieces of every block, [piece, Z, G, T, ...], to [Z, G, T, ...]."""
     whole = [jnp.moveaxis(x, 0, 2) for x in blocks]
     return jnp.concatenate([x.reshape(*x.shape[:2], -1, *x.shape[4:]) for x in whole], 2)
 
@@ -240,7 +245,7 @@ def _sliced(x: Array, start: Any, length: int, axis: int) -> Array:
 
 
 def _blocks(q_BTNH: Array, k_BSKH: Array, visible: Visible) -> list[Block]:
-    """How the queries are divided, by shapes alone."""
+    """The blocks of queries, from shapes alone."""
     length, size = q_BTNH.shape[1], k_BSKH.shape[1]
     groups = q_BTNH.shape[2] // k_BSKH.shape[2]
     cut = visible.causal and visible.q_offset is None
@@ -254,7 +259,7 @@ def _blocks(q_BTNH: Array, k_BSKH: Array, visible: Visible) -> list[Block]:
     piece = max(SCORES // max(size, 1), ROWS) // groups
     if cut or windowed:
         piece = min(piece, max(QUERIES // groups, 1))
-    piece = -(-length // -(-length // max(piece, 1)))  # as even as they can be
+    piece = -(-length // -(-length // max(piece, 1)))  # as even as possible
     whole = length // piece
     each = -(-whole // BLOCKS) if cut and not windowed else whole
     found = [(at * piece, piece, min(each, whole - at), at) for at in range(0, whole, each)]
@@ -269,16 +274,20 @@ def _blocks(q_BTNH: Array, k_BSKH: Array, visible: Visible) -> list[Block]:
 
 
 class _Seen(NamedTuple):
-    """What queries may see, and in what range: keys [B, pieces, 2], the first and the end."""
+    """The mask, and the range of keys that each piece of queries may see.
+
+    Attributes:
+      near: int32 [B, pieces, 2], first key and end; None where every piece takes all keys.
+    """
 
     visible: Visible
-    near: Any
+    near: Int[Array, "B pieces 2"] | None
 
 
 def _near(visible: Visible, blocks: list[Block]) -> Array | None:
-    """Where the keys lie that the pieces of queries may see, or None where it does not matter.
+    """The range of keys that each piece of queries may see, or None where windows are not used.
 
-    All keys count whose segment is not below the least nor above the highest of a piece.
+    It spans all keys whose segment is between the minimum and the maximum of a piece.
     """
     if all(len(block.widths) == 1 for block in blocks):
         return None
@@ -301,9 +310,10 @@ def _near(visible: Visible, blocks: list[Block]) -> Array | None:
 
 
 def _on_window(take: Callable, seen: _Seen, block: Block, index: Array) -> Any:
-    """`take` of the narrowest window, its first key and its width, that holds what a piece sees."""
+    """Calls `take(first key, width)` with the narrowest window of the keys that a piece sees."""
     if len(block.widths) == 1:
         return take(0, block.stop)
+    assert seen.near is not None
     near = seen.near[:, block.first + index]
     low, high = near[:, 0].min(), near[:, 1].max()
 
@@ -315,7 +325,7 @@ def _on_window(take: Callable, seen: _Seen, block: Block, index: Array) -> Any:
 
 
 def _part(visible: Visible, start: Any, piece: int, low: Any, width: int) -> Visible:
-    """What a piece of queries, from `start` on, sees of a window of keys, from `low` on."""
+    """The mask of a piece of queries from `start` on and a window of keys from `low` on."""
     offset = jnp.zeros(1, jnp.int32) if visible.q_offset is None else visible.q_offset
     q, kv, mask = visible.q_segments, visible.kv_segments, visible.mask
     return dataclasses.replace(
@@ -334,11 +344,14 @@ def _in_steps(
     results: list[tuple[tuple[int, ...], Any]],
     blocks: list[Block],
 ) -> list[Array]:
-    """Results of `step`, given as shapes and types, from as many heads at a time as make SCORES.
+    """Runs `step` on as many heads at a time as yield SCORES scores, and collects its results.
 
-    The arrays and results are [B, T, N, ...] or [B, S, K, ...]. A step sees whole rows of the batch
-    or some heads of one, and its results go to their places at once: gathered first they would be
-    copied twice more.
+    The arrays and results are [B, T, N, ...] or [B, S, K, ...]. A step gets whole rows of the batch
+    or some heads of one row, and its results are written to their final positions at once:
+    collected first, they would be copied twice more.
+
+    Args:
+      results: shapes and dtypes of the results.
     """
     (batch, _, heads), kv_heads = arrays[0].shape[:3], arrays[1].shape[2]
     few = _heads_at_a_time(batch, kv_heads, heads // kv_heads, blocks)
@@ -365,7 +378,7 @@ def _in_steps(
 
 
 def _heads_at_a_time(batch: int, kv_heads: int, groups: int, blocks: list[Block]) -> int:
-    """Kv heads, at least one, of which a step makes SCORES scores at most."""
+    """The number of key heads, at least one, with which a step computes at most SCORES scores."""
     scores = groups * max(block.piece * block.stop for block in blocks)
     return max(
         n

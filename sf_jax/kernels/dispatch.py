@@ -1,4 +1,4 @@
-"""One `attention` for the whole package."""
+"""The `attention` function, and which implementation a call gets."""
 
 from functools import partial
 from importlib import import_module
@@ -12,7 +12,7 @@ from sf_jax.kernels import cpu, reference
 from sf_jax.kernels.by_platform import by_platform
 from sf_jax.kernels.precision import wide
 from sf_jax.kernels.sharded import ambient_mesh, over_mesh
-from sf_jax.kernels.visible import Visible, a_row
+from sf_jax.kernels.visible import Visible, per_row
 
 
 def attention(
@@ -35,38 +35,39 @@ def attention(
 ) -> Any:
     """Scaled dot-product attention with grouped key/value heads.
 
-    Softmax and sums are float32, beside float64 operands float64.
+    Softmax and accumulation are in float32, or in float64 for float64 operands.
 
     Args:
       causal: query t sees keys up to t + `q_offset`.
       q_segments, kv_segments: queries see keys of their own segment only; keys of segment 0 are
-        padding and seen by nobody.
-      q_offset: keys before the first query, a number or one a row.
-      kv_length: keys in use, a number or one a row; later ones are not seen.
-      mask: further keys that queries may not see, where False: for trees of drafts.
+        padding, which no query sees.
+      q_offset: number of keys before the first query, one for all rows or per row.
+      kv_length: number of keys in use, one for all rows or per row; later ones are not visible.
+      mask: False where a key is not visible; for trees of drafts.
       scale: of the products, above 0; H ** -0.5 by default.
       return_lse: also return the log-sum-exp, float32 [B, T, N].
-      implementation: "tpu", "gpu", "cpu" (plain JAX, runs anywhere) or "reference"; None: the TPU's
-        kernels where the call is compiled for one and they can take it, plain JAX elsewhere.
-      mesh: devices to share the work, by its axes `data`, `fsdp`, `tensor` and `sequence`; None:
-        those of `jax.set_mesh`, if any.
-      ring: hand keys and values round along `sequence`, rather than gather them.
-      heads_first: on a TPU, take the kernels that want a head's places together, and let the
-        compiler lay the arrays so. Values are the same. It costs nothing where operations around
-        the call make the arrays, as a layer's projections do, and a copy of each that lies in
-        memory as it is shaped.
+      implementation: "tpu", "gpu", "cpu" (plain JAX, runs anywhere) or "reference"; None: the TPU
+        kernels where the call is compiled for a TPU and they support it, plain JAX elsewhere.
+      mesh: devices to shard the work over, by the axes `data`, `fsdp`, `tensor` and `sequence`;
+        None: the mesh of `jax.set_mesh`, if any.
+      ring: permute keys and values round a ring along `sequence` instead of gathering them.
+      heads_first: on a TPU, use the kernels of the heads-first layout, and let the compiler choose
+        that layout for the arrays. Values are the same. It comes at no cost where operations
+        around the call produce the arrays, as a layer's projections do; an array already in memory
+        in the order of its shape is copied.
 
     Returns:
-      [B, T, N, H] in the type of q. A query that sees no key gets zeros.
+      [B, T, N, H] in the type of q, with `return_lse` also the log-sum-exp [B, T, N]. A query that
+      sees no key yields zeros and a log-sum-exp of -inf.
 
     Raises:
-      ValueError: unknown implementation, one that cannot take the call, a scale that is not
-        positive, or shapes that do not fit each other or the mesh.
+      ValueError: unknown implementation, one that does not support the call, a scale that is not
+        positive, or shapes that do not match each other or the mesh.
     """
     batch, _, heads, width = q_BTNH.shape
     if k_BSKH.shape != v_BSKH.shape or k_BSKH.shape[3] != width or heads % k_BSKH.shape[2]:
         raise ValueError(
-            f"q {q_BTNH.shape}, k {k_BSKH.shape} and v {v_BSKH.shape} do not fit: "
+            f"q {q_BTNH.shape}, k {k_BSKH.shape} and v {v_BSKH.shape} do not match: "
             "k and v must agree, widths must be equal, query heads a multiple of key heads"
         )
     scale = float(width**-0.5 if scale is None else scale)
@@ -76,14 +77,14 @@ def attention(
         raise ValueError("segments of queries and of keys go together: one of them is missing")
     if implementation not in (None, "reference", *MODULES):
         raise ValueError(f"implementation {implementation!r} is none of {['reference', *MODULES]}")
-    offset = None if isinstance(q_offset, int) and q_offset == 0 else a_row(q_offset, batch)
-    visible = Visible(causal, q_segments, kv_segments, offset, a_row(kv_length, batch), mask)
+    offset = None if isinstance(q_offset, int) and q_offset == 0 else per_row(q_offset, batch)
+    visible = Visible(causal, q_segments, kv_segments, offset, per_row(kv_length, batch), mask)
     operands = q_BTNH, k_BSKH, v_BSKH, visible
     if implementation == "reference":
         out, lse = reference.attend(*operands, scale)
     else:
         names = MODULES[implementation] if implementation else ()
-        if names and not _able(names, *operands):
+        if names and not _supporting(names, *operands):
             raise ValueError(
                 f"implementation {implementation!r} has no kernel for {q_BTNH.dtype} "
                 f"{q_BTNH.shape} {'without' if mask is None else 'with'} a mask"
@@ -100,17 +101,17 @@ def attention(
     return (out, lse) if return_lse else out
 
 
-# The modules with the kernels of each implementation, those for fewer cases first; not all have a
-# backward pass. What none of them takes is done in plain JAX.
+# The kernel modules of each implementation, the most specialised first; not all have a backward
+# pass. What none of them supports runs in plain JAX.
 MODULES: dict[str, tuple[str, ...]] = {
     "tpu": ("tpu_decode", "tpu_interleaved", "tpu"), "gpu": ("gpu",), "cpu": (),
 }  # fmt: skip
-# Which of them a platform gets unasked. The GPU's are to be asked for until they have run on one.
+# The default implementation of a platform. The GPU's must be requested until they have run on one.
 PLATFORMS = {"tpu": "tpu"}
 
 
-def _able(names: tuple[str, ...], *operands: Any) -> list[Any]:
-    """The modules that can take a call; imported here, since other platforms need none of them."""
+def _supporting(names: tuple[str, ...], *operands: Any) -> list[Any]:
+    """The modules that support a call; imported here, since other platforms need none of them."""
     modules = (import_module(f"sf_jax.kernels.{name}") for name in names)
     return [module for module in modules if module.supports(*operands)]
 
@@ -125,7 +126,7 @@ def _forward(
     heads_first: bool,
     names: tuple[str, ...],
 ) -> tuple[Array, Array]:
-    modules = _able(_wanted(names, heads_first), q, k, v, visible)
+    modules = _supporting(_of_layout(names, heads_first), q, k, v, visible)
     return (*modules, cpu)[0].forward(q, k, v, visible, scale)
 
 
@@ -134,23 +135,23 @@ def _backward(
     k: Array,
     v: Array,
     visible: Visible,
-    *given: Array,
+    *cotangents: Array,
     scale: float,
     heads_first: bool,
     names: tuple[str, ...],
 ) -> tuple[Array, Array, Array]:
-    modules = _able(_wanted(names, heads_first), q, k, v, visible)
-    able = [module for module in (*modules, cpu) if hasattr(module, "backward")]
-    return able[0].backward(q, k, v, visible, *given, scale)
+    modules = _supporting(_of_layout(names, heads_first), q, k, v, visible)
+    supporting = [module for module in (*modules, cpu) if hasattr(module, "backward")]
+    return supporting[0].backward(q, k, v, visible, *cotangents, scale)
 
 
-def _wanted(names: tuple[str, ...], heads_first: bool) -> tuple[str, ...]:
-    """The modules that take arrays as they shall lie."""
+def _of_layout(names: tuple[str, ...], heads_first: bool) -> tuple[str, ...]:
+    """The modules that support the requested layout."""
     return tuple(name for name in names if not (heads_first and name == "tpu_interleaved"))
 
 
 def _each(function: Any) -> tuple[Any, dict[str, Any]]:
-    """The plain version, and one for each platform that has kernels."""
+    """The plain JAX version, and one for each platform that has kernels."""
     of = {name: partial(function, names=names) for name, names in MODULES.items()}
     return of["cpu"], {platform: of[name] for platform, name in PLATFORMS.items()}
 
@@ -175,7 +176,7 @@ def _attend(
     implementation: str | None,
     heads_first: bool,
 ) -> tuple[Array, Array]:
-    """Output and log-sum-exp, with a gradient that every implementation writes itself."""
+    """Output and log-sum-exp, with a custom gradient by each implementation."""
     how: dict[str, Any] = {"scale": scale, "heads_first": heads_first}
     if implementation is None:
         out, lse = _forward_anywhere(q, k, v, visible, **how)
@@ -201,15 +202,15 @@ def _attend_backward(
     scale: float,
     implementation: str | None,
     heads_first: bool,
-    kept: tuple,
-    given: tuple[Array, Array],
+    residuals: tuple,
+    cotangents: tuple[Array, Array],
 ) -> tuple[Array, Array, Array, None]:
     how: dict[str, Any] = {"scale": scale, "heads_first": heads_first}
     if implementation is None:
-        d_q, d_k, d_v = _backward_anywhere(*kept, *given, **how)
+        d_q, d_k, d_v = _backward_anywhere(*residuals, *cotangents, **how)
     else:
         with jax.named_scope("attention_gradients"):
-            d_q, d_k, d_v = _backward(*kept, *given, **how, names=MODULES[implementation])
+            d_q, d_k, d_v = _backward(*residuals, *cotangents, **how, names=MODULES[implementation])
     return d_q, d_k, d_v, None
 
 

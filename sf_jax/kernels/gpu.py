@@ -1,10 +1,10 @@
-"""Attention for NVIDIA GPUs: tiles kept on the chip, written in Pallas and compiled by Triton.
+"""Attention for NVIDIA GPUs in Pallas, compiled by Triton.
 
 Forward and backward follow FlashAttention-2 (Dao, 2023, arXiv:2307.08691): a program owns a tile of
 queries and walks over blocks of keys with a running softmax (Milakov and Gimelshein, 2018,
-arXiv:1805.02867). The backward pass computes the probabilities anew from the log-sum-exp, once for
-keys and values and once for queries: nothing is added up atomically, so results repeat bit for bit.
-With few queries the cache is split over programs (Flash-Decoding, Dao et al., 2023).
+arXiv:1805.02867). The backward pass recomputes the probabilities from the log-sum-exp, once for
+keys and values and once for queries: without atomic additions, results repeat bit for bit.
+With few queries the cache is divided among programs (Flash-Decoding, Dao et al., 2023).
 
 In kernels R are the queries of a tile and S the keys of a block, and scores and log-sum-exps are
 in base 2, because the hardware has exp2. A grid is (tile or part, head, item of the batch).
@@ -22,25 +22,27 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pallas_triton
 from jaxtyping import Array, Float
 
-from sf_jax.kernels.visible import Visible, a_row
+from sf_jax.kernels.visible import Visible, per_row
 
 # Run kernels step by step in JAX instead of compiling them: for tests on machines without a GPU.
 INTERPRET = False
 
 LOG2_E = math.log2(math.e)
 MAX_WIDTH = 128  # wider heads would need smaller tiles than those below
-DECODE_LENGTH = 16  # up to so many queries the cache, not the queries, is split over programs
+DECODE_LENGTH = 16  # up to this many queries, the cache, not the queries, is divided among programs
 DECODE_ROWS = 64  # of one tile: queries times the heads that share a key head
-PROGRAMS = 264  # wanted of a decode: two for each of the 132 multiprocessors of an H100 or H200
+PROGRAMS = (
+    264  # target of a decode step: two for each of the 132 multiprocessors of an H100 or H200
+)
 
 
 class Tile(NamedTuple):
-    """How a kernel cuts its work."""
+    """Block sizes of a kernel."""
 
-    queries: int  # of a tile: a power of two, 16 at least, as tensor cores want it
+    queries: int  # of a tile: a power of two, at least 16, as tensor cores require
     keys: int  # of a block, likewise
     warps: int  # groups of 32 threads that work on a tile
-    stages: int  # blocks under way from memory at a time
+    stages: int  # blocks in flight from memory at a time
 
 
 def tiles(kernel: str, dtype: Any, width: int) -> Tile:
@@ -58,7 +60,7 @@ def tiles(kernel: str, dtype: Any, width: int) -> Tile:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a kernel knows when it is compiled."""
+    """The static parameters of a kernel."""
 
     causal: bool
     scale: float
@@ -66,17 +68,17 @@ class Plan:
     size: int  # keys of a head
     groups: int  # query heads that share a key head
     width: int  # of a head
-    padded: int  # the width of tiles: Triton wants powers of two
+    padded: int  # the width of tiles: Triton requires powers of two
     tile: Tile
     parts: int  # of the cache, in a decode
 
 
 class Limits(NamedTuple):
-    """What narrows the view: of the batch outside of kernels, of one item of it in them."""
+    """The attention mask: of the batch outside kernels, of one item of it inside them."""
 
     offset: Any  # keys before the first query
     end: Any  # keys in use
-    q_segments: Any  # of every query, or None; in kernels a ref, as is the next
+    q_segments: Any  # of every query, or None; a ref inside kernels, as is the next
     kv_segments: Any  # of every key, or None
 
 
@@ -97,7 +99,7 @@ def _scores(a: Array, b: Array, scale: float) -> Array:
 
 
 def _quotient(x: Array, divisor: int) -> Array:
-    """Of a number that is not negative."""
+    """Integer quotient of a number that is not negative."""
     return jax.lax.div(x, jnp.full_like(x, divisor))
 
 
@@ -114,14 +116,14 @@ def _range(start: Any, count: int) -> Array:
 
 
 def _load(ref: Any, start: Any, count: int, end: Any, head: Any = None) -> Array:
-    """Numbers from `start` on, of one head if one is given; zero from `end` on."""
+    """Values from `start` on, of one head if given; zero from `end` on."""
     where = pl.ds(start, count) if head is None else (head, pl.ds(start, count))
     mask, zero = _range(start, count) < end, jnp.zeros((), ref.dtype)
     return pallas_triton.load(ref.at[where], mask=mask, other=zero)
 
 
 def _tile_mask(plan: Plan, start: Any, count: int, end: Any) -> Array | None:
-    """What of a tile is inside the array, None if everything."""
+    """Which elements of a tile are inside the array; None if all are."""
     mask = None if end is None else (_range(start, count) < end)[:, None]
     if plan.width == plan.padded:
         return mask
@@ -147,7 +149,7 @@ def _store_tile(plan: Plan, ref: Any, start: Any, tile: Array, end: Any = None) 
 
 
 def _rows(plan: Plan, limits: Limits, query_R: Array) -> Rows:
-    """The queries with these numbers; those past the last one only pad a tile."""
+    """Positions and segments of the queries of these indices; those past the last are padding."""
     segments = limits.q_segments
     if segments is not None:
         segments = pallas_triton.load(segments.at[jnp.minimum(query_R, plan.length - 1)])
@@ -155,7 +157,7 @@ def _rows(plan: Plan, limits: Limits, query_R: Array) -> Rows:
 
 
 def _before(key: Array, position: Array) -> Array:
-    """Where a query at a position may see a key, as far as causality goes."""
+    """Where a query at a position may see a key under a causal mask."""
     return key <= position
 
 
@@ -179,8 +181,8 @@ def _masked(
 
 
 def _key_blocks(plan: Plan, limits: Limits, first: Array, count: int) -> tuple[Array, Array]:
-    """Ends of the blocks of keys that `count` queries from position `first` on all see whole, and
-    of those that any of them sees at all."""
+    """Ends of the blocks of keys wholly visible to all of `count` queries from position `first` on,
+    and of those visible to any of them."""
     keys = plan.tile.keys
     whole = partly = limits.end
     if plan.causal:
@@ -192,14 +194,14 @@ def _key_blocks(plan: Plan, limits: Limits, first: Array, count: int) -> tuple[A
 
 
 def _over_keys(body: Callable, carry: Any, first: Any, whole: Array, last: Array) -> Any:
-    """`body(block, carry, masked)` over blocks of keys; only those past `whole` need a mask."""
+    """Loops `body(block, carry, masked)` over blocks of keys; those past `whole` need a mask."""
     whole = jnp.minimum(jnp.maximum(whole, first), last)
     carry = jax.lax.fori_loop(first, whole, partial(body, masked=False), carry)
     return jax.lax.fori_loop(whole, last, partial(body, masked=True), carry)
 
 
 def _rescale(old_R: Array, new_R: Array) -> Array:
-    """What sums made under the old maximum are worth under the new one."""
+    """The factor of sums under the old maximum when the new one replaces it."""
     return jnp.exp2(old_R - new_R)
 
 
@@ -207,7 +209,7 @@ def _softmax_step(carry: tuple, scores_RS: Array, v_SH: Array) -> tuple:
     """One block of the running softmax: sum of values, sum of weights, maximum."""
     sum_RH, total_R, top_R = carry
     new_R = jnp.maximum(top_R, jnp.max(scores_RS, 1))
-    # A row that has seen nothing yet has no maximum to subtract.
+    # A row without a visible key yet has no maximum to subtract.
     base_R = jnp.where(new_R == -jnp.inf, 0.0, new_R)
     weights_RS = jnp.exp2(scores_RS - base_R[:, None])
     rescale_R = _rescale(top_R, base_R)
@@ -246,7 +248,7 @@ def _attend(
 def _query_tile(plan: Plan, limits: Limits) -> tuple[Array, Rows, tuple[Any, Array, Array]]:
     """Where the queries of this program start, their rows, and their blocks of keys."""
     count, block = plan.tile.queries, pl.program_id(0)
-    if plan.causal:  # the last queries see most: what takes longest starts first
+    if plan.causal:  # the last queries see most keys: the longest programs start first
         block = pl.cdiv(plan.length, count) - 1 - block
     start = block * count
     blocks = _key_blocks(plan, limits, start + limits.offset, count)
@@ -273,7 +275,7 @@ def _decode_kernel(
     q_RH = _load_tile(plan, q_ref, 0, count)
     rows = _rows(plan, limits, _quotient(_range(0, count), plan.groups))
     whole, last = _key_blocks(plan, limits, limits.offset, plan.length)
-    # Parts of what is in use, not of the capacity: else a short text would keep few programs busy.
+    # Parts of the keys in use, not of the capacity: else a short text would keep few programs busy.
     share = _quotient(last + plan.parts - 1, plan.parts)
     first = pl.program_id(0) * share
     blocks = (first, whole, jnp.minimum(first + share, last))
@@ -283,7 +285,7 @@ def _decode_kernel(
 
 
 def _d_scores(weights: Array, d_weights: Array, delta: Array) -> Array:
-    """Gradient of scores; every weight of a row lessens the others by way of their sum."""
+    """Gradient of scores through the softmax."""
     return weights * (d_weights - delta)
 
 
@@ -334,7 +336,7 @@ def _d_kv_kernel(
     count, keys = plan.tile[:2]
     start, kv_head = pl.program_id(0) * keys, pl.program_id(1)
     k_SH, v_SH = (_load_tile(plan, x, start, keys, limits.end) for x in (k_ref, v_ref))
-    # Queries before the block see none of it; nor does any query once keys are used up.
+    # Queries before the block see none of it; nor does any query once no keys are in use.
     first = start - limits.offset if plan.causal else jnp.zeros_like(start)
     first = _quotient(jnp.maximum(first, 0), count)
     last = (start < limits.end).astype(jnp.int32) * pl.cdiv(plan.length, count)
@@ -361,7 +363,7 @@ def _d_kv_kernel(
 
 
 def supports(q: Array, k: Array, v: Array, visible: Visible) -> bool:
-    """Whether these kernels can do it: operands of one type, no mask, heads not too wide."""
+    """Whether these kernels support a call: one dtype, no explicit mask, widths up to MAX_WIDTH."""
     usual = {q.dtype, k.dtype, v.dtype} in ({jnp.dtype("float32")}, {jnp.dtype("bfloat16")})
     return usual and visible.mask is None and q.shape[3] <= MAX_WIDTH and min(q.shape + k.shape) > 0
 
@@ -373,7 +375,7 @@ def forward(
     visible: Visible,
     scale: float,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
-    """Attention, and its natural log-sum-exp in float32, for what `supports` says.
+    """Attention, and its natural log-sum-exp in float32, for operands that `supports` accepts.
 
     A query that sees no key gets zeros and -inf.
     """
@@ -397,8 +399,8 @@ def backward(
     """Gradients of q, k and v from those of the output and of the log-sum-exp."""
     plan = _plan("backward", q, k, visible.causal, scale)
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1) - d_lse
-    # Of a query that sees nothing all weights are exp2(-inf - lse), which has to be zero. Rows go
-    # along the last axis: those of a tile are then next to each other in memory.
+    # Of a query that sees no key all weights are exp2(-inf - lse), which has to be zero. Rows are
+    # the last axis: those of a tile are then contiguous in memory.
     delta_BNT, lse_BNT = (
         jnp.where(jnp.isfinite(lse), x, 0.0).transpose(0, 2, 1) for x in (delta, lse * LOG2_E)
     )
@@ -477,7 +479,7 @@ def _combine(out_PBKRH: Array, lse_PBKR: Array) -> tuple[Array, Array]:
 
 
 def _power_of_two(number: int) -> int:
-    """The next one; 16 at least, the smallest side of a product on tensor cores."""
+    """The next power of two, at least 16, the smallest side of a product on tensor cores."""
     return max(16, pl.next_power_of_2(number))
 
 
@@ -492,16 +494,16 @@ def _plan(kernel: str, q: Array, k: Array, causal: bool, scale: float) -> Plan:
 
 
 def _limits(visible: Visible, batch: int, size: int) -> Limits:
-    """The view as kernels take it."""
+    """The mask as the kernels' inputs."""
     offset = 0 if visible.q_offset is None else visible.q_offset
     end = size if visible.kv_length is None else jnp.minimum(visible.kv_length, size)
     segments = (visible.q_segments, visible.kv_segments)
-    limits = Limits(a_row(offset, batch), a_row(end, batch), *segments)
+    limits = Limits(per_row(offset, batch), per_row(end, batch), *segments)
     return jax.tree.map(lambda x: x.astype(jnp.int32), limits)
 
 
 def _spec(plan: Plan, x: Any, axes: str) -> pl.BlockSpec:
-    """What a program (i, n, b) gets of x: for every axis one of its indices, or all of it.
+    """The block spec of x in program (i, n, b): for every axis one of its indices, or all of it.
 
     The letters: i, n, b, and k for the key head of n; "." all; H all of a width and its padding.
     """
@@ -525,7 +527,7 @@ def _call(
     wanted: tuple,
     wanted_axes: str,
 ) -> tuple:
-    """Runs a kernel for every item of the batch; axes as in `_spec`, those of arrays in words."""
+    """Runs a kernel for every item of the batch; axes as in `_spec`, separated by spaces."""
 
     def specs(arrays: tuple, axes: str) -> tuple:
         return tuple(_spec(plan, *one) for one in zip(arrays, axes.split(), strict=True))

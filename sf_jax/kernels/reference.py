@@ -1,4 +1,4 @@
-"""Attention written plainly: the meaning that every faster version must have."""
+"""Reference attention in plain JAX, which every faster implementation must reproduce."""
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,14 @@ def attend(
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
     """Softmax attention with grouped key/value heads; output and log-sum-exp.
 
-    Computed in float32, or in float64 where the operands are. A query that may see nothing gets
-    zeros and a log-sum-exp of -inf. Gradients are those of automatic differentiation.
+    Computed in float32, or in float64 for float64 operands. A query that sees no key yields
+    zeros and a log-sum-exp of -inf. Gradients come from automatic differentiation.
+
+    Args:
+      scale: of the products, above 0.
+
+    Returns:
+      The output in the type of q, and the log-sum-exp in float32 or float64.
     """
     batch, length, heads, width = q_BTNH.shape
     groups = heads // k_BSKH.shape[2]

@@ -1,9 +1,10 @@
-"""Attention over a mesh of devices.
+"""Attention sharded over a mesh of devices.
 
-The partitioner cannot look into a Pallas call, so the call is made under `shard_map`: rows of the
-batch on the axes `data` and `fsdp`, heads on `tensor`, places of the sequence on `sequence`. Keys
-and values alone travel, and along `sequence` alone: gathered, or handed round a ring (Liu et al.,
-Ring Attention, arXiv:2310.01889) of which no device ever holds more than two pieces.
+The partitioner cannot see into a Pallas call, so the call is made under `shard_map`: rows of the
+batch are sharded over the mesh axes `data` and `fsdp`, heads over `tensor`, sequence positions over
+`sequence`. Only keys and values are communicated, and only along `sequence`: all-gathered, or
+permuted round a ring (Liu et al., Ring Attention, arXiv:2310.01889), where no device holds more
+than two shards at a time.
 """
 
 import math
@@ -20,21 +21,21 @@ from jaxtyping import Array, Float
 
 from sf_jax.kernels.visible import Visible
 
-ROWS, HEADS, PLACES = ("data", "fsdp"), "tensor", "sequence"
+ROWS, HEADS, POSITIONS = ("data", "fsdp"), "tensor", "sequence"
 
-Attend = Callable[[Array, Array, Array, Visible], tuple[Array, Array]]  # output, log-sum-exp
+Attend = Callable[[Array, Array, Array, Visible], tuple[Array, Array]]  # → output, log-sum-exp
 
 
 def ambient_mesh() -> AbstractMesh | None:
-    """The mesh of `jax.set_mesh`, where it has devices to share among; None inside `shard_map`."""
+    """The mesh of `jax.set_mesh` if it has several devices; None inside `shard_map`."""
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or mesh.size == 1 or mesh.manual_axes else mesh
 
 
-def lying(x: Array, *axes: Any) -> Array:
-    """The same numbers, lying on the ambient mesh as a partition of these axes says.
+def constrain(x: Array, *axes: Any) -> Array:
+    """Constrains x to be sharded over these axes of the ambient mesh, one entry a dimension.
 
-    Axes that the mesh lacks, or whose devices do not divide the numbers, are left out.
+    Axes that the mesh lacks, or whose size does not divide the dimension, are left out.
     """
     mesh = ambient_mesh()
     if mesh is None:
@@ -48,12 +49,12 @@ def lying(x: Array, *axes: Any) -> Array:
     return jax.lax.with_sharding_constraint(x, P(*fitting))
 
 
-def split(x: Float[Array, "B T *rest"]) -> Float[Array, "B T *rest"]:
-    """The same numbers, rows and places shared as `over_mesh` shares them.
+def constrain_activations(x: Float[Array, "B T *rest"]) -> Float[Array, "B T *rest"]:
+    """Constrains activations between layers to the sharding that `over_mesh` uses.
 
-    Said of what passes from layer to layer, lest the partitioner move it in place of weights.
+    Without it the partitioner may move activations where it should gather weights.
     """
-    return lying(x, ROWS, PLACES)
+    return constrain(x, ROWS, POSITIONS)
 
 
 def over_mesh(
@@ -65,33 +66,40 @@ def over_mesh(
     visible: Visible,
     ring: bool,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
-    """What `attend` says of everything, each device seeing to its rows, heads and places.
+    """The result of `attend`, each device computing its own rows, heads and positions.
 
-    Key heads are on `tensor` too, or on every device of it where it has more devices than there are
-    key heads. Queries of a cache whose rows or places the devices do not divide are not split
-    along these axes: every device does the same there.
+    Key heads are sharded over `tensor` too, or replicated where it has more devices than there are
+    key heads. Attention over a cache whose rows or positions the axes do not divide is replicated
+    along those axes.
+
+    Args:
+      attend: attention on one device, which returns output and log-sum-exp.
+      ring: permute keys and values round a ring along `sequence` instead of gathering them.
+
+    Returns:
+      The output in the type of q, and the log-sum-exp.
 
     Raises:
-      ValueError: a size that its axes do not divide.
+      ValueError: a size that its mesh axes do not divide.
     """
-    sizes = {axis: mesh.shape.get(axis, 1) for axis in (*ROWS, HEADS, PLACES)}
-    if visible.q_offset is not None:  # keys of a cache
+    sizes = {axis: mesh.shape.get(axis, 1) for axis in (*ROWS, HEADS, POSITIONS)}
+    if visible.q_offset is not None:  # a cache
         if len(q_BTNH) % (sizes["data"] * sizes["fsdp"]):
             sizes |= {"data": 1, "fsdp": 1}
-        if q_BTNH.shape[1] % sizes[PLACES] or k_BSKH.shape[1] % sizes[PLACES]:
-            sizes[PLACES] = 1
+        if q_BTNH.shape[1] % sizes[POSITIONS] or k_BSKH.shape[1] % sizes[POSITIONS]:
+            sizes[POSITIONS] = 1
     split_heads = _check(q_BTNH, k_BSKH, sizes)
     rows = tuple(axis for axis in ROWS if sizes[axis] > 1) or None
     heads = HEADS if sizes[HEADS] > 1 else None
-    places = PLACES if sizes[PLACES] > 1 else None
-    q_spec = P(rows, places, heads, None)
-    kv_spec = P(rows, places, heads if split_heads else None, None)
+    positions = POSITIONS if sizes[POSITIONS] > 1 else None
+    q_spec = P(rows, positions, heads, None)
+    kv_spec = P(rows, positions, heads if split_heads else None, None)
     of_visible = {
-        "q_segments": P(rows, places),
-        "kv_segments": P(rows, places),
+        "q_segments": P(rows, positions),
+        "kv_segments": P(rows, positions),
         "q_offset": P(rows),
         "kv_length": P(rows),
-        "mask": P(rows, places, None),
+        "mask": P(rows, positions, None),
     }
     narrowed = {
         name: spec for name, spec in of_visible.items() if getattr(visible, name) is not None
@@ -101,28 +109,28 @@ def over_mesh(
     def local(q: Array, k: Array, v: Array, visible: Visible) -> tuple[Array, Array]:
         if not split_heads:
             k, v = (_own_head(x, sizes[HEADS]) for x in (k, v))
-        if sizes[PLACES] == 1:
+        if sizes[POSITIONS] == 1:
             return attend(q, k, v, visible)
-        return (_ring if ring else _gathered)(attend, q, k, v, visible, sizes[PLACES])
+        return (_ring if ring else _gathered)(attend, q, k, v, visible, sizes[POSITIONS])
 
     return jax.shard_map(
         local,
         mesh=mesh,
         in_specs=(q_spec, kv_spec, kv_spec, visible_spec),
-        out_specs=(q_spec, P(rows, places, heads)),
-        check_vma=False,  # Pallas calls do not say how their results vary
+        out_specs=(q_spec, P(rows, positions, heads)),
+        check_vma=False,  # Pallas calls do not declare how their results vary
     )(q_BTNH, k_BSKH, v_BSKH, visible)
 
 
 def _check(q_BTNH: Array, k_BSKH: Array, sizes: dict[str, int]) -> bool:
-    """Whether key heads are split, once everything else is known to be."""
+    """Whether key heads are sharded; checks that all else divides."""
     batch, length, heads, _ = q_BTNH.shape
     size, kv_heads = k_BSKH.shape[1:3]
     for name, count, parts in (
         ("rows", batch, sizes["data"] * sizes["fsdp"]),
         ("query heads", heads, sizes[HEADS]),
-        ("queries", length, sizes[PLACES]),
-        ("keys", size, sizes[PLACES]),
+        ("queries", length, sizes[POSITIONS]),
+        ("keys", size, sizes[POSITIONS]),
     ):
         if count % parts:
             raise ValueError(f"{count} {name} cannot be split among {parts} devices")
@@ -134,22 +142,22 @@ def _check(q_BTNH: Array, k_BSKH: Array, sizes: dict[str, int]) -> bool:
 
 
 def _own_head(x_BSKH: Array, devices: int) -> Array:
-    """The one key head that this device's query heads share."""
+    """The one key head that this device's query heads share: [B, S, 1, H]."""
     head = jax.lax.axis_index(HEADS) * x_BSKH.shape[2] // devices
     return jax.lax.dynamic_slice_in_dim(x_BSKH, head, 1, 2)
 
 
 def _offset(visible: Visible, q: Array) -> Array:
-    """Keys before this device's first query."""
+    """Number of keys before this device's first query: [B]."""
     before = jnp.zeros(len(q), jnp.int32) if visible.q_offset is None else visible.q_offset
-    return before + jax.lax.axis_index(PLACES) * q.shape[1]
+    return before + jax.lax.axis_index(POSITIONS) * q.shape[1]
 
 
 def _gathered(
     attend: Attend, q: Array, k: Array, v: Array, visible: Visible, devices: int
 ) -> tuple[Array, Array]:
-    """Every device's keys and values side by side."""
-    gather = partial(jax.lax.all_gather, axis_name=PLACES, axis=1, tiled=True)
+    """Attention to the keys and values of all devices, all-gathered."""
+    gather = partial(jax.lax.all_gather, axis_name=POSITIONS, axis=1, tiled=True)
     segments = visible.kv_segments
     visible = replace(
         visible,
@@ -162,11 +170,11 @@ def _gathered(
 def _ring(
     attend: Attend, q: Array, k: Array, v: Array, visible: Visible, devices: int
 ) -> tuple[Array, Array]:
-    """One device's keys and values after another's; results are joined by their log-sum-exp."""
-    here, size, offset = jax.lax.axis_index(PLACES), k.shape[1], _offset(visible, q)
-    pass_on = [(i, (i + 1) % devices) for i in range(devices)]
+    """Attention to one shard of keys and values after another, merged by log-sum-exp."""
+    here, size, offset = jax.lax.axis_index(POSITIONS), k.shape[1], _offset(visible, q)
+    permutation = [(i, (i + 1) % devices) for i in range(devices)]
 
-    def piece(moving: tuple, owner: Array) -> tuple[Array, Array]:
+    def shard(moving: tuple, owner: Array) -> tuple[Array, Array]:
         k, v, segments = moving
         used, mask = visible.kv_length, visible.mask
         seen = replace(
@@ -182,11 +190,11 @@ def _ring(
 
     def turn(carry: tuple, step: Array) -> tuple[tuple, None]:
         moving, out, lse = carry
-        moving = jax.tree.map(lambda x: jax.lax.ppermute(x, PLACES, pass_on), moving)
-        return (moving, *_joined(out, lse, *piece(moving, (here - step) % devices))), None
+        moving = jax.tree.map(lambda x: jax.lax.ppermute(x, POSITIONS, permutation), moving)
+        return (moving, *_joined(out, lse, *shard(moving, (here - step) % devices))), None
 
     moving: Any = k, v, visible.kv_segments
-    out, lse = piece(moving, here)
+    out, lse = shard(moving, here)
     carry = moving, out.astype(lse.dtype), lse
     (_, out, lse), _ = jax.lax.scan(turn, carry, jnp.arange(1, devices))
     return out.astype(q.dtype), lse
@@ -195,7 +203,9 @@ def _ring(
 def _joined(out: Array, lse: Array, more: Array, more_lse: Array) -> tuple[Array, Array]:
     """Attention to the union of two sets of keys, in the precision of the log-sum-exp."""
     top = jnp.maximum(lse, more_lse)
-    top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))  # -inf: seen in neither
+    top = jax.lax.stop_gradient(
+        jnp.where(jnp.isfinite(top), top, 0.0)
+    )  # -inf: no key visible in either
     weight, more_weight = jnp.exp(lse - top), jnp.exp(more_lse - top)
     total = weight + more_weight
     safe = jnp.where(total == 0, 1.0, total)

@@ -1,22 +1,22 @@
 """Flash attention for TPU, in Pallas (after Dao, FlashAttention-2, arXiv:2307.08691).
 
-A head of whole tiles, H a multiple of 128, is read as [T, H]. Any other is read as [H, T], with its
-places along the lanes. 64 or 72 numbers would fill half a tile of 128 lanes, which places fill
-whole; the softmax then runs down the sublanes, and nothing is reduced across lanes; and nothing is
-copied: the compiler itself lays an array bf16[B, T, N, 64] out as [B, N, H, T].
+A head whose width H is a multiple of 128 lanes is read as [T, H]. Any other is read as [H, T], with
+positions along the lanes: 64 or 72 features would fill half a tile of 128 lanes, which positions
+fill completely; the softmax then runs along the sublanes, with no reduction across lanes; and no
+copy is needed, because the compiler itself gives an array bf16[B, T, N, 64] the layout [B, N, H,
+T].
 
-Forward, a block of queries meets as many keys as fit at once. Where one product takes all keys,
-nothing is rescaled. [T, H]: a few queries at a time, so that the softmax of some is computed
-beside the products of others. [H, T]: scores are kept transposed, keys down and queries across
-([S, T]), and many queries are taken at a time, a few keys: with 256 queries a product took 1.7
-times the cycles of 1,024. The maximum is taken of raw products, which saves a pass that scales
-them.
+Forward, a block of queries attends to as many keys as fit at once. Where one product covers all
+keys, nothing is rescaled. [T, H]: a few queries at a time, so that the softmax of some overlaps
+with the products of others. [H, T]: scores are kept transposed, keys along the rows and queries
+along the columns ([S, T]), with many queries and few keys at a time: with 256 queries a product
+took 1.7 times the cycles of 1,024. The maximum is taken of unscaled products, which saves a pass
+that scales them.
 
-Backward, scores are kept transposed for either. What belongs to a query, its log-sum-exp and its
-share of the gradient, is then a row along the lanes, stored as it is. d_q is summed up as [H, T],
-in memory on the chip, while blocks of keys go by: no product needs a large operand transposed for
-it. d_k and d_v are summed up as they are written; [H, S] took fewer cycles than [S, H], transposed
-at the end.
+Backward, scores are transposed in both layouts. Per-query values, the log-sum-exp and the row sums
+of the gradient, are then rows along the lanes, stored as they are. d_q is accumulated as [H, T] in
+VMEM while blocks of keys go by: no product needs a large operand transposed for it. d_k and d_v are
+accumulated in their output layout; [H, S] took fewer cycles than [S, H] transposed at the end.
 """
 
 from collections.abc import Callable
@@ -35,15 +35,15 @@ from sf_jax.kernels.visible import Visible
 
 LANES = 128
 LOG2E = 1.4426950408889634
-UNSEEN = -1e30  # the score of a key that is not seen
+UNSEEN = -1e30  # the score of a key that is not visible
 
 
 class Blocks(NamedTuple):
-    """How the work is cut.
+    """Block sizes.
 
     Attributes:
       q, kv: queries and keys of a step of the grid.
-      part: of one product in it: queries or keys, whichever lie down in a block of scores.
+      part: queries or keys of one product, whichever run along the rows of a block of scores.
     """
 
     q: int
@@ -57,24 +57,24 @@ FORWARD, FORWARD_SKIPPING = Blocks(1024, 2048, 512), Blocks(512, 1024, 512)
 BACKWARD = Blocks(512, 512, 512)
 LANES_FORWARD, LANES_FORWARD_SKIPPING = Blocks(1024, 2048, 1024), Blocks(1024, 1024, 1024)
 LANES_BACKWARD = Blocks(1024, 1024, 256)
-MOST_D_Q_BYTES = 6 * 2**20  # kept on the chip, sums and results; longer rows go in pieces
+MOST_D_Q_BYTES = 6 * 2**20  # in VMEM, accumulator and result; longer rows are processed in pieces
 
 
 class Call(NamedTuple):
-    """What a kernel is specialised for."""
+    """The static parameters of a kernel."""
 
     causal: bool
     segmented: bool
-    mapped: bool  # whether some blocks may be empty or partly seen
+    mapped: bool  # whether some blocks may be empty or partly visible
     scale: float
     blocks: Blocks
     steps: tuple[int, int]  # blocks of queries and of keys
-    outer: int  # whose blocks visit the other's: 0, those of queries, 1, those of keys
-    lanes: bool  # whether places lie along the lanes, [H, T], or down, [T, H]
+    outer: int  # which blocks are the outer loop: 0, of queries; 1, of keys
+    lanes: bool  # whether positions are along the lanes, [H, T], or the sublanes, [T, H]
 
     @property
     def h(self) -> int:
-        """The axis of a head's numbers."""
+        """The axis of a head's features."""
         return 0 if self.lanes else 1
 
     @property
@@ -82,23 +82,23 @@ class Call(NamedTuple):
         """The axis of queries in a block of scores."""
         return 1 if self.lanes or self.outer == 1 else 0
 
-    def lying(self, places: Any, numbers: Any) -> tuple[Any, Any]:
-        """Sizes, or indices, of places and of a head's numbers, in their order."""
-        return (numbers, places) if self.lanes else (places, numbers)
+    def ordered(self, positions: Any, features: Any) -> tuple[Any, Any]:
+        """Sizes, or indices, of positions and of a head's features, in the order of the layout."""
+        return (features, positions) if self.lanes else (positions, features)
 
-    def at(self, places: slice) -> tuple:
-        """The index of some places of a head, in a block of one head."""
-        return 0, 0, *self.lying(places, slice(None))
+    def at(self, positions: slice) -> tuple:
+        """The index of some positions of a head, in a block of one head."""
+        return 0, 0, *self.ordered(positions, slice(None))
 
     def parts(self) -> list[slice]:
-        """The queries or keys of each product: parts of those that lie down in its scores."""
+        """The queries or keys of each product, of those along the rows of its scores."""
         size, part = self.blocks[self.q_axis], self.blocks.part
         return [slice(first, first + part) for first in range(0, size, part)]
 
 
 def supports(q: Array, k: Array, v: Array, visible: Visible) -> bool:
-    """Whether these kernels can take a call: float32 or bfloat16, whole tiles of 8 a head, no mask
-    written out."""
+    """Whether these kernels support a call: float32 or bfloat16, widths a multiple of 8, and no
+    explicit mask."""
     types = {x.dtype for x in (q, k, v)}
     usual = types in ({jnp.dtype("float32")}, {jnp.dtype("bfloat16")})
     return usual and visible.mask is None and q.shape[3] % 8 == 0 and min(*q.shape, *k.shape) > 0
@@ -111,7 +111,7 @@ def forward(
     visible: Visible,
     scale: float,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
-    """Output in q's type and log-sum-exp."""
+    """Output in q's type and log-sum-exp in float32, for operands that `supports` accepts."""
     batch, length, heads, width = q_BTNH.shape
     groups = heads // k_BSKH.shape[2]
     call = _plan(q_BTNH, k_BSKH, visible, scale, outer=0)
@@ -123,7 +123,7 @@ def forward(
         return b, n, kv_head(n, groups), i, _visited(call, scalars, b, i, s)
 
     of_q, of_kv, row, of_segments = _specs(call, width, at)
-    a_row = call.lying(call.blocks.q, 1 if call.lanes else LANES)
+    row_shape = call.ordered(call.blocks.q, 1 if call.lanes else LANES)
     out, lse = pl.pallas_call(
         partial(_forward_kernel, call),
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -132,8 +132,8 @@ def forward(
             in_specs=[of_q, of_kv, of_kv, *of_segments],
             out_specs=[of_q, row],
             scratch_shapes=[
-                *[pltpu.VMEM(a_row, jnp.float32)] * 2,
-                pltpu.VMEM(call.lying(call.blocks.q, width), jnp.float32),
+                *[pltpu.VMEM(row_shape, jnp.float32)] * 2,
+                pltpu.VMEM(call.ordered(call.blocks.q, width), jnp.float32),
             ],
         ),
         out_shape=[
@@ -156,7 +156,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
     step = pl.program_id(3) if call.steps[1] > 1 else 0
     every_query, every_key = slice(0, call.blocks.q), slice(0, call.blocks.kv)
     parts_of_keys = call.lanes and len(call.parts()) > 1
-    only = call.steps[1] == 1 and not call.mapped and not parts_of_keys  # nothing is carried on
+    only = call.steps[1] == 1 and not call.mapped and not parts_of_keys  # nothing is carried over
 
     def finish(queries: slice, top: Array, total: Array, sums: Array) -> None:
         seeing = top > UNSEEN / 2
@@ -168,7 +168,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
             lse = jnp.broadcast_to(lse, (lse.shape[0], LANES)).T[:1]
         lse_ref[0, 0, :, queries] = lse
 
-    def meet(partly: bool) -> None:
+    def attend_block(partly: bool) -> None:
         firsts = i * call.blocks.q, _visited(call, scalars, b, i, step) * call.blocks.kv
         for part in call.parts():
             queries, keys = (every_query, part) if call.lanes else (part, every_key)
@@ -179,7 +179,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
                 seen = seen_keys(call, scores.shape, firsts, part, scalars, segments)
                 scores = jnp.where(seen, scores, UNSEEN)
             top = scores.max(1 - call.q_axis, keepdims=True)
-            state = call.lying(queries, slice(None))
+            state = call.ordered(queries, slice(None))
             if not only:
                 old_top = top_ref[state]
                 top = jnp.maximum(old_top, jnp.broadcast_to(top, old_top.shape))
@@ -195,7 +195,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
             sum_ref[state] = sum_ref[state] * spread(rescale, sums.shape[1]) + sums
 
     if only:
-        meet(False)
+        attend_block(False)
         return
 
     @pl.when(step == 0)
@@ -204,7 +204,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
         total_ref[...] = jnp.zeros(total_ref.shape, jnp.float32)
         sum_ref[...] = jnp.zeros(sum_ref.shape, jnp.float32)
 
-    _meet(call, scalars, b, i, step, meet)
+    _run_block(call, scalars, b, i, step, attend_block)
 
     @pl.when(step == call.steps[1] - 1)
     def _finish() -> None:
@@ -212,9 +212,9 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
 
 
 def spread(x: Array, width: int) -> Array:
-    """A number a row, alike in every lane or in one alone, for rows of another width.
+    """Broadcasts per-row values, held in all lanes or in one, to rows of another width.
 
-    Numbers that lie along the lanes themselves are as wide already.
+    Values along the lanes already have that width.
     """
     return x[:, :width] if 1 < x.shape[1] >= width else x[:, :1]
 
@@ -230,13 +230,13 @@ def backward(
     d_lse_BTN: Float[Array, "B T N"],
     scale: float,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]]:
-    """Gradients of q, k and v: scores are computed again, each product of a block once."""
+    """Gradients of q, k and v: scores are recomputed, each product of a block once."""
     batch, length, heads, width = q_BTNH.shape
     groups = heads // k_BSKH.shape[2]
     delta_BTN = (d_out_BTNH.astype(jnp.float32) * out_BTNH.astype(jnp.float32)).sum(-1) - d_lse_BTN
     lse_BTN = jnp.where(jnp.isfinite(lse_BTN), lse_BTN, -UNSEEN) * LOG2E
     d_out_BTNH = d_out_BTNH.astype(q_BTNH.dtype)
-    each = (4 + 2 * q_BTNH.dtype.itemsize) * groups * width  # what is written is held twice
+    each = (4 + 2 * q_BTNH.dtype.itemsize) * groups * width  # outputs are double-buffered
     piece = max(MOST_D_Q_BYTES // each // LANES * LANES, LANES)
     kv_dtype = k_BSKH.dtype if piece >= length else jnp.dtype("float32")
     found = []
@@ -253,7 +253,7 @@ def backward(
 
 
 def _from_query(visible: Visible, queries: slice, batch: int) -> Visible:
-    """What some of the queries see."""
+    """The mask of a range of queries."""
     offset = visible.q_offset
     if queries.start > 0:
         offset = queries.start + (jnp.zeros(batch, jnp.int32) if offset is None else offset)
@@ -274,7 +274,7 @@ def _backward_piece(
     scale: float,
     kv_dtype: Any,
 ) -> tuple[Array, Array, Array]:
-    """d_q, d_k and d_v of some queries; the latter two in a type of their own."""
+    """d_q, d_k and d_v of some queries; the latter two in `kv_dtype`."""
     batch, length, heads, width = q_BTNH.shape
     size, kv_heads = k.shape[1:3]
     groups = heads // kv_heads
@@ -291,7 +291,7 @@ def _backward_piece(
     def at(b: Any, kv: Any, j: Any, g: Any, s: Any, *scalars: Any) -> tuple:
         return b, kv * groups + g, kv, _visited(call, scalars, b, j, s), j
 
-    def d_q_place(b: Any, kv: Any, *_: Any) -> tuple:
+    def d_q_index(b: Any, kv: Any, *_: Any) -> tuple:
         return b, kv, 0, 0
 
     of_q, of_kv, row, of_segments = _specs(call, width, at)
@@ -301,10 +301,10 @@ def _backward_piece(
             num_scalar_prefetch=len(scalars),
             grid=(batch, kv_heads, call.steps[1], groups, call.steps[0]),
             in_specs=[of_q, of_kv, of_kv, of_q, row, row, *of_segments],
-            out_specs=[pl.BlockSpec((1, groups, width, q_size), d_q_place), of_kv, of_kv],
+            out_specs=[pl.BlockSpec((1, groups, width, q_size), d_q_index), of_kv, of_kv],
             scratch_shapes=[
                 pltpu.VMEM((groups, width, q_size), jnp.float32),
-                *[pltpu.VMEM((1, 1, *call.lying(call.blocks.kv, width)), jnp.float32)] * 2,
+                *[pltpu.VMEM((1, 1, *call.ordered(call.blocks.kv, width)), jnp.float32)] * 2,
             ],
         ),
         out_shape=[
@@ -326,7 +326,7 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
     q_ref, k_ref, v_ref, d_out_ref, lse_ref, delta_ref, *segments = refs[:-6]
     d_q_ref, d_k_ref, d_v_ref, d_q_sum, d_k_sum, d_v_sum = refs[-6:]
     b, j, g, step = (pl.program_id(axis) for axis in (0, 2, 3, 4))
-    h, t = call.h, 1 - call.h  # axes of a head's numbers and of places
+    h, t = call.h, 1 - call.h  # axes of a head's features and of positions
 
     @pl.when((j == 0) & (g == 0) & (step == 0))
     def _start_q() -> None:
@@ -337,7 +337,7 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
         d_k_sum[...] = jnp.zeros(d_k_sum.shape, jnp.float32)
         d_v_sum[...] = jnp.zeros(d_v_sum.shape, jnp.float32)
 
-    def meet(partly: bool) -> None:
+    def attend_block(partly: bool) -> None:
         q_first = _visited(call, scalars, b, j, step) * call.blocks.q
         queries = pl.ds(pl.multiple_of(q_first, LANES), call.blocks.q)
         q, d_out = q_ref[0, 0], d_out_ref[0, 0]
@@ -355,7 +355,7 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
             d_k_sum[call.at(keys)] += _weighed(call, d_scores, q)
             d_q_sum[g, :, queries] += product(k, d_scores, (t, 0))
 
-    _meet(call, scalars, b, j, step, meet)
+    _run_block(call, scalars, b, j, step, attend_block)
     last = step == call.steps[0] - 1
 
     @pl.when(last & (j == call.steps[1] - 1))
@@ -369,7 +369,7 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
 
 
 def product(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
-    """A matrix product with float32 sums; float32 operands are multiplied as such."""
+    """A matrix product accumulated in float32; float32 operands keep full precision."""
     exact = a.dtype == jnp.float32
     return jax.lax.dot_general(
         a,
@@ -381,7 +381,7 @@ def product(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
 
 
 def _weighed(call: Call, weights: Array, x: Array) -> Array:
-    """Sums of what belongs to the blocks visited, weighed; they lie as it does."""
+    """Weighted sums over the blocks visited, in the layout of x."""
     axis = call.q_axis if call.outer == 1 else 1 - call.q_axis
     if call.lanes:
         return product(x, weights, (1, axis))
@@ -395,41 +395,41 @@ def kv_head(head: Any, groups: int) -> Any:
 
 def _heads_first(call: Call, x: Array, size: int) -> Array:
     """[B, T, N, H] as [B, N, T, H] or [B, N, H, T], with T padded to a size."""
-    return _padded(x.transpose(0, 2, *call.lying(1, 3)), 3 - call.h, size)
+    return _padded(x.transpose(0, 2, *call.ordered(1, 3)), 3 - call.h, size)
 
 
 def _heads_last(call: Call, x: Array, length: int) -> Array:
-    """The opposite, without the padding."""
+    """The inverse of `_heads_first`, without the padding."""
     return x.transpose((0, 3, 1, 2) if call.lanes else (0, 2, 1, 3))[:, :length]
 
 
 def rescaling(top: Array, new_top: Array, scale: float) -> Array:
-    """What sums under an old maximum are multiplied with under a new one."""
+    """The factor of sums under an old maximum when a new one replaces it."""
     return jnp.exp2((top - new_top) * (scale * LOG2E))
 
 
 def _visit(call: Call, b: Any, outer: Any, step: Any) -> Any:
-    """The place of a step in the block map."""
+    """The index of a step in the flattened block map."""
     return (b * call.steps[call.outer] + outer) * call.steps[1 - call.outer] + step
 
 
 def _visited(call: Call, scalars: tuple, b: Any, outer: Any, step: Any) -> Any:
-    """The block that a step meets: of keys, where blocks of queries visit."""
+    """The inner block of a step: of keys, where blocks of queries are the outer loop."""
     return scalars[1][_visit(call, b, outer, step)] if call.mapped else step
 
 
-def _meet(
-    call: Call, scalars: tuple, b: Any, outer: Any, step: Any, meet: Callable[[bool], None]
+def _run_block(
+    call: Call, scalars: tuple, b: Any, outer: Any, step: Any, attend_block: Callable[[bool], None]
 ) -> None:
-    """Runs a step where its block is not empty, with a mask where it is partly seen."""
+    """Runs a step where its block is not empty, with a mask where it is partly visible."""
     if not call.mapped:
-        meet(False)
+        attend_block(False)
         return
     count_ref, _, kind_ref, *_ = scalars
     count = count_ref[b * call.steps[call.outer] + outer]
     kind = jnp.where(step < count, kind_ref[_visit(call, b, outer, step)], EMPTY)
-    pl.when(kind == PARTLY)(lambda: meet(True))
-    pl.when(kind == WHOLLY)(lambda: meet(False))
+    pl.when(kind == PARTLY)(lambda: attend_block(True))
+    pl.when(kind == WHOLLY)(lambda: attend_block(False))
 
 
 def seen_keys(
@@ -440,7 +440,7 @@ def seen_keys(
     scalars: tuple,
     segments: Any,
 ) -> Array:
-    """Which keys are seen, in a part of a block whose first query and key are `firsts`."""
+    """The mask of a part of a block of scores whose first query and key are `firsts`."""
     offset_ref, used_ref = scalars[3:]
     b = pl.program_id(0)
     query, key = (
@@ -459,13 +459,13 @@ def seen_keys(
 def _specs(
     call: Call, width: int, at: Callable[..., tuple]
 ) -> tuple[pl.BlockSpec, pl.BlockSpec, pl.BlockSpec, list[pl.BlockSpec]]:
-    """Blocks of queries, of keys, of rows with a number a query, and of segments.
+    """Block specs of queries, of keys, of per-query rows, and of segments.
 
-    `at` says of a step of the grid: batch, head, key head, and blocks of queries and of keys.
+    `at` maps a step of the grid to batch, head, key head, and blocks of queries and of keys.
     """
 
-    def spec(shape: tuple[int, ...], place: Callable[..., tuple]) -> pl.BlockSpec:
-        return pl.BlockSpec(shape, lambda *step: place(*at(*step)))
+    def spec(shape: tuple[int, ...], index: Callable[..., tuple]) -> pl.BlockSpec:
+        return pl.BlockSpec(shape, lambda *step: index(*at(*step)))
 
     q, kv, _ = call.blocks
     if not call.segmented:
@@ -481,15 +481,15 @@ def _specs(
             spec((1, kv, 1), lambda b, n, k, i, j: (b, j, 0)),
         ]
     return (
-        spec((1, 1, *call.lying(q, width)), lambda b, n, k, i, j: (b, n, *call.lying(i, 0))),
-        spec((1, 1, *call.lying(kv, width)), lambda b, n, k, i, j: (b, k, *call.lying(j, 0))),
+        spec((1, 1, *call.ordered(q, width)), lambda b, n, k, i, j: (b, n, *call.ordered(i, 0))),
+        spec((1, 1, *call.ordered(kv, width)), lambda b, n, k, i, j: (b, k, *call.ordered(j, 0))),
         spec((1, 1, 1, q), lambda b, n, k, i, j: (b, n, 0, i)),
         segments,
     )
 
 
 def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int) -> Call:
-    """The call, with blocks fitted to the lengths."""
+    """The static parameters, with blocks fitted to the lengths."""
     length, size, lanes = q.shape[1], k.shape[1], q.shape[3] % LANES > 0
     segmented = visible.q_segments is not None
     if outer == 1:
@@ -498,7 +498,7 @@ def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int) -> Cal
         blocks = LANES_FORWARD_SKIPPING if lanes else FORWARD_SKIPPING
     else:
         blocks = LANES_FORWARD if lanes else FORWARD
-    if q.dtype == jnp.float32:  # whose scores and products need twice the room
+    if q.dtype == jnp.float32:  # scores and products need twice the memory
         half = Blocks(*(max(size // 2, LANES) for size in blocks))
         if lanes:
             blocks = half
@@ -521,7 +521,7 @@ def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int) -> Cal
 
 
 def _fitted(length: int, block: int) -> tuple[int, int]:
-    """The block, in whole tiles and at most as wanted, that pads least, and how many of them."""
+    """The largest block, in whole tiles and at most `block`, that pads least, and their number."""
     count = -(-length // block)
     return -(-length // (count * LANES)) * LANES, count
 
@@ -537,7 +537,7 @@ def _operands(
     call: Call, visible: Visible, batch: int, length: int, size: int
 ) -> tuple[tuple, tuple]:
     """Scalars of the block map (count, order, kind, offset, keys in use), and segments, as a column
-    where they lie down."""
+    where they run along the rows of scores."""
     if not call.mapped:
         return (), ()
     kind = kinds(visible, batch, length, size, call.blocks.q, call.blocks.kv)

@@ -1,17 +1,17 @@
 """Attention of a few queries over a long cache, for a TPU: the step of decoding.
 
 Such a step is bound by reading the cache, so each key and value is read once: all query heads and
-tokens of one key head are folded into the rows of one tile, and the softmax is summed up block by
+tokens of one key head are folded into the rows of one tile, and the softmax is accumulated block by
 block along the cache (the online softmax of Milakov and Gimelshein, 2018, arXiv:1805.02867). Blocks
-behind the last key that a sequence may see are not read: the index of the block stops changing
+after the last key that a sequence may see are not read: the index of the block stops changing
 there, and a block whose index repeats is not fetched again.
 
-A cache that lies as [B, S, K, H] is read as it lies: merged to rows of [B, S K, H], which moves
-nothing, it gives the keys of one head by a load with stride K. A cache that lies as [B, K, S, H]
+A cache of layout [B, S, K, H] is read without a copy: merged to rows [B, S K, H], a view of the
+same memory, it yields the keys of one head by a load with stride K. A cache of layout [B, K, S, H]
 needs no stride.
 
-What a query may see arrives as bits: bit t of a key's word says whether query t sees it. A word a
-key is little beside the key itself, and every kind of visibility is then one.
+Masks arrive as bits: bit t of a key's 32-bit mask is set where query t sees the key. That is little
+beside the key itself, and one form for every kind of mask.
 """
 
 from collections.abc import Callable
@@ -28,17 +28,17 @@ from jaxtyping import Array, Float, Int
 from sf_jax.kernels.visible import Visible
 
 MOST_QUERIES = 16
-MOST_ROWS = 1024  # of all heads together: more sums, held to the end, outgrow a TPU v4's memory
+MOST_ROWS = 1024  # of all heads together: more accumulators do not fit a TPU v4's VMEM
 WIDTHS = (64, 72, 128)
-BLOCK_BYTES = 2**20  # of keys, and as many of values: large against the cost of starting a step
-BLOCK_SCORES = 2**17  # of one head: several arrays of this size, of 4 bytes each, live at once
+BLOCK_BYTES = 2**20  # of keys, and as many of values: large compared with the cost of a step
+BLOCK_SCORES = 2**17  # of one head: several float32 arrays of this size are live at once
 LANES, SUBLANES = 128, 8
-UNSEEN = 31  # bit of rows that are no query: above those of MOST_QUERIES, so never set
+UNSEEN = 31  # bit of padding rows: above those of MOST_QUERIES, so never set
 LOWEST = -1e30  # finite, so that differences of such scores are numbers
 
 
 def supports(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible: Visible) -> bool:
-    """Whether `forward` takes these operands; any batch, cache length and visibility will do."""
+    """Whether `forward` supports these operands; any batch, cache length and mask is supported."""
     _, length, heads, width = q_BTNH.shape
     kv_heads = k_BSKH.shape[2]
     types = {x.dtype for x in (q_BTNH, k_BSKH, v_BSKH)}
@@ -60,11 +60,11 @@ def forward(
     *,
     heads_first: bool = True,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
-    """The reference's result for operands that `supports` takes; no gradient.
+    """The reference's result for operands that `supports` accepts; no gradient.
 
     Args:
-      heads_first: the cache lies in memory as [B, K, S, H], and k and v are such arrays with two
-        axes swapped. Either value is right for any cache; the wrong one copies it first.
+      heads_first: whether the cache is [B, K, S, H] in memory, k and v being such arrays with two
+        axes swapped. Results do not depend on it; the wrong value costs a copy of the cache.
 
     Returns:
       Output in the type of q, and the log-sum-exp in float32.
@@ -103,14 +103,14 @@ class _Layout:
     Attributes:
       block: keys of a block.
       heads_first: as [B, K, S, H], not as [B, S K, H].
-      words: rows of two heads are loaded as one word, as loads with a stride are of 32 bits.
+      packed: rows of two heads are loaded as packed pairs, as loads with a stride are 32-bit.
     """
 
     block: int
     kv_heads: int
     width: int
     heads_first: bool
-    words: bool
+    packed: bool
 
     def arranged(self, cache_BSKH: Array) -> Array:
         if self.heads_first:
@@ -125,7 +125,7 @@ class _Layout:
         return pl.BlockSpec(shape, partial(_cache_index, self.block, self.heads_first))
 
     def scratch(self) -> Any:
-        rows = self.block * self.kv_heads // 2 if self.words else SUBLANES
+        rows = self.block * self.kv_heads // 2 if self.packed else SUBLANES
         return pltpu.VMEM((rows, self.width), jnp.uint32)
 
 
@@ -135,8 +135,8 @@ def _layout(q_BKRH: Array, size: int, heads_first: bool) -> _Layout:
     block = block_length(size, rows, kv_heads, width, dtype)
     # Other numbers of heads are padded in memory, so that merging them with the keys is a copy.
     heads_first = heads_first or (kv_heads not in (1, 2, 4) and kv_heads % SUBLANES != 0)
-    words = dtype == jnp.bfloat16 and kv_heads > 1 and not heads_first
-    return _Layout(block, kv_heads, width, heads_first, words)
+    packed = dtype == jnp.bfloat16 and kv_heads > 1 and not heads_first
+    return _Layout(block, kv_heads, width, heads_first, packed)
 
 
 def _grid(q_BKRH: Array, size: int, layout: _Layout) -> pltpu.PrefetchScalarGridSpec:
@@ -178,7 +178,7 @@ def block_length(size: int, rows: int, kv_heads: int, width: int, dtype: Any) ->
 
 
 def _key_bytes(kv_heads: int, width: int, dtype: Any) -> int:
-    """Bytes that the keys of one position take in fast memory, where lanes are filled up."""
+    """Bytes of the keys of one position in VMEM, where widths are padded to whole lanes."""
     return kv_heads * _up(width, LANES) * dtype.itemsize
 
 
@@ -187,7 +187,7 @@ def _up(number: int, step: int) -> int:
 
 
 def used_keys(visible: Visible, batch: int, length: int, size: int) -> Int[Array, " B"]:
-    """How many keys, from the first on, hold all that any query of a row may see."""
+    """The number of leading keys that contain all that any query of a row may see."""
     used = jnp.full(batch, size, jnp.int32)
     if visible.kv_length is not None:
         used = jnp.minimum(used, visible.kv_length)
@@ -197,17 +197,17 @@ def used_keys(visible: Visible, batch: int, length: int, size: int) -> Int[Array
 
 
 def seen_bits(visible: Visible, batch: int, length: int, size: int) -> Int[Array, "B 1 S"]:
-    """Of each key a word whose bit t says whether query t sees it."""
+    """For each key, an int32 whose bit t is set where query t sees it."""
     allowed_BTS = visible.allowed(batch, length, size)
     powers_T = jnp.left_shift(1, jnp.arange(length, dtype=jnp.int32))
     return jnp.where(allowed_BTS, powers_T[:, None], 0).sum(1, keepdims=True, dtype=jnp.int32)
 
 
 def _sources(used_B: Array) -> Array:
-    """The row whose blocks are at hand while a row is worked on: itself, if it has any.
+    """The row whose blocks are in VMEM while a row is processed: itself, if it has any.
 
-    A row without keys keeps what the row before it has read, or has the first block of the row
-    after it read early.
+    A row without keys keeps the blocks of the row before it, or prefetches the first block of the
+    row after it.
     """
     rows = jnp.arange(used_B.shape[0], dtype=jnp.int32)
     before = jax.lax.cummax(jnp.where(used_B > 0, rows, -1))
@@ -215,7 +215,7 @@ def _sources(used_B: Array) -> Array:
 
 
 def _block_index(block: int, row: Any, step: Any, used_ref: Any, source_ref: Any) -> tuple:
-    """Row and block that are at hand at a step; past a row's last block, that block still."""
+    """Row and block that are in VMEM at a step; after a row's last block, still that block."""
     source = source_ref[row]
     last = jnp.maximum(pl.cdiv(used_ref[source], block) - 1, 0)
     at = jnp.where(source == row, step, jnp.where(source < row, last, 0))
@@ -261,8 +261,8 @@ def _kernel(
     top_ref: Any,
     total_ref: Any,
     sum_ref: Any,
-    k_words_ref: Any,
-    v_words_ref: Any,
+    k_packed_ref: Any,
+    v_packed_ref: Any,
     *,
     scale: float,
     layout: _Layout,
@@ -281,10 +281,10 @@ def _kernel(
     def _add() -> None:
         seen_RS = _seen(query_ref[...], bits_ref[0], left)
         held_S1 = jax.lax.broadcasted_iota(jnp.int32, (layout.block, 1), 0) < left
-        k_of, v_of = _heads(k_ref, k_words_ref, layout), _heads(v_ref, v_words_ref, layout)
+        k_of, v_of = _heads(k_ref, k_packed_ref, layout), _heads(v_ref, v_packed_ref, layout)
         for head in range(layout.kv_heads):
             scores_RS = _scores(q_ref[0, head], k_of(head), scale)
-            # What lies behind the keys in use may be no number, which times zero is none either.
+            # Values after the keys in use may be NaN, and zero times NaN is NaN.
             v_SH = jnp.where(held_S1, v_of(head), jnp.zeros((), v_ref.dtype))
             _add_block(scores_RS, seen_RS, v_SH, top_ref, total_ref, sum_ref, head)
 
@@ -296,17 +296,17 @@ def _kernel(
         lse_ref[0] = jnp.where(seeing, jnp.log(total) + top_ref[...], -jnp.inf)
 
 
-def _heads(ref: Any, words_ref: Any, layout: _Layout) -> Callable[[int], Array]:
+def _heads(ref: Any, packed_ref: Any, layout: _Layout) -> Callable[[int], Array]:
     """Loads the keys or values [S, H] of a head of this block."""
     if layout.heads_first:
         return lambda head: ref[0, head]
-    if not layout.words:
+    if not layout.packed:
         return lambda head: ref[0, pl.ds(head, layout.block, stride=layout.kv_heads), :]
-    words_ref[...] = pltpu.bitcast(ref[0], jnp.uint32)
+    packed_ref[...] = pltpu.bitcast(ref[0], jnp.uint32)
 
     def load(head: int) -> Array:
-        pair = words_ref[pl.ds(head // 2, layout.block, stride=layout.kv_heads // 2), :]
-        # A bfloat16 is the upper half of a float32; the even head lies in the lower half.
+        pair = packed_ref[pl.ds(head // 2, layout.block, stride=layout.kv_heads // 2), :]
+        # A bfloat16 is the upper half of a float32; the even head is in the lower half of a pair.
         upper = pair & jnp.uint32(0xFFFF0000) if head % 2 else pair << 16
         return pltpu.bitcast(upper, jnp.float32).astype(jnp.bfloat16)
 
@@ -314,7 +314,7 @@ def _heads(ref: Any, words_ref: Any, layout: _Layout) -> Callable[[int], Array]:
 
 
 def _seen(query_R1: Array, bits_1S: Array, left: Array) -> Array:
-    """Which rows see which keys of a block with `left` keys in use; bits behind them are noise."""
+    """Which rows see which keys of a block with `left` keys in use; later bits are undefined."""
     shape = (query_R1.shape[0], bits_1S.shape[1])
     bits_RS, query_RS = jnp.broadcast_to(bits_1S, shape), jnp.broadcast_to(query_R1, shape)
     own_RS = jax.lax.shift_right_logical(bits_RS, query_RS) & 1
@@ -334,7 +334,7 @@ def _add_block(
     sum_ref: Any,
     head: int,
 ) -> None:
-    """Adds a block to the sums of a head, which are relative to the largest score so far."""
+    """Adds a block to the accumulators of a head, relative to its largest score so far."""
     before = top_ref[head]
     top = jnp.maximum(before, jnp.where(seen_RS, scores_RS, LOWEST).max(1, keepdims=True))
     weights = jnp.where(seen_RS, jnp.exp(scores_RS - top), 0.0)
@@ -345,7 +345,7 @@ def _add_block(
 
 
 def _shrinkage(before: Array, top: Array) -> Array:
-    """What earlier sums are worth under the new maximum."""
+    """The factor of earlier sums under the new maximum."""
     return jnp.exp(before - top)
 
 

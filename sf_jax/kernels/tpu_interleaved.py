@@ -1,14 +1,14 @@
-"""Flash attention for TPUs of arrays that lie as they are shaped, [B, T, N, H].
+"""Flash attention for TPUs, of arrays in the interleaved layout [B, T, N, H].
 
-In memory the heads of such an array are interleaved: a place's heads are the rows of one tile, and
-in bfloat16 two heads share each 32-bit word. The kernels of `tpu` want a head's places together,
-and where rows are short, copies that bring them so and back take longer than attention itself. Here
-nothing is copied beforehand: blocks are fetched as they lie and taken apart on the chip, by loads
-that skip from place to place. The words of two places give the rows of two heads by shifts. Results
-are woven together again, two heads a word, on their way out.
+In memory the heads of such an array are interleaved: the heads of a position are the rows of one
+tile, and in bfloat16 two heads are packed into each 32-bit word. The kernels of `tpu` want the
+heads-first layout, and for short rows, copies to that layout and back take longer than attention
+itself. Here nothing is copied beforehand: blocks are fetched in their layout and deinterleaved on
+the chip, by loads with a stride of one position. Shifts of the packed pairs of two positions give
+the rows of two heads. Results are interleaved again, two heads a word, before they are written.
 
-Keys and values of a row are held on the chip, heads apart, while blocks of queries go by, each
-fetched while the one before is worked at. The arithmetic is that of `tpu`.
+Keys and values of a row are held in VMEM, heads first, while blocks of queries go by, each fetched
+while the one before is processed. The arithmetic is that of `tpu`.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,25 +38,25 @@ from sf_jax.kernels.tpu import (
 )
 from sf_jax.kernels.visible import Visible
 
-CHUNK = 256  # places fetched and taken apart at once; lengths are multiples of it
-AHEAD = 4  # chunks under way
-Q_BLOCK, Q_PART = 512, 256  # queries held apart, and those of one product forward
-FEW_HEADS = 8  # with more, CHUNK queries are held apart
+CHUNK = 256  # positions fetched and deinterleaved at once; lengths are multiples of it
+AHEAD = 4  # chunks in flight
+Q_BLOCK, Q_PART = 512, 256  # queries held heads first, and those of one forward product
+FEW_HEADS = 8  # with more, CHUNK queries are held heads first
 KV_BLOCK = 512  # keys of one product, backward and under a mask
-HEADS, MOST_PLACES = (8, 16, 32), 2048
-VMEM_BYTES = 60 * 2**20  # a v5p has 64 MB, a v5e and a v6e 128; a v4 has 16: little fits
+HEADS, MAX_POSITIONS = (8, 16, 32), 2048
+VMEM_BYTES = 60 * 2**20  # a v5p has 64 MB, a v5e and a v6e 128, a v4 only 16
 LOW, HIGH = np.uint32(0xFFFF), np.uint32(0xFFFF0000)
 
 
 def supports(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible: Visible) -> bool:
-    """Whether these kernels can take a call: bfloat16, 8, 16 or 32 heads of 128, at most 2,048
-    places in whole chunks, no mask written out, and a chip with the memory. A chip that is not
-    known, as in a program compiled ahead outside a mesh, is taken for one that has it."""
+    """Whether these kernels support a call: bfloat16, 8, 16 or 32 heads of width 128, at most 2,048
+    positions in whole chunks, no explicit mask, and a chip with enough VMEM. An unknown chip, as
+    for a program compiled ahead of time outside a mesh, is assumed to have enough."""
     types = {x.dtype for x in (q_BTNH, k_BSKH, v_BSKH)}
     whole = all(
         x.shape[2] in HEADS
         and x.shape[3] == LANES
-        and 0 < x.shape[1] <= MOST_PLACES
+        and 0 < x.shape[1] <= MAX_POSITIONS
         and x.shape[1] % CHUNK == 0
         for x in (q_BTNH, k_BSKH)
     )
@@ -69,10 +69,12 @@ def supports(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible: Visible) -> b
 
 
 def _needed(q: Array, k: Array) -> int:
-    """Bytes that the backward pass holds, which needs more than the forward pass."""
+    """Bytes of VMEM of the backward pass, which needs more than the forward pass."""
     (length, heads, width), (size, kv_heads, _) = q.shape[1:], k.shape[1:]
     q_block = _q_block(length, heads)
-    keys = size * kv_heads * width * (3 * 2 + 2 * 4)  # in bfloat16, and sums of their gradients
+    keys = (
+        size * kv_heads * width * (3 * 2 + 2 * 4)
+    )  # in bfloat16, and accumulators of their gradients
     stages = 2 * AHEAD * CHUNK * kv_heads * width * 2 + 4 * 2 * q_block * heads * width * 2
     queries = q_block * heads * (2 * 2 * width + 4) + q_block * width * 4
     rows = 2 * 2 * heads * length * 4 + 2 * max(length, size) * LANES * 4  # and segments
@@ -81,10 +83,10 @@ def _needed(q: Array, k: Array) -> int:
 
 
 def _memory() -> int:
-    """Bytes to be used of the chip that a program is compiled for, by the mesh or the machine."""
+    """Bytes of VMEM to use; the chip type comes from the mesh, else from the local devices."""
     try:
         return min(VMEM_BYTES, pltpu.get_tpu_info().vmem_capacity_bytes)
-    except ValueError:  # no TPU here, or none that is known
+    except ValueError:  # no TPU, or one of an unknown type
         return VMEM_BYTES
 
 
@@ -95,12 +97,12 @@ def forward(
     visible: Visible,
     scale: float,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
-    """Output and log-sum-exp."""
+    """Output in q's type and log-sum-exp in float32, for operands that `supports` accepts."""
     batch, length, heads, width = q_BTNH.shape
     size, kv_heads = k_BSKH.shape[1:3]
     call = _plan(q_BTNH, k_BSKH, visible, scale, outer=0)
     scalars, segments, segment_specs = _operands(call, visible, batch, size)
-    widths = (LANES, LANES, width) if call.mapped else ()  # else nothing is carried on
+    widths = (LANES, LANES, width) if call.mapped else ()  # else nothing is carried over
     state = [pltpu.VMEM((2, call.blocks.q, each), jnp.float32) for each in widths]
     blocks = pltpu.VMEM((2, call.blocks.q, heads, width), q_BTNH.dtype)
     out, lse = pl.pallas_call(
@@ -109,7 +111,7 @@ def forward(
             num_scalar_prefetch=len(scalars),
             grid=(batch,),
             in_specs=[*[pl.BlockSpec(memory_space=pltpu.HBM)] * 3, *segment_specs],
-            out_specs=[pl.BlockSpec(memory_space=pltpu.HBM), _a_row(heads, length)],
+            out_specs=[pl.BlockSpec(memory_space=pltpu.HBM), _per_query_spec(heads, length)],
             scratch_shapes=[
                 *[pltpu.VMEM((kv_heads, size, width), k_BSKH.dtype)] * 2,
                 pltpu.VMEM((heads, call.blocks.q, width), q_BTNH.dtype),
@@ -131,7 +133,7 @@ def forward(
 
 
 def _forward_kernel(call: Call, *refs: Any) -> None:
-    """A row of the batch."""
+    """One row of the batch."""
     scalars, refs = (refs[:3], refs[3:]) if call.mapped else ((), refs)
     (q_hbm, k_hbm, v_hbm), refs = refs[:3], refs[3:]
     segments, refs = (refs[:2], refs[2:]) if call.segmented else ((), refs)
@@ -146,13 +148,13 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
         return _copy(out_hbm.at[b], out_stage, out_done, i, call.blocks.q, out=True)
 
     def take(which: int, chunk: int, stage: Any) -> None:
-        _take_apart(stage, (k_heads, v_heads)[which], chunk * CHUNK)
+        _deinterleave(stage, (k_heads, v_heads)[which], chunk * CHUNK)
 
     q_copy(0).start()
     _fetch((k_hbm.at[b], v_hbm.at[b]), kv_stage, kv_done, take)
 
     def whole(n: Any, queries: slice) -> tuple[Array, Array, Array]:
-        """Maximum, total and sums of some queries that meet all keys at once."""
+        """Maximum, total and weighted sums of some queries over all keys at once."""
         kv = kv_head(n, groups)
         scores = product(q_heads[n, queries], k_heads[kv], (1, 1))
         top = scores.max(1, keepdims=True)
@@ -161,15 +163,15 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
         return top, weights.sum(1, keepdims=True), sums
 
     def block_by_block(i: int, n: Any, which: int) -> None:
-        """The same for a block of queries, kept in memory while blocks of keys go by."""
+        """The same for a block of queries, accumulated in VMEM while blocks of keys go by."""
         top_ref, total_ref, sum_ref = (ref.at[which] for ref in state)
         top_ref[...] = jnp.full(top_ref.shape, UNSEEN, jnp.float32)
         total_ref[...] = jnp.zeros(total_ref.shape, jnp.float32)
         sum_ref[...] = jnp.zeros(sum_ref.shape, jnp.float32)
         kv = kv_head(n, groups)
 
-        def meet(j: Any, partly: bool) -> None:
-            keys = _places(j, call.blocks.kv)
+        def attend_block(j: Any, partly: bool) -> None:
+            keys = _positions(j, call.blocks.kv)
             for queries in call.parts():
                 scores = product(q_heads[n, queries], k_heads[kv, keys], (1, 1))
                 if partly:
@@ -184,7 +186,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
                 total_ref[queries] = total_ref[queries] * rescale + weights.sum(1, keepdims=True)
                 sum_ref[queries] = sum_ref[queries] * spread(rescale, sums.shape[1]) + sums
 
-        _meet_blocks(call, scalars, b * call.steps[0] + i, meet)
+        _run_blocks(call, scalars, b * call.steps[0] + i, attend_block)
 
     def finished(i: int, n: Any, queries: slice, top: Array, total: Array, sums: Array) -> Array:
         """The output of some queries, float32; their log-sum-exp is stored."""
@@ -200,7 +202,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
         if i + 1 < call.steps[0]:
             q_copy(i + 1).start()
         q_copy(i).wait()
-        _take_apart(q_stage.at[i % 2], q_heads, 0)
+        _deinterleave(q_stage.at[i % 2], q_heads, 0)
         if i >= 2:
             out_copy(i - 2).wait()
 
@@ -211,10 +213,12 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
                 for which, n in enumerate((2 * p, 2 * p + 1)):
                     met = [ref[which, queries] for ref in state] if state else whole(n, queries)
                     out = finished(i, n, queries, *met)
-                    q_heads[n, queries] = out.astype(q_heads.dtype)  # which have done their part
+                    q_heads[n, queries] = out.astype(
+                        q_heads.dtype
+                    )  # these queries are no longer needed
 
         jax.lax.fori_loop(0, q_heads.shape[0] // 2, pair, None)
-        _weave(q_heads, out_stage.at[i % 2])
+        _interleave(q_heads, out_stage.at[i % 2])
         out_copy(i).start()
 
     for i in range(call.steps[0]):
@@ -234,7 +238,7 @@ def backward(
     d_lse_BTN: Float[Array, "B T N"],
     scale: float,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]]:
-    """Gradients of q, k and v: scores are computed again, each product of a block once."""
+    """Gradients of q, k and v: scores are recomputed, each product of a block once."""
     batch, length, heads, width = q_BTNH.shape
     size, kv_heads = k_BSKH.shape[1:3]
     call = _plan(q_BTNH, k_BSKH, visible, scale, outer=1)
@@ -248,7 +252,7 @@ def backward(
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(scalars),
             grid=(batch,),
-            in_specs=[*[anywhere] * 5, *[_a_row(heads, length)] * 2, *segment_specs],
+            in_specs=[*[anywhere] * 5, *[_per_query_spec(heads, length)] * 2, *segment_specs],
             out_specs=[anywhere] * 3,
             scratch_shapes=[
                 *[pltpu.VMEM((kv_heads, size, width), dtype)] * 2,
@@ -271,12 +275,12 @@ def backward(
 
 
 def _backward_kernel(call: Call, *refs: Any) -> None:
-    """A row of the batch. Scores are transposed, keys down and queries across, as in `tpu`."""
+    """One row of the batch. Scores are transposed, keys by queries, as in `tpu`."""
     scalars, refs = (refs[:3], refs[3:]) if call.mapped else ((), refs)
     (q_hbm, k_hbm, v_hbm, d_out_hbm, out_hbm, lse_ref, d_lse_ref), refs = refs[:7], refs[7:]
     segments, refs = (refs[:2], refs[2:]) if call.segmented else ((), refs)
     (d_q_hbm, *d_kv_hbm), refs = refs[:3], refs[3:]
-    k_heads, v_heads, k_turned, q_heads, d_out_heads, delta_ref, *d_kv_sums, d_q_sum = refs[:9]
+    k_heads, v_heads, k_transposed, q_heads, d_out_heads, delta_ref, *d_kv_sums, d_q_sum = refs[:9]
     kv_stage, q_stage, d_out_stage, out_stage, d_q_stage, kv_done, q_done, d_q_done = refs[9:]
     b, groups = pl.program_id(0), q_heads.shape[0] // k_heads.shape[0]
 
@@ -291,10 +295,10 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
         return _copy(d_q_hbm.at[b], d_q_stage, d_q_done, i, call.blocks.q, out=True)
 
     def take(which: int, chunk: int, stage: Any) -> None:
-        _take_apart(stage, (k_heads, v_heads)[which], chunk * CHUNK)
-        if which == 0:  # d_q wants keys transposed as well
+        _deinterleave(stage, (k_heads, v_heads)[which], chunk * CHUNK)
+        if which == 0:  # d_q needs keys transposed as well
             for n, k in enumerate(_each_head(stage)):
-                k_turned[n, :, _places(chunk, CHUNK)] = k.T.astype(k_turned.dtype)
+                k_transposed[n, :, _positions(chunk, CHUNK)] = k.T.astype(k_transposed.dtype)
 
     for copy in q_copies(0):
         copy.start()
@@ -303,16 +307,16 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
         sums[...] = jnp.zeros(sums.shape, jnp.float32)
 
     def head(i: int, n: Any) -> None:
-        """What a block of queries of one head adds."""
+        """Gradients that a block of queries of one head contributes."""
         kv = kv_head(n, groups)
         q, d_out = q_heads[n], d_out_heads[n]
-        queries = _places(i, call.blocks.q)
+        queries = _positions(i, call.blocks.q)
         lse, delta = lse_ref[0, n, :, queries], delta_ref[n] - d_lse_ref[0, n, :, queries]
         d_q_sum[...] = jnp.zeros(d_q_sum.shape, jnp.float32)
         d_k_sum, d_v_sum = (sums.at[kv] for sums in d_kv_sums)
 
-        def meet(j: Any, partly: bool) -> None:
-            keys = _places(j, call.blocks.kv)
+        def attend_block(j: Any, partly: bool) -> None:
+            keys = _positions(j, call.blocks.kv)
             scores = product(k_heads[kv, keys], q, (1, 1)) * (call.scale * LOG2E)
             weights = jnp.exp2(scores - lse)
             if partly:
@@ -323,11 +327,11 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
             d_scores = (weights * (d_weights - delta)).astype(q.dtype)
             d_v_sum[keys] += product(weights.astype(q.dtype), d_out, (1, 0))
             d_k_sum[keys] += product(d_scores, q, (1, 0))
-            d_q_sum[...] += product(k_turned[kv, :, keys], d_scores, (1, 0))
+            d_q_sum[...] += product(k_transposed[kv, :, keys], d_scores, (1, 0))
 
-        _meet_blocks(call, scalars, b * call.steps[0] + i, meet)
+        _run_blocks(call, scalars, b * call.steps[0] + i, attend_block)
         d_q = (d_q_sum[...] * call.scale).T
-        q_heads[n] = d_q.astype(q_heads.dtype)  # queries have done their part
+        q_heads[n] = d_q.astype(q_heads.dtype)  # these queries are no longer needed
 
     def block(i: int) -> None:
         slot = i % 2
@@ -335,8 +339,8 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
             copy.start()
         for copy in q_copies(i):
             copy.wait()
-        _take_apart(q_stage.at[slot], q_heads, 0)
-        _take_apart(d_out_stage.at[slot], d_out_heads, 0)
+        _deinterleave(q_stage.at[slot], q_heads, 0)
+        _deinterleave(d_out_stage.at[slot], d_out_heads, 0)
         both = _each_head(d_out_stage.at[slot]), _each_head(out_stage.at[slot])
         for n, (d_out, out) in enumerate(zip(*both, strict=True)):
             delta = (d_out * out).sum(1, keepdims=True)
@@ -349,64 +353,64 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
             head(i, 2 * p + 1)
 
         jax.lax.fori_loop(0, q_heads.shape[0] // 2, pair, None)
-        _weave(q_heads, d_q_stage.at[slot])
+        _interleave(q_heads, d_q_stage.at[slot])
         d_q_copy(i).start()
 
     for i in range(call.steps[0]):
         block(i)
     d_k_sums, d_v_sums = d_kv_sums
-    k_heads[...] = (d_k_sums[...] * call.scale).astype(k_heads.dtype)  # keys have done their part
+    k_heads[...] = (d_k_sums[...] * call.scale).astype(k_heads.dtype)  # keys are no longer needed
     v_heads[...] = d_v_sums[...].astype(v_heads.dtype)
-    _hand_out((k_heads, v_heads), [x.at[b] for x in d_kv_hbm], kv_stage, kv_done)
+    _write_out((k_heads, v_heads), [x.at[b] for x in d_kv_hbm], kv_stage, kv_done)
     for i in range(max(call.steps[0] - 2, 0), call.steps[0]):
         d_q_copy(i).wait()
 
 
-def _words(stage: Any) -> Any:
-    """A block [places, heads, H] of bfloat16 as words of two heads, [places * heads / 2, H]."""
-    places, heads, width = stage.shape
-    return stage.reshape(places * heads, width).bitcast(jnp.uint32)
+def _packed_pairs(stage: Any) -> Any:
+    """A bfloat16 block [T, N, H] as 32-bit words, each a packed pair of heads: [T * N / 2, H]."""
+    positions, heads, width = stage.shape
+    return stage.reshape(positions * heads, width).bitcast(jnp.uint32)
 
 
-def _take_apart(stage: Any, heads: Any, first: int) -> None:
-    """A block [places, heads, H] into rows of [heads, ..., H], from the place `first` on."""
-    words, places, pairs = _words(stage), stage.shape[0], stage.shape[1] // 2
-    rows = pl.ds(first, places)
+def _deinterleave(stage: Any, heads: Any, first: int) -> None:
+    """Deinterleaves a block [T, N, H] into rows of [N, ..., H], from position `first` on."""
+    packed, positions, pairs = _packed_pairs(stage), stage.shape[0], stage.shape[1] // 2
+    rows = pl.ds(first, positions)
     for p in range(pairs):
-        even = words[pl.ds(p, places // 2, stride=2 * pairs), :]
-        odd = words[pl.ds(p + pairs, places // 2, stride=2 * pairs), :]
+        even = packed[pl.ds(p, positions // 2, stride=2 * pairs), :]
+        odd = packed[pl.ds(p + pairs, positions // 2, stride=2 * pairs), :]
         heads[2 * p, rows] = pltpu.bitcast((even & LOW) | (odd << 16), heads.dtype)
         heads[2 * p + 1, rows] = pltpu.bitcast((even >> 16) | (odd & HIGH), heads.dtype)
 
 
 def _each_head(stage: Any) -> Iterator[Array]:
-    """The heads of a block [places, heads, H], float32 [places, H] each."""
-    words, places, pairs = _words(stage), stage.shape[0], stage.shape[1] // 2
+    """The heads of a block [T, N, H], float32 [T, H] each."""
+    packed, positions, pairs = _packed_pairs(stage), stage.shape[0], stage.shape[1] // 2
     for p in range(pairs):
-        two = words[pl.ds(p, places, stride=pairs), :]
+        two = packed[pl.ds(p, positions, stride=pairs), :]
         yield jax.lax.bitcast_convert_type(two << 16, jnp.float32)
         yield jax.lax.bitcast_convert_type(two & HIGH, jnp.float32)
 
 
-def _weave(heads: Any, stage: Any) -> None:
-    """Rows of [heads, places, H] into a block [places, heads, H]."""
-    words, places, pairs = _words(stage), stage.shape[0], stage.shape[1] // 2
+def _interleave(heads: Any, stage: Any) -> None:
+    """Interleaves rows of [N, T, H] into a block [T, N, H]."""
+    packed, positions, pairs = _packed_pairs(stage), stage.shape[0], stage.shape[1] // 2
     for p in range(pairs):
         low, high = (pltpu.bitcast(heads[n], jnp.uint32) for n in (2 * p, 2 * p + 1))
-        words[pl.ds(p, places // 2, stride=2 * pairs), :] = (low & LOW) | (high << 16)
-        words[pl.ds(p + pairs, places // 2, stride=2 * pairs), :] = (low >> 16) | (high & HIGH)
+        packed[pl.ds(p, positions // 2, stride=2 * pairs), :] = (low & LOW) | (high << 16)
+        packed[pl.ds(p + pairs, positions // 2, stride=2 * pairs), :] = (low >> 16) | (high & HIGH)
 
 
-def _copy(hbm: Any, stage: Any, done: Any, i: int, places: int, out: bool = False) -> Any:
-    """Of block i of a row into a stage's turn, or out of it."""
+def _copy(hbm: Any, stage: Any, done: Any, i: int, positions: int, out: bool = False) -> Any:
+    """The copy of block i of a row into its slot of a staging buffer, or out of it."""
     slot = i % stage.shape[0]
-    row, turn = hbm.at[pl.ds(i * places, places)], stage.at[slot]
-    source, target = (turn, row) if out else (row, turn)
+    row, buffer = hbm.at[pl.ds(i * positions, positions)], stage.at[slot]
+    source, target = (buffer, row) if out else (row, buffer)
     return pltpu.make_async_copy(source, target, done.at[slot])
 
 
 def _chunk_copies(hbm: Any, stage: Any, done: Any, out: bool = False) -> list[list]:
-    """Of the chunks of keys and of values."""
+    """The copies of the chunks of keys and of values."""
     return [
         [_copy(x, stage.at[at], done.at[at], c, CHUNK, out) for at, x in enumerate(hbm)]
         for c in range(hbm[0].shape[0] // CHUNK)
@@ -414,7 +418,7 @@ def _chunk_copies(hbm: Any, stage: Any, done: Any, out: bool = False) -> list[li
 
 
 def _fetch(hbm: tuple, stage: Any, done: Any, take: Callable) -> None:
-    """Hands keys and values to `take(which, chunk, block)`, chunk by chunk, some under way."""
+    """Passes keys and values to `take(which, chunk, block)`, chunk by chunk, some in flight."""
     copies = _chunk_copies(hbm, stage, done)
     for copy in chain(*copies[:AHEAD]):
         copy.start()
@@ -426,29 +430,29 @@ def _fetch(hbm: tuple, stage: Any, done: Any, take: Callable) -> None:
             copy.start()
 
 
-def _hand_out(heads: tuple, hbm: list, stage: Any, done: Any) -> None:
-    """Rows of [heads, places, H] of keys and of values, chunk by chunk, some under way."""
+def _write_out(heads: tuple, hbm: list, stage: Any, done: Any) -> None:
+    """Writes rows [N, T, H] of keys' and values' gradients, chunk by chunk, some in flight."""
     copies = _chunk_copies(hbm, stage, done, out=True)
     for c, these in enumerate(copies):
         for copy in copies[c - AHEAD] if c >= AHEAD else ():
             copy.wait()
         for which, copy in enumerate(these):
-            _weave(heads[which].at[:, pl.ds(c * CHUNK, CHUNK)], stage.at[which, c % AHEAD])
+            _interleave(heads[which].at[:, pl.ds(c * CHUNK, CHUNK)], stage.at[which, c % AHEAD])
             copy.start()
     for copy in chain(*copies[-AHEAD:]):
         copy.wait()
 
 
-def _meet_blocks(call: Call, scalars: tuple, block: Any, meet: Callable) -> None:
-    """A block of queries meets those of keys that are not empty, with a mask if partly seen."""
+def _run_blocks(call: Call, scalars: tuple, block: Any, attend_block: Callable) -> None:
+    """Runs the nonempty blocks of keys for a block of queries, masked if partly visible."""
 
     def one(j: Any, carry: None) -> None:
         if not call.mapped:
-            meet(j, False)
+            attend_block(j, False)
             return
         kind = scalars[0][block * call.steps[1] + j]
-        pl.when(kind == PARTLY)(lambda: meet(j, True))
-        pl.when(kind == WHOLLY)(lambda: meet(j, False))
+        pl.when(kind == PARTLY)(lambda: attend_block(j, True))
+        pl.when(kind == WHOLLY)(lambda: attend_block(j, False))
 
     jax.lax.fori_loop(0, call.steps[1], one, None)
 
@@ -456,8 +460,8 @@ def _meet_blocks(call: Call, scalars: tuple, block: Any, meet: Callable) -> None
 def _seen(
     call: Call, shape: tuple, blocks: tuple, part: slice, scalars: tuple, segments: Any
 ) -> Array:
-    """Which keys are seen, in a part of the scores of these blocks of queries and keys."""
-    q, kv = (_places(i, size) for i, size in zip(blocks, call.blocks[:2], strict=True))
+    """The mask of a part of the scores of these blocks of queries and keys."""
+    q, kv = (_positions(i, size) for i, size in zip(blocks, call.blocks[:2], strict=True))
     if segments and call.q_axis == 0:
         segments = segments[0].at[:, q], segments[1].at[:, :, kv]
     elif segments:
@@ -465,13 +469,13 @@ def _seen(
     return seen_keys(call, shape, (q.start, kv.start), part, (None, None, *scalars), segments)
 
 
-def _places(block: Any, places: int) -> Any:
-    """The places of a block."""
-    return pl.ds(pl.multiple_of(block * places, LANES), places)
+def _positions(block: Any, positions: int) -> Any:
+    """The positions of a block."""
+    return pl.ds(pl.multiple_of(block * positions, LANES), positions)
 
 
 def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int) -> Call:
-    """The call; forward and unmasked, queries meet all keys at once."""
+    """The static parameters; forward without a mask, queries attend to all keys at once."""
     length, size = q.shape[1], k.shape[1]
     segmented = visible.q_segments is not None
     mapped = visible.causal or segmented or visible.kv_length is not None
@@ -482,7 +486,7 @@ def _plan(q: Array, k: Array, visible: Visible, scale: float, outer: int) -> Cal
 
 
 def _q_block(length: int, heads: int) -> int:
-    """Queries held apart at once."""
+    """Queries held heads first at once."""
     return _dividing(length, Q_BLOCK if heads <= FEW_HEADS else CHUNK)
 
 
@@ -492,8 +496,8 @@ def _dividing(length: int, most: int) -> int:
 
 
 def _operands(call: Call, visible: Visible, batch: int, size: int) -> tuple[tuple, tuple, list]:
-    """Scalars (kinds of blocks, offset, keys in use), segments, as a column where they lie down,
-    and how these are cut."""
+    """Scalars (kinds of blocks, offset, keys in use), segments, as a column where they run
+    along the rows of scores, and the block specs of the segments."""
     if not call.mapped:
         return (), (), []
     length = call.steps[0] * call.blocks.q
@@ -510,12 +514,12 @@ def _operands(call: Call, visible: Visible, batch: int, size: int) -> tuple[tupl
 
 
 def _first(b: Any, *_: Any) -> tuple:
-    """The place of a row's whole block."""
+    """The block index of a whole row."""
     return b, 0, 0
 
 
-def _a_row(heads: int, length: int) -> pl.BlockSpec:
-    """A number for each head and place of a row."""
+def _per_query_spec(heads: int, length: int) -> pl.BlockSpec:
+    """The block spec of one value per head and position of a row."""
     return pl.BlockSpec((1, heads, 1, length), lambda b, *_: (b, 0, 0, 0))
 
 

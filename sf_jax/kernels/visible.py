@@ -1,6 +1,4 @@
-"""Which keys a query may see."""
-
-from typing import Any
+"""Which keys a query may attend to: causality, segments, offsets, lengths and explicit masks."""
 
 import flax.struct
 import jax.numpy as jnp
@@ -9,15 +7,15 @@ from jaxtyping import Array, Bool, Int
 
 @flax.struct.dataclass
 class Visible:
-    """What narrows the view of queries on keys; each field narrows it further.
+    """The attention mask by its parts; a key is visible where every part given allows it.
 
     Attributes:
       causal: query t sees keys up to t + `q_offset`.
       q_segments, kv_segments: queries see keys of their own segment only; keys of segment 0 are
-        padding and seen by nobody. Both or neither.
-      q_offset: keys before the first query.
-      kv_length: keys in use; later ones are not seen.
-      mask: further keys that are not seen, where False: for trees of drafts.
+        padding, which no query sees. Both or neither.
+      q_offset: number of keys before the first query of a row.
+      kv_length: number of keys in use in a row; later ones are not visible.
+      mask: False where a key is not visible; for trees of drafts.
     """
 
     causal: bool = flax.struct.field(pytree_node=False, default=True)
@@ -28,7 +26,7 @@ class Visible:
     mask: Bool[Array, "B T S"] | None = None
 
     def allowed(self, batch: int, length: int, size: int) -> Bool[Array, "B T S"]:
-        """True where a query may see a key, written out."""
+        """The materialised mask: True where a query may see a key."""
         keys = jnp.arange(size)[None, None]
         allowed = jnp.ones((batch, length, size), bool)
         if self.causal:
@@ -42,8 +40,8 @@ class Visible:
         return allowed if self.mask is None else allowed & self.mask
 
 
-def a_row(number: Any, batch: int) -> Int[Array, " B"] | None:
-    """A number, or one a row, as one a row."""
-    if number is None:
+def per_row(value: Array | int | None, batch: int) -> Int[Array, " B"] | None:
+    """Broadcasts a scalar or per-row value to int32 [B]; None stays None."""
+    if value is None:
         return None
-    return jnp.broadcast_to(jnp.asarray(number, jnp.int32), (batch,))
+    return jnp.broadcast_to(jnp.asarray(value, jnp.int32), (batch,))

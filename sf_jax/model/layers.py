@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from sf_jax.kernels.sharded import split
+from sf_jax.kernels.sharded import constrain_activations
 from sf_jax.model.declared import Linear
 from sf_jax.model.linear import OutputMajorLinear
 from sf_jax.model.remat import rematerialised
@@ -83,7 +83,7 @@ def run_layers(
         return x, tuple(zip(*outputs, strict=True))
 
     def step(x: Array, inputs: tuple) -> tuple[Array, tuple]:
-        return layer(split(x), *inputs)
+        return layer(constrain_activations(x), *inputs)
 
     numbers = jnp.arange(len(jax.tree.leaves(layers)[0]))
     return jax.lax.scan(rematerialised(step, remat), x, (layers, beside, numbers), unroll=unrolled)

@@ -1,4 +1,4 @@
-"""Coefficients and a scene → a picture, a map of materials and landmark places."""
+"""Renders coefficients in a scene: an image, a material map and landmark positions."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +11,17 @@ from sf_jax.render.rig import MATERIALS, PAINTS, Rig, pose, rotation
 from sf_jax.render.scene import Scene
 
 BACKGROUND = 255  # in the material map
-SAMPLES = 2  # a side of a pixel
+SAMPLES = 2  # per pixel and axis
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture and what it shows.
+    """A rendered image with its annotations.
 
     Attributes:
       image: uint8 [H, W, 3].
-      material: uint8 [H, W], positions in MATERIALS, 255 for background.
-      landmarks: float32 [J, 2], x and y in pixels; may lie outside.
+      material: uint8 [H, W], indices into MATERIALS, 255 for background.
+      landmarks: float32 [J, 2], x and y in pixels; may be outside the image.
     """
 
     image: np.ndarray
@@ -32,10 +32,10 @@ class Drawing:
 def _project(
     rig: Rig, vertices: np.ndarray, scene: Scene, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixel places [V, 2], depths [V] in cm and the direction to the camera [3].
+    """Pixel positions [V, 2], depths [V] in cm and the direction to the camera [3].
 
-    The camera is framed on the landmarks, as a face finder would frame a photograph; the size is
-    that of the rig's own face, so that people differ in it.
+    The camera is framed on the landmarks, as a face detector would frame a photograph; the scale
+    is that of the rig's neutral face, so that identities differ in size.
     """
     middle = vertices[rig.landmarks].mean(0)
     size = np.ptp(rig.neutral[rig.landmarks, 1])
@@ -51,7 +51,7 @@ def _project(
 
 
 def _albedo(rig: Rig, scene: Scene) -> np.ndarray:
-    """Colour of each vertex, float32 [V, 3]: its material's, then paint over the skin."""
+    """Colour of each vertex, float32 [V, 3]: its material's, blended with paint on the skin."""
     base = np.array([scene.colours[name] for name in MATERIALS], np.float32)
     colours = base[rig.material]
     skin = np.array(scene.colours["skin"], np.float32)
@@ -71,7 +71,7 @@ def _albedo(rig: Rig, scene: Scene) -> np.ndarray:
 def _light(
     normals: np.ndarray, scene: Scene, to_camera: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Diffuse light and highlight of each vertex."""
+    """Diffuse light and specular highlight of each vertex, float32 [V] each."""
     key = np.array(scene.light, np.float32)
     key = key / np.linalg.norm(key)
     fill = np.array([-key[0], 0.1, abs(key[2])], np.float32)
@@ -91,24 +91,24 @@ def _backdrop(scene: Scene, height: int, width: int) -> np.ndarray:
 
 
 def _toon_outline(depth: np.ndarray, material: np.ndarray) -> np.ndarray:
-    """Where a neighbour is much farther away, or of another material.
+    """Where a neighbour is much farther away, or of another material: bool [H, W].
 
-    A line lies on the nearer side, or on that of the higher material, never on one fixed side: the
+    A line is on the nearer side, or on that of the higher material, never on one fixed side: the
     background would hide half of the silhouette, and a mirrored face would be drawn differently.
     """
     edge = np.zeros(depth.shape, bool)
     step = 0.04 * depth.max()  # inverse depths
     for axis in (0, 1):
-        ahead = tuple(slice(1, None) if a == axis else slice(None) for a in (0, 1))
-        behind = tuple(slice(None, -1) if a == axis else slice(None) for a in (0, 1))
-        for here, there in ((ahead, behind), (behind, ahead)):
+        upper = tuple(slice(1, None) if a == axis else slice(None) for a in (0, 1))
+        lower = tuple(slice(None, -1) if a == axis else slice(None) for a in (0, 1))
+        for here, there in ((upper, lower), (lower, upper)):
             edge[here] |= depth[here] - depth[there] > step
             edge[here] |= (material[here] > material[there]) & (depth[here] > 0)
     return edge
 
 
 def _develop(picture: np.ndarray, scene: Scene, height: int, width: int) -> np.ndarray:
-    """Float picture → uint8: colour, blur, noise, compression."""
+    """Converts a float image to uint8: colour, blur, noise, compression."""
     picture = (picture * np.array(scene.tint, np.float32) - 0.5) * scene.gain + 0.5 + scene.bias
     if scene.blur:
         sigma = scene.blur * min(height, width) / 96
@@ -125,11 +125,14 @@ def _develop(picture: np.ndarray, scene: Scene, height: int, width: int) -> np.n
 
 
 def draw(rig: Rig, coefficients: np.ndarray, scene: Scene, height: int, width: int) -> Drawing:
-    """Draws a face.
+    """Renders a face.
 
     Args:
-      coefficients: float [61] in canonical order.
-      height, width: of the picture in pixels.
+      coefficients: float [61] in canonical order; angles in radians.
+      height, width: of the image in pixels.
+
+    Raises:
+      RigShapeError: coefficients or identity of another length than the rig's.
     """
     vertices = pose(rig, coefficients, scene.identity)
     tall, wide = height * SAMPLES, width * SAMPLES

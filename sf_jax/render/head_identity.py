@@ -106,7 +106,7 @@ def _local(head: Part, where: dict[str, slice]) -> list[np.ndarray]:
 def build_identity(head: Part, where: dict[str, slice]) -> np.ndarray:
     """All directions, float32 [I, V, 3].
 
-    The eyeballs move as wholes, and the skin right about them with them, so that lids stay snug;
+    The eyeballs move as wholes, and the skin just around them with them, so that lids stay snug;
     teeth and tongue move as one with the mouth.
     """
     points = head.points

@@ -318,7 +318,7 @@ def nostrils(skin: Skin) -> Part:
 
 
 def ears() -> Part:
-    """Ears: a dome with a raised helix and a hollow concha, closed behind."""
+    """Ears: a dome with a raised helix and a hollow concha, closed at the back."""
     columns = 20
     rings = (
         (0.0, -0.12),
@@ -348,8 +348,8 @@ def ears() -> Part:
     points = np.concatenate(rows) + np.array([7.15, 0.9, -0.6])
     triangles = _grid(len(rings), columns, True)
     triangles = _facing(points, triangles, out)
-    behind = triangles.min(axis=1) >= 7 * columns
-    triangles[behind] = triangles[behind][:, ::-1]
+    back = triangles.min(axis=1) >= 7 * columns
+    triangles[back] = triangles[back][:, ::-1]
     return twins("ear", points, triangles, "skin", skin=1.0)
 
 

@@ -1,7 +1,7 @@
 """The 52 blendshapes of the built-in head as displacement fields (cm at coefficient 1).
 
 A left shape is written once and mirrored for the right; a shape of both sides is made symmetric.
-Lids and lips go by the rings they lie on, everything else by soft masks in space, and the jaw turns
+Lids and lips are shaped by their rings, everything else by soft masks in space, and the jaw turns
 about a hinge before the ears.
 """
 

@@ -1,42 +1,45 @@
-"""The preview sheet: what went in, what was read, and the same face rendered from the numbers."""
+"""The preview sheet: input image, rationale, coefficients, and the face rendered from them."""
 
 import os
 import textwrap
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sf_jax.face import channels
+from sf_jax.face.describe import Description
 from sf_jax.media import files
 from sf_jax.render.draw import draw
 from sf_jax.render.head import builtin
 from sf_jax.render.scene import plain_scene
 
-SHOWN = 20  # bars at most
-LEAST = 0.1  # values nearer to rest get no bar
-SIDE = 384  # of either picture, in pixels
-LINE = 110  # characters of a line of words
-LINES = 11  # of words that fit
+SHOWN = 20  # maximum number of bars
+LEAST = 0.1  # smaller magnitudes get no bar
+SIDE = 384  # of either image, in pixels
+LINE = 110  # characters of a line of the rationale
+LINES = 11  # of the rationale that fit
 INK, QUIET, BAR, ANGLE = "#20242c", "#7a828f", "#3b7dd8", "#d98a3b"
 
 
 class Action(Protocol):
-    """What a sheet needs of a `FaceAction`."""
+    """The attributes of a `FaceAction` that the sheet shows."""
 
     @property
-    def coefficients(self) -> np.ndarray: ...
+    def coefficients(self) -> Float[np.ndarray, " 61"]: ...
 
     @property
-    def spread(self) -> np.ndarray: ...
+    def spread(self) -> Float[np.ndarray, " 61"]: ...
 
     @property
-    def rationale(self) -> Any: ...
+    def rationale(self) -> Description: ...
 
 
-def _picture(axes: Any, image: np.ndarray, title: str) -> None:
+def _picture(axes: Axes, image: np.ndarray, title: str) -> None:
     axes.imshow(image, interpolation="bilinear")
     axes.set_title(title, fontsize=11, color=INK, loc="left")
     axes.set_anchor("NW")
@@ -44,7 +47,7 @@ def _picture(axes: Any, image: np.ndarray, title: str) -> None:
 
 
 def _shrunk(image: np.ndarray) -> np.ndarray:
-    """A large picture no larger than the sheet can show."""
+    """A large image, downsampled to what the sheet can show."""
     scale = 2 * SIDE / max(image.shape[:2])
     if scale >= 1:
         return image
@@ -53,21 +56,21 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
 
 
 def strongest(values: np.ndarray, count: int, least: float) -> list[int]:
-    """Positions of the values furthest from rest in float [61], at most `count`, in that order."""
+    """Indices of the largest magnitudes in float [61], at most `count`, in descending order."""
     order = np.argsort(-np.abs(np.nan_to_num(values)), kind="stable")[:count]
     return [int(i) for i in order if abs(values[i]) >= least]
 
 
-def _bars(axes: Any, action: Action) -> None:
+def _bars(axes: Axes, action: Action) -> None:
     order = strongest(action.coefficients, SHOWN, LEAST)
     values, spread = action.coefficients[order], action.spread[order]
-    places = np.arange(len(order))[::-1]
+    positions = np.arange(len(order))[::-1]
     colours = [ANGLE if i >= channels.ANGLES.start else BAR for i in order]
-    axes.barh(places, values, color=colours, height=0.72, zorder=2)
+    axes.barh(positions, values, color=colours, height=0.72, zorder=2)
     axes.errorbar(
-        values, places, xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=2, zorder=3
+        values, positions, xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=2, zorder=3
     )
-    axes.set_yticks(places, [channels.NAMES[i] for i in order], fontsize=8, color=INK)
+    axes.set_yticks(positions, [channels.NAMES[i] for i in order], fontsize=8, color=INK)
     axes.set_ylim(len(order) - SHOWN - 0.6, len(order) - 0.4)  # bars of one width on every sheet
     least, most = (values - spread).min(initial=0), (values + spread).max(initial=1)
     axes.set_xlim(min(0.0, float(least) * 1.06), float(most) * 1.03)
@@ -83,13 +86,13 @@ def _bars(axes: Any, action: Action) -> None:
         axes.text(0.5, 0.5, "at rest", ha="center", color=QUIET, transform=axes.transAxes)
 
 
-def wrap_words(rationale: Any) -> list[str]:
+def wrap_rationale(rationale: Description) -> list[str]:
     """The four fields of a rationale as lines that fit the sheet; where they do not, the longest
-    field is cut and ends in "…"."""
+    field is truncated and ends in "…"."""
     fields = []
     for name in ("expression", "movements", "emotion", "symmetry"):
-        words = " ".join(str(getattr(rationale, name)).split()) or "–"
-        text = f"{name.capitalize()}: {words}"
+        content = " ".join(str(getattr(rationale, name)).split()) or "–"
+        text = f"{name.capitalize()}: {content}"
         fields.append(textwrap.wrap(text, LINE, subsequent_indent="    "))
     while sum(map(len, fields)) > LINES:
         longest = max(fields, key=len)
@@ -97,12 +100,12 @@ def wrap_words(rationale: Any) -> list[str]:
     return [line for lines in fields for line in lines]
 
 
-def _words(axes: Any, action: Action) -> None:
-    # Words may hold a "$", which would start a formula.
+def _rationale(axes: Axes, action: Action) -> None:
+    # The text may contain a "$", which would start a formula.
     axes.text(
         0,
         1,
-        "\n".join(wrap_words(action.rationale)),
+        "\n".join(wrap_rationale(action.rationale)),
         va="top",
         fontsize=9.5,
         color=INK,
@@ -113,7 +116,7 @@ def _words(axes: Any, action: Action) -> None:
 
 
 def preview(image: np.ndarray, action: Action, path: str | os.PathLike) -> None:
-    """Writes one PNG sheet; it appears whole or not at all.
+    """Writes one PNG sheet, atomically.
 
     Args:
       image: uint8 [H, W, 3], as the model saw it.
@@ -142,6 +145,6 @@ def preview(image: np.ndarray, action: Action, path: str | os.PathLike) -> None:
     _picture(figure.add_subplot(grid[0, 1]), face, title)
     right = grid[:, 2].subgridspec(1, 2, width_ratios=(0.42, 1), wspace=0)
     _bars(figure.add_subplot(right[1]), action)
-    _words(figure.add_subplot(grid[1, :2]), action)
+    _rationale(figure.add_subplot(grid[1, :2]), action)
     with files.replacing(path) as file:
         FigureCanvasAgg(figure).print_figure(file, format="png", dpi=100)

@@ -1,4 +1,4 @@
-"""A z-buffer rasteriser: triangles and vertex attributes in, pictures of attributes out."""
+"""A z-buffer rasteriser: triangles and vertex attributes to images of attributes."""
 
 import numba
 import numpy as np
@@ -16,7 +16,7 @@ def _fill(points, depths, attributes, triangles, depth, index, out):  # type: ig
         ax, ay, bx, by = points[a, 0], points[a, 1], points[b, 0], points[b, 1]
         cx, cy = points[c, 0], points[c, 1]
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if area >= 0.0:  # pictures have y down, so front faces turn the other way
+        if area >= 0.0:  # images have y down, so front faces are clockwise
             continue
         left = max(0, int(np.ceil(min(ax, bx, cx) - 0.5)))
         right = min(width - 1, int(np.floor(max(ax, bx, cx) - 0.5)))
@@ -55,10 +55,10 @@ def rasterise(
     Args:
       points: float32 [V, 2], x and y in pixels; depths: float32 [V], cm from the camera.
       attributes: float32 [V, K], interpolated over triangles.
-      triangles: int32 [T, 3], counter-clockwise in front.
+      triangles: int32 [T, 3], counter-clockwise seen from the front.
 
     Returns:
-      Attributes [H, W, K], triangle numbers int32 [H, W] (-1 for none), inverse depths [H, W].
+      Attributes [H, W, K], triangle indices int32 [H, W] (-1 for none), inverse depths [H, W].
     """
     depth = np.zeros((height, width), np.float32)
     index = np.full((height, width), -1, np.int32)

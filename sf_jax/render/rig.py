@@ -1,4 +1,4 @@
-"""What a rig is, and how 61 coefficients move it.
+"""Rigs, and how 61 coefficients deform them.
 
 A rig is a mesh in centimetres with one displacement field a blendshape and one an identity
 direction. Axes are those of the channel table: +x the subject's left, +y up, +z out of the face.
@@ -40,7 +40,7 @@ class Eye:
 
     Attributes:
       vertices: the eyeball's vertices in the rig.
-      centre: [3], what it turns about in the neutral face, cm.
+      centre: [3], its pivot in the neutral face, cm.
     """
 
     vertices: slice
@@ -49,7 +49,7 @@ class Eye:
 
 @dataclass(frozen=True)
 class Rig:
-    """A head that 52 blendshapes and 9 angles move.
+    """A head deformed by 52 blendshapes and 9 angles.
 
     Attributes:
       name: for messages and file names.
@@ -58,11 +58,11 @@ class Rig:
         lids' motion only; `pose` turns the eyeballs.
       identity: float32 [I, V, 3], cm per standard deviation.
       triangles: int32 [T, 3], counter-clockwise seen from outside.
-      material: uint8 [V], positions in MATERIALS.
+      material: uint8 [V], indices into MATERIALS.
       paint: float32 [V, len(PAINTS)], soft masks in [0, 1].
       eyes: left, right.
       head_weight: float32 [V], 1 turns with the head, 0 stays with the shoulders.
-      head_pivot: [3], what the head turns about, cm.
+      head_pivot: [3], the pivot of the head, cm.
       landmarks: int32 [J], vertices at the jaw line, brows, nose, eyelids, lips and irises.
       mirror: int32 [V], the vertex opposite each one; empty where a rig is not symmetric.
     """
@@ -132,7 +132,7 @@ def _turn_eyes(rig: Rig, vertices: np.ndarray, shift: np.ndarray, angles: np.nda
 
 
 def pose(rig: Rig, coefficients: np.ndarray, identity: np.ndarray | None = None) -> np.ndarray:
-    """Vertices of the rig making a face, float32 [V, 3] in world cm.
+    """Vertices of the posed rig, float32 [V, 3] in world cm.
 
     Args:
       coefficients: [61] in canonical order.

@@ -1,4 +1,4 @@
-"""Everything about a picture that is not the face's action, drawn from one seed."""
+"""Everything about a rendered image but the facial action, drawn from one seed."""
 
 from dataclasses import dataclass, field, replace
 
@@ -7,17 +7,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Scene:
-    """Camera, light, colours, background, style and what happens to the picture afterwards.
+    """Camera, light, colours, background, style and image corruptions.
 
     Attributes:
       identity: float32 [I], standard deviations; None for the rig's own face.
       focal: focal length in shorter sides; face_share: face height (brows to chin) over that side.
-      centre: where the middle of the face lies, in picture sides from the middle (x right, y down).
+      centre: the face's centre relative to the image centre, in image sides (x right, y down).
       camera_yaw, camera_pitch: radians the camera circles the head.
       light: [3] direction towards the key light; ambient, key, fill, shine: strengths.
       colours: material name → linear-ish RGB in [0, 1]; make-up strengths by paint name.
-      background: float32 [4, 4, 3] colours spread over the picture; clutter: rectangles
-        (x0, y0, x1, y1, r, g, b) in picture sides.
+      background: float32 [4, 4, 3] colours interpolated over the image; clutter: rectangles
+        (x0, y0, x1, y1, r, g, b) in image sides.
       toon: flat light steps and dark outlines instead of smooth shading.
       gain, bias, tint: contrast, brightness, white balance [3].
       blur: standard deviation in pixels at 96 px; noise: deviation in [0, 1]; jpeg: quality.
@@ -87,7 +87,7 @@ def _between(table: np.ndarray, g: np.random.Generator) -> np.ndarray:
 
 
 def _colours(g: np.random.Generator, toon: bool) -> dict[str, tuple[float, ...]]:
-    """A person's colours."""
+    """The colours of an identity: material name → RGB in [0, 1]."""
 
     def jitter(colour: np.ndarray, size: float = 0.05) -> tuple[float, ...]:
         return tuple(np.clip(np.asarray(colour) + g.normal(0, size, 3), 0.02, 1.0).tolist())
@@ -114,7 +114,7 @@ def _colours(g: np.random.Generator, toon: bool) -> dict[str, tuple[float, ...]]
 
 
 def _background(g: np.random.Generator) -> np.ndarray:
-    """Sixteen colours around one, from plain to wild, from grey to full of colour."""
+    """Sixteen colours around one, float32 [4, 4, 3], of random spread and saturation."""
     spread = g.uniform(0, 0.4) if g.random() < 0.7 else 0.0
     colours = g.uniform(0, 1, 3) + g.normal(0, spread, (4, 4, 3))
     grey = colours.mean(-1, keepdims=True)
@@ -178,5 +178,9 @@ def random_scene(seed: int, identity_seed: int | None = None, identities: int = 
 
 
 def plain_scene(identity: np.ndarray | None = None) -> Scene:
-    """Frontal, evenly lit, before a grey background: for previews."""
+    """Frontal, evenly lit, on a grey background: for previews.
+
+    Args:
+      identity: float32 [I], standard deviations; None for the rig's neutral face.
+    """
     return replace(Scene(), identity=identity)

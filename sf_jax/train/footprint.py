@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
+from sf_jax.kernels.sharded import HEADS, POSITIONS, ROWS
 from sf_jax.model import lora
 from sf_jax.model.config import Config
 from sf_jax.model.declared import Weight, leaves
@@ -223,7 +223,7 @@ def _transient(sft: Sft, mesh: Mesh) -> float:
     if config.text_remat != "full" or config.vision_remat != "full":
         return math.nan
     size = jnp.dtype(config.product_dtype).itemsize
-    shards = math.prod(mesh.shape[axis] for axis in (*ROWS, PLACES)) * sft.accumulate
+    shards = math.prod(mesh.shape[axis] for axis in (*ROWS, POSITIONS)) * sft.accumulate
     *earlier, last = stages
     kept = last.kept + sum(s.kept for s in earlier if is_trained(s, sft.trainable))
     scores = sft.rows * sft.length / shards / sft.chunks * text.vocab_size / mesh.shape[HEADS] * 4

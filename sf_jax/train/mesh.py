@@ -18,11 +18,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
+from sf_jax.kernels.sharded import HEADS, POSITIONS, ROWS
 from sf_jax.model import axes, lora
 from sf_jax.model.declared import T, Weight, map_declared
 
-AXES = (*ROWS, HEADS, PLACES)
+AXES = (*ROWS, HEADS, POSITIONS)
 # Logical axis of a weight → mesh axis. `fsdp` takes the rows of every matrix beside that.
 RULES = dict.fromkeys(
     ("vocab", "heads", "kv_heads", "mlp", "vision_heads", "vision_mlp", "merged_hidden"), HEADS
@@ -148,9 +148,9 @@ def of_optimizer(rule: optax.GradientTransformation, weights: PyTree, shardings:
 # Declared axis of an array of a batch → mesh axes that share it, where they divide it.
 BATCH_RULES: dict[str, tuple[str, ...]] = {
     axes.BATCH: ROWS,
-    axes.SEQUENCE: (PLACES,),
-    "patch": (PLACES,),
-    "feature": (PLACES,),
+    axes.SEQUENCE: (POSITIONS,),
+    "patch": (POSITIONS,),
+    "feature": (POSITIONS,),
 }
 
 

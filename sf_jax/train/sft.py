@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from sf_jax.kernels.sharded import HEADS, PLACES, ROWS
+from sf_jax.kernels.sharded import HEADS, POSITIONS, ROWS
 from sf_jax.model import lora
 from sf_jax.model.config import Config
 from sf_jax.sequence import images
@@ -56,8 +56,8 @@ class Sft:
             (rows * self.accumulate, self.rows, "rows of a batch"),
             (mesh.shape[HEADS], text.num_attention_heads, "heads of the language model"),
             (mesh.shape[HEADS], vision.num_heads, "heads of the vision tower"),
-            (mesh.shape[PLACES] * self.chunks, self.length, "tokens of a row"),
-            (mesh.shape[PLACES], self.patches, "patches of a row"),
+            (mesh.shape[POSITIONS] * self.chunks, self.length, "tokens of a row"),
+            (mesh.shape[POSITIONS], self.patches, "patches of a row"),
         ):
             if count % parts:
                 said = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items() if size > 1)

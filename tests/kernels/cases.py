@@ -14,7 +14,7 @@ from sf_jax.kernels import attention
 FORWARD = {"float32": 2e-6, "bfloat16": 8e-3}
 GRADIENT = {"float32": 5e-6, "bfloat16": 8e-3}
 
-# How often each drawn case is drawn; `SF_JAX_KERNEL_CASES=100 pytest tests/kernels` looks longer.
+# Examples of each property test; `SF_JAX_KERNEL_CASES=100 pytest tests/kernels` draws more.
 EXAMPLES = int(os.environ.get("SF_JAX_KERNEL_CASES", "3"))
 
 Tensors = dict[str, np.ndarray]  # q, k, v, and d_out and d_lse: what gradients are pulled with
@@ -46,10 +46,22 @@ def _rounded(x: np.ndarray, dtype: str) -> np.ndarray:
     return np.asarray(jnp.asarray(x, jnp.float32).astype(dtype).astype(jnp.float32))
 
 
-def run(given: Tensors, dtype: str, call: Callable | None = None, **how: Any) -> Tensors:
+def run(
+    given: Tensors, dtype: str, call: Callable | None = None, gradients: bool = True, **how: Any
+) -> Tensors:
     """Output, log-sum-exp and gradients of `attention` (or `call`) with arguments `how`."""
+    return run_each([given], dtype, call, gradients, **how)[0]
+
+
+def run_each(
+    several: list[Tensors],
+    dtype: str,
+    call: Callable | None = None,
+    gradients: bool = True,
+    **how: Any,
+) -> list[Tensors]:
+    """`run` with several operands of the same shapes, compiled once."""
     call = call or attention
-    cast = {n: jnp.asarray(x, "float64" if dtype == "float64" else dtype) for n, x in given.items()}
     exact = jnp.promote_types(dtype, jnp.float32)
 
     def both(q: Any, k: Any, v: Any) -> Any:
@@ -57,23 +69,34 @@ def run(given: Tensors, dtype: str, call: Callable | None = None, **how: Any) ->
 
     @jax.jit
     def everything(q: Any, k: Any, v: Any, d_out: Any, d_lse: Any) -> Any:
+        if not gradients:
+            return both(q, k, v)
         (out, lse), pull = jax.vjp(both, q, k, v)
         # A query that sees nothing has no log-sum-exp to differentiate.
         return out, lse, *pull((d_out, jnp.where(jnp.isfinite(lse), d_lse, 0.0).astype(exact)))
 
-    found = everything(*(cast[n] for n in ("q", "k", "v", "d_out", "d_lse")))
-    names = ("out", "lse", "d_q", "d_k", "d_v")
-    return {n: np.asarray(x, np.float64) for n, x in zip(names, found, strict=True)}
+    results = []
+    for given in several:
+        operands = (jnp.asarray(given[n], dtype) for n in ("q", "k", "v", "d_out", "d_lse"))
+        names = ("out", "lse", "d_q", "d_k", "d_v")[: 5 if gradients else 2]
+        found = zip(names, everything(*operands), strict=True)
+        results.append({n: np.asarray(x, np.float64) for n, x in found})
+    return results
 
 
-def wanted(given: Tensors, **how: Any) -> Tensors:
-    """What the reference says in float64."""
+def forward_only(tensors: Tensors) -> Tensors:
+    """Output and log-sum-exp, to compare with a run without gradients."""
+    return {name: tensors[name] for name in ("out", "lse")}
+
+
+def wanted(given: Tensors, gradients: bool = True, **how: Any) -> Tensors:
+    """The results of the reference in float64."""
     with jax.enable_x64(True):
-        return run(given, "float64", implementation="reference", **how)
+        return run(given, "float64", None, gradients, implementation="reference", **how)
 
 
 def errors(found: Tensors, right: Tensors) -> dict[str, float]:
-    """Of each tensor; where the reference is not finite the other must be the same."""
+    """The relative error of each tensor; where the reference is not finite, they must be equal."""
     out = {}
     for name, x in right.items():
         finite = np.isfinite(x)

@@ -30,9 +30,9 @@ class Case(NamedTuple):
 
     Attributes:
       groups: query heads of a key head.
-      heads_first, told: how the cache lies, and how the kernel is told that it does.
+      heads_first, declared: whether the cache is heads first, and whether the kernel is called so.
       loop: the cache is the state of a loop, whose layout the compiler chooses, not an argument.
-        As an argument a cache of narrow heads lies with its positions in the lanes, so is copied.
+        As an argument a cache of narrow heads has its positions along the lanes, so is copied.
     """
 
     length: int
@@ -42,14 +42,14 @@ class Case(NamedTuple):
     width: int
     dtype: str
     heads_first: bool
-    told: bool
+    declared: bool
     loop: bool
 
 
 CASES = {
     "as given": Case(1, 4, 16384, 8, 128, "bfloat16", False, False, False),
     "heads first": Case(1, 4, 16384, 8, 128, "bfloat16", True, True, False),
-    "told the wrong order": Case(1, 4, 16384, 8, 128, "bfloat16", False, True, False),
+    "declared in the wrong order": Case(1, 4, 16384, 8, 128, "bfloat16", False, True, False),
     "float32": Case(16, 4, 9000, 8, 128, "float32", False, False, False),
     "most rows of one head": Case(16, 64, 9000, 1, 128, "bfloat16", False, False, False),
     "most rows of most heads": Case(16, 4, 9000, 16, 128, "float32", True, True, False),
@@ -57,7 +57,7 @@ CASES = {
     "width 72": Case(5, 4, 1024, 2, 72, "float32", True, True, True),
     "one short head": Case(1, 4, 100, 1, 72, "bfloat16", False, False, True),
 }
-# What a fusion does is listed by itself; the broadcast makes the empty cache.
+# The operations inside a fusion are listed separately; the broadcast makes the empty cache.
 MOVES_NOTHING = {
     "parameter", "bitcast", "get-tuple-element", "tuple", "while", "broadcast", "fusion",
 }  # fmt: skip
@@ -68,7 +68,7 @@ def attend(case: Case, q: jax.Array, k: jax.Array, v: jax.Array, number: jax.Arr
         k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
     seen = Visible(q_offset=jnp.broadcast_to(number, BATCH))
     scale = case.width**-0.5
-    return tpu_decode.forward(q, k, v, seen, scale, heads_first=case.told)[0]
+    return tpu_decode.forward(q, k, v, seen, scale, heads_first=case.declared)[0]
 
 
 def loop(case: Case, q: jax.Array, k: jax.Array, v: jax.Array, count: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Compiles attention of arrays that lie as they are shaped, as the script beside this does.
+"""Compiles attention in the interleaved layout, as `compile_attention_for_tpu` does.
 
 JAX_PLATFORMS=cpu python -m tests.kernels.compile_interleaved_for_tpu v5e:2x2 v6e:2x2
 """
@@ -20,11 +20,11 @@ from sf_jax.kernels import attention
 CASES = {
     "many heads": (2, 2048, 2048, 32, 8, True, True),
     "many key heads": (1, 1024, 1024, 16, 16, True, True),
-    "few places": (1, 512, 512, 32, 16, True, True),
+    "few positions": (1, 512, 512, 32, 16, True, True),
     "bidirectional": (1, 2048, 2048, 8, 8, False, False),
     "packed": (1, 768, 768, 16, 8, True, True),
-    "256 places": (2, 256, 256, 8, 8, True, True),
-    "256 places, bidirectional": (2, 256, 256, 8, 8, False, False),
+    "256 positions": (2, 256, 256, 8, 8, True, True),
+    "256 positions, bidirectional": (2, 256, 256, 8, 8, False, False),
     "a chunk": (1, 256, 768, 16, 16, True, False),
 }
 
@@ -32,7 +32,7 @@ CASES = {
 def compiled(case: tuple, topology: str) -> int:
     batch, length, size, heads, kv_heads, causal, segmented = case
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    mesh = jax.sharding.Mesh(np.array(devices[:1]), ("data",))  # which tells the chip
+    mesh = jax.sharding.Mesh(np.array(devices[:1]), ("data",))  # which gives the chip type
     one = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     q, k, v = (
         jax.ShapeDtypeStruct((batch, *shape, 128), "bfloat16", sharding=one)

@@ -1,4 +1,4 @@
-"""Attention over eight virtual devices, beside one device; prints what it found as JSON.
+"""Attention over eight virtual devices compared with one device; prints the errors as JSON.
 
 XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.kernels.on_a_mesh
 """
@@ -53,7 +53,7 @@ def errors(axes: dict[str, int], how: dict[str, Any], ring: bool) -> dict[str, f
 def compiled_step(
     mesh: Mesh, ring: bool, length: int = 64, width: int = 16, dtype: str = "float32"
 ) -> str:
-    """The program of attention with its gradient; operands lie as the mesh has them."""
+    """The compiled attention with its gradient; operands are sharded over the mesh."""
     rows = tuple(axis for axis in ("data", "fsdp") if axis in mesh.shape) or None
     names = [axis if axis in mesh.shape else None for axis in ("sequence", "tensor")]
     spec = PartitionSpec(rows, *names)
@@ -72,7 +72,7 @@ def compiled_step(
 
 
 def collectives(text: str) -> dict[str, list[int]]:
-    """Kinds of collectives in a program, and how many numbers each yields."""
+    """Kinds of collectives in a program, and how many elements each yields."""
     found: dict[str, list[int]] = {}
     for shape, kind in re.findall(
         r"= \(?\w+\[([\d,]*)\]\S* .*?(all-gather|all-reduce|all-to-all|reduce-scatter|"

@@ -1,4 +1,4 @@
-"""The CPU layout against the plain reference, and the reference against its own promises."""
+"""The CPU implementation against the reference, and the reference against its contract."""
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,7 @@ def test_nothing_to_see_gives_zeros() -> None:
 
 def test_wrong_shapes_and_names_are_refused() -> None:
     q, k, v = inputs()
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         attention(q, k[..., :4], v)
     with pytest.raises(ValueError, match="not positive"):
         attention(q, k, v, scale=0.0)

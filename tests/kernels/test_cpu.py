@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sf_jax.kernels import attention, cpu
-from sf_jax.kernels.visible import Visible, a_row
+from sf_jax.kernels.visible import Visible, per_row
 from tests.kernels import cases
 
 
@@ -29,7 +29,7 @@ def attend(
 ) -> Any:
     """The module itself, traced afresh at every call: a test may have changed its block sizes."""
     visible = Visible(
-        causal, q_segments, kv_segments, a_row(q_offset, len(q)), a_row(kv_length, len(q)), mask
+        causal, q_segments, kv_segments, per_row(q_offset, len(q)), per_row(kv_length, len(q)), mask
     )
     scale = q.shape[-1] ** -0.5
 
@@ -37,11 +37,11 @@ def attend(
     def both(q: Any, k: Any, v: Any) -> Any:
         return cpu.forward(q, k, v, visible, scale)
 
-    def keep(q: Any, k: Any, v: Any) -> Any:
+    def forward(q: Any, k: Any, v: Any) -> Any:
         found = both(q, k, v)
         return found, (q, k, v, visible, *found)
 
-    both.defvjp(keep, lambda kept, given: cpu.backward(*kept, *given, scale))
+    both.defvjp(forward, lambda saved, given: cpu.backward(*saved, *given, scale))
     return both(q, k, v)
 
 
@@ -51,10 +51,10 @@ def check(given: cases.Tensors, dtype: str, **how: Any) -> None:
 
 @st.composite
 def calls(draw: st.DrawFn) -> tuple[cases.Tensors, str, dict[str, Any]]:
-    """Operands of any small shape, and what narrows the view.
+    """Operands of any small shape, and a mask.
 
-    Of the first row only causality does: of results that are all but nothing, as a query's gradient
-    is that sees one key, no error relative to them can be small.
+    The first row has at most a causal mask: relative to results close to zero, such as the gradient
+    of a query that sees one key, no error is small.
     """
     batch, kv_heads, groups = (
         draw(st.integers(2, 3)),
@@ -88,7 +88,7 @@ def calls(draw: st.DrawFn) -> tuple[cases.Tensors, str, dict[str, Any]]:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that inputs of a few dozen queries and keys meet every kind of edge."""
+    """So that inputs of a few dozen queries and keys cover every kind of edge."""
     small = {"SCORES": 256, "ROWS": 4, "QUERIES": 8, "BLOCKS": 2, "WINDOWS": (3, 8, 16)}
     for name, number in small.items():
         monkeypatch.setattr(cpu, name, number)
@@ -150,8 +150,8 @@ def test_blocks_hold_each_query_once_and_all_its_keys(shape: tuple, causal: bool
 
 
 @pytest.mark.parametrize("how", [PACKED, PICTURES], ids=["causal", "bidirectional"])
-def test_keys_far_from_a_segment_are_not_met(how: dict[str, Any]) -> None:
-    """What is not a number would come through a product with it, however little it weighs."""
+def test_keys_far_from_a_segment_are_not_multiplied(how: dict[str, Any]) -> None:
+    """NaN would come through a product, whatever its weight."""
     given = cases.inputs(batch=1, length=700, heads=2, width=16)
     how = {name: x[:1] if name != "causal" else x for name, x in how.items()}
     wanted = cases.run(given, "float32", attend, **how)
@@ -177,7 +177,7 @@ def test_temporaries_stay_small(shape: tuple) -> None:
     assert compiled.memory_analysis().temp_size_in_bytes < 16 << 20
 
 
-def test_keys_behind_a_block_are_not_multiplied() -> None:
+def test_keys_after_a_block_are_not_multiplied() -> None:
     """Half of the work of a causal pass, but for the blocks on the diagonal."""
     x = jax.ShapeDtypeStruct((1, 2048, 1, 64), jnp.float32)
     stops = [block.stop for block in cpu._blocks(x, x, Visible())]
@@ -186,7 +186,7 @@ def test_keys_behind_a_block_are_not_multiplied() -> None:
     assert [block.stop for block in cpu._blocks(x, x, offset)] == [2048]
 
 
-def test_what_is_not_seen_has_no_influence(small_blocks: None) -> None:
+def test_masked_keys_have_no_influence(small_blocks: None) -> None:
     given = cases.inputs(batch=2, length=24, heads=2, kv_heads=1, width=8)
     lengths = jnp.array([0, 13])
     other = dict(given)

@@ -1,4 +1,4 @@
-"""Attention over a mesh of virtual devices: that of one device, and nothing but keys travels."""
+"""Attention over a mesh of virtual devices equals one device; only keys and values move."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ LABELS = [
     "data and fsdp, ring", "tensor, ring", "more devices than key heads, ring",
     "sequence, ring", "sequence, gathered", "all, ring", "all, gathered",
 ]  # fmt: skip
-KEYS = 4 * 64 * 4 * 16  # numbers in k or v; q has twice as many
+KEYS = 4 * 64 * 4 * 16  # elements of k or v; q has twice as many
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,11 @@ def test_values_and_gradients_are_those_of_one_device(found, label) -> None:
             assert error <= limit["float32"], (case, tensor, error)
 
 
-def assert_only_keys_travel(label: str, moved: dict[str, list[int]], keys: int) -> None:
-    """And along the sequence alone; `keys` numbers are in k."""
+def assert_only_keys_move(label: str, moved: dict[str, list[int]], keys: int) -> None:
+    """And along the sequence alone; `keys` is the number of elements of k."""
     sums = {kind: sizes for kind, sizes in moved.items() if kind != "all-reduce"}
     if label.startswith(("data", "tensor", "more")):
-        assert not sums  # of whatever size: rows and heads need nothing of each other
+        assert not sums  # of any size: rows and heads are independent
     elif label.endswith("ring"):
         assert set(sums) == {"collective-permute"}
         assert max(sums["collective-permute"]) <= keys / 8
@@ -58,18 +58,18 @@ def assert_only_keys_travel(label: str, moved: dict[str, list[int]], keys: int) 
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_nothing_travels_but_keys_along_the_sequence(found, label) -> None:
-    assert_only_keys_travel(label, found[label]["collectives"], KEYS)
+def test_only_keys_and_values_move_along_the_sequence(found, label) -> None:
+    assert_only_keys_move(label, found[label]["collectives"], KEYS)
 
 
 def test_kernels_on_eight_tpu_chips() -> None:
     found = for_tpu.compiled("tests.kernels.compile_on_a_mesh_for_tpu")
     for label in LABELS:
         assert found[label]["kernels"] == ["attention_backward", "attention_forward"]
-        assert_only_keys_travel(label, found[label]["collectives"], 4 * 1024 * 4 * 128)
+        assert_only_keys_move(label, found[label]["collectives"], 4 * 1024 * 4 * 128)
 
 
-def test_what_cannot_be_split_is_told() -> None:
+def test_what_cannot_be_sharded_is_refused() -> None:
     mesh = Mesh(jax.devices()[:1], ("tensor",))
     q, k = jnp.zeros((3, 4, 6, 8)), jnp.zeros((3, 4, 3, 8))
     assert attention(q, k, k, mesh=mesh).shape == q.shape

@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from sf_jax.kernels import tpu_decode
-from sf_jax.kernels.visible import Visible, a_row
+from sf_jax.kernels.visible import Visible, per_row
 from tests import for_tpu
 from tests.kernels import cases
 
@@ -31,13 +31,13 @@ def interpreter() -> Any:
 
 @pytest.fixture(autouse=True)
 def fresh_interpreter() -> Iterator[None]:
-    """An error inside a kernel leaves the interpreter's memory behind."""
+    """An error inside a kernel does not free the interpreter's memory."""
     yield
     pltpu.reset_tpu_interpret_mode_state()
 
 
 def visible(batch: int, *, q_offset: Any = 0, kv_length: Any = None, **rest: Any) -> Visible:
-    return Visible(q_offset=a_row(q_offset, batch), kv_length=a_row(kv_length, batch), **rest)
+    return Visible(q_offset=per_row(q_offset, batch), kv_length=per_row(kv_length, batch), **rest)
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def changed(**attributes: Any) -> Iterator[None]:
 
 
 def kernel(width: int, heads_first: bool = False) -> Callable:
-    """Compiled anew by whoever asks: what was changed in the module has to be seen."""
+    """A new jitted function, which traces the module as patched."""
     return jax.jit(partial(tpu_decode.forward, scale=width**-0.5, heads_first=heads_first))
 
 
@@ -62,7 +62,7 @@ def decoded(
     call: Callable | None = None,
     **attributes: Any,
 ) -> cases.Tensors:
-    """What the kernel finds, run by the interpreter."""
+    """Results of the kernel in interpret mode."""
     q, k, v = (jnp.asarray(given[name], dtype) for name in ("q", "k", "v"))
     seen = visible(len(q), **how)
     assert tpu_decode.supports(q, k, v, seen)
@@ -128,7 +128,7 @@ def test_values_are_the_references_without_a_race(name, layout, capfd) -> None:
     assert "RACE" not in "".join(capfd.readouterr())
 
 
-def test_a_race_would_be_told(capfd) -> None:
+def test_a_race_would_be_reported(capfd) -> None:
     def racing(x_ref: Any, out_ref: Any, buffer: Any, semaphore: Any) -> None:
         copy = pltpu.make_async_copy(x_ref, buffer, semaphore)
         copy.start()
@@ -192,20 +192,20 @@ MUTANTS: dict[str, dict[str, Callable]] = {
     "one key more": {"seen_bits": one_key_more},
     "one key less in use": {"used_keys": lambda *of: ORIGINAL["used_keys"](*of) - 1},
     "heads of another group": {"_folded": one_key_head_too_far},
-    "sums not brought to the new maximum": {"_shrinkage": lambda before, top: 1.0 + 0 * top},
+    "sums not rescaled to the new maximum": {"_shrinkage": lambda before, top: 1.0 + 0 * top},
     "always the first block": {"_block_index": lambda block, row, step, *_: (row, 0)},
     "block of another row": {"_sources": lambda used_B: jnp.zeros_like(used_B)},
 }
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_mutant_is_found_out(name) -> None:
+def test_a_mutant_fails(name) -> None:
     found = decoded(*make("tree of drafts"), **MUTANTS[name])
     with pytest.raises(AssertionError, match="off by"):
         cases.assert_close(found, wanted_of("tree of drafts"), "float32")
 
 
-def test_keys_out_of_sight_change_nothing() -> None:
+def test_masked_keys_change_nothing() -> None:
     shapes = {"batch": 2, "length": 3, "size": SIZE, "heads": 4, "kv_heads": 2}
     given, at = cases.inputs(**shapes), np.arange(SIZE)
     kv_segments = 1 + (at % 3 == 0)[None].repeat(2, 0)
@@ -225,7 +225,7 @@ def test_keys_out_of_sight_change_nothing() -> None:
     for hidden in (after(beyond, np.nan), after(beyond | other, 50.0)):
         for name, x in before.items():
             np.testing.assert_array_equal(hidden[name], x)
-    for row, last in enumerate([10, 250]):  # the last keys that are in sight
+    for row, last in enumerate([10, 250]):  # the last visible keys
         seen = np.zeros((2, SIZE), bool)
         seen[row, last] = True
         assert (after(seen, 5.0)["out"][row] != before["out"][row]).any()
@@ -270,7 +270,7 @@ def reads(how: dict, heads_first: bool, shape: tuple[int, ...]) -> Reads:
 @example([0, 700, 0, 0, 1200], True)
 @example([513, 512, 0], False)
 @drawn(st.lists(st.integers(0, 3000), min_size=1, max_size=4), st.booleans())
-def test_no_more_is_read_than_what_is_used(used, heads_first) -> None:
+def test_no_more_is_read_than_is_in_use(used, heads_first) -> None:
     shape = (len(used), 3000, 8, 128)
     found = reads({"causal": False, "kv_length": jnp.array(used)}, heads_first, shape)
     block = 512  # of 1 MiB of keys
@@ -282,7 +282,7 @@ def test_no_more_is_read_than_what_is_used(used, heads_first) -> None:
     for (row, step), of_bits, of_keys in zip(np.ndindex(*found.grid), bits, keys, strict=True):
         number = of_keys[2 if heads_first else 1]
         assert of_bits == (of_keys[0], 0, number)
-        if step * block < used[row]:  # the block that is worked on
+        if step * block < used[row]:  # the block being processed
             assert (of_keys[0], number) == (row, step)
 
 
@@ -293,7 +293,7 @@ def test_causal_queries_bound_what_is_read() -> None:
     assert (short.bytes, longer.bytes) == (block, 2 * block)
 
 
-def test_what_is_not_supported_is_told() -> None:
+def test_supported_calls() -> None:
     q, k = jnp.zeros((1, 16, 4, 64)), jnp.zeros((1, 9, 2, 64))
     assert tpu_decode.supports(q, k, k, Visible())
     assert not tpu_decode.supports(jnp.zeros((1, 17, 4, 64)), k, k, Visible())
@@ -326,7 +326,7 @@ def test_compiles_without_moving_the_cache() -> None:
     found = for_tpu.compiled("tests.kernels.compile_decode_for_tpu", *topologies)
     assert list(found) == topologies
     for programs in found.values():
-        assert "copy" in programs.pop("told the wrong order")  # it would be found
+        assert "copy" in programs.pop("declared in the wrong order")  # a copy would be detected
         for name in ("width 64", "width 72", "one short head"):
             assert set(programs.pop(name)) == {"kernel", "dynamic-update-slice"}
         assert len(programs) == 5

@@ -1,4 +1,4 @@
-"""Flash attention for TPUs of arrays that lie as they are shaped: values, gradients, lowering."""
+"""Flash attention for TPUs in the interleaved layout: values, gradients, lowering."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -23,26 +23,28 @@ from tests.kernels import cases
 SMALL = {"CHUNK": 128, "AHEAD": 2, "Q_BLOCK": 256, "Q_PART": 128, "KV_BLOCK": 128}
 
 
-class Words:
-    """What `tpu_interleaved._words` is by definition; the interpreter has no such view."""
+class PackedPairs:
+    """`tpu_interleaved._packed_pairs` by its definition; the interpreter lacks such a view."""
 
     def __init__(self, stage: Any) -> None:
         self.stage = stage
 
     def everything(self) -> jax.Array:
-        places, heads, width = self.stage.shape
-        return pltpu.bitcast(self.stage[...], jnp.uint32).reshape(places * heads // 2, width)
+        positions, heads, width = self.stage.shape
+        return pltpu.bitcast(self.stage[...], jnp.uint32).reshape(positions * heads // 2, width)
 
     def __getitem__(self, at: tuple) -> jax.Array:
         rows, _ = at
         return self.everything()[rows.start :: rows.stride][: rows.size]
 
     def __setitem__(self, at: tuple, value: jax.Array) -> None:
-        (rows, _), (places, heads, width) = at, self.stage.shape
-        written = jnp.arange(places * heads // 2)[:, None] % rows.stride == rows.start % rows.stride
-        words = jnp.where(written, jnp.repeat(value, rows.stride, 0), self.everything())
-        assert rows.size * rows.stride == places * heads // 2
-        whole = words.reshape(places, heads // 2, width)
+        (rows, _), (positions, heads, width) = at, self.stage.shape
+        written = (
+            jnp.arange(positions * heads // 2)[:, None] % rows.stride == rows.start % rows.stride
+        )
+        packed = jnp.where(written, jnp.repeat(value, rows.stride, 0), self.everything())
+        assert rows.size * rows.stride == positions * heads // 2
+        whole = packed.reshape(positions, heads // 2, width)
         self.stage[...] = pltpu.bitcast(whole, self.stage.dtype)
 
 
@@ -51,20 +53,24 @@ def interpreted(monkeypatch) -> Iterator[None]:
     """Small blocks, so that small operands have several of each."""
     for name, value in SMALL.items():
         monkeypatch.setattr(tpu_interleaved, name, value)
-    monkeypatch.setattr(tpu_interleaved, "_words", Words)
+    monkeypatch.setattr(tpu_interleaved, "_packed_pairs", PackedPairs)
     yield
     pltpu.reset_tpu_interpret_mode_state()
 
 
-def found(given: cases.Tensors, how: dict) -> cases.Tensors:
-    """What the kernels find: memory begins as NaN, and races are told."""
+def found_each(several: list[cases.Tensors], how: dict, **of: Any) -> list[cases.Tensors]:
+    """Results of the kernels: memory is initialised with NaN, and races are reported."""
     interpreter = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
     with pltpu.force_tpu_interpret_mode(interpreter):
-        return cases.run(given, "bfloat16", implementation="tpu", **how)
+        return cases.run_each(several, "bfloat16", implementation="tpu", **of, **how)
+
+
+def found(given: cases.Tensors, how: dict, **of: Any) -> cases.Tensors:
+    return found_each([given], how, **of)[0]
 
 
 def packed(batch: int, *lengths: int) -> jax.Array:
-    """Segments 1, 2, … of these lengths, then padding, which is the last."""
+    """Segments 1, 2, … of these lengths; the last is padding."""
     numbers = (np.arange(len(lengths)) + 1) % len(lengths)
     return jnp.asarray(np.tile(np.repeat(numbers, lengths), (batch, 1)), jnp.int32)
 
@@ -128,7 +134,7 @@ def test_values_and_gradients_at_any_shape(data) -> None:
             jnp.asarray(generator.integers(0, 3, (batch, n)), jnp.int32) for n in (length, size)
         )
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (SMALL | {"_words": Words}).items():
+        for name, value in (SMALL | {"_packed_pairs": PackedPairs}).items():
             patch.setattr(tpu_interleaved, name, value)
         cases.assert_close(found(given, how), cases.wanted(given, **how), "bfloat16")
 
@@ -145,57 +151,56 @@ def without_scale(*arguments: Any, **named: Any) -> Any:
 
 
 def heads_swapped(heads: Any, stage: Any) -> None:
-    ORIGINAL["_weave"](heads, stage)
-    words = tpu_interleaved._words(stage)
+    ORIGINAL["_interleave"](heads, stage)
+    packed = tpu_interleaved._packed_pairs(stage)
     rows = pl.ds(0, stage.shape[0], stride=stage.shape[1] // 2), slice(None)
-    words[rows] = (words[rows] << 16) | (words[rows] >> 16)
+    packed[rows] = (packed[rows] << 16) | (packed[rows] >> 16)
 
 
 MUTANTS: dict[str, dict[str, Callable]] = {
     "no scale": {"_plan": without_scale},
     "one key more": {"seen_keys": seen_one_key_more},
     "heads of another group": {"kv_head": lambda head, groups: jax.lax.rem(head, groups)},
-    "sums not brought to the new maximum": {"rescaling": lambda top, new, scale: 1.0 + 0 * top},
-    "nothing left out": {"seen_keys": lambda call, shape, *_: jnp.ones(shape, bool)},
-    "two heads in each other's place": {"_weave": heads_swapped},
+    "sums not rescaled to the new maximum": {"rescaling": lambda top, new, scale: 1.0 + 0 * top},
+    "no mask": {"seen_keys": lambda call, shape, *_: jnp.ones(shape, bool)},
+    "two heads swapped": {"_interleave": heads_swapped},
 }
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_mutant_is_found_out(name, interpreted, monkeypatch) -> None:
+def test_a_mutant_fails(name, interpreted, monkeypatch) -> None:
     case = "causal, two query heads a key head"
     for function, mutant in MUTANTS[name].items():
         monkeypatch.setattr(tpu_interleaved, function, mutant)
     given, how = make(case)
     with pytest.raises(AssertionError, match="off by"):
-        cases.assert_close(found(given, how), wanted(case), "bfloat16")
+        forward = cases.forward_only(wanted(case))
+        cases.assert_close(found(given, how, gradients=False), forward, "bfloat16")
 
 
-def test_what_is_out_of_sight_changes_nothing(interpreted) -> None:
+def test_masked_keys_change_nothing(interpreted) -> None:
     given, how = make("packed rows")
-    before = found(given, how)
     later, other = np.arange(384) > 200, np.asarray(PACKED[0]) != 2
     moved = {n: np.where((later | other)[:, None, None], 9.0, given[n]) for n in ("k", "v")}
-    after = found(given | moved, how)
+    before, after = found_each([given, given | moved], how)
     here = ~later & ~other
     for name in ("out", "lse", "d_q"):
         np.testing.assert_array_equal(before[name][:, here], after[name][:, here])
     assert (before["out"][:, 201:310] != after["out"][:, 201:310]).any()
 
 
-def test_blocks_out_of_sight_are_not_computed(interpreted) -> None:
-    """Not even a weight of zero goes to what lies in them: it would make NaN of NaN."""
+def test_masked_blocks_are_not_computed(interpreted) -> None:
+    """Their values get not even a weight of zero, which would turn NaN into NaN."""
     given = cases.inputs(length=512, heads=8, width=128, dtype="bfloat16")
-    before = found(given, {"causal": True})
     later = (np.arange(512) >= SMALL["Q_BLOCK"])[:, None, None]
     moved = {n: np.where(later, np.nan, given[n]) for n in ("k", "v")}
-    after = found(given | moved, {"causal": True})
+    before, after = found_each([given, given | moved], {"causal": True})
     for name in ("out", "lse", "d_q"):
         np.testing.assert_array_equal(before[name][:, :256], after[name][:, :256])
     assert np.isnan(after["out"][:, 256:]).all()
 
 
-def test_exactly_the_blocks_needed_are_met() -> None:
+def test_exactly_the_blocks_needed_are_visited() -> None:
     row = packed(1, 90, 220, 490, 610, 126)
     for seen in (Visible(), Visible(causal=False, q_segments=row, kv_segments=row)):
         q = jnp.zeros((1, 1536, 8, 128), jnp.bfloat16)
@@ -203,19 +208,19 @@ def test_exactly_the_blocks_needed_are_met() -> None:
         (kind, *_), *_ = tpu_interleaved._operands(call, seen, 1, 1536)
         allowed = np.asarray(seen.allowed(1, 1536, 1536))
         blocks = allowed.reshape(call.steps[0], call.blocks.q, call.steps[1], call.blocks.kv)
-        met = np.asarray(kind).reshape(call.steps) != block_map.EMPTY
-        np.testing.assert_array_equal(met, blocks.any((1, 3)))
-        assert met.sum() < met.size
+        visited = np.asarray(kind).reshape(call.steps) != block_map.EMPTY
+        np.testing.assert_array_equal(visited, blocks.any((1, 3)))
+        assert visited.sum() < visited.size
 
 
-def test_the_words_are_pairs_of_heads() -> None:
+def test_packed_pairs_of_heads() -> None:
     if jax.__version_info__ < (0, 12):
         pytest.skip("jax interprets such views of memory from 0.12 on")
     block = cases.inputs(length=16, heads=8, width=128, dtype="bfloat16")["q"][0]
 
     def kernel(block_ref: Any, heads_ref: Any, again_ref: Any) -> None:
-        tpu_interleaved._take_apart(block_ref, heads_ref, 0)
-        tpu_interleaved._weave(heads_ref, again_ref)
+        tpu_interleaved._deinterleave(block_ref, heads_ref, 0)
+        tpu_interleaved._interleave(heads_ref, again_ref)
 
     shapes = [jax.ShapeDtypeStruct(shape, "bfloat16") for shape in ((8, 16, 128), (16, 8, 128))]
     call = pl.pallas_call(kernel, out_shape=shapes, interpret=True)
@@ -243,19 +248,19 @@ def kernels(shape: tuple = SHAPE, dtype: str = "bfloat16", **how: Any) -> set[st
     return {name.decode() for name in found}
 
 
-def test_arrays_are_taken_as_they_lie_where_they_can_be() -> None:
-    apart = {"attention_forward", "attention_backward"}
-    interleaved = {name + "_interleaved" for name in apart}
+def test_the_interleaved_layout_is_used_where_supported() -> None:
+    heads_first = {"attention_forward", "attention_backward"}
+    interleaved = {name + "_interleaved" for name in heads_first}
     for how in ({"causal": False}, {"causal": True}):
         assert kernels(**how) == interleaved
-    assert kernels(heads_first=True) == apart
-    assert kernels(dtype="float32") == apart
-    assert kernels((1, 500, 8, 128)) == kernels((1, 512, 4, 128)) == apart
-    assert kernels((1, 512, 8, 64)) == kernels((1, 2304, 8, 128)) == apart
-    assert kernels((1, 512, 24, 128)) == kernels((1, 1024, 32, 128)) == apart
+    assert kernels(heads_first=True) == heads_first
+    assert kernels(dtype="float32") == heads_first
+    assert kernels((1, 500, 8, 128)) == kernels((1, 512, 4, 128)) == heads_first
+    assert kernels((1, 512, 8, 64)) == kernels((1, 2304, 8, 128)) == heads_first
+    assert kernels((1, 512, 24, 128)) == kernels((1, 1024, 32, 128)) == heads_first
 
 
-def test_a_chip_of_little_memory_is_spared(monkeypatch) -> None:
+def test_a_chip_with_little_memory_uses_other_kernels(monkeypatch) -> None:
     q = jnp.zeros(SHAPE, jnp.bfloat16)
     assert tpu_interleaved.supports(q, q, q, Visible())
 

@@ -52,7 +52,7 @@ def _blendshapes(names: list[str], deltas: np.ndarray) -> np.ndarray:
 
 
 def _eye_centre(points: np.ndarray) -> np.ndarray:
-    """Middle of the sphere that the back of an eyeball lies on, by least squares."""
+    """Middle of the sphere fitted to the back of an eyeball, by least squares."""
     back = points[points[:, 2] < np.median(points[:, 2])].astype(np.float64)
     rows = np.column_stack([2 * back, np.ones(len(back))])
     return np.linalg.lstsq(rows, (back**2).sum(1), rcond=None)[0][:3].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Pictures: the same every time, the right way round, and in step with their maps and landmarks."""
+"""Rendered images: deterministic, correctly oriented, consistent with maps and landmarks."""
 
 from dataclasses import replace
 
@@ -63,7 +63,7 @@ SQUARE = np.array([[2, 2], [8, 2], [8, 8], [2, 8]], np.float32)
 TWO = np.array([[0, 3, 2], [0, 2, 1]], np.int32)  # counter-clockwise with y up
 
 
-def test_rasterise_fills_the_pixels_whose_middles_lie_inside():
+def test_rasterise_fills_the_pixels_whose_centres_are_inside():
     _, index, depth = rasterise(SQUARE, np.full(4, 5, np.float32), SQUARE, TWO, 10, 10)
     assert (index[2:8, 2:8] >= 0).all() and (index >= 0).sum() == 36
     np.testing.assert_allclose(depth[2:8, 2:8], 1 / 5, rtol=1e-6)
@@ -87,7 +87,7 @@ def test_nearer_triangles_win_whatever_the_order(order: int):
     assert (out[2:8, 2:8] == 2).all()
 
 
-def test_backs_and_triangles_behind_the_camera_are_not_drawn():
+def test_back_faces_and_triangles_at_the_back_of_the_camera_are_not_drawn():
     depths = np.full(4, 5, np.float32)
     backs = np.ascontiguousarray(TWO[:, ::-1])
     assert (rasterise(SQUARE, depths, SQUARE, backs, 10, 10)[1] < 0).all()
@@ -244,7 +244,7 @@ def test_landmarks_are_projected_through_a_pinhole(focal: float, centre: tuple):
     )
 
 
-def test_landmarks_lie_on_the_parts_they_mark():
+def test_landmarks_are_on_the_parts_they_mark():
     drawing = draw(RIG, face(), FRONT, 192, 192)
     on_eyes = [i for i, v in enumerate(RIG.landmarks) if RIG.material[v] == 6]  # pupils
     assert len(on_eyes) == 2

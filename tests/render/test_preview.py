@@ -1,4 +1,4 @@
-"""The preview sheet shows the picture, the face, the bars and the words, whatever they are."""
+"""The preview sheet shows the image, the face, the bars and the rationale, whatever they are."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,16 +91,16 @@ def test_error_bars_reach_as_far_as_the_spread() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["JawOpen", "HeadPitch"]
 
 
-def test_long_words_are_cut_visibly_and_every_field_stays() -> None:
-    words = SimpleNamespace(
+def test_a_long_rationale_is_truncated_visibly_and_every_field_stays() -> None:
+    rationale = SimpleNamespace(
         expression="smile", movements="lips " * 400, emotion="joy", symmetry="even"
     )
-    lines = sheet.wrap_words(words)
+    lines = sheet.wrap_rationale(rationale)
     assert len(lines) == sheet.LINES and max(map(len, lines)) <= sheet.LINE
     assert lines[0] == "Expression: smile" and lines[-2:] == ["Emotion: joy", "Symmetry: even"]
     assert lines[-3].endswith(" …")
-    words.movements = "lips part"
-    assert sheet.wrap_words(words)[1] == "Movements: lips part"
+    rationale.movements = "lips part"
+    assert sheet.wrap_rationale(rationale)[1] == "Movements: lips part"
 
 
 def test_nothing_half_written_is_left(tmp_path: Path) -> None:

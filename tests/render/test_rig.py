@@ -1,4 +1,4 @@
-"""The built-in head: symmetric, every shape visible and its own, eyes and head turn as said."""
+"""The built-in head: symmetric, shapes visible and distinct, eyes and head turn as documented."""
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ def test_shapes_are_distinct():
         assert stems & ALIKE or {s[::-1] for s in stems} & ALIKE, (NAMES[i], NAMES[j])
 
 
-def test_shapes_go_the_way_their_names_say():
+def test_shapes_move_in_the_direction_of_their_names():
     def mean(name: str, near: tuple, reach: float = 0.8, material: str | None = None) -> np.ndarray:
         close = np.linalg.norm(RIG.neutral - np.array(near), axis=1) < reach
         if material:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from sf_jax.kernels.sharded import HEADS, PLACES, ROWS, ambient_mesh
+from sf_jax.kernels.sharded import HEADS, POSITIONS, ROWS, ambient_mesh
 from sf_jax.model import text
 from sf_jax.model.weights import TextWeights
 
@@ -43,8 +43,8 @@ def next_token_losses(
     if mesh is not None and mesh.size > mesh.shape.get(HEADS, 1):
         # Each device sums its own gradient of the tables over all parts, and it travels once.
         rows = tuple(axis for axis in ROWS if axis in mesh.shape)
-        length //= mesh.shape.get(PLACES, 1)
-        layout = P(rows, PLACES if PLACES in mesh.shape else None)
+        length //= mesh.shape.get(POSITIONS, 1)
+        layout = P(rows, POSITIONS if POSITIONS in mesh.shape else None)
         split_vocabulary = mesh.shape.get(HEADS, 1) > 1  # the partitioner sees to that
         own = {axis for axis in mesh.axis_names if axis != HEADS or not split_vocabulary}
         of_rows = jax.shard_map(

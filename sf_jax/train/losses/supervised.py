@@ -12,7 +12,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from sf_jax.decode.program import SlotProgram
-from sf_jax.kernels.sharded import HEADS, lying
+from sf_jax.kernels.sharded import HEADS, constrain
 from sf_jax.model import text, vision
 from sf_jax.model.config import Config
 from sf_jax.model.declared import Linear, Norm
@@ -156,16 +156,16 @@ def shared_tables(weights: Weights) -> Weights:
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _gathered(table: Array, axes: tuple) -> Array:
     """Shared along `tensor` alone; of its gradient each device gets the part it is to keep."""
-    return lying(table, *axes)
+    return constrain(table, *axes)
 
 
 def _gathered_forward(table: Array, axes: tuple) -> tuple[Array, None]:
-    return lying(table, *axes), None
+    return constrain(table, *axes), None
 
 
 def _gathered_backward(axes: tuple, _: None, gradient: Array) -> tuple[Array]:
     rows, columns = axes
-    return (lying(gradient, (rows, "fsdp") if rows else "fsdp", columns),)
+    return (constrain(gradient, (rows, "fsdp") if rows else "fsdp", columns),)
 
 
 _gathered.defvjp(_gathered_forward, _gathered_backward)
