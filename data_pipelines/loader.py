@@ -51,7 +51,7 @@ class ShuffledRecords:
         index = int(self._order[number])
         return "{}, record {}".format(*self._source.place(index)), self._source[index]
 
-    def places(self, numbers: Iterable[int]) -> str:
+    def locations(self, numbers: Iterable[int]) -> str:
         """Where the records of these numbers lie, in words."""
         by_file: dict[str, list[int]] = {}
         for number in numbers:

@@ -365,7 +365,7 @@ def main(argv: list[str] | None = None) -> None:
         share=sft.rows / len(rows),
         cost=hooks.StepCost(footprint.operations_of(sft).model, chips.peak_of(mesh)),
         examples=lambda: batches.examples,
-        locate=found.places,
+        locate=found.locations,
         evaluate=evaluation,
         export=partial(export, sft, folder=folder, out=local),
     )

@@ -2,12 +2,12 @@
 
 import math
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from numpy.typing import ArrayLike
 
 from sf_jax.media.resize import bucket
 from sf_jax.model import text
@@ -19,7 +19,7 @@ from sf_jax.sequence.example import Example, assemble
 from sf_jax.sequence.forward import forward as read
 
 
-def _grids(image_grid_thw: Any) -> list[tuple[int, int]]:
+def _grids(image_grid_thw: ArrayLike) -> list[tuple[int, int]]:
     """(height, width) of every image in patches."""
     grids = np.asarray(image_grid_thw)
     if grids.ndim != 2 or grids.shape[1] != 3:
@@ -30,7 +30,7 @@ def _grids(image_grid_thw: Any) -> list[tuple[int, int]]:
 
 
 def _patches(
-    pixel_values: Any, grids: list[tuple[int, int]], config: VisionConfig
+    pixel_values: ArrayLike, grids: list[tuple[int, int]], config: VisionConfig
 ) -> list[Float[np.ndarray, "P patch_width"]]:
     """The patches of each image."""
     counts = [height * width for height, width in grids]
@@ -76,10 +76,10 @@ def _examples(
 
 def prepare(
     config: Config,
-    input_ids: Any,
-    pixel_values: Any = None,
-    image_grid_thw: Any = None,
-    attention_mask: Any = None,
+    input_ids: ArrayLike,
+    pixel_values: ArrayLike | None = None,
+    image_grid_thw: ArrayLike | None = None,
+    attention_mask: ArrayLike | None = None,
 ) -> tuple[Batch, Bool[np.ndarray, "B T"]]:
     """Checks the arrays and makes a batch of them, padded to buckets, all on the host.
 
@@ -105,7 +105,7 @@ def prepare(
         raise ValueError("this model reads text alone, yet pixel_values were given")
     grids: list[tuple[int, int]] = []
     patches: list[np.ndarray] = []
-    if pixel_values is not None:
+    if pixel_values is not None and image_grid_thw is not None:
         grids = _grids(image_grid_thw)
         patches = _patches(pixel_values, grids, config.vision)
     rows = _examples(ids, real, grids, patches, config)
@@ -129,7 +129,7 @@ def _continued(weights: Weights, batch: Batch, config: Config, count: int) -> In
     dtype = config.product_dtype
     rows, length = batch.input_ids.shape
     of_cache, layout = weights.text.embed.dtype, weights.text.layout
-    cache: Any = text.empty_cache(config.text, rows, length + count, of_cache, layout)
+    cache: text.Cache | None = text.empty_cache(config.text, rows, length + count, of_cache, layout)
     states, cache = read(weights, batch, config, cache=cache)
     last = length - 1 - jnp.argmax(batch.segments[:, ::-1], -1)
     state = jnp.take_along_axis(states, last[:, None, None], 1)[:, 0]

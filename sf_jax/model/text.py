@@ -92,8 +92,9 @@ def _layer(
     k = rms_norm(k, layer.k_norm, config.rms_norm_eps)
     q = (q * cos + rotate_half(q) * sin).astype(x_BTD.dtype)
     k = (k * cos + rotate_half(k) * sin).astype(x_BTD.dtype)
-    offset: Any = 0
+    offset: Int[Array, " B"] | int = 0
     if kv:
+        assert context.length is not None
         offset = context.length
         kv = _append(kv[0], k, offset), _append(kv[1], v, offset)
         k, v = (x.swapaxes(1, 2) for x in kv)
@@ -143,7 +144,7 @@ class _Context:
     dtype: str = struct.field(pytree_node=False)
 
 
-def _add_level(x: Array, levels: Array, number: Any, layout: Layout) -> Array:
+def _add_level(x: Array, levels: Array, number: Int[Array, ""] | int, layout: Layout) -> Array:
     """The output of a layer with its level added, which the first layers have.
 
     In a scan the level is chosen by number: two scans, with and without levels, would slice the

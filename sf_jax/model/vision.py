@@ -200,7 +200,10 @@ def hidden_states(
 
 
 def tokens(
-    weights: VisionWeights, states: Any, config: VisionConfig, dtype: str
+    weights: VisionWeights,
+    states: Float[Array, "L B P D"] | tuple[Float[Array, "B P D"], ...],
+    config: VisionConfig,
+    dtype: str,
 ) -> tuple[Float[Array, "B M D"], Float[Array, "levels B M D"]]:
     """Block outputs → features for the text model, and for each DeepStack level for one layer.
 

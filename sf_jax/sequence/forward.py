@@ -1,18 +1,17 @@
 """One pass of a model over a batch, other modalities included."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from jaxtyping import Array, Float
 
 from sf_jax.model import text
-from sf_jax.model.architecture import Architecture
+from sf_jax.model.architecture import Architecture, ModelWeights
 from sf_jax.model.inserts import Insert, embed
 from sf_jax.sequence.batch import Batch
 
 
 def forward(
-    weights: Any,
+    weights: ModelWeights,
     batch: Batch,
     config: Architecture,
     *,
@@ -22,7 +21,6 @@ def forward(
     """Final normalised states of every token, and the grown cache.
 
     Args:
-      weights: of the architecture, with a field `text`.
       inserts: what `config.encode` makes of the batch's inputs, where it is known already.
       cache: tokens before the batch's.
     """

@@ -62,8 +62,8 @@ def example_size(example: Example, capacity: Capacity) -> tuple[int, int]:
     tokens, units = example.size
     if tokens > capacity.length or units > capacity.units:
         raise ValueError(
-            f"{example.where}: an example of {tokens} tokens and {units} patches exceeds rows of "
-            f"{capacity.length} tokens and {capacity.units} patches"
+            f"{example.where}: an example of {tokens} tokens and {units} units exceeds rows of "
+            f"{capacity.length} tokens and {capacity.units} units, such as patches"
         )
     return tokens, units
 

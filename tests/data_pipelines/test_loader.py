@@ -167,7 +167,7 @@ def test_records_come_by_number_in_shuffled_epochs(tmp_path: Path) -> None:
         place = f"a.array_record, record {n}" if n < 4 else f"b.array_record, record {n - 4}"
         assert where == str(tmp_path / place)
         np.testing.assert_array_equal(one["image"], record(n)["image"])
-    assert order.places(range(11, 22)) in (
+    assert order.locations(range(11, 22)) in (
         f"{tmp_path}/{one}.array_record, records {list(range(a))}; "
         f"{tmp_path}/{two}.array_record, records {list(range(b))}"
         for one, a, two, b in (("a", 4, "b", 7), ("b", 7, "a", 4))

@@ -1,4 +1,4 @@
-"""Qwen's chat form, and a byte-level `tokenizer.json` behind the tokenizer's calls."""
+"""Qwen's chat form, and a byte-level `tokenizer.json` as a tokenizer."""
 
 from pathlib import Path
 

@@ -335,8 +335,8 @@ def test_an_error_is_raised_where_the_batch_is_wanted(
 @pytest.mark.parametrize(
     ("tokens", "picture", "expected"),
     [
-        (97, (32, 32), "record 5: an example of 97 tokens and 4 patches exceeds rows of 96 tokens"),
-        (50, (320, 64), "record 5: an example of 50 tokens and 80 patches exceeds .* 72 patches"),
+        (97, (32, 32), "record 5: an example of 97 tokens and 4 units exceeds rows of 96 tokens"),
+        (50, (320, 64), "record 5: an example of 50 tokens and 80 units exceeds .* 72 units"),
     ],
 )
 def test_an_example_that_cannot_be_used_is_named(

@@ -1,6 +1,6 @@
 """Face records → token rows: prompt, words, and the coefficients as an answer to learn.
 
-Three things keep the numbers tied to the picture rather than to what was said before them: some
+Three things keep the numbers tied to the image rather than to the rationale before them: some
 examples have no words, some have the words of another face (then the words carry no loss), and some
 values are replaced in the *input* by those of another face while the target stays.
 """

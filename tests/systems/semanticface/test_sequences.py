@@ -68,7 +68,7 @@ class Example:
     before: np.ndarray  # loss weights of the prompt
     spoken: np.ndarray  # of the words and the token that ends them
     block: np.ndarray  # of the JSON
-    behind: np.ndarray  # of the padding
+    after: np.ndarray  # of the padding
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +120,9 @@ def test_targets_read_back_as_the_face(batch_of: Any, faces: np.ndarray) -> None
     _, examples, _ = batch_of(foreign_words=0.0)
     for face, example in zip(faces, examples, strict=True):
         assert np.abs(example.wanted.coefficients - face).max() < 0.1 + 1e-5
-        told = example.wanted.rationale
-        assert bool(told) == bool(example.words)
-        assert (WITH_WORDS if told else NUMBERS_ONLY) in example.prompt
+        rationale = example.wanted.rationale
+        assert bool(rationale) == bool(example.words)
+        assert (WITH_WORDS if rationale else NUMBERS_ONLY) in example.prompt
     assert {bool(example.words) for example in examples} == {True, False}
 
 
@@ -143,7 +143,7 @@ def test_loss_is_on_values_and_words_alone(batch_of: Any) -> None:
     batch, examples, sequences = batch_of(foreign_words=0.0, words_weight=0.3)
     program = sequences.program
     for row, example in enumerate(examples):
-        assert not example.before.any() and not example.behind.any()
+        assert not example.before.any() and not example.after.any()
         np.testing.assert_allclose(example.spoken, 0.3)
         assert len(example.spoken) == (len(example.words) + 1 if example.words else 0)
         weighted = np.flatnonzero(batch.loss_weights[row] == 1)
@@ -193,13 +193,13 @@ def test_words_that_do_not_fit_are_left_out_whole(batch_of: Any, config: Config)
     assert all(NUMBERS_ONLY in example.prompt for example in examples)
 
 
-def test_pictures_have_their_places(batch_of: Any, config: Config) -> None:
+def test_images_take_the_positions_of_their_tokens(batch_of: Any, config: Config) -> None:
     batch, _, _ = batch_of()
     rows = batch
     for row in range(COUNT):
         height, width = SIZES[row % 3]
-        places = rows.inputs["vision"].at[row]
-        real = places[places < LENGTH]
+        at = rows.inputs["vision"].at[row]
+        real = at[at < LENGTH]
         assert len(real) == height * width // 32**2
         assert (rows.input_ids[row, real] == config.image_token_id).all()
         assert batch.inputs["vision"].segments[row].sum() == 4 * len(real)
@@ -224,13 +224,13 @@ def test_reading_rows_are_whole_rows_without_words_and_values(
     whole, _, sequences = batch_of(words=0.0)
     made = sequences.reading(images, np.random.default_rng(0))
     for row in range(COUNT):
-        rows, slots, places = made, made.slots[row], whole.slots[row]
+        rows, slots, before = made, made.slots[row], whole.slots[row]
         size = int(rows.segments[row].sum())
         assert rows.segments[row, :size].all() and size == slots[-1] + 1
         # Each key has the token and the position that it has in a whole row.
-        np.testing.assert_array_equal(rows.input_ids[row, slots], whole.input_ids[row, places])
+        np.testing.assert_array_equal(rows.input_ids[row, slots], whole.input_ids[row, before])
         np.testing.assert_array_equal(
-            rows.positions[:, row, slots], whole.positions[:, row, places]
+            rows.positions[:, row, slots], whole.positions[:, row, before]
         )
         text = sequences.tokenizer.decode(rows.input_ids[row, :size].tolist())
         assert NUMBERS_ONLY in text and not any(digit in text for digit in "0123456789")
