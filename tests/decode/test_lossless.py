@@ -82,6 +82,10 @@ def test_drafted_is_sequential_is_the_reference(models, pictures, name, speak) -
             assert differing(tiny, made, reference, gaps, speak) == 0
             certificate = tiny.certificate(batch, made, drawn, speak)
             assert (certificate.least_margin > -1e-5).all()
+            spoken = made.rationale_log_probabilities
+            found = certificate.rationale[:, : spoken.shape[1]]
+            np.testing.assert_allclose(found, spoken, atol=1e-5)
+            assert (spoken[:, 0] < 0).all() == speak and (certificate.stops is None)
             np.testing.assert_allclose(
                 certificate.slots,
                 np.take_along_axis(made.log_probabilities, made.choices[..., None], 2)[..., 0],
