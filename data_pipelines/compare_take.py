@@ -43,9 +43,9 @@ def plot(sampled: np.ndarray, recorded: np.ndarray, path: Path) -> float:
         (0.18, recorded, "recorded take", "#d98a3b"),
     ):
         low, middle, high = np.percentile(faces, (10, 50, 95), axis=0)
-        places = np.arange(len(names)) + offset
-        axes.vlines(places, low, high, color=colour, linewidth=3, label=f"{label}: 10–95 %")
-        axes.scatter(places, middle, color=colour, s=14, zorder=3)
+        ticks = np.arange(len(names)) + offset
+        axes.vlines(ticks, low, high, color=colour, linewidth=3, label=f"{label}: 10–95 %")
+        axes.scatter(ticks, middle, color=colour, s=14, zorder=3)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
     axes.set_title("Marginals (dot: median)", loc="left")
     axes.legend()

@@ -1,1 +1,1 @@
-"""Benchmarks behind `sf-jax bench`: one thing timed beside another in one run."""
+"""The benchmarks of `sf-jax bench`: one thing timed beside another in one run."""

@@ -11,7 +11,7 @@
 
 Cycles are counted where the estimator can count: bidirectional, unmasked, static trip counts,
 whole programs, bfloat16 arrays [1, T, 8, H] in and out for all. In `default` layouts kernels that
-want a head's places together copy, where H is 128. A model has no such copies: the compiler lets
+need a head's positions together copy, where H is 128. A model has no such copies: the compiler lets
 projections write what the kernel wants. So `own` layouts are counted too, where it lays out
 arguments and results as suits each contender. `floor` is what the products alone take
 in whole tiles of the chip's matrix unit, two of them forward, five backward. `layer` is attention

@@ -106,7 +106,7 @@ CONTENDERS = {"ours": ours, "flash": flash, "splash": splash, "xla": xla}
 
 
 def layer(attend: Attend, x: Any, q: Any, k: Any, v: Any, o: Any, cos: Any, sin: Any) -> Any:
-    """Attention as a model has it: between its projections, behind norms and rotary positions."""
+    """Attention as a model has it: between its projections, after norms and rotary positions."""
     from sf_jax.model.norms import rms_norm
     from sf_jax.model.vision import rotate_half
     from sf_jax.model.weights import Norm

@@ -1,10 +1,10 @@
 """`sf-jax bench checkpoint`: a released size, loaded and answered with, beside transformers.
 
 A random bfloat16 checkpoint of the whole shape is written in shards. Then each side, in a process
-of its own, loads it and answers one picture with words and a constrained block of numbers: the same
-checkpoint, prompt, pixels and grammar, two threads. Ours feeds what the grammar forces in chunks;
-transformers goes token by token under `prefix_allowed_tokens_fn`. Random weights never stop, so the
-words are cut at the same number of tokens.
+of its own, loads it and answers one image with a rationale and a constrained block of slots: the
+same checkpoint, prompt, pixels and grammar, two threads. Ours feeds what the grammar forces in
+chunks; transformers goes token by token under `prefix_allowed_tokens_fn`. Random weights never
+stop, so the rationale is cut at the same number of tokens.
 
     sf-jax bench checkpoint --torch-python PYTHON    # one with torch and transformers
 """
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from sf_jax.bench.torch_side.peak_memory import PeakMemory
-from sf_jax.cli.arguments import Parser
+from sf_jax.cli.arguments import Parser, former
 from sf_jax.media import files
 
 SIDE = 256  # pixels of the picture, 64 image tokens
@@ -36,7 +36,7 @@ def picture() -> np.ndarray:
     return np.clip(128 + 50 * waves, 0, 255).astype(np.uint8)
 
 
-def ours(folder: Path, dtype: str, words: int) -> dict[str, Any]:
+def ours(folder: Path, dtype: str, tokens: int) -> dict[str, Any]:
     """Our side; also writes down the job for the other one."""
     memory, start = PeakMemory(), time.perf_counter()
     import jax
@@ -57,9 +57,9 @@ def ours(folder: Path, dtype: str, words: int) -> dict[str, Any]:
     ready = time.perf_counter()
     rows, _ = model.inputs([picture()])
     patches = rows.inputs["vision"]
-    model.predict(picture(), max_words=words)
+    model.predict(picture(), max_words=tokens)
     compiled = time.perf_counter()
-    answer = model.predict(picture(), max_words=words)
+    answer = model.predict(picture(), max_words=tokens)
     done = time.perf_counter()
     program = model.program
     slots = range(len(program.kind))
@@ -76,7 +76,7 @@ def ours(folder: Path, dtype: str, words: int) -> dict[str, Any]:
         "values": values,
         "blank_line": int(program.rationale_end),
         "banned": np.flatnonzero(program.banned).tolist(),
-        "words": words,
+        "rationale": tokens,
     }
     (folder / "job.json").write_text(json.dumps(job))
     return {
@@ -126,7 +126,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/bench_checkpoint"))
     parser.add_argument("--size", default="2B", choices=("2B", "4B", "8B", "32B"))
-    parser.add_argument("--words", type=int, default=64, help="tokens of the rationale")
+    parser.add_argument("--rationale-tokens", type=int, default=64, help="length of the rationale")
+    former(parser, "--words", dest="rationale_tokens", type=int)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--torch-python", help="compare with transformers, run by this Python")
     parser.add_argument("--side", choices=("ours",), help=argparse.SUPPRESS)
@@ -137,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = build_parser().parse_args(argv)
     folder = options.out / options.size
     if options.side:
-        print(json.dumps(ours(folder, options.dtypes[0], options.words)))
+        print(json.dumps(ours(folder, options.dtypes[0], options.rationale_tokens)))
         return
     if not folder.exists():
         from sf_jax.systems.semanticface.qwen_like import make_checkpoint
@@ -148,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for dtype in options.dtypes:
         command = [sys.executable, "-m", "sf_jax.bench.checkpoint", "--side", "ours"]
         command += ["--out", str(options.out), "--size", options.size]
-        command += ["--words", str(options.words), "--dtypes", dtype]
+        command += ["--rationale-tokens", str(options.rationale_tokens), "--dtypes", dtype]
         results[dtype] = {"sf_jax": run(command)}
         if options.torch_python:
             script = str(Path(__file__).parent / "torch_side" / "checkpoint_torch.py")

@@ -1,25 +1,25 @@
 """`sf-jax bench decode`: seconds an answer, ours beside every way that transformers has.
 
-Both sides, each in a process of its own, answer the same rendered faces of people never trained on:
-the same checkpoint, prompts and pixels, the same two cores, as many tokens an answer. Ours starts
-from the picture and includes fitting it; theirs starts from the patches. transformers generates
-greedily with sdpa attention:
+Both sides, each in a process of its own, answer the same rendered faces of people who are in no
+training image: the same checkpoint, prompts and pixels, the same two cores, as many tokens an
+answer. Ours starts from the picture and includes fitting it; theirs starts from the patches.
+transformers generates greedily with sdpa attention:
 
     plain         no constraint at all, the least it can take (static or dynamic cache)
     dfa           `prefix_allowed_tokens_fn` that follows our grammar token by token: our answer
     llguidance, xgrammar    our grammar by token ids, in a logits processor of that engine
     … bytes       our grammar by its text: other tokens may spell it, so as many as our answer has
                   do not suffice and "to its end" needs more
-    block …       the words being given, the numbers alone
-    prefill       picture, prompt and words read, one token said
+    block …       the rationale being given, the slots alone
+    prefill       image, prompt and rationale read, one token generated
 
-A picture's seconds are the least of some rounds, in which modes take turns; the table has medians
-over pictures. Other work on the two cores slows torch by far more than it slows us, so compare only
+An image's seconds are the least of some rounds, in which modes take turns; the table has medians
+over images. Other work on the two cores slows torch by far more than it slows us, so compare only
 what an idle machine has measured: how many cores others had is printed, and a mode whose median is
 far from its least is named.
 
     sf-jax bench decode --torch-python PYTHON     # one with torch, transformers and both engines
-    sf-jax bench decode --torch-python PYTHON --size 2B --pictures 1    # random weights
+    sf-jax bench decode --torch-python PYTHON --size 2B --images 1    # random weights
 """
 
 import argparse
@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from sf_jax.cli.arguments import Parser
+from sf_jax.cli.arguments import Parser, former
 from sf_jax.media import files
 
 THREADS = 2
@@ -54,14 +54,14 @@ OUR_MODES = ["prefill", *OURS, *(f"block {name}" for name in OURS)]
 # Theirs. "plain, compiled" is left out: on a CPU it has been slower than the same uncompiled.
 FULL = ["plain", "plain, dynamic", "dfa"]
 BLOCK = ["block plain", "block plain, dynamic", "block dfa", "prefill"]
-ENGINES = [  # for a model that ends its words itself, and has the blank line as one token
+ENGINES = [  # for a model that ends its rationale itself, and has the blank line as one token
     "llguidance", "xgrammar", "llguidance bytes", "xgrammar bytes",
     "llguidance bytes, to its end", "xgrammar bytes, to its end",
 ]  # fmt: skip
 
 
-def pictures(count: int) -> list[np.ndarray]:
-    """Rendered faces of people whom training never met."""
+def faces(count: int) -> list[np.ndarray]:
+    """Rendered faces of people who are in no training image."""
     from data_pipelines.synthetic import face_record
 
     return [face_record(i, SEED, "evaluation")["image"] for i in range(count)]
@@ -90,15 +90,15 @@ def grammar(schema: Any, program: Any) -> dict[str, Any]:
 
 
 def answer(model: Any, image: np.ndarray, cap: int) -> dict[str, list[int]]:
-    """Token ids of our answer: the words with the blank line behind them, and the block."""
+    """Token ids of our answer: the rationale with the blank line after it, and the block."""
     import jax
 
-    said = jax.device_get(model.generate(*model.inputs([image]), max_words=cap))
+    made = jax.device_get(model.generate(*model.inputs([image]), max_words=cap))
     program = model.program
-    words = said.rationale_ids[0, : said.rationale_length[0]].tolist()
-    if said.truncated[0] or not program.block_ends_rationale:
-        words.append(int(program.rationale_end))
-    return {"words": words, "block": program.answer(said.choices[0])}
+    rationale = made.rationale_ids[0, : made.rationale_length[0]].tolist()
+    if made.truncated[0] or not program.block_ends_rationale:
+        rationale.append(int(program.rationale_end))
+    return {"rationale": rationale, "block": program.answer(made.choices[0])}
 
 
 def write_job(
@@ -133,14 +133,14 @@ def write_job(
     (folder / "job.json").write_text(json.dumps(job))
 
 
-def given_words(model: Any, images: list[np.ndarray], answers: list[dict]) -> list[tuple]:
-    """Batches of one whose prompts hold image, words and blank line, padded to one length."""
+def given_rationales(model: Any, images: list[np.ndarray], answers: list[dict]) -> list[tuple]:
+    """Batches of one whose prompts hold image, rationale and blank line, padded to one length."""
     from sf_jax.sequence.example import Example, assemble
     from sf_jax.sequence.images import capacity, image_inserts
 
     plain = [model.inputs([image])[0] for image in images]
     prompts = [
-        made.input_ids[0][made.segments[0] == 1].tolist() + answer["words"]
+        made.input_ids[0][made.segments[0] == 1].tolist() + answer["rationale"]
         for made, answer in zip(plain, answers, strict=True)
     ]
     longest = max(map(len, prompts))
@@ -153,12 +153,12 @@ def given_words(model: Any, images: list[np.ndarray], answers: list[dict]) -> li
 
 
 def block_call(model: Any, **how: Any) -> Callable[[Any], Any]:
-    """The block alone: what `generate` does without words is to begin with the slots."""
+    """The block alone: without a rationale `generate` begins with the slots."""
     return partial(model.generate, words=False, **how)
 
 
 def prefill_call(model: Any) -> Callable[[Any], Any]:
-    """Picture, prompt and words read, and the likeliest next token."""
+    """Image, prompt and rationale read, and the likeliest next token."""
     import jax
 
     from sf_jax.decode.state import prefill
@@ -174,7 +174,7 @@ def prefill_call(model: Any) -> Callable[[Any], Any]:
 
 
 def seconds(calls: dict[str, Callable], inputs: dict[str, list[tuple]], repeats: int) -> dict:
-    """The least seconds of every call on every picture, of rounds in which calls take turns.
+    """The least seconds of every call on every image, of rounds in which calls take turns.
 
     Every shape is met once before, so that nothing is compiled meanwhile.
     """
@@ -182,12 +182,12 @@ def seconds(calls: dict[str, Callable], inputs: dict[str, list[tuple]], repeats:
 
     found = {name: [np.inf] * len(inputs[name]) for name in calls}
     count = min(map(len, inputs.values()))
-    for again, picture, name in itertools.product(range(repeats + 1), range(count), calls):
+    for again, image, name in itertools.product(range(repeats + 1), range(count), calls):
         begin = time.perf_counter()
-        jax.block_until_ready(calls[name](*inputs[name][picture]))
+        jax.block_until_ready(calls[name](*inputs[name][image]))
         taken = time.perf_counter() - begin
         if again:
-            found[name][picture] = min(taken, found[name][picture])
+            found[name][image] = min(taken, found[name][image])
     return found
 
 
@@ -195,12 +195,12 @@ def ours(folder: Path, checkpoint: Path, options: argparse.Namespace, engines: b
     """Our side; also writes down the job for the other one."""
     from sf_jax.cli import loading
 
-    model, cap = loading.load_model(checkpoint, dtype=options.dtype), options.words
-    images = pictures(options.pictures)
+    model, cap = loading.load_model(checkpoint, dtype=options.dtype), options.rationale_tokens
+    images = faces(options.images)
     answers = [answer(model, image, cap) for image in images]
     modes = FULL + (ENGINES if engines else []) + BLOCK
     write_job(folder, model, checkpoint, images, answers, cap, modes)
-    given = given_words(model, images, answers)
+    given = given_rationales(model, images, answers)
     check_block(model, given, answers)
     every: dict[str, Callable] = {"prefill": prefill_call(model)}
     for name, how in OURS.items():
@@ -210,7 +210,7 @@ def ours(folder: Path, checkpoint: Path, options: argparse.Namespace, engines: b
     whole = [(image,) for image in images]
     inputs = {name: whole if kind(name) == "answer" else given for name in calls}
     tokens = {
-        "answer": [len(a["words"] + a["block"]) for a in answers],
+        "answer": [len(a["rationale"] + a["block"]) for a in answers],
         "block": [len(a["block"]) for a in answers],
         "prefill": [1] * len(answers),
     }
@@ -229,7 +229,9 @@ def check_block(model: Any, given: list[tuple], answers: list[dict]) -> None:
     for (batch,), known in zip(given, answers, strict=True):
         choices = jax.device_get(call(batch)).choices[0]
         if program.answer(choices) != known["block"]:
-            print("a block given its words differs from that of the whole answer", file=sys.stderr)
+            print(
+                "a block given its rationale differs from that of the whole answer", file=sys.stderr
+            )
 
 
 def versions() -> dict[str, str]:
@@ -337,7 +339,7 @@ def disturbances(results: dict[str, dict]) -> list[str]:
 def differences(theirs: dict[str, dict]) -> list[str]:
     """A line for every answer that the same grammar ended differently there."""
     return [
-        f"{mode}: picture {d['picture']} leaves ours at token {d['place']}, by "
+        f"{mode}: image {d['image']} leaves ours at token {d['position']}, by "
         f"{d['gap']:.1e} of the largest logit"
         for mode, row in theirs.items()
         for d in row.get("differences", [])
@@ -368,11 +370,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("runs/bench_decode"))
-    parser.add_argument("--pictures", type=int, default=20)
+    parser.add_argument("--images", type=int, default=20, help="rendered faces (default 20)")
+    former(parser, "--pictures", dest="images", type=int)
     parser.add_argument("--repeats", type=int, default=3, help="of which the least counts")
     parser.add_argument("--model", type=Path, help="model directory (default: the built-in model)")
     parser.add_argument("--size", choices=("2B", "4B", "8B", "32B"), help="random weights instead")
-    parser.add_argument("--words", type=int, help="cap on the words (default: 120, others 64)")
+    parser.add_argument(
+        "--rationale-tokens", type=int, help="cap on the rationale (default: 120, others 64)"
+    )
+    former(parser, "--words", dest="rationale_tokens", type=int)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--torch-python", help="compare with transformers, run by this Python")
     parser.add_argument(
@@ -382,7 +388,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--side", choices=("ours",), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     builtin = options.size is None and options.model is None
-    options.words = options.words or (120 if builtin else 64)
+    options.rationale_tokens = options.rationale_tokens or (120 if builtin else 64)
     options.out.mkdir(parents=True, exist_ok=True)
     folder = checkpoint_folder(options)
     if options.side:

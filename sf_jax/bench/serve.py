@@ -104,7 +104,7 @@ class Tally:
     """What became of requests.
 
     Attributes:
-      sent: how many; lost: what those that got no answer were told.
+      sent: how many; lost: the errors of those that got no answer.
       texts, numbers: answers whose text, or a coefficient by more than `CLOSE`, is another than
         `predict` gave; parted: the largest difference of a coefficient where the text is the same.
       seconds: of each answer, from the call to the `FaceAction`; wall: of all together.

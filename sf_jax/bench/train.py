@@ -1,7 +1,7 @@
 """`sf-jax bench train`: seconds a training step, ours beside that of transformers.
 
 The built-in model is trained whole, in float32, on one batch of face records, from the same weights
-and by the same AdamW behind the same clipping; each side in a process of its own, on the same two
+and by the same AdamW after the same clipping; each side in a process of its own, on the same two
 cores.
 
     padded      an example a row, all padded to the longest: what transformers trains on
@@ -69,14 +69,14 @@ class Work:
 
     @property
     def size(self) -> dict[str, int]:
-        """What the batch holds, and the places that its rows have for tokens."""
+        """What the batch holds, and the token capacity of its rows."""
         found = {"examples": len(self.grids)}
         for mode, batch in self.batches.items():
             segments = batch.segments
             found |= {
                 "tokens": int(np.count_nonzero(segments)),
                 f"{mode} rows": len(segments),
-                f"{mode} places": segments.size,
+                f"{mode} capacity": segments.size,
             }
         return found
 
@@ -206,7 +206,7 @@ class Side:
     """A process that takes a step whenever it is asked to, held to two cores.
 
     Attributes:
-      first: what it told of itself.
+      first: what it reported of itself.
       losses, seconds, others: of each mode's steps; `others` is how many cores other processes had.
     """
 
@@ -234,7 +234,7 @@ class Side:
     def step(self, mode: str) -> None:
         assert self.process.stdin is not None
         before = others_seconds()
-        with suppress(BrokenPipeError):  # of one that failed, which is said where it is heard
+        with suppress(BrokenPipeError):  # of one that failed, which is reported where it is read
             self.process.stdin.write(f"{mode}\n")
             self.process.stdin.flush()
         loss, seconds, used = self._heard()
@@ -249,8 +249,8 @@ class Side:
             for mode in self.losses
         }
         others = statistics.mean(self.others[warm * len(modes) :])
-        told = {name: value for name, value in self.first.items() if name != "modes"}
-        return told | {"modes": modes, "others": others}
+        about = {name: value for name, value in self.first.items() if name != "modes"}
+        return about | {"modes": modes, "others": others}
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -362,7 +362,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--pictures", type=whole(1, 10**6), default=64, help="to render where there is no --data")
     add("--rows", type=whole(1, 10**4), default=8, help="packed rows a batch, of six faces or so")
     add("--steps", type=whole(1, 1000), default=4, help="first steps, whose losses are compared")
-    add("--repeats", type=whole(1, 10**6), default=7, help="timed steps of each mode behind these")
+    add("--repeats", type=whole(1, 10**6), default=7, help="timed steps of each mode after these")
     add("--torch-python", help="compare with transformers, run by this Python")
     add("--compile", action="store_true", help="transformers under torch.compile too")
     add("--keep-memory", action="store_true", help="neither side gives memory back meanwhile")

@@ -1,4 +1,4 @@
-"""`sf-jax serve`: the model behind HTTP, until a SIGTERM or Ctrl-C.
+"""`sf-jax serve`: the model over HTTP, until a SIGTERM or Ctrl-C.
 
     sf-jax serve --port 8000
     curl --data-binary @photo.jpg http://127.0.0.1:8000/v1/predict

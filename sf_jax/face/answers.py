@@ -45,7 +45,7 @@ class Answer:
     Attributes:
       coefficients: float32 [61] in canonical order, or [52], or of the names asked for, in their
         order.
-      rationale: what was said in words, "" where nothing was.
+      rationale: the text before or beside the coefficients, "" where there is none.
       layout: "flat", "nested" or "keyframe".
       keyframe: the name of the keyframe, as in "Keyframe_one"; else None.
       notes: what is odd yet no error, one sentence each.

@@ -136,7 +136,7 @@ class Timecode:
         """The label of a frame counted from 00:00:00:00, rounded to the decimals; a day wraps."""
         ticks = round(Fraction(number) * 10**decimals)  # rounding first lets .9996 carry over
         if ticks < 0:
-            raise TimecodeError(f"frame {float(number):g} lies before timecode starts")
+            raise TimecodeError(f"frame {float(number):g} is before timecode starts")
         whole, part = divmod(ticks, 10**decimals)
         whole %= frames_per_day(fps, drop_frame)
         nominal = frames_per_label_second(fps)

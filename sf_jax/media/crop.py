@@ -6,9 +6,9 @@ Box = tuple[int, int, int, int]  # row, column, height, width in pixels
 
 # Training pictures are framed on the landmarks, brows to chin, which fill 0.68 to 0.92 of a side.
 # The finder's boxes on 63 rendered faces are 1.01 landmark heights high (median) and their middle
-# lies 0.21 box heights above the landmarks'; those on photographs are alike.
+# is 0.21 box heights above the landmarks'; those on photographs are alike.
 MARGIN = 1.27  # square side over the finder's box
-LOWER = 0.21  # how far the square's centre lies below the box's, in box heights
+LOWER = 0.21  # how far the square's centre is below the box's, in box heights
 
 
 def crop_square(image: np.ndarray, box: Box) -> np.ndarray:

@@ -42,7 +42,7 @@ FORMATS = (
     "TGA",
     "ICO",
 )
-BEHIND_ALPHA = 127  # grey behind transparent pixels
+BACKGROUND = 127  # grey under transparent pixels
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
@@ -72,8 +72,8 @@ def read_noted(
     """Reads a picture as uint8 [H, W, 3] RGB, with a sentence on each thing left out of it.
 
     Grey, 16-bit, palette, CMYK and transparent pictures are converted: 16 bits are scaled, not cut,
-    and transparent pixels lie on grey. EXIF rotation is applied. Of an animation the first frame is
-    read. A picture of more than `WORKING_SIDE` on both sides is shrunk by a whole factor.
+    and transparent pixels are drawn on grey. EXIF rotation is applied. Of an animation the first
+    frame is read. A picture of more than `WORKING_SIDE` on both sides is shrunk by a whole factor.
 
     Raises:
       ImageError: missing, empty, truncated, corrupt, too large, or an array of another form.
@@ -104,7 +104,7 @@ def read_bytes(content: bytes, max_pixels: int, name: str = "picture") -> np.nda
     """Reads the bytes of a picture file as `read_image` reads the file.
 
     Raises:
-      TooLargeError: it has more than `max_pixels`; said before they are decoded.
+      TooLargeError: it has more than `max_pixels`; raised before they are decoded.
       ImageError: empty, truncated or corrupt.
     """
     if not content:
@@ -190,7 +190,7 @@ def _without_alpha(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image
     image = image.convert("RGBA")
-    ground = Image.new("RGBA", image.size, (BEHIND_ALPHA,) * 3 + (255,))
+    ground = Image.new("RGBA", image.size, (BACKGROUND,) * 3 + (255,))
     return Image.alpha_composite(ground, image)
 
 

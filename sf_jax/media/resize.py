@@ -27,7 +27,7 @@ class ResizeError(DataError):
 def smart_size(
     height: int, width: int, factor: int, min_pixels: int, max_pixels: int
 ) -> tuple[int, int]:
-    """Nearest size whose sides are multiples of `factor` and whose area lies within the bounds.
+    """Nearest size whose sides are multiples of `factor` and whose area is within the bounds.
 
     The lower bound goes before the upper one: a small or long picture that is enlarged may end up
     to one row and one column of `factor` above `max_pixels` where the two bounds are close.
@@ -109,8 +109,8 @@ def _fixed_point_weights(size: int, length: int) -> tuple[csr_array, int]:
         bits += 1
     whole = np.trunc(weights * 2**bits + np.copysign(0.5, weights)).astype(np.int32)
     starts = np.arange(length + 1) * at.shape[1]
-    places = np.minimum(at, size - 1).ravel()  # beyond the picture the weight is 0
-    return csr_array((whole.ravel(), places, starts), shape=(length, size)), bits
+    columns = np.minimum(at, size - 1).ravel()  # beyond the picture the weight is 0
+    return csr_array((whole.ravel(), columns, starts), shape=(length, size)), bits
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:

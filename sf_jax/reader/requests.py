@@ -1,7 +1,7 @@
 """MS-SWIFT request lines in, result lines out: `sf-jax predict --requests` for `swift infer`.
 
 Every request has its line in the results, in order. One that could not be answered has
-`"response": null` and an `"error"` that says why, and is told once more at the end. A model that is
+`"response": null` and an `"error"` that says why, and is reported again at the end. A model that is
 instructed answers the messages; the built-in one answers its own question, and the messages are
 kept.
 """

@@ -6,7 +6,7 @@ from sf_jax.render.head_parts import Part, hairline
 from sf_jax.render.head_surface import EYE, EYE_HALF_WIDTH, MOUTH_Y, smoothstep
 
 
-class Places:
+class Points:
     """Positions at which the directions are evaluated, with the masks they share."""
 
     def __init__(self, points: np.ndarray, shoulders: np.ndarray) -> None:
@@ -25,7 +25,7 @@ class Places:
         return np.stack([mask * out * self.side, mask * y, mask * z], axis=1)
 
 
-def _directions(p: Places) -> list[np.ndarray]:
+def _directions(p: Points) -> list[np.ndarray]:
     """The symmetric directions, then the asymmetric ones."""
     h, blob, move = p.head, p.blob, p.move
     zero = np.zeros_like(p.x)
@@ -113,7 +113,7 @@ def build_identity(head: Part, where: dict[str, slice]) -> np.ndarray:
     shoulders = smoothstep(-8.0, -12.0, points[:, 1])
     mouth = np.array([0.0, MOUTH_Y, 9.0])
     anchors = np.stack([EYE, EYE * [-1, 1, 1], mouth])
-    made = _directions(Places(np.concatenate([points, anchors]), np.append(shoulders, [0, 0, 0])))
+    made = _directions(Points(np.concatenate([points, anchors]), np.append(shoulders, [0, 0, 0])))
     fields = np.stack(made)
     field, at_eyes, at_mouth = fields[:, :-3], fields[:, -3:-1], fields[:, -1]
     in_eye = np.zeros(len(points))

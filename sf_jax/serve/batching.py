@@ -155,7 +155,7 @@ class Batcher:
         return [job for job in jobs if job.future.set_running_or_notify_cancel()]
 
     def _chosen(self) -> list[_Job]:
-        """The longest waiting job, and those behind it that may go with it."""
+        """The longest waiting job, and those after it that may go with it."""
         key = group(self._jobs[0].options)
         alike = [job for job in self._jobs if group(job.options) == key]
         return alike[: self._batch]

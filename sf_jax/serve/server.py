@@ -125,7 +125,7 @@ def run(service: Service, listening: socket.socket, warm: Callable[[], None]) ->
     def prepare() -> None:
         try:
             warm()
-        except Exception as error:  # told by the main thread, which ends
+        except Exception as error:  # raised by the main thread, which ends
             failures.append(error)
             server.should_exit = True
         if service.status == "starting" and not failures:

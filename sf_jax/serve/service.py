@@ -1,4 +1,4 @@
-"""The service behind `sf-jax serve`: an ASGI app that answers pictures over HTTP.
+"""The service of `sf-jax serve`: an ASGI app that answers pictures over HTTP.
 
     POST   /v1/predict         the bytes of a picture file → words and coefficients, as JSON
     DELETE /v1/sessions/NAME   closes a session
@@ -68,7 +68,7 @@ class Limits:
 
     Attributes:
       max_bytes: of a body.
-      max_pixels: of a picture, looked at before it is decoded.
+      max_pixels: of a picture, checked before it is decoded.
       timeout: seconds from the first byte of the body to the answer.
       queue: the most requests held at once, being read, waiting or being answered.
       max_words: caps that a request may ask for; each is a program of its own, so the number of
@@ -383,8 +383,8 @@ def _tell_reasons(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        said = [f"{found['loc'][-1]}: {found['msg']}" for found in error.errors()]
-        return JSONResponse({"error": "; ".join(said)}, 422)
+        problems = [f"{found['loc'][-1]}: {found['msg']}" for found in error.errors()]
+        return JSONResponse({"error": "; ".join(problems)}, 422)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> JSONResponse:

@@ -43,16 +43,16 @@ def blocks(job: dict, count: int) -> list[list[int]]:
     return [program.answer(generator.integers(0, counts)) for _ in range(count)]
 
 
-def expected(job: dict, said: list[int]) -> set[int]:
-    """By the definition: tokens after which some spelling of the slots goes on as said."""
+def expected(job: dict, made: list[int]) -> set[int]:
+    """By the definition: tokens after which some spelling of the slots goes on."""
     for before, values in zip(job["forced"], job["values"], strict=True):
-        if len(said) < len(before):
-            assert said == before[: len(said)]
-            return {before[len(said)]}
-        said = said[len(before) :]
-        if not any(said[: len(value)] == value for value in values):
-            return {value[len(said)] for value in values if value[: len(said)] == said}
-        said = said[next(len(value) for value in values if said[: len(value)] == value) :]
+        if len(made) < len(before):
+            assert made == before[: len(made)]
+            return {before[len(made)]}
+        made = made[len(before) :]
+        if not any(made[: len(value)] == value for value in values):
+            return {value[len(made)] for value in values if value[: len(made)] == made}
+        made = made[next(len(value) for value in values if made[: len(value)] == value) :]
     return set()
 
 
@@ -106,16 +106,16 @@ def test_answers_are_judged() -> None:
 
 def test_the_job_holds_what_the_model_reads_and_says(tmp_path: Path) -> None:
     model = estimator.load()
-    images = bench_decode.pictures(1)
+    images = bench_decode.faces(1)
     answers = [bench_decode.answer(model, images[0], 120)]
     bench_decode.write_job(tmp_path, model, estimator.BUILTIN, images, answers, 120, ["plain"])
     job = json.loads((tmp_path / "job.json").read_text())
     ids = np.load(tmp_path / "job.npz")["input_ids_0"]
     rows, _ = model.inputs(images)
     assert ids.tolist() == rows.input_ids[0][rows.segments[0] == 1].tolist()
-    said = job["answers"][0]
-    text = model.tokenizer.decode(said["words"] + said["block"]) + "}"
+    answer = job["answers"][0]
+    text = model.tokenizer.decode(answer["rationale"] + answer["block"]) + "}"
     assert text == model.predict(images[0]).text
     states = _decode_torch.block_states(job["forced"], job["values"])
-    whole = said["words"] + said["block"]
+    whole = answer["rationale"] + answer["block"]
     assert _decode_torch.next_tokens(whole, job, states) == []

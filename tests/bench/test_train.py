@@ -43,7 +43,7 @@ def made(data: Path) -> bench_train.Work:
 def test_both_batches_hold_the_same_examples(made: bench_train.Work) -> None:
     size = made.size
     assert size["padded rows"] == size["examples"] > 1 == size["packed rows"]
-    assert size["tokens"] <= size["packed places"] < size["padded places"]
+    assert size["tokens"] <= size["packed capacity"] < size["padded capacity"]
     weights = [np.sort(made.batches[mode].loss_weights, None) for mode in bench_train.OURS]
     counted = [one[one > 0] for one in weights]
     np.testing.assert_array_equal(*counted)
@@ -72,7 +72,7 @@ def test_the_job_holds_the_padded_batch(made: bench_train.Work, tmp_path: Path) 
     assert (arrays["attention_mask"].sum() == made.size["tokens"]) and arrays["targets"].any()
 
 
-def test_modes_take_turns_behind_the_first_steps() -> None:
+def test_modes_take_turns_after_the_first_steps() -> None:
     command = [sys.executable, "-c", FAKE]
     commands = {"sf_jax": [*command, "padded", "packed"], "transformers": [*command, "padded"]}
     found = bench_train.measure(commands, steps=2, repeats=2, environment={})
@@ -113,7 +113,7 @@ def test_the_table_compares_alike_with_alike() -> None:
 
 
 @pytest.mark.parametrize("wrong", [["--rows", "0"], ["--steps", "0"], ["--repeats", "x"]])
-def test_bad_arguments_are_told(wrong: list[str]) -> None:
+def test_bad_arguments_are_reported(wrong: list[str]) -> None:
     with pytest.raises(UsageError, match=wrong[0]):
         bench_train.build_parser().parse_args(wrong)
 

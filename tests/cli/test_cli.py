@@ -19,7 +19,7 @@ from sf_jax.face.one_euro import smooth
 from sf_jax.media.files import write_json
 from sf_jax.reader.output import as_json
 from sf_jax.reader.schema import channel_schema
-from tests.media.test_video import counting, told, write_video
+from tests.media.test_video import counted, counting, write_video
 
 JAW, YAW = channels.INDEX["JawOpen"], channels.INDEX["HeadYaw"]
 
@@ -94,11 +94,10 @@ def test_one_picture_gives_json_csv_preview_and_a_table(
     model: FakeModel, picture: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert run("predict", picture(), "--out", tmp_path / "out") == 0
-    said = capsys.readouterr().out
-    assert "Expression:" in said and "Symmetry:" in said
-    assert [line.split()[:2] for line in said.splitlines() if line.startswith(("Jaw", "Head"))] == [
-        ["JawOpen", "0.59"], ["HeadYaw", "0.28"],
-    ]  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "Expression:" in printed and "Symmetry:" in printed
+    rows = [line.split()[:2] for line in printed.splitlines() if line.startswith(("Jaw", "Head"))]
+    assert rows == [["JawOpen", "0.59"], ["HeadYaw", "0.28"]]
     assert names(tmp_path / "out") == ["face.csv", "face.json", "face.preview.png"]
     found = json.loads((tmp_path / "out" / "face.json").read_text())
     assert list(found["coefficients"]) == list(channels.NAMES)
@@ -206,7 +205,7 @@ class BarModel(FakeModel):
 
     def predict(self, picture: np.ndarray, **called: object) -> Action:
         action = Action(picture)
-        number = told(picture)
+        number = counted(picture)
         action.coefficients[:] = 0
         action.coefficients[JAW] = number / 100 + 0.02 * (round(number) % 2)
         return action
@@ -267,8 +266,8 @@ def test_crop_says_where_no_face_was_found(
     model: FakeModel, picture: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert run("predict", picture(), "--out", tmp_path / "o", "--no-preview", "--crop") == 0
-    said = capsys.readouterr()
-    assert "face.png: no face found" in said.out + said.err
+    printed = capsys.readouterr()
+    assert "face.png: no face found" in printed.out + printed.err
     assert model.seen[0].shape == (30, 40, 3)
 
 
@@ -310,7 +309,7 @@ def test_bad_input_is_one_line_and_exit_code_two(
     assert err.startswith("sf-jax: error: ") and err.count("\n") == 1 and words in err
 
 
-def test_missing_files_are_told_before_a_model_is_loaded(
+def test_missing_files_are_reported_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("loaded"))
@@ -318,7 +317,7 @@ def test_missing_files_are_told_before_a_model_is_loaded(
     assert len(errors(capsys)) == 2
 
 
-def test_an_error_of_several_lines_is_told_in_one(
+def test_an_error_of_several_lines_is_reported_in_one(
     monkeypatch: pytest.MonkeyPatch,
     picture: Callable,
     tmp_path: Path,
@@ -334,10 +333,10 @@ def test_an_error_of_several_lines_is_told_in_one(
 
 def test_without_arguments_help_lists_the_commands(capsys: pytest.CaptureFixture) -> None:
     assert run() == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     commands = "predict demo train evaluate convert serve compile bench schema data".split()
     for command in commands:
-        assert f"\n    {command} " in said
+        assert f"\n    {command} " in printed
 
 
 @pytest.mark.parametrize("command", ["train", "data", "bench"])
@@ -383,7 +382,7 @@ def test_files_of_one_stem_keep_their_results_apart(
     assert found["image"].endswith("two/a.png") and len(model.seen) == 4
 
 
-def test_a_rate_without_drop_frame_timecode_is_told_before_the_work(
+def test_a_rate_without_drop_frame_timecode_is_refused_before_the_work(
     model: FakeModel, picture: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     clip = write_video(tmp_path / "clip.mp4", 24.0, [counting(i) for i in range(5)])
@@ -394,7 +393,7 @@ def test_a_rate_without_drop_frame_timecode_is_told_before_the_work(
     assert "bad.png: not a picture" in first and "clip.mp4: drop-frame" in second
 
 
-def test_a_video_cut_short_is_said_to_be(
+def test_a_video_cut_short_is_reported(
     model: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     clip = write_video(tmp_path / "clip.avi", 24.0, [counting(i) for i in range(20)])
@@ -404,11 +403,11 @@ def test_a_video_cut_short_is_said_to_be(
     assert names(tmp_path / "o") == ["clip.csv", "clip.preview.png"]
 
 
-def test_of_an_animation_it_is_said_what_was_read(
+def test_of_an_animation_a_note_says_what_was_read(
     model: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     first, second = (Image.new("RGB", (30, 30), colour) for colour in ("red", "blue"))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     assert run("predict", tmp_path / "a.gif", "--out", tmp_path / "o", "--no-preview") == 0
-    said = capsys.readouterr()
-    assert "a.gif: the first of 2 frames was read" in said.out + said.err
+    printed = capsys.readouterr()
+    assert "a.gif: the first of 2 frames was read" in printed.out + printed.err

@@ -56,9 +56,9 @@ def test_the_bound_is_the_longest_of_products_memory_and_links() -> None:
     assert named["MFU bound"] == "100%" and named["all-gather, GB"] == "5.0"
 
 
-def test_what_does_not_fit_is_said_with_what_to_change() -> None:
-    said = compile_report.verdict(found(17e9), "v5e:4x4")
-    assert said.startswith("does not fit: 17.0 of 16 GB; fewer rows a chip")
+def test_what_does_not_fit_is_reported_with_what_to_change() -> None:
+    found_out = compile_report.verdict(found(17e9), "v5e:4x4")
+    assert found_out.startswith("does not fit: 17.0 of 16 GB; fewer rows a chip")
     refused = {**found(0), "error": "RESOURCE_EXHAUSTED: … Used 31.20G of 15.75G hbm. …"}
     del refused["memory"], refused["program"]
     line = compile_report.row("4b-full", "v5e:4x4", 1, "fsdp=16", refused)
@@ -68,11 +68,11 @@ def test_what_does_not_fit_is_said_with_what_to_change() -> None:
 @pytest.mark.parametrize(
     "arguments", [["4b-lora", "--topology", "v9:4x4"], ["5b"], ["4b-lora", "--mesh", "rows=4"]]
 )
-def test_bad_arguments_are_told_in_a_line(arguments, capsys, monkeypatch) -> None:
+def test_bad_arguments_are_reported_in_a_line(arguments, capsys, monkeypatch) -> None:
     monkeypatch.setattr(_compile, "find_spec", lambda name: True)
     assert main(["compile", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("sf-jax: error:") and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("sf-jax: error:") and error.count("\n") == 1
 
 
 def test_without_the_compiler_it_says_what_to_install(capsys, monkeypatch) -> None:

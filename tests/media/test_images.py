@@ -9,7 +9,7 @@ from PIL import Image
 
 from sf_jax.media import images
 from sf_jax.media.images import (
-    BEHIND_ALPHA,
+    BACKGROUND,
     ImageError,
     TooLargeError,
     read_bytes,
@@ -94,8 +94,8 @@ def test_transparent_pixels_lie_on_grey(tmp_path: Path, colour: np.ndarray) -> N
     alpha[:10], alpha[10:20] = 0, 128
     Image.fromarray(np.dstack([colour, alpha])).save(tmp_path / "alpha.png")
     read = read_image(tmp_path / "alpha.png").astype(int)
-    assert (read[:10] == BEHIND_ALPHA).all()
-    half = (colour[10:20].astype(int) + BEHIND_ALPHA) / 2
+    assert (read[:10] == BACKGROUND).all()
+    half = (colour[10:20].astype(int) + BACKGROUND) / 2
     assert np.abs(read[10:20] - half).max() <= 2
     np.testing.assert_array_equal(read[20:], colour[20:])
 
@@ -103,7 +103,7 @@ def test_transparent_pixels_lie_on_grey(tmp_path: Path, colour: np.ndarray) -> N
 def test_a_transparent_colour_counts_as_transparent(tmp_path: Path, grey: np.ndarray) -> None:
     Image.fromarray(np.maximum(grey, 1) * (grey > 100)).save(tmp_path / "t.png", transparency=0)
     read = read_image(tmp_path / "t.png")
-    assert (read[grey <= 100] == BEHIND_ALPHA).all() and (read[grey > 100] > 100).all()
+    assert (read[grey <= 100] == BACKGROUND).all() and (read[grey > 100] > 100).all()
 
 
 def test_palette(tmp_path: Path, colour: np.ndarray) -> None:
@@ -113,7 +113,7 @@ def test_palette(tmp_path: Path, colour: np.ndarray) -> None:
         read_image(tmp_path / "palette.png"), np.array(flat.convert("RGB"))
     )
     flat.save(tmp_path / "clear.png", transparency=bytes([0] * 32))
-    assert (read_image(tmp_path / "clear.png") == BEHIND_ALPHA).all()
+    assert (read_image(tmp_path / "clear.png") == BACKGROUND).all()
 
 
 def test_cmyk(tmp_path: Path, colour: np.ndarray) -> None:
@@ -146,7 +146,7 @@ def test_a_damaged_exif_block_is_no_reason_to_stop(tmp_path: Path, colour: np.nd
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
-def test_of_an_animation_the_first_frame_is_read_and_that_is_said(
+def test_of_an_animation_the_first_frame_is_read_and_that_is_noted(
     tmp_path: Path, colour: np.ndarray, suffix: str
 ) -> None:
     frames = [Image.fromarray(x).quantize(64).convert("RGB") for x in (colour, 255 - colour)]

@@ -38,7 +38,7 @@ def counting(number: int) -> np.ndarray:
     return frame
 
 
-def told(frame: np.ndarray) -> float:
+def counted(frame: np.ndarray) -> float:
     """The number that a frame of `counting` tells."""
     red, blue = frame[..., 0].astype(int), frame[..., 2].astype(int)
     return (np.nonzero((red > blue).mean(axis=0) > 0.5)[0].mean() - 7.5) / 2
@@ -54,7 +54,7 @@ def test_sixty_frames_in_order_with_their_rate(tmp_path: Path, name: str, fps: f
     for number, (seconds, frame) in enumerate(found):
         assert seconds == pytest.approx(number / fps, abs=1e-3)
         assert frame.shape == (48, 144, 3) and frame.dtype == np.uint8
-        assert abs(told(frame) - number) < 0.5
+        assert abs(counted(frame) - number) < 0.5
     assert len(list(video.frames())) == FRAMES
 
 

@@ -79,12 +79,12 @@ def _given(folder: Path, image_token: int) -> dict[str, Any]:
 
 def _longest(job: dict[str, Any]) -> int:
     forced = sum(map(len, job["forced"]))
-    return job["words"] + 1 + forced + sum(max(map(len, values)) for values in job["values"])
+    return job["rationale"] + 1 + forced + sum(max(map(len, values)) for values in job["values"])
 
 
 def next_tokens(generated: list[int], job: dict[str, Any], free: list[int]) -> list[int]:
-    """The tokens that may follow: `job["words"]` free ones, a blank line, then the block."""
-    count = job["words"]
+    """The tokens that may follow: `job["rationale"]` free ones, a blank line, then the block."""
+    count = job["rationale"]
     if len(generated) < count:
         return free
     if len(generated) == count:

@@ -3,14 +3,14 @@
     python sf_jax/bench/torch_side/decode_torch.py FOLDER [--modes MODE ...]
 
 FOLDER holds `job.json` and `job.npz` as `bench_decode.write_job` makes them: the checkpoint, the
-grammar as tokens and as text, and for each picture the prompt, the pixels and our own answer.
+grammar as tokens and as text, and for each image the prompt, the pixels and our own answer.
 Prints a line of JSON: for each mode its seconds an answer, and how its answers compare with ours.
 
 A mode is a task, a constraint and a kind of cache. Tasks: `answer`, from prompt to end; `block`,
-the words being given; `prefill`, the words being given and one token said. Each says as many tokens
-as our answer has, and stops at nothing else; only `whole` goes on until the grammar ends.
-Constraints: none; our automaton; the engines with our grammar by token ids, or by its text, where
-other tokens than ours may spell it. Imports neither jax nor this package.
+the rationale being given; `prefill`, the rationale being given and one token generated. Each
+generates as many tokens as our answer has, and stops at nothing else; only `whole` goes on until
+the grammar ends. Constraints: none; our automaton; the engines with our grammar by token ids, or by
+its text, where other tokens than ours may spell it. Imports neither jax nor this package.
 """
 
 import argparse
@@ -73,31 +73,31 @@ def block_states(forced: list[list[int]], values: list[list[list[int]]]) -> Trie
 
 
 def _go(states: Trie, at: int, token: int) -> int:
-    """The state behind a token, made where it lacks."""
+    """The state after a token, made if it is missing."""
     if token not in states[at]:
         states.append({})
         states[at][token] = len(states) - 1
     return states[at][token]
 
 
-def next_tokens(said: list[int], job: dict[str, Any], states: Trie) -> list[int] | None:
-    """The tokens that may follow those said; None stands for any free word or an end of words.
+def next_tokens(generated: list[int], job: dict[str, Any], states: Trie) -> list[int] | None:
+    """The tokens that may follow; None stands for any free token or an end of the rationale.
 
-    Words end at a token of `ends`, which is the blank line or, where words may hold blank lines,
-    the block's first token; at the cap a blank line ends them.
+    A rationale ends at a token of `ends`, which is the blank line or, where it may hold blank
+    lines, the block's first token; at the cap a blank line ends it.
     """
     cap, ends = job["cap"], job["ends"]
-    end = next((i for i, token in enumerate(said[:cap]) if token in ends), None)
-    if end is None and len(said) <= cap:
-        return None if len(said) < cap else [job["rationale_end"]]
+    end = next((i for i, token in enumerate(generated[:cap]) if token in ends), None)
+    if end is None and len(generated) <= cap:
+        return None if len(generated) < cap else [job["rationale_end"]]
     opened = end is not None and job["block_ends_rationale"]
     begun = (cap if end is None else end) + (not opened)
-    return _block_tokens(said[begun:], states)
+    return _block_tokens(generated[begun:], states)
 
 
-def _block_tokens(said: list[int], states: Trie) -> list[int]:
+def _block_tokens(generated: list[int], states: Trie) -> list[int]:
     at = 0
-    for token in said:
+    for token in generated:
         at = states[at][token]
     return list(states[at])
 
@@ -106,7 +106,7 @@ def token_grammar(job: dict[str, Any], free: Any, spell: Callable[[str], str]) -
     """The rules `word` and whole answer, for engines that know tokens by their ids.
 
     Args:
-      free: tokens that may stand in the words, or end them.
+      free: tokens that may stand in the rationale, or end it.
       spell: how the engine writes one of some tokens, given "7,8".
     """
 
@@ -119,8 +119,8 @@ def token_grammar(job: dict[str, Any], free: Any, spell: Callable[[str], str]) -
         spellings = [" ".join(one_of([token]) for token in value) for value in spelt]
         single = all(len(value) == 1 for value in spelt)
         slots.append(one_of([v[0] for v in spelt]) if single else "(" + " | ".join(spellings) + ")")
-    words = one_of([token for token in free.tolist() if token not in job["ends"]])
-    return words, f"word{{0,{job['cap']}}} " + " ".join(slots)
+    word = one_of([token for token in free.tolist() if token not in job["ends"]])
+    return word, f"word{{0,{job['cap']}}} " + " ".join(slots)
 
 
 def answer_regex(job: dict[str, Any]) -> str:
@@ -140,9 +140,9 @@ def numbers(text: str, keys: list[str], values: list[list[str]]) -> dict[str, fl
     """The numbers in the block of an answer whose closing brace may be missing.
 
     Raises:
-      ValueError: it is no words and JSON of exactly these keys and values, in order.
+      ValueError: it is no rationale and JSON of exactly these keys and values, in order.
     """
-    _, brace, rest = text.partition("{")  # which no words hold
+    _, brace, rest = text.partition("{")  # which no rationale holds
     block = (brace + rest).removesuffix("}") + "}"
     found = json.loads(block)
     spelt = json.loads(block, parse_float=str)
@@ -172,7 +172,7 @@ class Side:
         self.model = kind.from_pretrained(
             checkpoint, dtype=getattr(torch, self.job["dtype"]), attn_implementation="sdpa"
         ).eval()
-        # Nothing stops an answer but its length, nor is a stop token looked for.
+        # Nothing stops an answer but its length, nor is there a stop token.
         self.model.generation_config.eos_token_id = None
         self.states = block_states(self.job["forced"], self.job["values"])
         banned, ends = set(self.job["banned"]), set(self.job["ends"])
@@ -186,31 +186,33 @@ class Side:
         with np.load(folder / "job.npz") as arrays:
             self.arrays = dict(arrays)
 
-    def given(self, picture: int, words: bool) -> dict[str, Any]:
-        """Inputs of `generate`; with `words` they and their blank line are in the prompt."""
-        torch, answer = self.torch, self.job["answers"][picture]
-        ids = self.arrays[f"input_ids_{picture}"].tolist() + (answer["words"] if words else [])
+    def given(self, image: int, rationale: bool) -> dict[str, Any]:
+        """Inputs of `generate`; with `rationale` it and its blank line are in the prompt."""
+        torch, answer = self.torch, self.job["answers"][image]
+        ids = self.arrays[f"input_ids_{image}"].tolist() + (
+            answer["rationale"] if rationale else []
+        )
         input_ids = torch.tensor([ids])
         return {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
             "mm_token_type_ids": (input_ids == self.model.config.image_token_id).int(),
-            "pixel_values": torch.tensor(self.arrays[f"pixel_values_{picture}"]),
-            "image_grid_thw": torch.tensor(self.arrays[f"image_grid_thw_{picture}"]).long(),
+            "pixel_values": torch.tensor(self.arrays[f"pixel_values_{image}"]),
+            "image_grid_thw": torch.tensor(self.arrays[f"image_grid_thw_{image}"]).long(),
         }
 
-    def ours(self, picture: int, task: str) -> list[int]:
+    def ours(self, image: int, task: str) -> list[int]:
         """The tokens of our answer that a task asks for."""
-        answer = self.job["answers"][picture]
+        answer = self.job["answers"][image]
         if task == "prefill":
             return answer["block"][:1]
-        return (answer["words"] if task in ("answer", "whole") else []) + answer["block"]
+        return (answer["rationale"] if task in ("answer", "whole") else []) + answer["block"]
 
-    def say(self, picture: int, mode: str, **more: Any) -> tuple[float, list[int], Any]:
+    def generate(self, image: int, mode: str, **more: Any) -> tuple[float, list[int], Any]:
         """Seconds, tokens and what `generate` returned, of one answer in one mode."""
         task, constraint, cache = MODES[mode]
-        given = self.given(picture, words=task in ("block", "prefill"))
-        prompt, length = given["input_ids"].shape[1], len(self.ours(picture, task))
+        given = self.given(image, rationale=task in ("block", "prefill"))
+        prompt, length = given["input_ids"].shape[1], len(self.ours(image, task))
         options = CACHES[cache]() | more
         if task == "whole":
             length, options["eos_token_id"] = MOST_TOKENS, self.tokenizer.eos_token_id
@@ -229,10 +231,10 @@ class Side:
 
     def _dfa(self, prompt: int, task: str) -> dict[str, Any]:
         def allowed(_: int, ids: Any) -> Any:
-            said = ids[prompt:].tolist()
+            generated = ids[prompt:].tolist()
             if task == "block":
-                return _block_tokens(said, self.states)
-            found = next_tokens(said, self.job, self.states)
+                return _block_tokens(generated, self.states)
+            found = next_tokens(generated, self.job, self.states)
             return self.free if found is None else found  # a tensor, made once: a list is slow
 
         return {"prefix_allowed_tokens_fn": allowed}
@@ -265,10 +267,10 @@ class Side:
         import llguidance.hf
 
         tokenizer = llguidance.hf.from_tokenizer(self.tokenizer, n_vocab=self.vocabulary)
-        words, block = token_grammar(self.job, self.free, "<[{}]>".format)
+        word, block = token_grammar(self.job, self.free, "<[{}]>".format)
         made = llguidance.LLMatcher
         grammars = {
-            "tokens": made.grammar_from_lark(f"start: {block}\nword: {words}\n"),
+            "tokens": made.grammar_from_lark(f"start: {block}\nword: {word}\n"),
             "bytes": made.grammar_from_regex(answer_regex(self.job)),
         }
         for grammar in grammars.values():
@@ -293,9 +295,9 @@ class Side:
 
         info = xgrammar.TokenizerInfo.from_huggingface(self.tokenizer, vocab_size=self.vocabulary)
         compiler = xgrammar.GrammarCompiler(info)
-        words, block = token_grammar(self.job, self.free, "Token({})".format)
+        word, block = token_grammar(self.job, self.free, "Token({})".format)
         return {
-            "tokens": compiler.compile_grammar(f"root ::= {block}\nword ::= {words}\n"),
+            "tokens": compiler.compile_grammar(f"root ::= {block}\nword ::= {word}\n"),
             "bytes": compiler.compile_regex(answer_regex(self.job)),
         }
 
@@ -323,7 +325,7 @@ CACHES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def difference(side: Side, picture: int, mode: str) -> dict[str, Any] | None:
+def difference(side: Side, image: int, mode: str) -> dict[str, Any] | None:
     """Where an answer first leaves ours, and how near the two tokens were; None where it is ours.
 
     `gap` is the lead of their token over ours as a share of the largest logit: what rounding alone
@@ -331,14 +333,14 @@ def difference(side: Side, picture: int, mode: str) -> dict[str, Any] | None:
     """
     task = MODES[mode][0]
     more = {"return_dict_in_generate": True, "output_logits": True}
-    _, said, out = side.say(picture, mode, **more)
-    for place, (theirs, ours) in enumerate(zip(said, side.ours(picture, task), strict=True)):
+    _, generated, out = side.generate(image, mode, **more)
+    for position, (theirs, ours) in enumerate(zip(generated, side.ours(image, task), strict=True)):
         if theirs != ours:
-            logits = out.logits[place][0].float()
+            logits = out.logits[position][0].float()
             gap = (logits[theirs] - logits[ours]) / logits.abs().max()
             return {
-                "picture": picture,
-                "place": place,
+                "image": image,
+                "position": position,
                 "theirs": theirs,
                 "ours": ours,
                 "gap": float(gap),
@@ -346,51 +348,55 @@ def difference(side: Side, picture: int, mode: str) -> dict[str, Any] | None:
     return None
 
 
-def is_valid(side: Side, picture: int, said: list[int], task: str) -> bool:
-    """Whether an answer reads as words, blank line and JSON of the schema's keys and values."""
-    words = side.job["answers"][picture]["words"] if task == "block" else []
+def is_valid(side: Side, image: int, generated: list[int], task: str) -> bool:
+    """Whether an answer reads as rationale, blank line and JSON of the schema's keys and values."""
+    rationale = side.job["answers"][image]["rationale"] if task == "block" else []
     try:
-        numbers(side.text(words + said), side.job["keys"], side.job["value_texts"])
+        numbers(side.text(rationale + generated), side.job["keys"], side.job["value_texts"])
     except ValueError:
         return False
     return True
 
 
 def measure(side: Side, modes: list[str], repeats: int) -> dict[str, Any]:
-    """The least seconds of every mode on every picture, of some rounds in which modes take turns.
+    """The least seconds of every mode on every image, of some rounds in which modes take turns.
 
     A round before them is not measured: the first and the longest answer, which needs the largest
-    cache. What goes to its own end is told apart by its tokens, and measured once.
+    cache. What goes to its own end is recognised by its tokens, and measured once.
     """
     lengths = [len(side.ours(i, "answer")) for i in range(len(side.job["answers"]))]
-    for picture, mode in itertools.product(sorted({0, int(np.argmax(lengths))}), modes):
-        side.say(picture, mode)
+    for image, mode in itertools.product(sorted({0, int(np.argmax(lengths))}), modes):
+        side.generate(image, mode)
     found: dict[str, dict[str, Any]] = {
         mode: {"seconds": [np.inf] * len(lengths)} for mode in modes
     }
-    said: dict[str, list[list[int]]] = {mode: [[] for _ in lengths] for mode in modes}
-    for again, picture, mode in itertools.product(range(repeats), range(len(lengths)), modes):
+    generated: dict[str, list[list[int]]] = {mode: [[] for _ in lengths] for mode in modes}
+    for again, image, mode in itertools.product(range(repeats), range(len(lengths)), modes):
         if again and MODES[mode][0] == "whole":
             continue
-        seconds, said[mode][picture], _ = side.say(picture, mode)
-        found[mode]["seconds"][picture] = min(seconds, found[mode]["seconds"][picture])
+        seconds, generated[mode][image], _ = side.generate(image, mode)
+        found[mode]["seconds"][image] = min(seconds, found[mode]["seconds"][image])
     for mode in modes:
-        found[mode] |= {"tokens": list(map(len, said[mode]))} | judge(side, mode, said[mode])
+        found[mode] |= {"tokens": list(map(len, generated[mode]))} | judge(
+            side, mode, generated[mode]
+        )
     return found
 
 
-def judge(side: Side, mode: str, said: list[list[int]]) -> dict[str, Any]:
+def judge(side: Side, mode: str, generated: list[list[int]]) -> dict[str, Any]:
     """How the answers of a mode compare with ours."""
     task, constraint, _ = MODES[mode]
     if task == "prefill":
         return {}
-    ours = [side.ours(picture, task) for picture in range(len(said))]
-    same = [a == b for a, b in zip(said, ours, strict=True)]
+    ours = [side.ours(image, task) for image in range(len(generated))]
+    same = [a == b for a, b in zip(generated, ours, strict=True)]
     found: dict[str, Any] = {
         "same ids": sum(same),
-        "same text": sum(side.text(a) == side.text(b) for a, b in zip(said, ours, strict=True)),
-        "valid": sum(is_valid(side, i, ids, task) for i, ids in enumerate(said)),
-        "of": len(said),
+        "same text": sum(
+            side.text(a) == side.text(b) for a, b in zip(generated, ours, strict=True)
+        ),
+        "valid": sum(is_valid(side, i, ids, task) for i, ids in enumerate(generated)),
+        "of": len(generated),
     }
     if constraint == "dfa":
         found["differences"] = [difference(side, i, mode) for i, ok in enumerate(same) if not ok]
