@@ -73,7 +73,6 @@ NOT_YET = {
     "tests/decode/test_generation.py",
     "tests/decode/test_one_call.py",
     "tests/experiments/test_sft.py",
-    "tests/face/test_livelink.py",
     "tests/kernels/compile_decode_for_tpu.py",
     "tests/kernels/compile_interleaved_for_tpu.py",
     "tests/kernels/test_cpu.py",

@@ -316,7 +316,7 @@ def _gap_notes(frames: list[Fraction]) -> list[str]:
     steps = np.diff(np.array([float(frame) for frame in frames]))
     gaps = int(np.sum(steps > 1.5 * np.median(steps))) if len(steps) > 1 else 0
     repeats = int(np.sum(steps == 0))
-    notes = [f"frames are missing in {gaps} gaps"] if gaps else []
+    notes = [f"frames are missing at {gaps} positions"] if gaps else []
     if repeats:
         notes.append(f"{repeats} lines repeat the timecode of the line above")
     return notes

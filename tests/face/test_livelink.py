@@ -281,7 +281,7 @@ def test_given_rate_overrides_and_gaps_are_kept(tmp_path):
     path = saved(tmp_path, rows)
     ntsc = livelink.read(path, fps=29.97)
     assert ntsc.seconds[-1] == pytest.approx(99 * 1001 / 30000)
-    assert any("missing in 1 places" in note for note in ntsc.notes)
+    assert any("missing at 1 positions" in note for note in ntsc.notes)
     evenly = livelink.read(path, fps=10)
     assert evenly.fps == 10 and evenly.seconds == pytest.approx(np.arange(99) / 10)
     assert any("spaced evenly" in note for note in evenly.notes)
