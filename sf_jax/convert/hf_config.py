@@ -46,7 +46,7 @@ def _field(section: dict[str, Any], name: str, file: Path) -> Any:
     raise CheckpointError(f"field {name!r} is missing", path=file, field=name)
 
 
-def _expect(section: dict[str, Any], name: str, expected: Any, file: Path) -> None:
+def _expect(section: dict[str, Any], name: str, expected: object, file: Path) -> None:
     """Refuses a variant that the model does not have; a missing field means the expected."""
     if section.get(name, expected) != expected:
         raise CheckpointError(f"{name} is {section[name]!r}, expected {expected!r}", path=file)
@@ -65,7 +65,7 @@ def _whole(section: dict[str, Any], name: str, file: Path, least: int = 1) -> in
     return _check_whole(_field(section, name, file), name, file, least)
 
 
-def _check_whole(value: Any, name: str, file: Path, least: int) -> int:
+def _check_whole(value: object, name: str, file: Path, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise CheckpointError(
             f"field {name!r} is {value!r}, expected a whole number of {least} or more",

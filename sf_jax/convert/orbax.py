@@ -1,19 +1,19 @@
 """A tree of weights by itself, as an Orbax checkpoint that any mesh can read."""
 
 import os
-from typing import Any
 
 import orbax.checkpoint as ocp
 from etils import epath
+from jaxtyping import PyTree
 
 
-def save(directory: str | os.PathLike, weights: Any) -> None:
+def save(directory: str | os.PathLike, weights: PyTree) -> None:
     """Writes a tree of arrays; the directory may be at a `gs://` address."""
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(_absolute(directory), weights)
 
 
-def restore(directory: str | os.PathLike, like: Any) -> Any:
+def restore(directory: str | os.PathLike, like: PyTree) -> PyTree:
     """Reads a tree of arrays.
 
     Args:

@@ -37,13 +37,13 @@ WITHOUT_EFFECT = (
 INITIALISATIONS = (None, True, False, "gaussian", "orthogonal", "eva")
 
 
-def _chooser(value: Any, name: str, file: Path) -> Any:
+def _chooser(value: object, name: str, file: Path) -> Any:
     if isinstance(value, str):
         return ALL_LINEAR if value.lower() == ALL_LINEAR else value
     return _names(value, name, file)
 
 
-def _names(value: Any, name: str, file: Path) -> tuple[str, ...]:
+def _names(value: object, name: str, file: Path) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise CheckpointError(
             f"field {name!r} is {value!r}, expected text or a list of it", path=file, field=name
@@ -109,7 +109,7 @@ def config_from_dict(content: dict[str, Any], file: Path) -> LoraConfig:
 def config_to_dict(config: LoraConfig, base: str | None = None) -> dict[str, Any]:
     """The content of `adapter_config.json`. `base` names the base model, for people and tools."""
 
-    def listed(value: Any) -> Any:
+    def listed(value: object) -> object:
         return list(value) if isinstance(value, tuple) else value
 
     return {

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -34,6 +34,12 @@ class CheckpointError(DataError):
     """A checkpoint that cannot be read; the message names file, and tensor or field."""
 
 
+class Content(Protocol):
+    """Values of a tensor in a file; only what the slices select is read."""
+
+    def __getitem__(self, index: Any, /) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """One tensor of an open file."""
@@ -42,7 +48,7 @@ class StoredTensor:
     name: str
     tag: str  # the type as safetensors spells it, a key of `DTYPES`
     shape: tuple[int, ...]
-    content: Any  # indexed with slices; only what they select is read
+    content: Content
 
     @property
     def nbytes(self) -> int:

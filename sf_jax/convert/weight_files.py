@@ -9,13 +9,12 @@ import os
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
 from sf_jax.convert.tensor_files import (
@@ -87,7 +86,7 @@ def _equal(one: StoredTensor, other: StoredTensor) -> bool:
 class _Reader:
     """Turns stored tensors into weights, and remembers which tensors were used."""
 
-    def __init__(self, listing: Path, tensors: dict[str, StoredTensor], dtype: Any):
+    def __init__(self, listing: Path, tensors: dict[str, StoredTensor], dtype: DTypeLike | None):
         self.listing, self.tensors = listing, tensors
         self.dtype = None if dtype is None else np.dtype(dtype)
         self.unread = set(tensors)
@@ -201,14 +200,14 @@ def load_weights(
     return jax.tree.unflatten(tree, values), stored
 
 
-def _layer(value: Any, number: int) -> np.ndarray:
+def _layer(value: Array | np.ndarray, number: int) -> np.ndarray:
     """One layer of a stack on the host, without a host copy of the whole stack."""
     on_host = isinstance(value, np.ndarray) or jax.default_backend() == "cpu"
     return np.asarray(value)[number] if on_host else np.asarray(value[number])
 
 
 def _plan(
-    name: str, weight: Weight, value: Any, layer: int | None, dtype: np.dtype
+    name: str, weight: Weight, value: Array | np.ndarray, layer: int | None, dtype: np.dtype
 ) -> TensorToWrite:
     """One tensor of a weight's value; it is made when its file is written."""
 
@@ -247,10 +246,10 @@ def save_weights(
     tensors: list[TensorToWrite] = []
     copies: list[TensorToWrite] = []
 
-    def type_of(name: str, value: Any) -> np.dtype:
+    def type_of(name: str, value: Array | np.ndarray) -> np.dtype:
         return np.dtype(dtype or (DTYPES[tags[name]] if name in tags else value.dtype))
 
-    def collect(weight: Weight, value: Any) -> None:
+    def collect(weight: Weight, value: Array | np.ndarray) -> None:
         for i, name in enumerate(weight.names):
             layer = i if weight.stacked else None
             tensors.append(_plan(name, weight, value, layer, type_of(name, value)))

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
+from jaxtyping import PyTree
+
 from sf_jax.model.inserts import Insert
 from sf_jax.model.towers import TextConfig
 from sf_jax.model.weights import TextWeights
@@ -51,7 +53,7 @@ class Architecture(Protocol):
         Initial values, abstract shapes, shardings, adapters and checkpoint maps derive from it.
         """
 
-    def encode(self, weights: Any, inputs: Mapping[str, Any]) -> tuple[Insert, ...]:
+    def encode(self, weights: Any, inputs: Mapping[str, PyTree]) -> tuple[Insert, ...]:
         """Features of all that is not text, with the positions that they take.
 
         Args:

@@ -136,7 +136,7 @@ class Declarer:
         return Norm(scale, self.weight(f"{name}.bias", (width,), (axis,), init="zeros"))
 
 
-def is_weight(node: Any) -> bool:
+def is_weight(node: object) -> bool:
     """Whether a node of a tree is a declaration; for `is_leaf`."""
     return isinstance(node, Weight)
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from sf_jax.kernels.sharded import constrain_activations
-from sf_jax.model.declared import Linear
+from sf_jax.model.declared import Linear, T
 from sf_jax.model.linear import OutputMajorLinear
 from sf_jax.model.remat import rematerialised
 
@@ -27,11 +27,11 @@ LAYERS = {"layers": True}  # metadata of a field of a `struct.dataclass` that ho
 SMALL = 2**20  # values of a weight matrix, from which on it is large
 
 
-def _layer_fields(node: Any) -> list[str]:
+def _layer_fields(node: PyTree) -> list[str]:
     return [field.name for field in fields(node) if LAYERS.items() <= field.metadata.items()]
 
 
-def has_layers(node: Any) -> bool:
+def has_layers(node: PyTree) -> bool:
     """Whether a node of a tree of weights holds layers; for `is_leaf`."""
     return is_dataclass(node) and bool(_layer_fields(node))
 
@@ -89,7 +89,7 @@ def run_layers(
     return jax.lax.scan(rematerialised(step, remat), x, (layers, beside, numbers), unroll=unrolled)
 
 
-def separate_layers(node: Any, consume: bool = False) -> Any:
+def separate_layers(node: T, consume: bool = False) -> T:
     """A node that holds stacked layers with separate ones, as a CPU multiplies few rows fastest.
 
     Large matrices, and those in low precision, become output-major; small ones stay as they are.
@@ -106,7 +106,7 @@ def separate_layers(node: Any, consume: bool = False) -> Any:
             stack.delete()
         return parts
 
-    def unstack(part: Any) -> list[Any]:
+    def unstack(part: Linear | Array) -> list[Any]:
         if not isinstance(part, Linear):
             return split_stack(part, turned=False)
         small = part.weight[0].size < SMALL and part.weight.dtype == jnp.float32
@@ -116,11 +116,12 @@ def separate_layers(node: Any, consume: bool = False) -> Any:
         kind = Linear if small else OutputMajorLinear
         return [kind(*pair) for pair in zip(matrices, biases, strict=True)]
 
-    def separate(stacked: Any) -> tuple:
+    def separate(stacked: PyTree) -> tuple:
         parts, tree = jax.tree.flatten(stacked, is_leaf=lambda part: isinstance(part, Linear))
         layers = zip(*map(unstack, parts), strict=True)
         return tuple(jax.tree.unflatten(tree, layer) for layer in layers)
 
     held = {name: getattr(node, name) for name in _layer_fields(node)}
     separated = {name: separate(value) for name, value in held.items() if value is not None}
-    return replace(node, layout="separate", **separated)
+    changed: Any = replace(node, layout="separate", **separated)  # type: ignore[type-var]
+    return changed

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +30,11 @@ from jaxtyping import Array, Float, PyTree
 
 from sf_jax.model.declared import Linear, T, Weight
 from sf_jax.model.layers import require_stacked
-from sf_jax.model.linear import AdaptedLinear
+from sf_jax.model.linear import AdaptedLinear, AnyLinear
 
 ALL_LINEAR = "all-linear"
 RANK = "rank"  # the logical axis that both factors share
+V = TypeVar("V")
 Chooser = str | tuple[str, ...]  # a regular expression for the whole name, or endings of names
 
 
@@ -116,7 +117,7 @@ def _check_expression(pattern: str) -> None:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
 
 
-def _fitting(patterns: tuple[tuple[str, Any], ...], module: str, default: Any) -> Any:
+def _fitting(patterns: tuple[tuple[str, V], ...], module: str, default: V) -> V:
     """The value of the first pattern that fits the end of a module's name, at a dot."""
     for pattern, value in patterns:
         if re.match(rf"(.*\.)?({pattern})$", module):
@@ -149,15 +150,15 @@ def _modules(weight: Weight) -> list[str]:
     return [name.removesuffix(".weight") for name in weight.names]
 
 
-def _is_declared(node: Any) -> bool:
+def _is_declared(node: object) -> bool:
     return isinstance(node, Linear | Weight)
 
 
-def _adaptable(node: Any) -> Weight | None:
+def _adaptable(node: PyTree) -> Weight | None:
     """The declared matrix of a linear; None of a convolution and of whatever else is declared."""
     if not isinstance(node, Linear):
         return None
-    weight: Any = node.weight
+    weight = cast(Weight, node.weight)
     return weight if weight.source_shape is None else None
 
 
@@ -289,7 +290,7 @@ def _map_adapted(
     expected = families(adapter.config, declared)
     _check_fit(adapter, expected)
 
-    def change(node: Any, value: Any) -> Any:
+    def change(node: PyTree, value: PyTree) -> PyTree:
         weight = _adaptable(node)
         if weight is None or _name(weight) not in expected:
             return value
@@ -317,7 +318,7 @@ def attach(weights: T, adapter: Adapter, declared: PyTree[Weight]) -> T:
 def merge(weights: T, adapter: Adapter, declared: PyTree[Weight], sign: float = 1.0) -> T:
     """The weights with the adapter added in: as fast as the base, and saved as one checkpoint."""
 
-    def add(linear: Any, pair: Pair, scale: jax.Array) -> Linear:
+    def add(linear: AnyLinear, pair: Pair, scale: jax.Array) -> Linear:
         if not isinstance(linear, Linear):
             raise ValueError("merge into weights without an adapter beside them")
 

@@ -197,7 +197,9 @@ def forward(
         _rope(positions, config), length, segments, kv_segments, mask, config=config, dtype=dtype
     )
 
-    def layer(x: Array, layer: Any, kv: tuple, number: Any) -> tuple[Array, tuple]:
+    def layer(
+        x: Array, layer: TextLayer | JoinedLayer, kv: tuple, number: int | Array
+    ) -> tuple[Array, tuple]:
         x, kv = _layer(x, layer, kv, context)
         return _add_level(x, levels, number, weights.layout), kv
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from sf_jax.model.declared import Declarer, Linear, Norm, T, Weight
 from sf_jax.model.layers import (
@@ -158,15 +158,12 @@ def _text(c: TextConfig, prefix: str) -> TextWeights:
     d, f, h = c.hidden_size, c.intermediate_size, c.head_dim
     n, k = c.num_attention_heads * h, c.num_key_value_heads * h
     top, layer = Declarer(prefix), Declarer(f"{prefix}.layers.{{}}", c.num_hidden_layers)
-    head: Any = None
-    if not c.tie_word_embeddings:
-        head = Weight((d, c.vocab_size), ("embed", "vocab"), HEAD, transposed=True)
     return TextWeights(
         embed=top.weight(
             "embed_tokens.weight",
             (c.vocab_size, d),
             ("vocab", "embed"),
-            copies=(HEAD,) if head is None else (),
+            copies=(HEAD,) if c.tie_word_embeddings else (),
         ),
         layers=TextLayer(
             input_norm=layer.norm("input_layernorm", d, "embed"),
@@ -182,8 +179,13 @@ def _text(c: TextConfig, prefix: str) -> TextWeights:
             down=layer.linear("mlp.down_proj", ("mlp", "embed"), (f, d), bias=False),
         ),
         norm=top.norm("norm", d, "embed"),
-        head=head,
+        head=None if c.tie_word_embeddings else _head(c),
     )
+
+
+def _head(c: TextConfig) -> Any:
+    shape = (c.hidden_size, c.vocab_size)
+    return Weight(shape, ("embed", "vocab"), HEAD, transposed=True)
 
 
 def declare(vision: VisionConfig | None, text: TextConfig) -> Weights:
@@ -208,7 +210,7 @@ def unstack_layers(weights: T, consume: bool = False) -> T:
         weights given cannot be used afterwards.
     """
 
-    def unstack(node: Any) -> Any:
+    def unstack(node: PyTree) -> PyTree:
         if not has_layers(node) or node.layout == "separate":
             return node
         separated = separate_layers(node, consume)
@@ -239,13 +241,16 @@ def draft_weights(weights: Weights) -> Weights:
     return replace(weights, **others, text=replace(weights.text, layers=layers))
 
 
-def _joined(layer: Any) -> TextLayer | JoinedLayer:
+def _joined(layer: TextLayer | JoinedLayer) -> TextLayer | JoinedLayer:
     """A layer of plain linears with those over the same input joined; others as they are."""
-    attention, feed_forward = (layer.q, layer.k, layer.v), (layer.gate, layer.up)
-    if not all(isinstance(linear, Linear) for linear in attention + feed_forward):
+    if isinstance(layer, JoinedLayer):
+        return layer
+    attention = [linear for linear in (layer.q, layer.k, layer.v) if isinstance(linear, Linear)]
+    feed_forward = [linear for linear in (layer.gate, layer.up) if isinstance(linear, Linear)]
+    if len(attention) < 3 or len(feed_forward) < 2:
         return layer
 
-    def join(linears: tuple[Linear, ...]) -> Linear:
+    def join(linears: list[Linear]) -> Linear:
         biases = [linear.bias for linear in linears if linear.bias is not None]
         bias = jnp.concatenate(biases) if biases else None
         return Linear(jnp.concatenate([linear.weight for linear in linears], 1), bias)

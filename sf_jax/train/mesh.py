@@ -170,7 +170,7 @@ def batch_spec(declared: Sequence[str], shape: Sequence[int], mesh: Mesh) -> P:
     return P(*names)
 
 
-def batch_shardings(batch: Any, mesh: Mesh) -> Any:
+def batch_shardings(batch: PyTree, mesh: Mesh) -> PyTree:
     """The shardings of a batch of arrays or shapes, by their declared axes."""
     return axes.map_arrays(
         lambda x, declared: NamedSharding(mesh, batch_spec(declared, x.shape, mesh)), batch
@@ -191,7 +191,9 @@ def own_rows(count: int, mesh: Mesh) -> list[int]:
     return sorted({row for index in held.values() for row in range(count)[(index or ())[0]]})
 
 
-def put(batch: Any, mesh: Mesh, rows: Sequence[int] | None = None, count: int | None = None) -> Any:
+def put(
+    batch: PyTree, mesh: Mesh, rows: Sequence[int] | None = None, count: int | None = None
+) -> PyTree:
     """Puts a host batch on the mesh.
 
     Args:
@@ -199,7 +201,7 @@ def put(batch: Any, mesh: Mesh, rows: Sequence[int] | None = None, count: int | 
       count: rows of the global batch.
     """
 
-    def one(x: Any, declared: tuple[str, ...]) -> jax.Array:
+    def one(x: jax.Array | np.ndarray, declared: tuple[str, ...]) -> jax.Array:
         axis = declared.index(axes.BATCH)
         sharding = NamedSharding(mesh, batch_spec(declared, x.shape, mesh))
         if rows is None:

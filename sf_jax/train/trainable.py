@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +47,7 @@ class Trained:
 
 
 def _keep(weights: T, declared: PyTree[Weight], pattern: str | None, matching: bool) -> T:
-    def one(weight: Weight, x: Any) -> Any:
+    def one(weight: Weight, x: PyTree) -> PyTree | None:
         found = pattern is not None and re.search(pattern, weight.name) is not None
         return x if found == matching else None
 
