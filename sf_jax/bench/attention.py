@@ -266,41 +266,25 @@ def in_model(rounds: int) -> str:
     from data_pipelines.synthetic import face_record
     from sf_jax.bench import decode as bench_decode
     from sf_jax.convert import hf
-    from sf_jax.face import channels
     from sf_jax.kernels import attention
     from sf_jax.reader import estimator
     from sf_jax.systems.semanticface import readout
-    from sf_jax.systems.semanticface.sequences import Sequences
-    from sf_jax.train import mesh, optimizer, step
-    from sf_jax.train.losses import supervised as objective
+    from sf_jax.systems.semanticface.pretraining import JointTask
+    from sf_jax.train import mesh
+    from sf_jax.train.losses.joint import JointWeights
 
-    builtin_model = recipes.load("builtin_model")
-    recipe = builtin_model.Recipe()
+    recipe = recipes.load("builtin_model").RECIPE
     model = estimator.load()
-    records = [face_record(i, 0, "train") for i in range(recipe.language_batch // 2)]
+    task, devices = JointTask(recipe, model.tokenizer), mesh.make(recipe.mesh)
+    records = [face_record(i, 0, "train") for i in range(task.rows // 2)]
     row, _ = model.inputs([records[0]["image"]])
-    config = builtin_model.make_config(model.tokenizer, recipe.product_dtype)
-    sequences = Sequences(
-        config, model.tokenizer, builtin_model.SCHEMA, recipe.sequences, builtin_model.PATCH_COUNT
-    )
-    batch = builtin_model.ModelBatches(sequences, recipe.seed, reading=False)(records)
-    loss = partial(
-        objective.joint_loss,
-        low=jnp.asarray(channels.LOW),
-        config=config,
-        classes=builtin_model.CLASSES,
-        share=recipe.dense_share,
-        mirror=channels.mirror,
-        values=objective.Values.of(sequences.program, builtin_model.SCHEMA.decimals),
-        answer_length=sequences.answer_length,
-    )
+    batch = task.batch(records)
     head = readout.load(estimator.BUILTIN / "readout.safetensors")
-    weights = objective.JointWeights(hf.load(estimator.BUILTIN)[1], head)
-    rule, devices = optimizer.build(recipe.language), mesh.make({"data": -1})
+    weights = JointWeights(hf.load(estimator.BUILTIN)[1], head)
 
     def train_call() -> Callable[[], Any]:
-        held = [step.create(jax.tree.map(jnp.array, weights), rule, devices)]
-        take, given = step.build_step(loss, rule, devices), mesh.put(batch, devices)
+        held = [task.create(jax.tree.map(jnp.array, weights), devices)]
+        take, given = task.build_step(devices), mesh.put(batch, devices)
 
         def call() -> Any:
             held[0], metrics = take(held[0], given)
@@ -317,7 +301,7 @@ def in_model(rounds: int) -> str:
                 jax.block_until_ready(calls[name]())  # compiled while it attends so
     lines = ["| built-in model | way | ours, ms | jax.nn, ms | ratio |", "|---|---|---|---|---|"]
     for label, calls in made.items():
-        what = "1 picture" if label == "prefill" else f"{recipe.language_batch} rows"
+        what = "1 picture" if label == "prefill" else f"{task.rows} rows"
         lines.append(compared(label, what, least_ms(calls, rounds)))
     return "\n".join(lines)
 

@@ -83,19 +83,19 @@ class Work:
 
 def prepared(data: Path, rows: int, seed: int = SEED) -> Work:
     """The examples that fill the recipe's first packed rows, packed and an example a row."""
-    sft = recipes.load("sft")
-    from sf_jax.reader import estimator
     from sf_jax.sequence.example import assemble
     from sf_jax.sequence.images import ImageInsert, capacity
+    from sf_jax.systems.semanticface import fine_tuning
     from sf_jax.train import mesh as meshes
     from sf_jax.train.optimizer import OptimizerConfig
 
-    recipe = sft.RECIPES[RECIPE]
+    recipe = recipes.load("sft").RECIPES[RECIPE]
     # Without a warm-up, so that the first steps move the weights.
     rule = OptimizerConfig(LEARNING_RATE, 10_000, 0, kind="adamw")
     mesh = meshes.make(recipe.mesh)
-    run = replace(recipe, rows=rows, optimizer=rule).sft(sft.config_of("builtin"), mesh)
-    source, *_ = sft.batches_of(run, estimator.BUILTIN, data, mesh, seed)
+    recipe = replace(recipe, rows=rows, optimizer=rule)
+    run = recipe.sft(fine_tuning.config_of("builtin"), mesh)  # all tokens over the vocabulary
+    source, _ = fine_tuning.feed_of(run, recipe, data, mesh, seed)
     packed = next(source)
     examples = [source.source(number) for row in source.examples for number in row]
     length, patches = np.max([one.size for one in examples], 0).tolist()
@@ -154,12 +154,11 @@ class Training:
     """A state that is trained on one batch again and again."""
 
     def __init__(self, run: Any, batch: Any):
-        sft = recipes.load("sft")
-        from sf_jax.reader import estimator
+        from sf_jax.systems.semanticface import fine_tuning
         from sf_jax.train import mesh as meshes
 
-        mesh = meshes.make(sft.RECIPES[RECIPE].mesh)
-        self.state = sft.initial(run, estimator.BUILTIN, mesh, scratch=False, seed=SEED)
+        mesh = meshes.make(recipes.load("sft").RECIPES[RECIPE].mesh)
+        self.state = fine_tuning.initial_state(run, mesh, scratch=False, seed=SEED)
         self.batch, self.step = meshes.put(batch, mesh), run.build_step(mesh)
 
     def __call__(self) -> float:

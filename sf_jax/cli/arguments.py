@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sf_jax.media.errors import DataError
 
-
-class UsageError(DataError):
+class UsageError(ValueError):
     """Arguments that do not make a command."""
 
 

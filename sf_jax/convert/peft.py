@@ -45,33 +45,26 @@ def _chooser(value: object, name: str, file: Path) -> Any:
 
 def _names(value: object, name: str, file: Path) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise CheckpointError(
-            f"field {name!r} is {value!r}, expected text or a list of it", path=file, field=name
-        )
+        raise CheckpointError(f"{file}: field {name!r} is {value!r}, expected text or a list of it")
     return tuple(value)
 
 
 def _refuse_unsupported(content: dict[str, Any], file: Path) -> None:
     if content.get("peft_type") != "LORA":
-        raise CheckpointError(
-            f"peft_type is {content.get('peft_type')!r}, expected 'LORA'", path=file
-        )
+        raise CheckpointError(f"{file}: peft_type is {content.get('peft_type')!r}, expected 'LORA'")
     if content.get("bias", "none") != "none":
-        raise CheckpointError(f"bias is {content['bias']!r}, expected 'none'", path=file)
+        raise CheckpointError(f"{file}: bias is {content['bias']!r}, expected 'none'")
     if content.get("init_lora_weights") not in INITIALISATIONS:
         raise CheckpointError(
-            f"init_lora_weights is {content['init_lora_weights']!r}, which changes the "
-            "base's weights; convert the adapter to plain LoRA with PEFT first",
-            path=file,
+            f"{file}: init_lora_weights is {content['init_lora_weights']!r}, which changes the "
+            "base's weights; convert the adapter to plain LoRA with PEFT first"
         )
     known = {*READ, *WITHOUT_EFFECT, "peft_type", "bias", "init_lora_weights"}
     for name, value in content.items():
         if value and name not in known:
             raise CheckpointError(
-                f"field {name!r} is {value!r}; only plain LoRA is supported, so it must "
-                "be null, false or empty",
-                path=file,
-                field=name,
+                f"{file}: field {name!r} is {value!r}; only plain LoRA is supported, so it must "
+                "be null, false or empty"
             )
 
 
@@ -84,7 +77,7 @@ def config_from_dict(content: dict[str, Any], file: Path) -> LoraConfig:
     _refuse_unsupported(content, file)
     for name in ("r", "lora_alpha", "target_modules"):
         if content.get(name) is None:
-            raise CheckpointError(f"field {name!r} is missing", path=file, field=name)
+            raise CheckpointError(f"{file}: field {name!r} is missing")
     layers = content.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) else layers
     lists = content.get("layers_pattern") or []
@@ -103,7 +96,7 @@ def config_from_dict(content: dict[str, Any], file: Path) -> LoraConfig:
     except CheckpointError:
         raise
     except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(str(error), path=file) from error
+        raise CheckpointError(f"{file}: {error}") from error
 
 
 def config_to_dict(config: LoraConfig, base: str | None = None) -> dict[str, Any]:
@@ -146,15 +139,15 @@ def load(
     """
     file = Path(directory) / CONFIG_FILE
     if not file.is_file():
-        raise CheckpointError("no such file; an adapter's directory holds one", path=file)
+        raise CheckpointError(f"{file}: no such file; an adapter's directory holds one")
     content = read_json(file)
     if not isinstance(content, dict):
-        raise CheckpointError("holds no object of fields", path=file)
+        raise CheckpointError(f"{file}: holds no object of fields")
     lora_config = config_from_dict(content, file)
     try:
         lora.families(lora_config, declared)
     except ValueError as error:
-        raise CheckpointError(f"target_modules: {error}", path=file) from error
+        raise CheckpointError(f"{file}: target_modules: {error}") from error
     return _read_tensors(Path(directory) / TENSOR_FILE, lora_config, declared, dtype)
 
 
@@ -162,7 +155,7 @@ def _read_tensors(
     file: Path, lora_config: LoraConfig, declared: PyTree[Weight], dtype: DTypeLike
 ) -> Adapter:
     if not file.is_file():
-        raise CheckpointError("no such file; older adapter_model.bin files are not read", path=file)
+        raise CheckpointError(f"{file}: no such file; older adapter_model.bin files are not read")
     try:
         with safe_open(file, framework="np") as source:
             unread = set(source.keys())
@@ -170,20 +163,16 @@ def _read_tensors(
             def read(name: str, shape: tuple[int, int]) -> np.ndarray:
                 if name not in unread:
                     raise CheckpointError(
-                        f"tensor {name!r} is missing, expected shape {shape}", path=file, field=name
+                        f"{file}: tensor {name!r} is missing, expected shape {shape}"
                     )
                 unread.discard(name)
                 array = source.get_tensor(name).astype(np.float32)
                 if array.shape != shape:
                     raise CheckpointError(
-                        f"tensor {name!r} has shape {array.shape}, expected {shape}",
-                        path=file,
-                        field=name,
+                        f"{file}: tensor {name!r} has shape {array.shape}, expected {shape}"
                     )
                 if not np.isfinite(array).all():
-                    raise CheckpointError(
-                        f"tensor {name!r} holds NaN or infinity", path=file, field=name
-                    )
+                    raise CheckpointError(f"{file}: tensor {name!r} holds NaN or infinity")
                 return array.T
 
             def make(
@@ -195,12 +184,11 @@ def _read_tensors(
 
             adapter = lora.build(lora_config, declared, make, dtype)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"not a readable safetensors file: {error}", path=file) from error
+        raise CheckpointError(f"{file}: not a readable safetensors file: {error}") from error
     if unread:
         raise CheckpointError(
-            f"unexpected tensor {sorted(unread)[0]!r}: this base has no such module, or "
-            f"target_modules in {CONFIG_FILE} do not choose it",
-            path=file,
+            f"{file}: unexpected tensor {sorted(unread)[0]!r}: this base has no such module, or "
+            f"target_modules in {CONFIG_FILE} do not choose it"
         )
     return adapter
 

@@ -68,36 +68,30 @@ def read_reference(file: Path) -> dict[str, np.ndarray]:
     """
     known = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "logits")
     if not file.is_file():
-        raise CheckpointError("no such file", path=file)
+        raise CheckpointError(f"{file}: no such file")
     if not zipfile.is_zipfile(file):
-        raise CheckpointError("not a readable NPZ file", path=file)
+        raise CheckpointError(f"{file}: not a readable NPZ file")
     try:
         with np.load(file) as arrays:
             found = {name: arrays[name] for name in known if name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"not a readable NPZ file: {error}", path=file) from error
+        raise CheckpointError(f"{file}: not a readable NPZ file: {error}") from error
     for name in ("input_ids", "logits"):
         if name not in found:
-            raise CheckpointError(f"array {name!r} is missing", path=file, field=name)
+            raise CheckpointError(f"{file}: array {name!r} is missing")
     ids = found["input_ids"]
     mask = found.get("attention_mask", np.ones(ids.shape, int))
     if not np.issubdtype(ids.dtype, np.integer) or ids.ndim != 2 or not len(ids):
         raise CheckpointError(
-            f"array 'input_ids' is {ids.dtype} {list(ids.shape)}, expected whole numbers "
-            "[rows, tokens]",
-            path=file,
-            field="input_ids",
+            f"{file}: array 'input_ids' is {ids.dtype} {list(ids.shape)}, expected whole numbers "
+            "[rows, tokens]"
         )
     if mask.shape != ids.shape or not (mask != 0).any(1).all():
-        raise CheckpointError(
-            "array 'attention_mask' leaves a row without a token", path=file, field="attention_mask"
-        )
+        raise CheckpointError(f"{file}: array 'attention_mask' leaves a row without a token")
     if found["logits"].shape[:-1] != ids.shape:
         raise CheckpointError(
-            f"array 'logits' has shape {found['logits'].shape}, expected "
-            f"{(*ids.shape, 'vocabulary')}",
-            path=file,
-            field="logits",
+            f"{file}: array 'logits' has shape {found['logits'].shape}, expected "
+            f"{(*ids.shape, 'vocabulary')}"
         )
     return found
 
@@ -122,12 +116,10 @@ def verify(
     try:
         ours = hf.forward(config, weights, **arrays)
     except ValueError as error:
-        raise CheckpointError(str(error), path=reference) from error
+        raise CheckpointError(f"{reference}: {error}") from error
     if ours.shape != theirs.shape:
         raise CheckpointError(
-            f"array 'logits' has shape {theirs.shape}, expected {ours.shape}",
-            path=reference,
-            field="logits",
+            f"{reference}: array 'logits' has shape {theirs.shape}, expected {ours.shape}"
         )
     ids = arrays["input_ids"]
     real = arrays.get("attention_mask", np.ones_like(ids)) != 0

@@ -31,10 +31,9 @@ from sf_jax.face.channels import (
     eye_pitch_downward,
     lookup,
 )
-from sf_jax.media.errors import DataError
 
 
-class AnswerError(DataError):
+class AnswerError(ValueError):
     """An answer that does not hold every channel exactly once and in range."""
 
 
@@ -201,12 +200,9 @@ def _coefficients(members: _Pairs, asked: Sequence[str]) -> np.ndarray:
         except UnknownChannel as error:
             raise AnswerError(f"the answer holds an unknown channel: {error}") from error
         if channel.name not in asked:
-            raise AnswerError(
-                f"{channel.name} is given, but only the {len(asked)} were asked for",
-                field=channel.name,
-            )
+            raise AnswerError(f"{channel.name} is given, but only the {len(asked)} were asked for")
         if channel.name in values:
-            raise AnswerError(f"{channel.name} is given twice", field=channel.name)
+            raise AnswerError(f"{channel.name} is given twice")
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise AnswerError(f"{channel.name} is {_start(str(value))}, expected a number")
         if not channel.low <= value <= channel.high:  # NaN is in no range
@@ -301,46 +297,41 @@ def read_lines(path: str | Path) -> Iterator[Line]:
         try:
             for number, text in enumerate(file, 1):
                 if text.strip():
-                    yield read_line(number, text)
-        except AnswerError as error:
-            error.at(path=path)
-            raise
+                    yield read_line(f"{path}, line {number}", number, text)
         except UnicodeDecodeError as error:
-            raise AnswerError(f"not a text file in UTF-8: {error}", path=path) from error
+            raise AnswerError(f"{path}: not a text file in UTF-8: {error}") from error
 
 
-def read_line(number: int, text: str) -> Line:
-    """Reads one line of MS-SWIFT JSONL.
+def read_line(where: str, number: int, text: str) -> Line:
+    """Reads one line of MS-SWIFT JSONL; `where` names it in errors.
 
     Raises:
-      AnswerError: it is no such record; names the line by `number`, and the field.
+      AnswerError: it is no such record.
     """
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise AnswerError(f"not JSON: {error}", line=number) from error
+        raise AnswerError(f"{where}: not JSON: {error}") from error
     if not isinstance(record, dict) or not record.keys() & {"messages", "response"}:
-        raise AnswerError('expected an object with "messages" or "response"', line=number)
+        raise AnswerError(f'{where}: expected an object with "messages" or "response"')
     messages = record.get("messages") or []
     if not isinstance(messages, list) or not all(isinstance(x, dict) for x in messages):
-        raise AnswerError('"messages" is no list of objects', line=number, field="messages")
+        raise AnswerError(f'{where}: "messages" is no list of objects')
     response = record.get("response")
     if messages and messages[-1].get("role") == "assistant":
         *messages, last = messages
         response = last.get("content") if response is None else response
     if response is not None and not isinstance(response, str):
-        problem = f'"response" is {_start(str(response))}, expected text'
-        raise AnswerError(problem, line=number, field="response")
-    return Line(number, messages, _images(number, record.get("images") or []), response)
+        raise AnswerError(f'{where}: "response" is {_start(str(response))}, expected text')
+    return Line(number, messages, _images(where, record.get("images") or []), response)
 
 
-def _images(number: int, images: Any) -> list[str]:
+def _images(where: str, images: Any) -> list[str]:
     """Paths, given as such or as `{"bytes": null, "path": …}`."""
     images = images if isinstance(images, list) else [images]
     paths: list[Any] = [image.get("path") if isinstance(image, dict) else image for image in images]
     if not all(isinstance(path, str) for path in paths):
-        problem = f'"images" holds {_start(str(images))}, expected paths'
-        raise AnswerError(problem, line=number, field="images")
+        raise AnswerError(f'{where}: "images" holds {_start(str(images))}, expected paths')
     return paths
 
 
@@ -372,8 +363,8 @@ def read_results(
             answer = parse(line.response, channels=channels, eye_pitch=eye_pitch)
             results.append(Result(line, answer, None))
         except AnswerError as fault:
-            fault.at(path=path, line=line.number)
+            error = AnswerError(f"{path}, line {line.number}: {fault}")
             if strict:
-                raise
-            results.append(Result(line, None, fault))
+                raise error from fault
+            results.append(Result(line, None, error))
     return results

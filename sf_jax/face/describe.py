@@ -25,7 +25,6 @@ from sf_jax.face.phrases import (
     SYMMETRIC,
     Need,
 )
-from sf_jax.media.errors import DataError
 
 _BOUNDS = (0.15, 0.3, 0.6)
 _HEAD_BOUNDS = (0.1, 0.25, 0.45)
@@ -33,7 +32,7 @@ ASYMMETRY = 0.15
 _NOT_COMPARED = ("EyeLookIn", "EyeLookOut")  # looking aside is no asymmetry
 
 
-class DescriptionError(DataError):
+class DescriptionError(ValueError):
     """Words that are not the describer's."""
 
 

@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from sf_jax.media.errors import DataError
 
-
-class TimeOrderError(DataError):
+class TimeOrderError(ValueError):
     """Frames whose times run backwards, or of which only some have a time."""
 
 

@@ -4,7 +4,7 @@ A class of arrays declares each with `array`: the names of its axes and its type
 empty arrays, sharding and micro-batches derive from the declaration.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from typing import Any
 
@@ -31,19 +31,23 @@ def declared(kind: Any) -> dict[str, Field]:
 
 
 def make(
-    kind: Any, sizes: Mapping[str, int], function: Callable[[tuple[int, ...], Any], Any]
+    kind: Any,
+    sizes: Mapping[str, int],
+    function: Callable[[tuple[int, ...], Any], Any],
+    optional: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The declared arrays of a class that have no default, each by `function` (shape, dtype).
+    """The declared arrays of a class, each by `function` (shape, dtype).
 
     Args:
       sizes: of the axes, by name.
+      optional: names of arrays to make although they have a default.
     """
     return {
         name: function(
             tuple(sizes[axis] for axis in field.metadata["axes"]), field.metadata["dtype"]
         )
         for name, field in declared(kind).items()
-        if field.default is MISSING
+        if field.default is MISSING or name in optional
     }
 
 

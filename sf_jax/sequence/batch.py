@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from sf_jax.model import axes
+
+SLOT_FIELDS = ("slots", "numbers", "slot_weights")  # of `Batch` and of `Example`
 
 
 @struct.dataclass
@@ -27,8 +29,10 @@ class Batch:
       loss_weights: float32 [B, T], weight of *predicting* the token at each position.
       inputs: by modality, what its encoder reads, such as `vision.Patches`; each has a field `at`,
         int32 [B, M], the position that each of its features takes, T for padding.
-      slots: int32 [B, C], the position whose state predicts each of C numbers.
-      numbers: float32 [B, C], the numbers to predict; known: bool [B, C], which of them are labels.
+      slots: int32 [B, T], the slot that the state at each position predicts, from 1; 0 is none.
+        None where slots are learnt as other tokens are.
+      numbers: float32 [B, T], the number to predict there; slot_weights: float32 [B, T], its loss
+        weight, 0 where it is not known.
     """
 
     input_ids: Int[Array, "B T"] = axes.array(axes.BATCH, axes.SEQUENCE)
@@ -37,11 +41,13 @@ class Batch:
     targets: Int[Array, "B T"] | None = axes.array(axes.BATCH, axes.SEQUENCE)
     loss_weights: Float[Array, "B T"] = axes.array(axes.BATCH, axes.SEQUENCE, dtype=np.float32)
     inputs: dict[str, Any] = struct.field(default_factory=dict)
-    slots: Int[Array, "B C"] | None = axes.array(axes.BATCH, "slot", default=None)
-    numbers: Float[Array, "B C"] | None = axes.array(
-        axes.BATCH, "slot", dtype=np.float32, default=None
+    slots: Int[Array, "B T"] | None = axes.array(axes.BATCH, axes.SEQUENCE, default=None)
+    numbers: Float[Array, "B T"] | None = axes.array(
+        axes.BATCH, axes.SEQUENCE, dtype=np.float32, default=None
     )
-    known: Bool[Array, "B C"] | None = axes.array(axes.BATCH, "slot", dtype=np.bool_, default=None)
+    slot_weights: Float[Array, "B T"] | None = axes.array(
+        axes.BATCH, axes.SEQUENCE, dtype=np.float32, default=None
+    )
 
 
 @dataclass(frozen=True)
@@ -77,12 +83,14 @@ class Capacity:
         """Of the axes of a batch of so many rows."""
         return {axes.BATCH: rows, axes.SEQUENCE: self.length, "coordinate": 3}
 
-    def abstract(self, rows: int) -> Batch:
-        """A batch of so many rows as `jax.ShapeDtypeStruct`s."""
+    def abstract(self, rows: int, slots: bool = False) -> Batch:
+        """A batch of so many rows as `jax.ShapeDtypeStruct`s, with `SLOT_FIELDS` or without."""
+        optional = SLOT_FIELDS if slots else ()
         inputs = {
             name: each.inputs(
                 **axes.make(each.inputs, {axes.BATCH: rows, **each.sizes}, jax.ShapeDtypeStruct)
             )
             for name, each in self.modalities.items()
         }
-        return Batch(inputs=inputs, **axes.make(Batch, self.sizes(rows), jax.ShapeDtypeStruct))
+        made = axes.make(Batch, self.sizes(rows), jax.ShapeDtypeStruct, optional)
+        return Batch(inputs=inputs, **made)

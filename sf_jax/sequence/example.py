@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sf_jax.model import axes
-from sf_jax.sequence.batch import Batch, Capacity, Modality
+from sf_jax.sequence.batch import SLOT_FIELDS, Batch, Capacity, Modality
 
 
 class ExampleInsert(Protocol):
@@ -56,6 +56,7 @@ class Example:
       loss_weights: float32 [T], weight of predicting the token at each position; 0 over the prompt.
       inserts: in the order of their placeholder tokens.
       skipped: int32 [T], how many positions were left out before each token; None for none.
+      slots, numbers, slot_weights: [T], see `Batch`; all None, or none.
     """
 
     number: int
@@ -65,6 +66,9 @@ class Example:
     loss_weights: Float[np.ndarray, " T"]
     inserts: Sequence[ExampleInsert] = ()
     skipped: Int[np.ndarray, " T"] | None = None
+    slots: Int[np.ndarray, " T"] | None = None
+    numbers: Float[np.ndarray, " T"] | None = None
+    slot_weights: Float[np.ndarray, " T"] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < len(self.tokens) == len(self.targets) == len(self.loss_weights):
@@ -142,7 +146,9 @@ def assemble(
     Raises:
       ValueError: a row has more tokens, or more of a modality, than there is room for.
     """
-    made = axes.make(Batch, capacity.sizes(len(rows)), np.zeros)
+    with_slots = any(example.slots is not None for examples in rows for example in examples)
+    slot_fields = SLOT_FIELDS if with_slots else ()
+    made = axes.make(Batch, capacity.sizes(len(rows)), np.zeros, slot_fields)
     placed: list[list[tuple[int, ExampleInsert]]] = []
     for row, examples in enumerate(rows):
         tokens = sum(len(example.tokens) - skip for example in examples)
@@ -158,6 +164,8 @@ def assemble(
             made["loss_weights"][row, at] = example.loss_weights[skip:]
             made["positions"][:, row, at] = example.positions[:, skip:]
             made["segments"][row, at] = segment
+            for name in slot_fields:
+                made[name][row, at] = getattr(example, name)[skip:]
     inputs = {
         name: collate(
             [[(at, insert) for at, insert in row if insert.modality == name] for row in placed],

@@ -136,13 +136,22 @@ def of_optimizer(rule: optax.GradientTransformation, weights: PyTree, shardings:
       weights: the trained tree, arrays or shapes; shardings: of it.
     """
     mesh = jax.tree.leaves(shardings)[0].mesh
+
+    def one(x: Any, sharding: NamedSharding) -> Any:
+        return x if _is_masked(x) else sharding  # a part of the rule may skip some weights
+
     return optax.tree.map_params(
         rule,
-        lambda _, sharding: sharding,
+        one,
         jax.eval_shape(rule.init, weights),
         shardings,
         transform_non_params=lambda _: whole(mesh),
+        is_leaf=_is_masked,
     )
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)
 
 
 # Declared axis of an array of a batch → mesh axes that share it, where they divide it.

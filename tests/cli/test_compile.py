@@ -14,6 +14,7 @@ from sf_jax.cli import compile_report, main, recipes
 from sf_jax.train import footprint
 from sf_jax.train import mesh as meshes
 from sf_jax.train.hlo import analyse
+from sf_jax.train.losses.supervised import SupervisedConfig
 from sf_jax.train.sft import Sft
 from tests.train.on_meshes import tiny
 
@@ -90,7 +91,7 @@ def test_a_compiler_that_dies_is_one_line_of_the_table(monkeypatch) -> None:
 def test_operations_are_those_of_the_program(remat: str) -> None:
     """Of a tiny model's step on this machine, attention, which it cuts in other ways, set apart."""
     config = replace(tiny(), text_remat=remat, vision_remat=remat)
-    sft = Sft(config, rows=2, length=64, patches=64, chunks=2)
+    sft = Sft(config, rows=2, length=64, patches=64, objective=SupervisedConfig(chunks=2))
     mesh = meshes.make(devices=jax.devices()[:1])
     lowered = sft.build_step(mesh).lower(sft.abstract_state(mesh), sft.abstract_batch(mesh))
     counted = analyse(lowered.compile().as_text() or "").floating_point_operations

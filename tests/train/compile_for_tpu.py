@@ -17,6 +17,7 @@ from jax.experimental import topologies
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.train import mesh as meshes
 from sf_jax.train.hlo import Program, analyse
+from sf_jax.train.losses.supervised import SupervisedConfig
 from sf_jax.train.sft import Sft
 
 TOPOLOGY = "v5e:2x2"
@@ -45,7 +46,7 @@ def compiled(axes: str, layers: int = 4) -> Program:
     )
     devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices
     mesh = meshes.make(meshes.parse(axes), devices)
-    sft = Sft(config, rows=4, length=512, patches=256, chunks=2)
+    sft = Sft(config, rows=4, length=512, patches=256, objective=SupervisedConfig(chunks=2))
     lowered = sft.build_step(mesh).lower(sft.abstract_state(mesh), sft.abstract_batch(mesh))
     return analyse(lowered.compile().as_text() or "")
 

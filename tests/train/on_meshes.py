@@ -9,6 +9,7 @@ Rows are packed, with pictures of different sizes and different numbers of token
 
 import argparse
 import json
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from sf_jax.sequence.example import Example
 from sf_jax.sequence.packing import PackedBatches
 from sf_jax.train import mesh as meshes
 from sf_jax.train import optimizer
+from sf_jax.train.losses.supervised import SupervisedConfig, Values
 from sf_jax.train.sft import Sft
 from sf_jax.train.trainable import Trainable
 
@@ -38,6 +40,9 @@ TRAINED = {
     "both": Trainable("merger", LoraConfig(rank=2, alpha=4.0, targets=r".*language_model.*_proj")),
 }
 STEPS, ROWS, LENGTH, PATCHES = 20, 8, 64, 64
+VALUES = Values(
+    np.arange(30, 34), np.linspace(0, 1, 4, dtype=np.float32), np.ones((2, 4)) > 0, 1 / 3
+)
 
 
 def tiny() -> Config:
@@ -65,7 +70,7 @@ def tiny() -> Config:
 
 
 def example(config: Config, number: int) -> Example:
-    """Words about a picture or two; how many of its tokens count differs widely."""
+    """Tokens and two slots about an image or two; how many of them count differs widely."""
     g = np.random.default_rng(number)
     pictures = [
         g.integers(0, 256, (32 * int(g.integers(1, 3)), 32 * int(g.integers(1, 3)), 3), np.uint8)
@@ -78,14 +83,18 @@ def example(config: Config, number: int) -> Example:
     weights = [0.0] * len(tokens) + [float(g.integers(1, 4))] * len(answer)
     ids = np.array([*tokens, *answer], np.int32)
     inserts = images.image_inserts(ids, pictures, config)
-    return Example(number, f"example {number}", ids, ids, np.array(weights, np.float32), inserts)
+    example = Example(number, f"example {number}", ids, ids, np.array(weights, np.float32), inserts)
+    slots, (numbers, known) = np.zeros(len(ids), np.int32), np.zeros((2, len(ids)), np.float32)
+    slots[-2:], numbers[-2:], known[-2:] = [2, 1], [0.3, 0.7], g.integers(0, 3, 2)
+    return replace(example, slots=slots, numbers=numbers, slot_weights=known)
 
 
 def run(mesh: Mesh, trained: Trainable, accumulate: int = 1) -> tuple[list[float], Any]:
     """Losses of all steps, and the first step's gradient."""
     config = tiny()
     rule = optimizer.OptimizerConfig(1e-2, STEPS, 2, kind="adamw")
-    sft = Sft(config, ROWS, LENGTH, PATCHES, trained, rule, accumulate, chunks=4, z_loss=1e-3)
+    chosen = SupervisedConfig(chunks=4, z_loss=1e-3)
+    sft = Sft(config, ROWS, LENGTH, PATCHES, trained, rule, accumulate, chosen, VALUES)
     rows = meshes.own_rows(ROWS, mesh)
     batches = PackedBatches(
         partial(example, config),

@@ -28,9 +28,10 @@ from sf_jax.sequence.packing import PackedBatches
 from sf_jax.train import hooks, loop
 from sf_jax.train import mesh as meshes
 from sf_jax.train.checkpoint import CheckpointError
+from sf_jax.train.losses.supervised import SupervisedConfig
 from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.sft import Sft
-from tests.train.on_meshes import LENGTH, PATCHES, ROWS, example, tiny
+from tests.train.on_meshes import LENGTH, PATCHES, ROWS, VALUES, example, tiny
 
 
 def digest(tree: Any) -> str:
@@ -63,7 +64,8 @@ def main() -> int:
         jax.distributed.initialize(options.coordinator, options.processes, options.process)
     config = tiny()
     rule = OptimizerConfig(1e-2, options.steps, 2, kind="adamw")
-    sft = Sft(config, ROWS, LENGTH, PATCHES, optimizer=rule, chunks=4)
+    chosen = SupervisedConfig(chunks=4)
+    sft = Sft(config, ROWS, LENGTH, PATCHES, optimizer=rule, objective=chosen, values=VALUES)
     mesh = meshes.make(options.mesh)
     rows = meshes.own_rows(ROWS, mesh)
     batches = PackedBatches(

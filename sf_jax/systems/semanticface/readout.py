@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from sf_jax.convert.tensor_files import CheckpointError
@@ -21,7 +22,7 @@ def save(path: Path, readout: Readout) -> None:
     leaves, _ = jax.tree_util.tree_flatten_with_path(readout)
     tensors = {jax.tree_util.keystr(name): np.asarray(leaf, np.float16) for name, leaf in leaves}
     with files.replacing(path) as file:
-        save_file(tensors, file)
+        save_file(tensors, file, {"heads": str(readout.heads)})
 
 
 def load(path: Path) -> Readout:
@@ -32,14 +33,18 @@ def load(path: Path) -> Readout:
       OSError: the file cannot be read.
     """
     tensors = load_file(path)
+    with safe_open(path, "np") as file:
+        heads = int((file.metadata() or {}).get("heads", 4))  # files of before had 4
     leaf: Any = 0
     fields = Readout.__dataclass_fields__
-    named = {name: Linear(leaf, leaf) if name in LINEAR else leaf for name in fields}
+    named: dict[str, Any] = {
+        name: Linear(leaf, leaf) if name in LINEAR else leaf for name in fields
+    }
 
     def found(name: tuple, _: int) -> jax.Array:
         key = jax.tree_util.keystr(name)
         if key not in tensors:
-            raise CheckpointError(f"tensor {key!r} is missing", path=path, field=key)
+            raise CheckpointError(f"{path}: tensor {key!r} is missing")
         return jnp.asarray(tensors[key], jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(found, Readout(**named))
+    return jax.tree_util.tree_map_with_path(found, Readout(**named | {"heads": heads}))

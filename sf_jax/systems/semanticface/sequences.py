@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from sf_jax.decode.program import SlotProgram, compile_program
 from sf_jax.decode.schema import Schema
@@ -29,16 +29,19 @@ class SequenceConfig:
     words: share of examples that speak before the numbers; the rest give numbers only.
     foreign_words: share, among those, that are given the words of another face.
     foreign_values: share of input values replaced by those of another face.
-    words_weight: loss weight of a word token, beside 1 for a value.
+    words_weight: loss weight of a token of the rationale, beside 1 for a slot.
     gap: most positions by which skipped words move the keys of a reading row.
+    slots: learn slots over their allowed values, from exact numbers; else as tokens of values that
+      are rounded by chance.
     """
 
     length: int = 232
     words: float = 0.7
     foreign_words: float = 0.5
     foreign_values: float = 0.3
-    words_weight: float = 0.3
+    words_weight: float = 3.0
     gap: int = 120
+    slots: bool = True
 
 
 def round_randomly(
@@ -83,7 +86,7 @@ class Sequences:
         for slot, choice in enumerate(choices):
             forced = self.program.before(slot)
             ids += [*forced, int(self.program.value_symbols[slot, choice])]
-            weights += [0.0] * len(forced) + [1.0]
+            weights += [0.0] * len(forced) + [0.0 if self.options.slots else 1.0]
         return ids, weights
 
     def example(
@@ -122,7 +125,20 @@ class Sequences:
         target_ids, weights = self._answer(target, words, weight)
         inserts = image_inputs.image_inserts(prompt, [image], self.config)
         answer, _ = self._answer(shown, words, weight)
-        return Example.of(prompt, inserts, answer, target_ids, weights)
+        example = Example.of(prompt, inserts, answer, target_ids, weights)
+        if not options.slots:
+            return example
+        start = len(example.tokens) - self.answer_length
+        return self._with_slots(example, start + np.cumsum(self.forced_lengths + 1) - 2, numbers)
+
+    def _with_slots(
+        self, example: Example, at: Int[np.ndarray, " C"], numbers: Float[np.ndarray, " C"]
+    ) -> Example:
+        """The example with slots to predict from the states at these positions."""
+        slots = np.zeros(len(example.tokens), np.int32)
+        exact, weights = np.zeros((2, len(example.tokens)), np.float32)
+        slots[at], exact[at], weights[at] = np.arange(1, len(at) + 1), numbers, 1.0
+        return replace(example, slots=slots, numbers=exact, slot_weights=weights)
 
     def batch(
         self,
@@ -137,13 +153,13 @@ class Sequences:
             self.example(image, numbers[i], numbers[(i + 1) % len(numbers)], generator)
             for i, image in enumerate(images)
         ]
-        start = np.array([len(example.tokens) - self.answer_length for example in examples])
-        before_value = np.cumsum(self.forced_lengths + 1) - 2
-        made = assemble([[example] for example in examples], self._capacity(self.options.length))
-        return replace(made, slots=(start[:, None] + before_value).astype(np.int32))
+        return assemble([[example] for example in examples], self._capacity(self.options.length))
 
     def reading(
-        self, images: Sequence[UInt8[np.ndarray, "H W 3"]], generator: np.random.Generator
+        self,
+        images: Sequence[UInt8[np.ndarray, "H W 3"]],
+        coefficients: Float[np.ndarray, "B C"],
+        generator: np.random.Generator,
     ) -> Batch:
         """Rows of the keys alone, with slots and without targets.
 
@@ -154,18 +170,22 @@ class Sequences:
         spoken = generator.random(len(images)) < options.words
         gaps = np.where(spoken, generator.integers(0, options.gap + 1, len(images)), 0)
         examples = [
-            self._keys(image, bool(words), int(gap))
-            for image, words, gap in zip(images, spoken, gaps, strict=True)
+            self._keys(image, numbers, bool(words), int(gap))
+            for image, numbers, words, gap in zip(images, coefficients, spoken, gaps, strict=True)
         ]
         keys = int(self.forced_lengths.sum())
         merged = self.patch_count // self.config.vision.spatial_merge_size**2
         longest = max(len(prompt_ids(self.tokenizer, merged, words)) for words in (True, False))
-        start = np.array([len(example.tokens) - keys for example in examples])
-        last_key = np.cumsum(self.forced_lengths) - 1
         made = assemble([[example] for example in examples], self._capacity(longest + 1 + keys))
-        return replace(made, slots=(start[:, None] + last_key).astype(np.int32), targets=None)
+        return replace(made, targets=None)
 
-    def _keys(self, image: np.ndarray, words: bool, gap: int) -> Example:
+    def _keys(
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        numbers: Float[np.ndarray, " C"],
+        words: bool,
+        gap: int,
+    ) -> Example:
         """A prompt and all keys; `gap` positions are left out where words would be."""
         height, width = image_inputs.token_grid(image, self.config.vision)
         prompt = prompt_ids(self.tokenizer, height * width, words)
@@ -180,7 +200,9 @@ class Sequences:
         )
         values = np.repeat(np.arange(len(self.forced_lengths)), self.forced_lengths)
         skipped = np.concatenate([np.zeros(len(prompt) - 1, np.int32), [gap], values + gap])
-        return replace(example, skipped=skipped.astype(np.int32))
+        example = replace(example, skipped=skipped.astype(np.int32))
+        last_keys = len(prompt) + np.cumsum(self.forced_lengths) - 1
+        return self._with_slots(example, last_keys, numbers)
 
     def _capacity(self, length: int) -> Capacity:
         return image_inputs.capacity(self.config, length, self.patch_count)

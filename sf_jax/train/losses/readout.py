@@ -1,87 +1,161 @@
-"""Vision warm-up: the tower learns from dense targets before a language model reads it.
+"""Dense targets: channels, landmarks and parts of an image, read off the vision tower.
 
 A language model gives a fresh tower little to learn from. Here the tower is trained by direct
-regression of named numbers and of landmark places, both read off the *merged tokens* by queries
-that share one projection (so that what they read is stored the way attention can find it, not by
-place), and patch by patch: what each shows, which landmarks lie in it and where. Landmarks carry
-most of what the numbers need, and a small mistake in them matters: a perceptron reads the 52
-blendshapes off exact places with r = 0.85, off places a pixel wrong (of 96) with 0.65.
+regression of named coefficients and of landmark positions, both read off the *merged tokens* by
+queries that share one projection (so that what they read is stored the way attention can find it,
+not by position), and patch by patch: what each shows, which landmarks are in it and where.
+Landmarks carry most of what the coefficients need, and a small error in them matters: a perceptron
+reads the 52 blendshapes off exact positions with r = 0.85, off positions a pixel wrong (of 96) with
+0.65.
 """
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from sf_jax.kernels import attention
-from sf_jax.model import vision
+from sf_jax.model import axes, declared, vision
 from sf_jax.model.config import VisionConfig
-from sf_jax.model.declared import Linear
+from sf_jax.model.declared import Linear, Weight
 from sf_jax.model.linear import linear
+from sf_jax.model.vision import Patches
 from sf_jax.model.weights import VisionWeights
 
-HEADS = 4
-PLACE = 0.01  # picture sides; a mistake beyond it counts in proportion, one below by its square
-OFFSET = 0.06  # the same in patch sides
+
+@dataclass(frozen=True)
+class ReadoutConfig:
+    """The read-out's size, and how much each of its targets counts.
+
+    Attributes:
+      landmarks: how many; part_classes: what a cell of a patch may show, background included.
+      part_cells: cells of a patch; heads: of its attention.
+      landmark_scale: image sides; an error beyond it counts in proportion, one below by its square.
+      offset_scale: the same in patch sides.
+      bounded, signed: weights of the loss of channels in [0, 1], and of those in [-1, 1].
+      positions, parts, patch, offsets: of landmark positions, of what cells show, of the patch that
+        holds a landmark, and of where it is as seen from the patches around it.
+    """
+
+    landmarks: int
+    part_classes: int
+    part_cells: int = 16
+    heads: int = 4
+    landmark_scale: float = 0.01
+    offset_scale: float = 0.06
+    bounded: float = 4.0
+    signed: float = 20.0
+    positions: float = 0.5
+    parts: float = 0.3
+    patch: float = 0.2
+    offsets: float = 0.1
 
 
 @struct.dataclass
 class Readout:
-    """Queries Q = channels + landmarks over the tower's tokens.
+    """Queries Q = channels + landmarks over the tower's tokens; D as the text model is wide.
 
     Attributes:
-      queries: [Q, D]; key, value: D → D; hidden, out: a perceptron shared by all queries.
-      per_query: [Q, D, 2], bias: [Q, 2]; a channel uses the first of the two numbers.
-      parts: patch width → sub-cells × classes.
+      key, value: D → D; hidden, out: a perceptron shared by all queries.
+      per_query, bias: a channel uses the first of the two numbers.
+      parts: patch width → cells × classes.
       local: patch width → landmarks × (score, x, y).
+      heads: of the attention from queries to tokens.
     """
 
-    queries: Any
+    queries: Float[Array, "Q D"]
     key: Linear
     value: Linear
     hidden: Linear
     out: Linear
-    per_query: Any
-    bias: Any
+    per_query: Float[Array, "Q D 2"]
+    bias: Float[Array, "Q 2"]
     parts: Linear
     local: Linear
+    heads: int = struct.field(pytree_node=False, default=4)
 
 
 @struct.dataclass
 class WarmupWeights:
+    """A vision tower and the read-out of its dense targets."""
+
     vision: VisionWeights
     readout: Readout
 
 
-def initialise_readout(
-    config: VisionConfig, landmarks: int, part_outputs: int, bias: np.ndarray, seed: int
-) -> Readout:
-    """`bias` [Q, 2] is where the outputs start: for rare actions well below zero."""
-    generator = np.random.default_rng(seed)
-    width, queries = config.out_hidden_size, len(bias)
+@struct.dataclass
+class DenseTargets:
+    """What B images show.
 
-    def normal(*shape: int, scale: float) -> jax.Array:
-        return jnp.asarray(generator.normal(0, scale, shape), jnp.float32)
+    Attributes:
+      coefficients: float32 [B, C]; landmarks: float32 [B, J, 2], x and y in image sides.
+      parts: int32 [B, P, cells], class ids; known: float32 [B], 1 where `parts` holds, else 0.
+    """
 
-    def square() -> Linear:
-        return Linear(normal(width, width, scale=width**-0.5), jnp.zeros(width))
+    coefficients: Float[Array, "B C"] = axes.array(axes.BATCH, "channel", dtype=np.float32)
+    landmarks: Float[Array, "B J 2"] = axes.array(
+        axes.BATCH, "landmark", "coordinate", dtype=np.float32
+    )
+    parts: Int[Array, "B P cells"] = axes.array(axes.BATCH, "patch", "cell")
+    known: Float[Array, " B"] = axes.array(axes.BATCH, dtype=np.float32)
+
+
+@struct.dataclass
+class WarmupBatch:
+    """Images, one a row, and their dense targets."""
+
+    patches: Patches
+    dense: DenseTargets
+
+
+def declare_readout(vision: VisionConfig, channels: int, config: ReadoutConfig) -> Readout:
+    """The read-out's weights, declared."""
+    width, queries = vision.out_hidden_size, channels + config.landmarks
+
+    def weight(name: str, shape: tuple[int, ...], axes: tuple[str, ...], scale: float) -> Any:
+        init = "normal" if scale else "zeros"
+        return Weight(shape, axes, f"readout.{name}", init=init, scale=scale)
+
+    def perceptron(
+        name: str, axes: tuple[str, str], sides: tuple[int, int], scale: float
+    ) -> Linear:
+        return Linear(
+            weight(f"{name}.weight", sides, axes, scale),
+            weight(f"{name}.bias", sides[1:], axes[1:], 0.0),
+        )
+
+    def square(name: str) -> Linear:
+        return perceptron(name, ("embed", "readout"), (width, width), width**-0.5)
+
+    def of_patches(name: str, outputs: int) -> Linear:
+        return perceptron(name, ("vision", name), (vision.hidden_size, outputs), 0.02)
 
     return Readout(
-        queries=normal(queries, width, scale=1.0),
-        key=square(),
-        value=square(),
-        hidden=square(),
-        out=square(),
-        per_query=normal(queries, width, 2, scale=0.1 * width**-0.5),
-        bias=jnp.asarray(bias, jnp.float32),
-        parts=Linear(normal(config.hidden_size, part_outputs, scale=0.02), jnp.zeros(part_outputs)),
-        local=Linear(
-            normal(config.hidden_size, 3 * landmarks, scale=0.02), jnp.zeros(3 * landmarks)
+        queries=weight("queries", (queries, width), ("query", "embed"), 1.0),
+        key=square("key"),
+        value=square("value"),
+        hidden=square("hidden"),
+        out=square("out"),
+        per_query=weight(
+            "per_query", (queries, width, 2), ("query", "embed", "output"), 0.1 * width**-0.5
         ),
+        bias=weight("bias", (queries, 2), ("query", "output"), 0.0),
+        parts=of_patches("parts", config.part_cells * config.part_classes),
+        local=of_patches("local", 3 * config.landmarks),
+        heads=config.heads,
     )
+
+
+def initialise_readout(
+    vision: VisionConfig, config: ReadoutConfig, bias: Float[np.ndarray, "Q 2"], seed: int
+) -> Readout:
+    """`bias` is where the outputs start: for rare actions well below zero."""
+    tree = declare_readout(vision, len(bias) - config.landmarks, config)
+    return replace(declared.initialise(tree, seed), bias=jnp.asarray(bias, jnp.float32))
 
 
 def _normalised(x: Array) -> Array:
@@ -93,18 +167,18 @@ def read(
     readout: Readout,
     features: Float[Array, "B M D"],
     deepstack: Float[Array, "levels B M D"],
-    segments: Array,
+    segments: Int[Array, "B M"],
     dtype: str,
 ) -> Float[Array, "B Q 2"]:
-    """Two numbers a query, from all token sets of the tower. `segments` int32 [B, M]."""
+    """Two numbers a query, from all token sets of the tower."""
     tokens = jnp.concatenate([features, *deepstack], 1)
     seen = jnp.tile(segments, (1, 1 + deepstack.shape[0]))
     tokens = _normalised(tokens)
     batch, _, width = tokens.shape
-    heads = (batch, -1, HEADS, width // HEADS)
-    k = linear(tokens, readout.key.weight, readout.key.bias, dtype).reshape(heads)
-    v = linear(tokens, readout.value.weight, readout.value.bias, dtype).reshape(heads)
-    q = jnp.broadcast_to(readout.queries, (batch, *readout.queries.shape)).reshape(heads)
+    split = (batch, -1, readout.heads, width // readout.heads)
+    k = linear(tokens, readout.key.weight, readout.key.bias, dtype).reshape(split)
+    v = linear(tokens, readout.value.weight, readout.value.bias, dtype).reshape(split)
+    q = jnp.broadcast_to(readout.queries, (batch, *readout.queries.shape)).reshape(split)
     mixed = attention(
         q,
         k,
@@ -120,93 +194,114 @@ def read(
 
 
 def predict(
-    weights: WarmupWeights, patches: vision.Patches, low: Array, config: VisionConfig, dtype: str
+    weights: WarmupWeights,
+    patches: Patches,
+    low: Float[Array, " C"],
+    vision_config: VisionConfig,
+    dtype: str,
 ) -> Float[Array, "B C"]:
-    """The named numbers: sigmoid where `low` [C] is 0, tanh where it is -1."""
-    features, deepstack = vision.forward(weights.vision, patches, config, dtype)
-    segments = vision.merged_segments(patches.segments, config)
-    raw = read(weights.readout, features, deepstack, segments, dtype)[:, : low.shape[0], 0]
-    return jnp.where(low < 0, jnp.tanh(raw), jax.nn.sigmoid(raw))
+    """The coefficients: sigmoid where `low` is 0, tanh where it is -1."""
+    features, deepstack = vision.forward(weights.vision, patches, vision_config, dtype)
+    segments = vision.merged_segments(patches.segments, vision_config)
+    raw = read(weights.readout, features, deepstack, segments, dtype)
+    scores = raw[:, : low.shape[0], 0]
+    return jnp.where(low < 0, jnp.tanh(scores), jax.nn.sigmoid(scores))
 
 
-def loss(
-    weights: WarmupWeights, batch: dict, low: Array, config: VisionConfig, classes: int, dtype: str
+def warmup_loss(
+    weights: WarmupWeights,
+    batch: WarmupBatch,
+    low: Float[Array, " C"],
+    vision_config: VisionConfig,
+    config: ReadoutConfig,
+    dtype: str,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Cross-entropy for the bounded numbers, squares for the signed ones, places, part labels.
-
-    `batch`: patches; coefficients [B, C]; landmarks [B, J, 2] in picture sides; parts int
-    [B, P, cells], class ids; dense [B], whether `parts` holds.
-    """
-    states = vision.hidden_states(weights.vision, batch["patches"], config, dtype)
-    tokens = vision.tokens(weights.vision, states, config, dtype)
-    return readout_loss(weights.readout, states[-1], tokens, batch, low, config, classes, dtype)
+    """The loss of a tower and a read-out alone; see `readout_loss`."""
+    states = vision.hidden_states(weights.vision, batch.patches, vision_config, dtype)
+    tokens = vision.tokens(weights.vision, states, vision_config, dtype)
+    return readout_loss(
+        weights.readout, states[-1], tokens, batch.patches, batch.dense, low, vision_config,
+        config, dtype,
+    )  # fmt: skip
 
 
 def readout_loss(
     readout: Readout,
     last_state: Float[Array, "B P D"],
-    tokens: tuple[Array, Array],
-    batch: dict,
-    low: Array,
-    config: VisionConfig,
-    classes: int,
+    tokens: tuple[Float[Array, "B M D"], Float[Array, "L B M D"]],
+    patches: Patches,
+    targets: DenseTargets,
+    low: Float[Array, " C"],
+    vision_config: VisionConfig,
+    config: ReadoutConfig,
     dtype: str,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The loss from the tower's last state and its tokens (`vision.tokens`)."""
-    features, deepstack = tokens
-    segments = vision.merged_segments(batch["patches"].segments, config)
-    raw = read(readout, features, deepstack, segments, dtype)
+    """The weighted sum of the targets' losses, each a mean over the batch.
+
+    Cross-entropy of channels in [0, 1], squared errors of those in [-1, 1], robust errors of
+    positions and offsets, cross-entropy of cells and of the patches that hold landmarks.
+
+    Args:
+      last_state: of the tower; tokens: see `vision.tokens`.
+      low: lower end of each channel's range.
+    """
+    segments = vision.merged_segments(patches.segments, vision_config)
+    raw = read(readout, *tokens, segments, dtype)
     channels = low.shape[0]
-    target, scores = batch["coefficients"], raw[:, :channels, 0]
+    target, scores = targets.coefficients, raw[:, :channels, 0]
     entropy = jnp.maximum(scores, 0) - scores * target + jnp.log1p(jnp.exp(-jnp.abs(scores)))
     squares = jnp.square(jnp.tanh(scores) - target)
-    bounded = jnp.where(low < 0, 0.0, entropy).sum(-1).mean() / (low >= 0).sum()
-    signed = jnp.where(low < 0, squares, 0.0).sum(-1).mean() / jnp.maximum((low < 0).sum(), 1)
-    places = _robust(raw[:, channels:] - batch["landmarks"], PLACE).mean()
-    parts = _part_loss(readout.parts, last_state, batch, classes, dtype)
-    where, offsets = _local_loss(readout.local, last_state, batch, dtype)
-    total = 4 * bounded + 20 * signed + 0.5 * places + 0.3 * parts + 0.2 * where + 0.1 * offsets
-    return total, {
-        "loss": total,
-        "bounded": bounded,
-        "signed": signed,
-        "places": places,
-        "parts": parts,
-        "where": where,
+    patch, offsets = _local_loss(readout.local, last_state, patches, targets, config, dtype)
+    found = {
+        "bounded": jnp.where(low < 0, 0.0, entropy).sum(-1).mean() / (low >= 0).sum(),
+        "signed": jnp.where(low < 0, squares, 0.0).sum(-1).mean() / jnp.maximum((low < 0).sum(), 1),
+        "positions": _robust(raw[:, channels:] - targets.landmarks, config.landmark_scale).mean(),
+        "parts": _part_loss(readout.parts, last_state, targets, config, dtype),
+        "patch": patch,
         "offsets": offsets,
     }
+    total = sum(getattr(config, name) * value for name, value in found.items())
+    return total, {"loss": total, **found}
 
 
-def _robust(mistake: Array, scale: float) -> Array:
+def _robust(error: Array, scale: float) -> Array:
     """Squares near zero, absolute values far from it (Charbonnier)."""
-    return jnp.sqrt(1 + jnp.square(mistake / scale)) - 1
+    return jnp.sqrt(1 + jnp.square(error / scale)) - 1
 
 
 def _part_loss(
-    head: Linear, states: Float[Array, "B P D"], batch: dict, classes: int, dtype: str
+    head: Linear,
+    states: Float[Array, "B P D"],
+    targets: DenseTargets,
+    config: ReadoutConfig,
+    dtype: str,
 ) -> Array:
-    """Cross-entropy of what each sub-cell of each patch shows."""
+    """Cross-entropy of what each cell of each patch shows."""
     scores = linear(_normalised(states), head.weight, head.bias, dtype)
-    scores = scores.reshape(*scores.shape[:2], -1, classes)
-    target = jnp.take_along_axis(scores, batch["parts"][..., None], -1)[..., 0]
+    scores = scores.reshape(*scores.shape[:2], -1, config.part_classes)
+    target = jnp.take_along_axis(scores, targets.parts[..., None], -1)[..., 0]
     losses = (jax.nn.logsumexp(scores, -1) - target).mean((1, 2))
-    return (losses * batch["dense"]).sum() / jnp.maximum(batch["dense"].sum(), 1.0)
+    return (losses * targets.known).sum() / jnp.maximum(targets.known.sum(), 1.0)
 
 
 def _local_loss(
-    head: Linear, states: Float[Array, "B P D"], batch: dict, dtype: str
+    head: Linear,
+    states: Float[Array, "B P D"],
+    patches: Patches,
+    targets: DenseTargets,
+    config: ReadoutConfig,
+    dtype: str,
 ) -> tuple[Array, Array]:
-    """Which patch holds each landmark, and where it lies seen from the patches around it."""
-    patches = batch["patches"]
+    """Which patch holds each landmark, and where it is as seen from the patches around it."""
     real = patches.segments > 0
     out = linear(_normalised(states), head.weight, head.bias, dtype)
     out = out.reshape(*out.shape[:2], -1, 3)
     grid = jnp.stack([patches.columns, patches.rows], -1)
     sides = jnp.where(real[..., None], grid, 0).max(1) + 1
-    offset = (batch["landmarks"] * sides[:, None])[:, None] - (grid[:, :, None] + 0.5)
+    offset = (targets.landmarks * sides[:, None])[:, None] - (grid[:, :, None] + 0.5)
     distance = jnp.where(real[:, :, None], jnp.abs(offset).max(-1), jnp.inf)
     holds, near = (distance <= 0.5).astype(jnp.float32), (distance <= 1.0).astype(jnp.float32)
     scores = jnp.where(real[..., None], out[..., 0], -1e9)
-    where = -(jax.nn.log_softmax(scores, 1) * holds).sum() / jnp.maximum(holds.sum(), 1.0)
-    missed = _robust(out[..., 1:] - offset, OFFSET).sum(-1)
-    return where, (missed * near).sum() / jnp.maximum(near.sum(), 1.0)
+    patch = -(jax.nn.log_softmax(scores, 1) * holds).sum() / jnp.maximum(holds.sum(), 1.0)
+    missed = _robust(out[..., 1:] - offset, config.offset_scale).sum(-1)
+    return patch, (missed * near).sum() / jnp.maximum(near.sum(), 1.0)

@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.builtin_model import said_from
 from sf_jax.face import channels
 from sf_jax.reader import estimator
+from sf_jax.systems.semanticface.answer_states import rationale_states
 from tests.render import ict_facekit
 from tests.systems.semanticface import builtin_model_checks as checks
 
@@ -38,7 +38,7 @@ def test_words_are_foreseen(model) -> None:
     words = sum(len(action.words) for action in actions)
     assert words / sum(action.passes["rationale"] for action in actions) > 4
     table = np.asarray(model.weights.text.embed)
-    for states, tokens in said_from(model, images):
+    for states, tokens in rationale_states(model, images):
         scores = states @ table.T
         scores[:, model.program.banned & ~model.program.ends] = -np.inf
         assert (scores.argmax(1) == tokens).mean() > 0.98  # but for ties

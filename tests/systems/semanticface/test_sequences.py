@@ -140,7 +140,7 @@ def test_words_are_the_description(batch_of: Any, faces: np.ndarray) -> None:
 
 
 def test_loss_is_on_values_and_words_alone(batch_of: Any) -> None:
-    batch, examples, sequences = batch_of(foreign_words=0.0, words_weight=0.3)
+    batch, examples, sequences = batch_of(foreign_words=0.0, words_weight=0.3, slots=False)
     program = sequences.program
     for row, example in enumerate(examples):
         assert not example.before.any() and not example.after.any()
@@ -161,7 +161,7 @@ def test_foreign_words_carry_no_loss(batch_of: Any, faces: np.ndarray) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sf_jax.systems.semanticface.sequences.describe", remember)
-        _, examples, _ = batch_of(words=1.0, foreign_words=1.0)
+        _, examples, _ = batch_of(words=1.0, foreign_words=1.0, slots=False)
     np.testing.assert_array_equal(seen, np.roll(faces, -1, 0))
     for face, example in zip(faces, examples, strict=True):
         assert example.words and not example.spoken.any()
@@ -211,20 +211,37 @@ def test_a_generator_gives_the_same_batch(batch_of: Any) -> None:
     assert (one != other).any()
 
 
-def test_slots_stand_before_their_values(batch_of: Any) -> None:
+def test_slots_are_predicted_before_their_values_from_exact_numbers(
+    batch_of: Any, faces: np.ndarray
+) -> None:
     batch, _, _ = batch_of(words_weight=0.3)
+    tokens, _, _ = batch_of(words_weight=0.3, slots=False)
+    assert tokens.slots is None
+    np.testing.assert_array_equal(batch.input_ids, tokens.input_ids)
     for row in range(COUNT):
-        valued = np.flatnonzero(batch.loss_weights[row] == 1)
-        np.testing.assert_array_equal(batch.slots[row] + 1, valued)
+        at = positions_of(batch, row)
+        valued = np.flatnonzero(tokens.loss_weights[row] == 1)
+        np.testing.assert_array_equal(at + 1, valued)
+        np.testing.assert_array_equal(batch.slots[row, at], np.arange(1, len(NAMES) + 1))
+        np.testing.assert_array_equal(batch.numbers[row, at], faces[row])
+        assert batch.slot_weights[row].sum() == len(NAMES) == batch.slot_weights[row, at].sum()
+        assert not batch.loss_weights[row, valued].any()  # each is learnt once
+
+
+def positions_of(batch: Any, row: int) -> np.ndarray:
+    """Where slots are predicted."""
+    return np.flatnonzero(batch.slots[row])
 
 
 def test_reading_rows_are_whole_rows_without_words_and_values(
-    batch_of: Any, images: list[np.ndarray]
+    batch_of: Any, images: list[np.ndarray], faces: np.ndarray
 ) -> None:
     whole, _, sequences = batch_of(words=0.0)
-    made = sequences.reading(images, np.random.default_rng(0))
+    made = sequences.reading(images, faces, np.random.default_rng(0))
+    assert made.targets is None
     for row in range(COUNT):
-        rows, slots, before = made, made.slots[row], whole.slots[row]
+        rows, slots, before = made, positions_of(made, row), positions_of(whole, row)
+        np.testing.assert_array_equal(made.numbers[row, slots], faces[row])
         size = int(rows.segments[row].sum())
         assert rows.segments[row, :size].all() and size == slots[-1] + 1
         # Each key has the token and the position that it has in a whole row.
@@ -236,16 +253,18 @@ def test_reading_rows_are_whole_rows_without_words_and_values(
         assert NUMBERS_ONLY in text and not any(digit in text for digit in "0123456789")
 
 
-def test_skipped_words_leave_a_gap(batch_of: Any, images: list[np.ndarray]) -> None:
+def test_skipped_words_leave_a_gap(
+    batch_of: Any, images: list[np.ndarray], faces: np.ndarray
+) -> None:
     _, _, sequences = batch_of(words=1.0, gap=50)
-    made = sequences.reading(images, np.random.default_rng(0))
+    made = sequences.reading(images, faces, np.random.default_rng(0))
     gaps = set()
     for row in range(COUNT):
         ends = int(np.argmax(made.input_ids[row] == sequences.program.rationale_end))
         time = made.positions[0, row]
         gaps.add(int(time[ends] - time[ends - 1] - 1))
         assert time[ends + 1] == time[ends] + 1  # the keys go on where the words have ended
-        assert (np.diff(time[made.slots[row]]) == 2).all()
+        assert (np.diff(time[positions_of(made, row)]) == 2).all()
     assert len(gaps) > 5 and min(gaps) >= 0 and max(gaps) <= 50
 
 

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
-from experiments import sft
+from sf_jax.cli import recipes
 from sf_jax.convert import hf
 from sf_jax.reader import estimator
+from sf_jax.systems.semanticface.fine_tuning import config_of
 from sf_jax.train import mesh as meshes
 from tests import compiling
+
+RECIPES = recipes.load("sft").RECIPES
 
 
 def mesh_of(devices: int) -> AbstractMesh:
@@ -27,19 +30,19 @@ def mesh_of(devices: int) -> AbstractMesh:
     ("rows", "devices", "parts"),
     [(8, 1, 4), (8, 4, 1), (8, 8, 1), (9, 1, 3), (5, 1, 1), (24, 2, 6)],
 )
-def test_a_desk_trains_two_rows_at_a_time(rows: int, devices: int, parts: int) -> None:
-    recipe = replace(sft.RECIPES["builtin"], rows=rows)
-    assert recipe.sft(sft.config_of("builtin"), mesh_of(devices)).accumulate == parts
+def test_a_workstation_trains_two_rows_at_a_time(rows: int, devices: int, parts: int) -> None:
+    recipe = replace(RECIPES["builtin"], rows=rows)
+    assert recipe.sft(config_of("builtin"), mesh_of(devices)).accumulate == parts
 
 
 def test_a_slice_takes_its_batch_at_once() -> None:
-    made = sft.RECIPES["4b-full"].sft(sft.config_of("4B"), mesh_of(64))
+    made = RECIPES["4b-full"].sft(config_of("4B"), mesh_of(64))
     assert made.accumulate == 1 and not made.config.unrolled
 
 
 def start(devices: int, *options: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.experiments.evaluated", *options],
+        [sys.executable, "-m", "tests.systems.semanticface.evaluated", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -48,8 +51,8 @@ def start(devices: int, *options: str) -> subprocess.Popen:
 
 
 def scores(process: subprocess.Popen) -> list[dict[str, float]]:
-    out, said = process.communicate(timeout=900)
-    assert process.returncode == 0, said[-3000:]
+    out, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors[-3000:]
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
 

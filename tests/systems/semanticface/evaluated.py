@@ -1,6 +1,7 @@
 """Run with eight virtual devices: prints what the built-in model scores on one of them and on all.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.experiments.evaluated OUT
+    export XLA_FLAGS=--xla_force_host_platform_device_count=8
+    python -m tests.systems.semanticface.evaluated OUT
 
 With --processes 2 --process P --port N, and four devices each, two processes do it together. OUT
 receives what they export.
@@ -14,8 +15,10 @@ from typing import Any
 import jax
 
 from data_pipelines.synthetic import face_record
-from experiments import sft
+from sf_jax.cli import recipes
 from sf_jax.reader import estimator
+from sf_jax.systems.semanticface import fine_tuning
+from sf_jax.systems.semanticface.held_out import HeldOut
 from sf_jax.train import mesh as meshes
 
 SHARED = {"data": 2, "fsdp": 2, "sequence": 2}
@@ -34,14 +37,13 @@ def main() -> None:
         jax.distributed.initialize(f"127.0.0.1:{options.port}", options.processes, options.process)
         alone = (SHARED,)
     held_out: list[dict[str, Any]] = [face_record(i, 0, "evaluation") for i in range(3)]
-    config, recipe = sft.config_of("builtin"), sft.RECIPES["builtin"]
+    recipe, held = recipes.load("sft").RECIPES["builtin"], HeldOut(held_out, batch=2)
     for axes in alone:
         mesh = meshes.make(axes, jax.devices()[:1] if axes == {"data": 1} else None)
-        run = recipe.sft(config, mesh)
-        state = sft.initial(run, estimator.BUILTIN, mesh, scratch=False, seed=0)
-        evaluation = sft.Evaluation(run, estimator.BUILTIN, held_out, mesh, batch=2)
-        print(json.dumps(evaluation(state)))
-    sft.export(run, state, estimator.BUILTIN, options.out)
+        run = fine_tuning.task_of(recipe, estimator.BUILTIN, mesh, held)
+        state = fine_tuning.initial_state(run, mesh, scratch=False, seed=0)
+        print(json.dumps(run.evaluate(state, mesh)))
+    run.export(state, options.out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""The states from which a model speaks its rationales, and draft heads learnt from them."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from tqdm import tqdm
+
+from data_pipelines import records
+from sf_jax.decode import drafts
+from sf_jax.decode.state import feed_tokens, prefill
+from sf_jax.model.config import Config
+from sf_jax.model.weights import Weights
+from sf_jax.reader import estimator
+from sf_jax.sequence.batch import Batch
+from sf_jax.train import draft_heads
+
+BATCH = 50  # images answered at a time
+
+
+def rationale_states(
+    model: estimator.Model, images: list[np.ndarray]
+) -> Iterator[tuple[Float[np.ndarray, "N D"], Int[np.ndarray, " N"]]]:
+    """For each image, the states that yielded the tokens of its rationale, and the tokens."""
+    end = int(model.program.ends.argmax())
+    rationales = [[*action.words.tolist(), end] for action in model.predict_batch(images)]
+    tokens = np.zeros((len(rationales), model.max_words + 1), np.int32)
+    for row, rationale in enumerate(rationales):
+        tokens[row, : len(rationale)] = rationale
+    prompts, _ = model.inputs(images)
+    states = np.asarray(_states_of(model.weights, prompts, tokens, model.config))
+    for row, rationale in enumerate(rationales):
+        yield states[row, : len(rationale)], tokens[row, : len(rationale)]
+
+
+@partial(jax.jit, static_argnames="config")
+def _states_of(
+    weights: Weights, prompts: Batch, tokens: Int[Array, "B N"], config: Config
+) -> Float[Array, "B N D"]:
+    """The state before each token of an answer."""
+    lengths = jnp.full(len(tokens), tokens.shape[1])
+    capacity = prompts.input_ids.shape[1] + tokens.shape[1]
+    state = prefill(weights, prompts, capacity, config)
+    _, states = feed_tokens(weights, state, tokens, lengths, config)
+    return jnp.concatenate([state.last[:, None], states[:, :-1]], 1)
+
+
+def learn_draft_heads(
+    directory: Path, answers: int, config: draft_heads.DraftHeadsConfig, export: Path
+) -> None:
+    """Draft heads from a model's own answers to training images, written beside the model."""
+    model = estimator.load(export)
+    images = [record["image"] for record in records.first(directory, answers)]
+    states, rationales = [], []
+    for start in tqdm(range(0, len(images), BATCH), desc="answers", unit="batch"):
+        for state, rationale in rationale_states(model, images[start : start + BATCH]):
+            states.append(state.astype(np.float16))
+            rationales.append(rationale)
+    heads = draft_heads.learn(states, rationales, config)
+    drafts.save_heads(export / estimator.DRAFT_HEADS_FILE, heads)

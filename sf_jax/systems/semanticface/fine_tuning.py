@@ -1,0 +1,244 @@
+"""Supervised fine-tuning on face records, and pretraining from scratch, on packed rows."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+
+from data_pipelines.loader import ShuffledRecords
+from sf_jax.convert import hf, peft
+from sf_jax.convert.hf_config import config_from_dict
+from sf_jax.convert.tensor_files import read_json
+from sf_jax.decode.program import compile_program
+from sf_jax.kernels.sharded import ROWS
+from sf_jax.model.config import Config
+from sf_jax.model.declared import initialise_on
+from sf_jax.model.sizes import QWEN3_VL
+from sf_jax.reader import estimator
+from sf_jax.sequence import images
+from sf_jax.sequence.example import Example
+from sf_jax.sequence.packing import PackedBatches
+from sf_jax.systems.semanticface.examples import ChatExamples, FaceExamples
+from sf_jax.systems.semanticface.held_out import HeldOut, on_host
+from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
+from sf_jax.train import mesh as meshes
+from sf_jax.train.losses.supervised import SupervisedConfig, Values
+from sf_jax.train.optimizer import OptimizerConfig
+from sf_jax.train.sft import Sft
+from sf_jax.train.step import TrainState
+from sf_jax.train.task import Feed, Frozen
+from sf_jax.train.trainable import Trainable
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One fine-tuning.
+
+    Attributes:
+      size: of the model: a key of `model.sizes.QWEN3_VL`, or "builtin".
+      topology: the slice of TPUs that it is sized for; mesh: how these chips are shared out.
+      rows: of a global batch; length: tokens a row; patches: image patches a row.
+      objective, sequences: the loss, and how examples of the built-in kind are made.
+      accumulate: parts of a batch taken one after another; 0: as many as leave a device two rows.
+      remat, product_dtype, unrolled: see `Config`.
+      scratch: starts from fresh weights.
+      pool: pending examples from which a row is packed.
+    """
+
+    size: str
+    topology: str
+    mesh: dict[str, int]
+    rows: int
+    trainable: Trainable = field(default_factory=Trainable)
+    optimizer: OptimizerConfig = OptimizerConfig(1e-5, 2000, 100, kind="adamw")
+    length: int = 2048
+    patches: int = 4096
+    objective: SupervisedConfig = SupervisedConfig(chunks=8)
+    sequences: SequenceConfig = SequenceConfig()
+    accumulate: int = 1
+    remat: str = "full"
+    product_dtype: str = "bfloat16"
+    unrolled: bool = False
+    scratch: bool = False
+    pool: int = 32
+
+    def sft(self, config: Config, mesh: Mesh, **options: Any) -> "FaceSft":
+        """The task of this recipe on a mesh, for a model of this configuration."""
+        config = replace(
+            config,
+            product_dtype=self.product_dtype,
+            vision_remat=self.remat,
+            text_remat=self.remat,
+            unrolled=self.unrolled,
+        )
+        accumulate = self.accumulate
+        if not accumulate:
+            each = self.rows // math.prod(mesh.shape[axis] for axis in ROWS)
+            accumulate = next(n for n in range(max(each // 2, 1), 0, -1) if each % n == 0)
+        return FaceSft(
+            config,
+            self.rows,
+            self.length,
+            self.patches,
+            self.trainable,
+            self.optimizer,
+            accumulate,
+            self.objective,
+            **options,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FaceSft(Sft):
+    """Fine-tuning of a model that reads faces.
+
+    Attributes:
+      source: the model directory that it starts from.
+      held_out: faces to evaluate on.
+    """
+
+    source: Path = estimator.BUILTIN
+    held_out: HeldOut | None = None
+
+    def evaluate(self, state: TrainState, mesh: Mesh) -> dict[str, float]:
+        """Scores on the held-out faces."""
+        if self.held_out is None:
+            return {}
+        weights = self.join(state.weights, state.frozen)
+        inputs = estimator.load_inputs(self.source, self.config)
+        model = partial(
+            estimator.Model,
+            tokenizer=inputs[0],
+            processor=inputs[1],
+            schema=estimator.load_schema(self.source),
+            instructed=estimator.is_instructed(self.source),
+        )
+        return self.held_out.scores(self.config, weights, model, mesh)
+
+    def export(self, state: TrainState, directory: Path) -> None:
+        """Writes what was trained: an adapter in PEFT's layout, or a model directory, or both."""
+        writes = jax.process_index() == 0
+
+        def fetched(x: jax.Array) -> Any:
+            """Array by array: only the process that writes holds more than one of them."""
+            found = on_host(x)
+            return found if writes else None
+
+        whole_model = bool(jax.tree.leaves(state.weights.weights))
+        trained = jax.tree.map(fetched, state.weights)
+        frozen = jax.tree.map(fetched, state.frozen) if whole_model else Frozen()
+        if writes:
+            self._write(trained, frozen, directory)
+        if jax.process_count() > 1:  # the others wait for it
+            multihost_utils.sync_global_devices("exported")
+
+    def _write(self, trained: Any, frozen: Frozen, directory: Path) -> None:
+        made = []
+        if trained.adapter is not None:
+            made.append("adapter")
+            peft.save(directory / "adapter", trained.adapter, self.declare())
+        if jax.tree.leaves(trained.weights):
+            made.append("model")
+            weights = self.join(replace(trained, adapter=None), frozen)
+            inputs = estimator.load_inputs(self.source, self.config)
+            source = config_in(self.source)
+            schema = estimator.load_schema(self.source)
+            host = jax.device_get(weights)
+            estimator.save(directory / "model", source, host, *inputs, schema=schema)
+        print(f"the trained {' and '.join(made)} in {directory}")
+
+
+def config_in(directory: Path) -> Config:
+    """The configuration in a model directory."""
+    file = directory / "config.json"
+    return config_from_dict(read_json(file), file)
+
+
+def config_of(size: str) -> Config:
+    """The configuration of a size by name, without a checkpoint."""
+    return config_in(estimator.BUILTIN) if size == "builtin" else QWEN3_VL[size]
+
+
+def check_size(recipe: Recipe, config: Config, directory: Path) -> None:
+    """Raises ValueError where a model directory is not of the recipe's size."""
+
+    def sides(config: Config) -> tuple[int, ...]:
+        text = config.text
+        return text.hidden_size, text.num_hidden_layers, text.intermediate_size, text.vocab_size
+
+    if sides(config) != sides(config_of(recipe.size)):
+        raise ValueError(
+            f"{directory / 'config.json'}: the model is not of the recipe's size, {recipe.size}"
+        )
+
+
+def values_of(directory: Path, config: Config) -> Values | None:
+    """The values of the slots for the loss; None where some take several tokens."""
+    if estimator.is_instructed(directory):
+        return None
+    tokenizer, _ = estimator.load_inputs(directory, config)
+    schema = estimator.load_schema(directory)
+    return Values.of(compile_program(schema, tokenizer), schema.decimals)
+
+
+def task_of(
+    recipe: Recipe, directory: Path, mesh: Mesh, held_out: HeldOut | None = None
+) -> FaceSft:
+    """The task of a recipe for the model in a directory, slots over their allowed values."""
+    config = config_in(directory)
+    return recipe.sft(
+        config, mesh, values=values_of(directory, config), source=directory, held_out=held_out
+    )
+
+
+def examples_of(
+    sft: FaceSft, recipe: Recipe, records: ShuffledRecords, seed: int
+) -> Callable[[int], Example]:
+    """Example number → example, for the tokenizer of the model.
+
+    Slots are learnt over their allowed values where `sft.values` are given, else as tokens.
+    """
+    tokenizer, processor = estimator.load_inputs(sft.source, sft.config)
+    if estimator.is_instructed(sft.source):
+        return ChatExamples(records, sft.config, tokenizer, processor)
+    limit = processor.max_pixels // processor.patch_size**2
+    options = replace(recipe.sequences, slots=sft.values is not None)
+    schema = estimator.load_schema(sft.source)
+    sequences = Sequences(sft.config, tokenizer, schema, options, limit)
+    return FaceExamples(records, sequences, seed)
+
+
+def feed_of(
+    sft: FaceSft, recipe: Recipe, data: Path, mesh: Mesh, seed: int
+) -> tuple[PackedBatches, Feed]:
+    """Packed rows of the records in `data`, those that this process has devices for."""
+    records = ShuffledRecords(data, seed)
+    batches = PackedBatches(
+        examples_of(sft, recipe, records, seed),
+        images.capacity(sft.config, sft.length, sft.patches),
+        row_count=sft.rows,
+        rows=meshes.own_rows(sft.rows, mesh),
+        pool=recipe.pool,
+    )
+    return batches, Feed(batches, batches.rows, lambda: batches.examples, records.locations)
+
+
+def initial_state(sft: FaceSft, mesh: Mesh, scratch: bool, seed: int) -> TrainState:
+    """The state to start from; every device reads or draws its own part only."""
+    declared = sft.declare()
+    shardings = meshes.of_weights(declared, mesh)
+    if scratch:
+        return sft.create(initialise_on(declared, seed, shardings), mesh, seed)
+    _, weights = hf.load(
+        sft.source,
+        dtype=jnp.float32,
+        sharding=lambda weight: NamedSharding(mesh, meshes.spec(weight.axes, weight.shape, mesh)),
+    )
+    return sft.create(weights, mesh, seed)

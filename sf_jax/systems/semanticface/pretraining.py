@@ -1,0 +1,382 @@
+"""The built-in model from nothing: render, warm the tower up, read, speak, export.
+
+Each stage but the first and the last two is a task of its own, resumed where it stopped:
+
+  render       faces of made-up people
+  warm-up      the vision tower alone, on dense targets (train/losses/readout.py)
+  reading      the whole model on the keys of the slots alone: all slots at once, from the image
+  language     the whole model on rationales and slots (train/losses/joint.py)
+  export       a model directory: safetensors, tokenizer, processor settings, read-out
+  draft-heads  what drafts the exported model's rationales (train/draft_heads.py)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from data_pipelines import loader, synthetic
+from data_pipelines.sampler import sample
+from sf_jax.convert import hf
+from sf_jax.convert.processor import ImageProcessor
+from sf_jax.decode.program import compile_program
+from sf_jax.face import channels
+from sf_jax.model.config import Config, TextConfig, VisionConfig
+from sf_jax.model.declared import initialise
+from sf_jax.model.weights import Weights
+from sf_jax.reader import estimator
+from sf_jax.reader.schema import channel_schema
+from sf_jax.sequence import images as image_inputs
+from sf_jax.sequence import tokenizer as tokenizers
+from sf_jax.sequence.tokenizer import (
+    IMAGE,
+    VISION_END,
+    VISION_START,
+    SentencePieceTokenizer,
+    Tokenizer,
+)
+from sf_jax.systems.semanticface import readout as readout_file
+from sf_jax.systems.semanticface.answer_states import learn_draft_heads
+from sf_jax.systems.semanticface.dense_targets import (
+    dense_targets,
+    initial_readout,
+    landmark_mirror,
+)
+from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences, vocabulary_texts
+from sf_jax.train import checkpoint, hooks, task
+from sf_jax.train.draft_heads import DraftHeadsConfig
+from sf_jax.train.losses.joint import JointBatch, JointConfig, JointWeights, joint_loss
+from sf_jax.train.losses.readout import WarmupBatch, WarmupWeights, declare_readout, warmup_loss
+from sf_jax.train.losses.supervised import Values
+from sf_jax.train.optimizer import OptimizerConfig
+from sf_jax.train.step import TrainState
+
+SCHEMA = channel_schema()
+STAGES = ("render", "warm-up", "reading", "language", "export", "draft-heads")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Attributes:
+    batch: images, twins included.
+    bad_steps: steps in a row that may have a gradient that is not finite.
+    """
+
+    batch: int
+    optimizer: OptimizerConfig
+    bad_steps: int = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a run.
+
+    Attributes:
+      images: rendered faces to learn from.
+      vision, text: sizes of the model; the vocabulary's is the tokenizer's.
+      vocabulary: tokens; vocabulary_faces: faces whose descriptions the tokenizer is trained on.
+      value_frequencies, value_scale: the embeddings of values start as waves of their number, so
+        that values near each other start alike.
+      rare: the logit at which the read-out of a blendshape starts.
+      patches: of the largest image.
+      mirrored: share of images that the warm-up mirrors.
+      objective: of the reading and language stages; its read-out is the warm-up's too.
+      draft_answers: the model's own answers from which draft heads are learnt.
+      mesh: how the devices are shared out.
+      product_dtype: of training; the model is exported in float32.
+    """
+
+    images: int
+    vision: VisionConfig
+    text: TextConfig
+    vocabulary: int
+    vocabulary_faces: int
+    value_frequencies: tuple[float, ...]
+    value_scale: float
+    rare: float
+    patches: int
+    warmup: Stage
+    mirrored: float
+    reading: Stage
+    language: Stage
+    objective: JointConfig
+    sequences: SequenceConfig
+    draft_answers: int
+    draft_heads: DraftHeadsConfig
+    mesh: dict[str, int]
+    product_dtype: str
+    seed: int = 0
+
+    @property
+    def processor(self) -> ImageProcessor:
+        """Settings for images of half to all of the patches."""
+        pixels = self.patches * self.vision.patch_size**2
+        return ImageProcessor(pixels // 2, pixels)
+
+    def config(self, tokenizer: Tokenizer, product_dtype: str = "float32") -> Config:
+        """The model's configuration."""
+        return Config(
+            self.vision,
+            replace(self.text, vocab_size=len(tokenizer)),
+            image_token_id=tokenizer.symbol(IMAGE),
+            vision_start_token_id=tokenizer.symbol(VISION_START),
+            vision_end_token_id=tokenizer.symbol(VISION_END),
+            product_dtype=product_dtype,
+        )
+
+
+def make_tokenizer(recipe: Recipe, directory: Path) -> Tokenizer:
+    """Trained on descriptions of sampled faces; saved in the run's directory."""
+    path = directory / "tokenizer.model"
+    if not path.exists():
+        faces = np.stack([sample(50_000_000 + i) for i in range(recipe.vocabulary_faces)])
+        texts = vocabulary_texts(faces)
+        tokenizers.train(texts, SCHEMA.symbols(), recipe.vocabulary).save(directory)
+    return SentencePieceTokenizer.load(path)
+
+
+@dataclass(frozen=True, eq=False)
+class WarmupTask(task.Task):
+    """The vision tower alone, on dense targets."""
+
+    recipe: Recipe
+    tokenizer: Tokenizer
+
+    @property
+    def rows(self) -> int:  # type: ignore[override]
+        return self.recipe.warmup.batch
+
+    @property
+    def optimizer(self) -> OptimizerConfig:  # type: ignore[override]
+        return self.recipe.warmup.optimizer
+
+    @cached_property
+    def config(self) -> Config:
+        return self.recipe.config(self.tokenizer, self.recipe.product_dtype)
+
+    def declare(self) -> WarmupWeights:
+        readout, channel_count = self.recipe.objective.readout, len(channels.NAMES)
+        return WarmupWeights(
+            self.config.declare().vision,
+            declare_readout(self.recipe.vision, channel_count, readout),
+        )
+
+    def batch_shapes(self) -> WarmupBatch:
+        return jax.eval_shape(
+            lambda: self.batch([synthetic.face_record(0, 0, "train")] * self.rows)
+        )
+
+    def batch(self, records: Sequence[dict[str, Any]]) -> WarmupBatch:
+        """Records → a batch."""
+        images = [record["image"] for record in records]
+        patches = image_inputs.patches_of(images, self.config, self.recipe.patches)
+        return WarmupBatch(patches, dense_targets(records))
+
+    def loss(self, weights: WarmupWeights, batch: WarmupBatch) -> tuple[jax.Array, dict]:
+        low, recipe = jnp.asarray(channels.LOW), self.recipe
+        return warmup_loss(
+            weights, batch, low, recipe.vision, recipe.objective.readout, recipe.product_dtype
+        )
+
+    def count(self, batch: WarmupBatch) -> dict[str, int]:
+        return {"images": len(batch.dense.known)}
+
+    def initial(self) -> WarmupWeights:
+        """Fresh tower and read-out; rare actions start at about their frequency."""
+        recipe, seed = self.recipe, self.recipe.seed
+        readout = initial_readout(recipe.vision, recipe.objective.readout, recipe.rare, seed)
+        return WarmupWeights(initialise(self.config.declare(), seed).vision, readout)
+
+
+@dataclass(frozen=True, eq=False)
+class JointTask(task.Task):
+    """The whole model with the read-out beside it, on the keys of slots alone or on whole answers.
+
+    Attributes:
+      reading: on the keys of slots alone.
+    """
+
+    recipe: Recipe
+    tokenizer: Tokenizer
+    reading: bool = False
+
+    @property
+    def stage(self) -> Stage:
+        return self.recipe.reading if self.reading else self.recipe.language
+
+    @property
+    def rows(self) -> int:  # type: ignore[override]
+        return self.stage.batch
+
+    @property
+    def optimizer(self) -> OptimizerConfig:  # type: ignore[override]
+        return self.stage.optimizer
+
+    @cached_property
+    def config(self) -> Config:
+        return self.recipe.config(self.tokenizer, self.recipe.product_dtype)
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        recipe = self.recipe
+        return Sequences(self.config, self.tokenizer, SCHEMA, recipe.sequences, recipe.patches)
+
+    @cached_property
+    def values(self) -> Values:
+        return Values.of(compile_program(SCHEMA, self.tokenizer), SCHEMA.decimals)
+
+    def declare(self) -> JointWeights:
+        readout, channel_count = self.recipe.objective.readout, len(channels.NAMES)
+        return JointWeights(
+            self.config.declare(), declare_readout(self.recipe.vision, channel_count, readout)
+        )
+
+    def batch(self, records: Sequence[dict[str, Any]]) -> JointBatch:
+        """Records → a batch, each image with its mirrored twin in the second half.
+
+        The generator of a batch is seeded by its coefficients, so that a resumed run corrupts the
+        same values.
+        """
+        opposite = landmark_mirror()
+        records = [*records, *(loader.mirrored(record, opposite) for record in records)]
+        dense = dense_targets(records)
+        coefficients = np.asarray(dense.coefficients)
+        checksum = int(np.abs(coefficients).sum(dtype=np.float64) * 1e6)
+        generator = np.random.default_rng([self.recipe.seed, checksum])
+        images = [record["image"] for record in records]
+        made = self.sequences.reading if self.reading else self.sequences.batch
+        return JointBatch(made(images, coefficients, generator), dense)
+
+    def batch_shapes(self) -> JointBatch:
+        record = synthetic.face_record(0, 0, "train")
+        return jax.eval_shape(lambda: self.batch([record] * (self.rows // 2)))
+
+    def loss(self, weights: JointWeights, batch: JointBatch) -> tuple[jax.Array, dict]:
+        low = jnp.asarray(channels.LOW)
+        return joint_loss(
+            weights, batch, self.config, self.values, low, channels.mirror, self.recipe.objective
+        )
+
+    def count(self, batch: JointBatch) -> dict[str, int]:
+        tokens = int(np.count_nonzero(batch.rows.segments))
+        return {"images": len(batch.dense.known), "tokens": tokens}
+
+    def initial(self, warm: WarmupWeights) -> JointWeights:
+        """A fresh language model over a warm tower. Values near each other start alike."""
+        recipe, seed = self.recipe, self.recipe.seed + 1
+        model = initialise(self.config.declare(), seed)
+        slots = range(len(channels.NAMES))
+        texts = sorted({text for slot in slots for text in SCHEMA.values(slot)})
+        numbers = np.array([float(text) for text in texts])
+        generator = np.random.default_rng(seed)
+        phases = np.pi * numbers[:, None] * np.array(recipe.value_frequencies)
+        waves = np.concatenate([np.cos(phases), np.sin(phases)], 1) / np.sqrt(phases.shape[1])
+        width = recipe.text.hidden_size
+        table = recipe.value_scale * waves @ generator.normal(size=(waves.shape[1], width))
+        ids = np.array([self.tokenizer.symbol(text) for text in texts])
+        embed = model.text.embed.at[ids].set(table.astype(np.float32))
+        return JointWeights(Weights(warm.vision, replace(model.text, embed=embed)), warm.readout)
+
+    def export(self, state: TrainState, directory: Path) -> None:
+        """A model directory, in half precision to stay small, with the read-out beside it."""
+        (directory / estimator.DRAFT_HEADS_FILE).unlink(missing_ok=True)  # of another model
+        weights: JointWeights = jax.device_get(state.weights)
+        config = self.recipe.config(self.tokenizer)
+        estimator.save(
+            directory, config, weights.model, self.tokenizer, self.recipe.processor,
+            dtype=np.float16,
+        )  # fmt: skip
+        readout_file.save(directory / "readout.safetensors", weights.readout)
+
+
+def train_stage(
+    each: WarmupTask | JointTask,
+    weights: Any,
+    data: Path,
+    mesh: Mesh,
+    directory: Path,
+    label: str,
+) -> TrainState:
+    """One stage from the given weights, or from its newest checkpoint in `directory`."""
+    recipe = each.recipe
+    if isinstance(each, WarmupTask):
+        stage, count, mirrored, seed = recipe.warmup, each.rows, recipe.mirrored, recipe.seed
+    else:  # twins are made of the records
+        stage, count, mirrored = each.stage, each.rows // 2, 0.0
+        seed = recipe.seed + (1 if each.reading else 2)
+    batches = loader.faces(
+        data, count, each.batch, seed=seed, mirror_share=mirrored, landmark_mirror=landmark_mirror()
+    )
+    beside = hooks.HookConfig(bad_steps=stage.bad_steps, label=label)
+    each.check(mesh)
+    return task.run(
+        each,
+        each.create(weights, mesh),
+        task.Feed(batches),
+        mesh,
+        directory,
+        task.RunConfig(beside=beside),
+    )
+
+
+def last_state(each: task.Task, mesh: Mesh, directory: Path) -> TrainState:
+    """The state in the newest checkpoint of a stage.
+
+    Raises:
+      CheckpointError: it has none, or none is sound.
+    """
+    checkpoints = checkpoint.Checkpoints(directory / "checkpoints")
+    restored = checkpoints.restore(each.abstract_state(mesh))
+    checkpoints.close()
+    if restored is None:
+        raise checkpoint.CheckpointError(f"{directory}: this stage has no checkpoint yet")
+    return restored[0]
+
+
+def warm_weights(recipe: Recipe, tokenizer: Tokenizer, start: Path | None) -> WarmupWeights:
+    """What the warm-up starts from: fresh weights, or tower and read-out of an exported model."""
+    if start is None:
+        return WarmupTask(recipe, tokenizer).initial()
+    tower = hf.load(start)[1].vision
+    return WarmupWeights(tower, readout_file.load(start / "readout.safetensors"))
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    stages: Sequence[str],
+    export: Path,
+    mesh: Mesh,
+    start: Path | None = None,
+) -> None:
+    """Runs stages of a recipe in the run's folder `out`, and exports to `export`.
+
+    Args:
+      start: an exported model whose tower to start from.
+    """
+    data = out / "data" / "train"
+    out.mkdir(parents=True, exist_ok=True)
+    if "render" in stages:
+        synthetic.render(data, recipe.images)
+    tokenizer = make_tokenizer(recipe, out)
+    warmup = WarmupTask(recipe, tokenizer)
+    reading, language = (JointTask(recipe, tokenizer, first) for first in (True, False))
+    if "warm-up" in stages:
+        first = warm_weights(recipe, tokenizer, start)
+        train_stage(warmup, first, data, mesh, out / "warmup", "warm-up")
+    if "reading" in stages:
+        warm = last_state(warmup, mesh, out / "warmup").weights
+        train_stage(reading, reading.initial(warm), data, mesh, out / "reading", "reading")
+    if "language" in stages:
+        joint = last_state(reading, mesh, out / "reading").weights
+        train_stage(language, joint, data, mesh, out / "language", "language")
+    if "export" in stages:
+        language.export(last_state(language, mesh, out / "language"), export)
+    if "draft-heads" in stages:
+        learn_draft_heads(data, recipe.draft_answers, recipe.draft_heads, export)
