@@ -29,12 +29,9 @@ class RecordSource:
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         index = int(index)
-        where = "{}, record {}".format(*self.place(index))
-        try:
-            data = self.source[index]
-        except Exception as error:  # the reader's errors have no common class
-            raise records.RecordError(f"{where}: damaged") from error
-        return records.decode(data, where)
+        path, number = self.place(index)
+        with records.located(path, number):
+            return records.decode(self.source[index])
 
 
 class ShuffledRecords:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from flax import serialization
 
+from sf_jax.media.errors import DataError
 from sf_jax.media.files import replacing
 
 
-class RecordError(ValueError):
+class RecordError(DataError):
     """A record or file that cannot be read; the message names file, record and field."""
 
 
@@ -28,40 +30,40 @@ def encode(record: dict[str, Any]) -> bytes:
     return serialization.msgpack_serialize({**record, "image": stored})
 
 
-def decode(data: bytes, where: str = "record") -> dict[str, Any]:
+def decode(data: bytes) -> dict[str, Any]:
     """Unpacks a record.
 
     Raises:
-      RecordError: it is damaged or lacks a field.
+      RecordError: it is damaged or lacks a field; names the field.
     """
     try:
         record = serialization.msgpack_restore(data)
     except Exception as error:  # msgpack raises many kinds
-        raise RecordError(f"{where}: not a face record: {error}") from error
+        raise RecordError(f"not a face record: {error}") from error
     if not isinstance(record, dict) or any(name not in record for name in FIELDS):
         missing = [name for name in FIELDS if not isinstance(record, dict) or name not in record]
-        raise RecordError(f"{where}: field {missing[0]!r} is missing")
+        raise RecordError(f"field {missing[0]!r} is missing", field=missing[0])
     return {
         **record,
-        "image": _picture(record["image"], where),
-        "coefficients": _numbers(record["coefficients"], where),
+        "image": _picture(record["image"]),
+        "coefficients": _numbers(record["coefficients"]),
     }
 
 
-def _picture(stored: Any, where: str) -> np.ndarray:
+def _picture(stored: Any) -> np.ndarray:
     try:
         image: Any = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR)
     except (TypeError, ValueError, cv2.error):  # no bytes, or none in them
         image = None
     if image is None:
-        raise RecordError(f"{where}: field 'image' is not a readable picture")
+        raise RecordError("field 'image' is not a readable picture", field="image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _numbers(stored: Any, where: str) -> np.ndarray:
+def _numbers(stored: Any) -> np.ndarray:
     numeric = isinstance(stored, np.ndarray) and np.issubdtype(stored.dtype, np.number)
     if not numeric or stored.shape != (61,) or not np.isfinite(stored).all():
-        raise RecordError(f"{where}: field 'coefficients' is not 61 finite numbers")
+        raise RecordError("field 'coefficients' is not 61 finite numbers", field="coefficients")
     return stored
 
 
@@ -86,13 +88,22 @@ def read(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
       RecordError: the file or a record is damaged; the message names file and record.
     """
     reader = _open(path)
-    for i in range(reader.num_records()):
-        where = f"{path}, record {i}"
-        try:
-            data = reader.read([i])[0]
-        except Exception as error:  # the reader's errors have no common class
-            raise RecordError(f"{where}: damaged") from error
-        yield decode(data, where)
+    for number in range(reader.num_records()):
+        with located(path, number):
+            record = decode(reader.read([number])[0])
+        yield record
+
+
+@contextmanager
+def located(path: str | os.PathLike, number: int) -> Iterator[None]:
+    """Errors of reading and decoding a record become a `RecordError` that names file and record."""
+    try:
+        yield
+    except RecordError as error:
+        error.at(path=path, record=number)
+        raise
+    except Exception as error:  # the reader's errors have no common class
+        raise RecordError("damaged", path=path, record=number) from error
 
 
 def count(path: str | os.PathLike) -> int:
@@ -108,7 +119,7 @@ def _open(path: str | os.PathLike) -> Any:
     """A reader of a sound file; closed when it is dropped."""
     reader = ArrayRecordReader(str(path))
     if not reader.ok():  # opening never raises, and a broken file would pass for an empty one
-        raise RecordError(f"{path}: missing, truncated or not an ArrayRecord file")
+        raise RecordError("missing, truncated or not an ArrayRecord file", path=path)
     return reader
 
 
@@ -120,7 +131,7 @@ def files(directory: str | os.PathLike) -> list[str]:
     """
     paths = sorted(str(path) for path in Path(directory).glob("*.array_record"))
     if not paths:
-        raise RecordError(f"{directory}: holds no *.array_record file")
+        raise RecordError("holds no *.array_record file", path=directory)
     for path in paths:
         _open(path)
     return paths

@@ -13,21 +13,22 @@ from sf_jax.media.images import ImageError, read_image
 
 
 def line_record(line: answers.Line, path: Path, eye_pitch: str) -> dict[str, Any]:
-    """One training line as a record; its picture is looked for relative to the file.
+    """One training line as a record; the path of its image is relative to the file.
 
     Raises:
       RecordError: no answer, not one picture, or either cannot be read; names file and line.
     """
-    where = f"{path}, line {line.number}"
+    where: dict[str, Any] = {"path": path, "line": line.number}
     if line.response is None:
-        raise RecordError(f"{where}: no answer; training lines end with an assistant message")
+        problem = "no answer; training lines end with an assistant message"
+        raise RecordError(problem, **where)
     if len(line.images) != 1:
-        raise RecordError(f"{where}: {len(line.images)} pictures, expected 1")
+        raise RecordError(f"{len(line.images)} images, expected 1", field="images", **where)
     try:
         answer = answers.parse(line.response, eye_pitch=eye_pitch)
         image = read_image(path.parent / line.images[0])
     except (answers.AnswerError, ImageError) as error:
-        raise RecordError(f"{where}: {error}") from error
+        raise RecordError(str(error), **where) from error
     return {
         "image": image,
         "coefficients": answer.coefficients,
@@ -60,14 +61,13 @@ def convert(
                 count += 1
                 yield record
     if count == 0:
-        raise RecordError(f"{path}: no line could be used")
+        raise RecordError("no line could be used", path=path)
 
 
 def _line(path: Path, number: int, text: bytes) -> answers.Line:
-    where = f"{path}, line {number}"
     try:
-        return answers.read_line(where, number, text.decode())
+        return answers.read_line(number, text.decode())
     except UnicodeDecodeError as error:
-        raise RecordError(f"{where}: not UTF-8: {error}") from error
+        raise RecordError(f"not UTF-8: {error}", path=path, line=number) from error
     except answers.AnswerError as error:
-        raise RecordError(str(error)) from error
+        raise RecordError.of(error, path=path) from error

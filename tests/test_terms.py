@@ -46,11 +46,9 @@ NOT_YET = {
     "tests/serve/test_batching.py",
     "tests/serve/test_client.py",
     "tests/serve/test_service.py",
-    "tests/systems/semanticface/test_builtin.py",
     "tests/train/losses/test_next_token.py",
     "tests/train/test_checkpoint.py",
     "tests/train/test_interrupted.py",
-    "tests/train/test_training.py",
 }
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sf_jax.media.errors import DataError
 
-class UsageError(ValueError):
+
+class UsageError(DataError):
     """Arguments that do not make a command."""
 
 

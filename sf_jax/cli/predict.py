@@ -98,10 +98,10 @@ def _prompt(path: Path | None) -> Any:
     from sf_jax.sequence.chat import chat_text
 
     try:
-        messages = answers.read_line(str(path), 1, path.read_text(encoding="utf-8-sig")).messages
+        messages = answers.read_line(1, path.read_text(encoding="utf-8-sig")).messages
         chat_text(messages, [1])
     except ValueError as error:
-        raise UsageError(f"{path}: {error}".replace(f"{path}: {path}", str(path))) from error
+        raise UsageError.of(error, path=path) from error
     return messages
 
 
@@ -111,7 +111,8 @@ def _predict(options: argparse.Namespace) -> int:
         raise UsageError(f"{lacking} is required ({HELP})")
     if options.prompt and options.model is None:
         raise UsageError("--prompt is for another --model; the built-in one has its own question")
-    missing = [f"{path}: no such file or folder" for path in options.paths if not path.exists()]
+    problem = "no such file or folder"
+    missing = [UsageError(problem, path=path) for path in options.paths if not path.exists()]
     if len(missing) == len(options.paths):  # before a model is loaded
         return failed(missing)
     from sf_jax.reader.files import PredictOptions, predict_files
@@ -155,7 +156,7 @@ def _check_requests(options: argparse.Namespace) -> None:
         raise UsageError("--requests, --results and --csv must be different files")
     for path in files:
         if path.is_dir():  # else found after the work, when the results are renamed
-            raise UsageError(f"{path}: a folder, expected a file")
+            raise UsageError("a folder, expected a file", path=path)
 
 
 def main(argv: list[str]) -> int:

@@ -83,16 +83,20 @@ def load_imported(directory: Path, like: Any = None) -> tuple[Config, Weights]:
     stored = read_json(directory / STORED)
     fields = stored.values() if isinstance(stored, dict) else ()
     if set(stored) != {"tensors", "weights"} or not all(isinstance(f, dict) for f in fields):
-        raise CheckpointError(f"{directory / STORED}: expected the fields 'tensors' and 'weights'")
+        raise CheckpointError(
+            "expected the fields 'tensors' and 'weights'", path=directory / STORED
+        )
     if not (directory / WEIGHTS).is_dir():
-        raise CheckpointError(f"{directory / WEIGHTS}: no such folder; an imported model holds one")
+        raise CheckpointError(
+            "no such folder; an imported model holds one", path=directory / WEIGHTS
+        )
     types = tuple(sorted(stored["tensors"].items()))
     config = replace(config, source=Source(file.read_bytes().decode("utf-8"), types))
     like = _expected(config, stored["weights"], directory / STORED) if like is None else like
     try:
         return config, orbax.restore(directory / WEIGHTS, like)
     except (ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"{directory / WEIGHTS}: not readable: {error}") from error
+        raise CheckpointError(f"not readable: {error}", path=directory / WEIGHTS) from error
 
 
 def _expected(config: Config, stored: dict[str, Any], file: Path) -> Weights:
@@ -102,12 +106,13 @@ def _expected(config: Config, stored: dict[str, Any], file: Path) -> Weights:
     def leaf(path: Any, weight: Any) -> jax.ShapeDtypeStruct:
         name = jax.tree_util.keystr(path)
         if name not in stored:
-            raise CheckpointError(f"{file}: weight {name!r} is missing")
+            raise CheckpointError(f"weight {name!r} is missing", path=file, field=name)
         dtype, shape = stored[name]
         if tuple(shape) != weight.shape:
             raise CheckpointError(
-                f"{file}: weight {name!r} has shape {tuple(shape)}, expected {weight.shape} by "
-                "config.json"
+                f"weight {name!r} has shape {tuple(shape)}, expected {weight.shape} by config.json",
+                path=file,
+                field=name,
             )
         return jax.ShapeDtypeStruct(weight.shape, jnp.dtype(dtype), sharding=here)
 

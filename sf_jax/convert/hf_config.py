@@ -43,19 +43,21 @@ def _field(section: dict[str, Any], name: str, file: Path) -> Any:
         return section[name]
     if name in DEFAULTS:
         return DEFAULTS[name]
-    raise CheckpointError(f"{file}: field {name!r} is missing")
+    raise CheckpointError(f"field {name!r} is missing", path=file, field=name)
 
 
 def _expect(section: dict[str, Any], name: str, expected: object, file: Path) -> None:
     """Refuses a variant that the model does not have; a missing field means the expected."""
     if section.get(name, expected) != expected:
-        raise CheckpointError(f"{file}: {name} is {section[name]!r}, expected {expected!r}")
+        raise CheckpointError(f"{name} is {section[name]!r}, expected {expected!r}", path=file)
 
 
 def _section(content: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
     section = _field(content, name, file)
     if not isinstance(section, dict):
-        raise CheckpointError(f"{file}: field {name!r} is {section!r}, expected an object")
+        raise CheckpointError(
+            f"field {name!r} is {section!r}, expected an object", path=file, field=name
+        )
     return section
 
 
@@ -66,7 +68,9 @@ def _whole(section: dict[str, Any], name: str, file: Path, least: int = 1) -> in
 def _check_whole(value: object, name: str, file: Path, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise CheckpointError(
-            f"{file}: field {name!r} is {value!r}, expected a whole number of {least} or more"
+            f"field {name!r} is {value!r}, expected a whole number of {least} or more",
+            path=file,
+            field=name,
         )
     return value
 
@@ -74,7 +78,9 @@ def _check_whole(value: object, name: str, file: Path, least: int) -> int:
 def _wholes(section: dict[str, Any], name: str, file: Path) -> tuple[int, ...]:
     values = _field(section, name, file)
     if not isinstance(values, list):
-        raise CheckpointError(f"{file}: field {name!r} is {values!r}, expected a list")
+        raise CheckpointError(
+            f"field {name!r} is {values!r}, expected a list", path=file, field=name
+        )
     return tuple(_check_whole(value, name, file, 0) for value in values)
 
 
@@ -82,7 +88,7 @@ def _real(section: dict[str, Any], name: str, file: Path) -> float:
     value = _field(section, name, file)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise CheckpointError(
-            f"{file}: field {name!r} is {value!r}, expected a number greater than 0"
+            f"field {name!r} is {value!r}, expected a number greater than 0", path=file, field=name
         )
     return float(value)
 
@@ -114,7 +120,7 @@ def _text_config(
     except CheckpointError:
         raise
     except ValueError as error:
-        raise CheckpointError(f"{file}: {error}") from error
+        raise CheckpointError(str(error), path=file) from error
 
 
 def config_from_dict(content: Any, file: Path) -> Config:
@@ -124,11 +130,11 @@ def config_from_dict(content: Any, file: Path) -> Config:
       CheckpointError: a field is missing or asks for what the model cannot do.
     """
     if not isinstance(content, dict):
-        raise CheckpointError(f"{file}: holds no object of fields")
+        raise CheckpointError("holds no object of fields", path=file)
     kind = content.get("model_type")
     if kind not in ARCHITECTURES:
         raise CheckpointError(
-            f"{file}: model_type is {kind!r}, expected one of {', '.join(ARCHITECTURES)}"
+            f"model_type is {kind!r}, expected one of {', '.join(ARCHITECTURES)}", path=file
         )
     if kind == "qwen3":
         # All three axes of a text token's position agree, so any split of the frequencies is
@@ -151,7 +157,7 @@ def config_from_dict(content: Any, file: Path) -> Config:
     except CheckpointError:
         raise
     except ValueError as error:
-        raise CheckpointError(f"{file}: {error}") from error
+        raise CheckpointError(str(error), path=file) from error
     return Config(vision_config, _text_config(text, tied, section, file), image, start, end)
 
 

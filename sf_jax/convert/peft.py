@@ -45,26 +45,33 @@ def _chooser(value: object, name: str, file: Path) -> Any:
 
 def _names(value: object, name: str, file: Path) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise CheckpointError(f"{file}: field {name!r} is {value!r}, expected text or a list of it")
+        raise CheckpointError(
+            f"field {name!r} is {value!r}, expected text or a list of it", path=file, field=name
+        )
     return tuple(value)
 
 
 def _refuse_unsupported(content: dict[str, Any], file: Path) -> None:
     if content.get("peft_type") != "LORA":
-        raise CheckpointError(f"{file}: peft_type is {content.get('peft_type')!r}, expected 'LORA'")
+        raise CheckpointError(
+            f"peft_type is {content.get('peft_type')!r}, expected 'LORA'", path=file
+        )
     if content.get("bias", "none") != "none":
-        raise CheckpointError(f"{file}: bias is {content['bias']!r}, expected 'none'")
+        raise CheckpointError(f"bias is {content['bias']!r}, expected 'none'", path=file)
     if content.get("init_lora_weights") not in INITIALISATIONS:
         raise CheckpointError(
-            f"{file}: init_lora_weights is {content['init_lora_weights']!r}, which changes the "
-            "base's weights; convert the adapter to plain LoRA with PEFT first"
+            f"init_lora_weights is {content['init_lora_weights']!r}, which changes the "
+            "base's weights; convert the adapter to plain LoRA with PEFT first",
+            path=file,
         )
     known = {*READ, *WITHOUT_EFFECT, "peft_type", "bias", "init_lora_weights"}
     for name, value in content.items():
         if value and name not in known:
             raise CheckpointError(
-                f"{file}: field {name!r} is {value!r}; only plain LoRA is supported, so it must "
-                "be null, false or empty"
+                f"field {name!r} is {value!r}; only plain LoRA is supported, so it must "
+                "be null, false or empty",
+                path=file,
+                field=name,
             )
 
 
@@ -77,7 +84,7 @@ def config_from_dict(content: dict[str, Any], file: Path) -> LoraConfig:
     _refuse_unsupported(content, file)
     for name in ("r", "lora_alpha", "target_modules"):
         if content.get(name) is None:
-            raise CheckpointError(f"{file}: field {name!r} is missing")
+            raise CheckpointError(f"field {name!r} is missing", path=file, field=name)
     layers = content.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) else layers
     lists = content.get("layers_pattern") or []
@@ -96,7 +103,7 @@ def config_from_dict(content: dict[str, Any], file: Path) -> LoraConfig:
     except CheckpointError:
         raise
     except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file}: {error}") from error
+        raise CheckpointError(str(error), path=file) from error
 
 
 def config_to_dict(config: LoraConfig, base: str | None = None) -> dict[str, Any]:
@@ -139,15 +146,15 @@ def load(
     """
     file = Path(directory) / CONFIG_FILE
     if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; an adapter's directory holds one")
+        raise CheckpointError("no such file; an adapter's directory holds one", path=file)
     content = read_json(file)
     if not isinstance(content, dict):
-        raise CheckpointError(f"{file}: holds no object of fields")
+        raise CheckpointError("holds no object of fields", path=file)
     lora_config = config_from_dict(content, file)
     try:
         lora.families(lora_config, declared)
     except ValueError as error:
-        raise CheckpointError(f"{file}: target_modules: {error}") from error
+        raise CheckpointError(f"target_modules: {error}", path=file) from error
     return _read_tensors(Path(directory) / TENSOR_FILE, lora_config, declared, dtype)
 
 
@@ -155,7 +162,7 @@ def _read_tensors(
     file: Path, lora_config: LoraConfig, declared: PyTree[Weight], dtype: DTypeLike
 ) -> Adapter:
     if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; older adapter_model.bin files are not read")
+        raise CheckpointError("no such file; older adapter_model.bin files are not read", path=file)
     try:
         with safe_open(file, framework="np") as source:
             unread = set(source.keys())
@@ -163,16 +170,20 @@ def _read_tensors(
             def read(name: str, shape: tuple[int, int]) -> np.ndarray:
                 if name not in unread:
                     raise CheckpointError(
-                        f"{file}: tensor {name!r} is missing, expected shape {shape}"
+                        f"tensor {name!r} is missing, expected shape {shape}", path=file, field=name
                     )
                 unread.discard(name)
                 array = source.get_tensor(name).astype(np.float32)
                 if array.shape != shape:
                     raise CheckpointError(
-                        f"{file}: tensor {name!r} has shape {array.shape}, expected {shape}"
+                        f"tensor {name!r} has shape {array.shape}, expected {shape}",
+                        path=file,
+                        field=name,
                     )
                 if not np.isfinite(array).all():
-                    raise CheckpointError(f"{file}: tensor {name!r} holds NaN or infinity")
+                    raise CheckpointError(
+                        f"tensor {name!r} holds NaN or infinity", path=file, field=name
+                    )
                 return array.T
 
             def make(
@@ -184,11 +195,12 @@ def _read_tensors(
 
             adapter = lora.build(lora_config, declared, make, dtype)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file}: not a readable safetensors file: {error}") from error
+        raise CheckpointError(f"not a readable safetensors file: {error}", path=file) from error
     if unread:
         raise CheckpointError(
-            f"{file}: unexpected tensor {sorted(unread)[0]!r}: this base has no such module, or "
-            f"target_modules in {CONFIG_FILE} do not choose it"
+            f"unexpected tensor {sorted(unread)[0]!r}: this base has no such module, or "
+            f"target_modules in {CONFIG_FILE} do not choose it",
+            path=file,
         )
     return adapter
 

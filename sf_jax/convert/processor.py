@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sf_jax.media.errors import DataError
 from sf_jax.media.resize import ResizeError, resized, resized_fixed_point, smart_size
 from sf_jax.model import vision
 from sf_jax.model.config import VisionConfig
@@ -24,7 +25,7 @@ WHOLE_FILE = "processor_config.json"
 KINDS = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
 
 
-class ProcessorError(ValueError):
+class ProcessorError(DataError):
     """A processor's file, or an image, that is not what a Qwen3-VL model takes."""
 
 
@@ -73,15 +74,15 @@ class ImageProcessor:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ProcessorError(f"{file}: not a readable JSON file: {error}") from error
+            raise ProcessorError(f"not a readable JSON file: {error}", path=file) from error
         if inside and isinstance(content, dict):  # where newer savers put it
             content = content.get("image_processor")
         if not isinstance(content, dict):
-            raise ProcessorError(f"{file}: expected a JSON object")
+            raise ProcessorError("expected a JSON object", path=file)
         _check_fixed(file, content)
         low, high = _bounds(file, content)
         if low > high:
-            raise ProcessorError(f"{file}: min_pixels is {low}, more than max_pixels, {high}")
+            raise ProcessorError(f"min_pixels is {low}, more than max_pixels, {high}", path=file)
         high = high if max_pixels is None else min(high, max_pixels)
         sizes = {
             name: _whole(file, content, name)
@@ -115,8 +116,9 @@ class ImageProcessor:
         for name, expected in names.items():
             if getattr(self, name) != expected:
                 raise ProcessorError(
-                    f"{Path(directory) / FILE}: {name} is {getattr(self, name)}, expected "
-                    f"{expected} as in config.json"
+                    f"{name} is {getattr(self, name)}, expected {expected} as in config.json",
+                    path=Path(directory) / FILE,
+                    field=name,
                 )
 
     def size(self, height: int, width: int) -> tuple[int, int]:
@@ -175,16 +177,18 @@ def _check_fixed(file: Path, content: dict[str, Any]) -> None:
     kind = content.get("image_processor_type")
     if kind not in KINDS:
         raise ProcessorError(
-            f"{file}: image_processor_type is {kind!r}, expected one of {', '.join(KINDS)}"
+            f"image_processor_type is {kind!r}, expected one of {', '.join(KINDS)}", path=file
         )
     for name in ("image_mean", "image_std"):
         if content.get(name) != [0.5, 0.5, 0.5]:
-            raise ProcessorError(f"{file}: {name} is {content.get(name)}, expected [0.5, 0.5, 0.5]")
+            raise ProcessorError(
+                f"{name} is {content.get(name)}, expected [0.5, 0.5, 0.5]", path=file
+            )
     if content.get("resample", 3) != 3:  # Pillow's number for bicubic
-        raise ProcessorError(f"{file}: resample is {content['resample']}, expected 3, bicubic")
+        raise ProcessorError(f"resample is {content['resample']}, expected 3, bicubic", path=file)
     for name in ("do_resize", "do_rescale", "do_normalize"):
         if content.get(name) is False:
-            raise ProcessorError(f"{file}: {name} is false, expected true")
+            raise ProcessorError(f"{name} is false, expected true", path=file)
 
 
 def _bounds(file: Path, content: dict[str, Any]) -> tuple[int, int]:
@@ -200,5 +204,5 @@ def _bounds(file: Path, content: dict[str, Any]) -> tuple[int, int]:
 def _whole(file: Path, content: dict[str, Any], name: str) -> int:
     value = content.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ProcessorError(f"{file}: {name} is {value!r}, expected a positive whole number")
+        raise ProcessorError(f"{name} is {value!r}, expected a positive whole number", path=file)
     return value

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sf_jax.media import files
+from sf_jax.media.errors import DataError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -29,7 +30,7 @@ DTYPES = {
 PIECE = 4_000_000  # values read at once
 
 
-class CheckpointError(ValueError):
+class CheckpointError(DataError):
     """A checkpoint that cannot be read; the message names file, and tensor or field."""
 
 
@@ -72,9 +73,11 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{file}: no such file; a checkpoint directory holds one") from error
+        raise CheckpointError(
+            "no such file; a checkpoint directory holds one", path=file
+        ) from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from error
+        raise CheckpointError(f"not JSON: {error}", path=file) from error
 
 
 def _first_cut_tensor(file: Path) -> str:
@@ -97,19 +100,23 @@ def open_file(file: Path) -> dict[str, StoredTensor]:
       CheckpointError: it is missing, truncated, malformed, or of an unsupported type.
     """
     if not file.is_file():
-        raise CheckpointError(f"{file}: no such file")
+        raise CheckpointError("no such file", path=file)
     try:
         opened = safe_open(file, framework="np")
         found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         cut = _first_cut_tensor(file)
-        raise CheckpointError(f"{file}: not a readable safetensors file: {error}{cut}") from error
+        raise CheckpointError(
+            f"not a readable safetensors file: {error}{cut}", path=file
+        ) from error
     tensors = {}
     for name, content in found.items():
         tag = content.get_dtype()
         if tag not in DTYPES:
             raise CheckpointError(
-                f"{file}: tensor {name!r} is of type {tag}, expected one of {', '.join(DTYPES)}"
+                f"tensor {name!r} is of type {tag}, expected one of {', '.join(DTYPES)}",
+                path=file,
+                field=name,
             )
         tensors[name] = StoredTensor(file, name, tag, tuple(content.get_shape()), content)
     return tensors
@@ -130,16 +137,20 @@ def open_directory(directory: Path) -> tuple[Path, dict[str, StoredTensor]]:
     content = read_json(index)
     files_of = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(files_of, dict) or not all(isinstance(f, str) for f in files_of.values()):
-        raise CheckpointError(f"{index}: field 'weight_map' is missing, or holds no file names")
+        raise CheckpointError(
+            "field 'weight_map' is missing, or holds no file names", path=index, field="weight_map"
+        )
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(files_of.values())):
         if not (directory / shard).is_file():
-            raise CheckpointError(f"{directory / shard}: no such file, though {INDEX} lists it")
+            raise CheckpointError(f"no such file, though {INDEX} lists it", path=directory / shard)
         tensors |= open_file(directory / shard)
     for name, shard in files_of.items():
         if name not in tensors or tensors[name].file.name != shard:
             raise CheckpointError(
-                f"{directory / shard}: tensor {name!r} is missing, though {INDEX} lists it here"
+                f"tensor {name!r} is missing, though {INDEX} lists it here",
+                path=directory / shard,
+                field=name,
             )
     return index, tensors
 

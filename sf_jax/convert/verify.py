@@ -68,30 +68,36 @@ def read_reference(file: Path) -> dict[str, np.ndarray]:
     """
     known = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "logits")
     if not file.is_file():
-        raise CheckpointError(f"{file}: no such file")
+        raise CheckpointError("no such file", path=file)
     if not zipfile.is_zipfile(file):
-        raise CheckpointError(f"{file}: not a readable NPZ file")
+        raise CheckpointError("not a readable NPZ file", path=file)
     try:
         with np.load(file) as arrays:
             found = {name: arrays[name] for name in known if name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{file}: not a readable NPZ file: {error}") from error
+        raise CheckpointError(f"not a readable NPZ file: {error}", path=file) from error
     for name in ("input_ids", "logits"):
         if name not in found:
-            raise CheckpointError(f"{file}: array {name!r} is missing")
+            raise CheckpointError(f"array {name!r} is missing", path=file, field=name)
     ids = found["input_ids"]
     mask = found.get("attention_mask", np.ones(ids.shape, int))
     if not np.issubdtype(ids.dtype, np.integer) or ids.ndim != 2 or not len(ids):
         raise CheckpointError(
-            f"{file}: array 'input_ids' is {ids.dtype} {list(ids.shape)}, expected whole numbers "
-            "[rows, tokens]"
+            f"array 'input_ids' is {ids.dtype} {list(ids.shape)}, expected whole numbers "
+            "[rows, tokens]",
+            path=file,
+            field="input_ids",
         )
     if mask.shape != ids.shape or not (mask != 0).any(1).all():
-        raise CheckpointError(f"{file}: array 'attention_mask' leaves a row without a token")
+        raise CheckpointError(
+            "array 'attention_mask' leaves a row without a token", path=file, field="attention_mask"
+        )
     if found["logits"].shape[:-1] != ids.shape:
         raise CheckpointError(
-            f"{file}: array 'logits' has shape {found['logits'].shape}, expected "
-            f"{(*ids.shape, 'vocabulary')}"
+            f"array 'logits' has shape {found['logits'].shape}, expected "
+            f"{(*ids.shape, 'vocabulary')}",
+            path=file,
+            field="logits",
         )
     return found
 
@@ -116,10 +122,12 @@ def verify(
     try:
         ours = hf.forward(config, weights, **arrays)
     except ValueError as error:
-        raise CheckpointError(f"{reference}: {error}") from error
+        raise CheckpointError(str(error), path=reference) from error
     if ours.shape != theirs.shape:
         raise CheckpointError(
-            f"{reference}: array 'logits' has shape {theirs.shape}, expected {ours.shape}"
+            f"array 'logits' has shape {theirs.shape}, expected {ours.shape}",
+            path=reference,
+            field="logits",
         )
     ids = arrays["input_ids"]
     real = arrays.get("attention_mask", np.ones_like(ids)) != 0

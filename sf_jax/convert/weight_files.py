@@ -58,7 +58,9 @@ def _fill(out: np.ndarray, tensor: StoredTensor, weight: Weight, index: tuple[sl
         np.copyto(part, piece, casting="unsafe")
         if not np.isfinite(part).all():
             raise CheckpointError(
-                f"{tensor.file}: tensor {tensor.name!r} holds NaN or infinity as {out.dtype}"
+                f"tensor {tensor.name!r} holds NaN or infinity as {out.dtype}",
+                path=tensor.file,
+                field=tensor.name,
             )
 
 
@@ -94,15 +96,17 @@ class _Reader:
         for name in weight.names:
             if name not in self.tensors:
                 raise CheckpointError(
-                    f"{self.listing}: tensor {name!r} is missing, expected shape "
-                    f"{_source_shape(weight)}"
+                    f"tensor {name!r} is missing, expected shape {_source_shape(weight)}",
+                    path=self.listing,
+                    field=name,
                 )
             self.unread.discard(name)
             tensor = self.tensors[name]
             if tensor.shape != _source_shape(weight):
                 raise CheckpointError(
-                    f"{tensor.file}: tensor {name!r} has shape {tensor.shape}, expected "
-                    f"{_source_shape(weight)}"
+                    f"tensor {name!r} has shape {tensor.shape}, expected {_source_shape(weight)}",
+                    path=tensor.file,
+                    field=name,
                 )
 
     def _target_dtype(self, weight: Weight) -> np.dtype:
@@ -139,13 +143,17 @@ class _Reader:
                 copy = self.tensors[name]
                 if not _equal(copy, self.tensors[weight.name]):
                     raise CheckpointError(
-                        f"{copy.file}: tensor {name!r} differs from {weight.name!r}, the weight "
-                        "that it is tied to according to the configuration"
+                        f"tensor {name!r} differs from {weight.name!r}, the weight "
+                        "that it is tied to according to the configuration",
+                        path=copy.file,
+                        field=name,
                     )
                 self.unread.discard(name)
         if self.unread:
             name = min(self.unread)
-            raise CheckpointError(f"{self.tensors[name].file}: unexpected tensor {name!r}")
+            raise CheckpointError(
+                f"unexpected tensor {name!r}", path=self.tensors[name].file, field=name
+            )
 
 
 def load_weights(

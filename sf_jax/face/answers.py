@@ -31,9 +31,10 @@ from sf_jax.face.channels import (
     eye_pitch_downward,
     lookup,
 )
+from sf_jax.media.errors import DataError
 
 
-class AnswerError(ValueError):
+class AnswerError(DataError):
     """An answer that does not hold every channel exactly once and in range."""
 
 
@@ -200,9 +201,12 @@ def _coefficients(members: _Pairs, asked: Sequence[str]) -> np.ndarray:
         except UnknownChannel as error:
             raise AnswerError(f"the answer holds an unknown channel: {error}") from error
         if channel.name not in asked:
-            raise AnswerError(f"{channel.name} is given, but only the {len(asked)} were asked for")
+            raise AnswerError(
+                f"{channel.name} is given, but only the {len(asked)} were asked for",
+                field=channel.name,
+            )
         if channel.name in values:
-            raise AnswerError(f"{channel.name} is given twice")
+            raise AnswerError(f"{channel.name} is given twice", field=channel.name)
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise AnswerError(f"{channel.name} is {_start(str(value))}, expected a number")
         if not channel.low <= value <= channel.high:  # NaN is in no range
@@ -297,41 +301,46 @@ def read_lines(path: str | Path) -> Iterator[Line]:
         try:
             for number, text in enumerate(file, 1):
                 if text.strip():
-                    yield read_line(f"{path}, line {number}", number, text)
+                    yield read_line(number, text)
+        except AnswerError as error:
+            error.at(path=path)
+            raise
         except UnicodeDecodeError as error:
-            raise AnswerError(f"{path}: not a text file in UTF-8: {error}") from error
+            raise AnswerError(f"not a text file in UTF-8: {error}", path=path) from error
 
 
-def read_line(where: str, number: int, text: str) -> Line:
-    """Reads one line of MS-SWIFT JSONL; `where` names it in errors.
+def read_line(number: int, text: str) -> Line:
+    """Reads one line of MS-SWIFT JSONL.
 
     Raises:
-      AnswerError: it is no such record.
+      AnswerError: it is no such record; names the line by `number`, and the field.
     """
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise AnswerError(f"{where}: not JSON: {error}") from error
+        raise AnswerError(f"not JSON: {error}", line=number) from error
     if not isinstance(record, dict) or not record.keys() & {"messages", "response"}:
-        raise AnswerError(f'{where}: expected an object with "messages" or "response"')
+        raise AnswerError('expected an object with "messages" or "response"', line=number)
     messages = record.get("messages") or []
     if not isinstance(messages, list) or not all(isinstance(x, dict) for x in messages):
-        raise AnswerError(f'{where}: "messages" is no list of objects')
+        raise AnswerError('"messages" is no list of objects', line=number, field="messages")
     response = record.get("response")
     if messages and messages[-1].get("role") == "assistant":
         *messages, last = messages
         response = last.get("content") if response is None else response
     if response is not None and not isinstance(response, str):
-        raise AnswerError(f'{where}: "response" is {_start(str(response))}, expected text')
-    return Line(number, messages, _images(where, record.get("images") or []), response)
+        problem = f'"response" is {_start(str(response))}, expected text'
+        raise AnswerError(problem, line=number, field="response")
+    return Line(number, messages, _images(number, record.get("images") or []), response)
 
 
-def _images(where: str, images: Any) -> list[str]:
+def _images(number: int, images: Any) -> list[str]:
     """Paths, given as such or as `{"bytes": null, "path": …}`."""
     images = images if isinstance(images, list) else [images]
     paths: list[Any] = [image.get("path") if isinstance(image, dict) else image for image in images]
     if not all(isinstance(path, str) for path in paths):
-        raise AnswerError(f'{where}: "images" holds {_start(str(images))}, expected paths')
+        problem = f'"images" holds {_start(str(images))}, expected paths'
+        raise AnswerError(problem, line=number, field="images")
     return paths
 
 
@@ -363,8 +372,8 @@ def read_results(
             answer = parse(line.response, channels=channels, eye_pitch=eye_pitch)
             results.append(Result(line, answer, None))
         except AnswerError as fault:
-            error = AnswerError(f"{path}, line {line.number}: {fault}")
+            fault.at(path=path, line=line.number)
             if strict:
-                raise error from fault
-            results.append(Result(line, None, error))
+                raise
+            results.append(Result(line, None, fault))
     return results

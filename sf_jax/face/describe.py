@@ -25,6 +25,7 @@ from sf_jax.face.phrases import (
     SYMMETRIC,
     Need,
 )
+from sf_jax.media.errors import DataError
 
 _BOUNDS = (0.15, 0.3, 0.6)
 _HEAD_BOUNDS = (0.1, 0.25, 0.45)
@@ -32,7 +33,7 @@ ASYMMETRY = 0.15
 _NOT_COMPARED = ("EyeLookIn", "EyeLookOut")  # looking aside is no asymmetry
 
 
-class DescriptionError(ValueError):
+class DescriptionError(DataError):
     """Words that are not the describer's."""
 
 

@@ -37,6 +37,7 @@ from sf_jax.face.channels import (
 )
 from sf_jax.face.timecode import Timecode, TimecodeError
 from sf_jax.media import files
+from sf_jax.media.errors import DataError
 
 # Trackers overshoot: real takes hold 1.003. Values up to these limits are clamped into the range of
 # their channel and reported; values beyond are another unit or a broken file, and are refused.
@@ -44,8 +45,10 @@ BLENDSHAPE_LIMITS = (-0.05, 1.2)
 ANGLE_LIMITS = (-np.pi, np.pi)
 
 
-class LiveLinkError(ValueError):
+class LiveLinkError(DataError):
     """A file or a table that is no Live Link Face take; says where and what was expected."""
+
+    FIELD = "{}"
 
 
 @dataclass(frozen=True)
@@ -121,16 +124,18 @@ def _rows(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
             reader = csv.reader(file, strict=True)
             numbered = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise LiveLinkError(f"{path}: not a CSV text file: {error}") from error
+        raise LiveLinkError(f"not a CSV text file: {error}", path=path) from error
     while numbered and not any(field.strip() for field in numbered[-1][1]):
         numbered.pop()
     if len(numbered) < 2:
-        raise LiveLinkError(f"{path}: holds no frames; expected a header line and one line a frame")
+        raise LiveLinkError(
+            "holds no frames; expected a header line and one line a frame", path=path
+        )
     header = [name.strip() for name in numbered[0][1]]
     for line, row in numbered[1:]:
         if len(row) != len(header):
             raise LiveLinkError(
-                f"{path}, line {line}: {len(row)} fields, but the header has {len(header)} columns"
+                f"{len(row)} fields, but the header has {len(header)} columns", path=path, line=line
             )
     return header, [line for line, _ in numbered[1:]], [row for _, row in numbered[1:]]
 
@@ -149,11 +154,11 @@ def _columns(path: Path, header: list[str]) -> tuple[dict[str, int], list[str]]:
             notes.append(f"column {position + 1}, {spelling!r}, is not known and was not read")
             continue
         if name in columns:
-            raise LiveLinkError(f"{path}, line 1: the header names {name} twice")
+            raise LiveLinkError(f"the header names {name} twice", path=path, line=1)
         columns[name] = position
     missing = [name for name in ("Timecode", *NAMES) if name not in columns]
     if missing:
-        raise LiveLinkError(f"{path}, line 1: the header lacks {', '.join(missing)}")
+        raise LiveLinkError(f"the header lacks {', '.join(missing)}", path=path, line=1)
     return columns, notes
 
 
@@ -175,8 +180,11 @@ def _values(
         low, high = BLENDSHAPE_LIMITS if channel.unit == "coefficient" else ANGLE_LIMITS
         if not low <= value <= high:  # false for NaN too
             raise LiveLinkError(
-                f"{path}, line {line}, {channel.name}: found {text!r}, expected a number between "
-                f"{channel.low:g} and {channel.high:g} (refused outside {low:.2f} to {high:.2f})"
+                f"found {text!r}, expected a number between "
+                f"{channel.low:g} and {channel.high:g} (refused outside {low:.2f} to {high:.2f})",
+                path=path,
+                line=line,
+                field=channel.name,
             )
         values.append(value)
     return values
@@ -197,7 +205,10 @@ def _check_count(
     elif found.isdigit() and int(found) < len(CHANNELS) == expected:
         reason = ", as of a model that reads some channels alone (subset=True takes it)"
     raise LiveLinkError(
-        f"{path}, line {line}, BlendShapeCount: found {found!r}, expected {expected}{reason}"
+        f"found {found!r}, expected {expected}{reason}",
+        path=path,
+        line=line,
+        field="BlendShapeCount",
     )
 
 
@@ -229,7 +240,7 @@ def _timing(
         try:
             labels.append(Timecode.parse(text, drop_frame))
         except TimecodeError as error:
-            raise LiveLinkError(f"{path}, line {line}, Timecode: {error}") from error
+            raise LiveLinkError.of(error, path=path, line=line, field="Timecode") from error
     seen = _label_seconds(labels)
     if fps is not None:
         return _given_timing(labels, timecode.exact_rate(fps), seen)
@@ -238,12 +249,15 @@ def _timing(
     try:
         frames = _unwrapped(labels, counting)
     except TimecodeError as error:
-        raise LiveLinkError(f"{path}, Timecode: {error}") from error
+        raise LiveLinkError.of(error, path=path, field="Timecode") from error
     back = next((i for i in range(1, len(frames)) if frames[i] < frames[i - 1]), None)
     if back is not None:
         raise LiveLinkError(
-            f"{path}, line {lines[back]}, Timecode: {texts[back]} comes before the line above, "
-            f"{texts[back - 1]}; give the frame rate (fps) to space the lines evenly instead"
+            f"{texts[back]} comes before the line above, {texts[back - 1]}; give the frame rate "
+            "(fps) to space the lines evenly instead",
+            path=path,
+            line=lines[back],
+            field="Timecode",
         )
     rate = _measured_rate(path, frames, counting)
     how = "counts" if seen else "is too short to show its rate and is taken to count"
@@ -292,7 +306,9 @@ def _measured_rate(path: Path, frames: list[Fraction], counting: Fraction) -> Fr
     if len(frames) == 1:
         return counting
     if frames[-1] == 0:
-        raise LiveLinkError(f"{path}: every line has the same timecode; give the frame rate (fps)")
+        raise LiveLinkError(
+            "every line has the same timecode; give the frame rate (fps)", path=path
+        )
     return counting * (len(frames) - 1) / frames[-1]
 
 
@@ -372,13 +388,13 @@ def write(
     known[[lookup(name).index for name in channels]] = True
     rows = _checked(path, coefficients, known)
     if (fps is None) == (timecodes is None):
-        raise LiveLinkError(f"{path}: give either fps or timecodes")
+        raise LiveLinkError("give either fps or timecodes", path=path)
     if timecodes is None:
         assert fps is not None  # one of the two is given
         timecodes = labels(len(rows), fps, seconds, start, drop_frame)
     for what, given in (("timecodes", timecodes), ("sources", sources), ("flags", failed)):
         if given is not None and len(given) != len(rows):
-            raise LiveLinkError(f"{path}: {len(given)} {what} for {len(rows)} frames")
+            raise LiveLinkError(f"{len(given)} {what} for {len(rows)} frames", path=path)
     for label in timecodes:
         Timecode.parse(label)
     with files.stream(path, newline="") as file:
@@ -418,12 +434,13 @@ def labels(
 def _checked(path: str | Path, coefficients: np.ndarray, known: np.ndarray) -> list[list[float]]:
     values = np.asarray(coefficients, np.float64)
     if values.ndim != 2 or values.shape[1] != len(NAMES) or not len(values):
-        raise LiveLinkError(f"{path}: coefficients of shape {values.shape}, expected [N, 61]")
+        raise LiveLinkError(f"coefficients of shape {values.shape}, expected [N, 61]", path=path)
     outside = ~((values >= LOW) & (values <= HIGH)) & known
     if outside.any():
         row, column = np.argwhere(outside)[0]
         raise LiveLinkError(
-            f"{path}: frame {row}, {NAMES[column]} is {values[row, column]:g}, expected "
-            f"{LOW[column]:g} to {HIGH[column]:g}"
+            f"frame {row}, {NAMES[column]} is {values[row, column]:g}, expected "
+            f"{LOW[column]:g} to {HIGH[column]:g}",
+            path=path,
         )
     return values.tolist()

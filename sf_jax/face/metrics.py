@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sf_jax.face.channels import BLENDSHAPES, CHANNELS, INDEX, NAMES
+from sf_jax.media.errors import DataError
 
 ACTIVE = 0.2  # a blendshape is active where its label is above this
 CONSTANT = 1e-6  # a channel that varies by less than this does not vary
@@ -20,7 +21,7 @@ REGIONS: tuple[str, ...] = tuple(dict.fromkeys(channel.region for channel in CHA
 _HEAD = [INDEX["HeadYaw"], INDEX["HeadPitch"], INDEX["HeadRoll"]]
 
 
-class MetricsError(ValueError):
+class MetricsError(DataError):
     """Predictions and labels that cannot be compared."""
 
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from sf_jax.media.errors import DataError
 
-class TimeOrderError(ValueError):
+
+class TimeOrderError(DataError):
     """Frames whose times run backwards, or of which only some have a time."""
 
 

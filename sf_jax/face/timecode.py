@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from sf_jax.media.errors import DataError
+
 # In the order in which `counting_rate` prefers them.
 STANDARD_RATES: tuple[Fraction, ...] = tuple(
     Fraction(rate) for rate in (30, 60, 24, 25, 50, 48, 100, 120, 240)
@@ -23,7 +25,7 @@ _NTSC = [rate for rate in STANDARD_RATES if rate.denominator != 1]
 _LABEL = re.compile(r"(\d{1,2}):(\d{2}):(\d{2})([:;])(\d{1,3})(?:\.(\d+))?")
 
 
-class TimecodeError(ValueError):
+class TimecodeError(DataError):
     """A label or a rate that is none."""
 
 

@@ -5,7 +5,10 @@ part of the location raises with that part, and `at` adds what its caller knows.
 """
 
 import os
+import re
 from typing import Any, Self
+
+PARTS = ("path", "line", "record", "field")  # of a location
 
 
 class DataError(ValueError):
@@ -15,8 +18,10 @@ class DataError(ValueError):
       problem: what was found and what was expected, without the location.
       path: the file or folder, as its user named it.
       line, record: the number of a text line (from 1) or of a record (from 0) in the file.
-      field: a field, column or key.
+      field: a field, column, tensor or key; the text names it once, there or in the problem.
     """
+
+    FIELD = "field {!r}"  # how the location names a field
 
     def __init__(
         self,
@@ -32,10 +37,22 @@ class DataError(ValueError):
         self.path = None if path is None else os.fspath(path)
         self.line, self.record = line, record
 
+    @classmethod
+    def of(cls, error: Exception, **location: Any) -> Self:
+        """An error of this class with another's problem and location, and more of the location.
+
+        For a file named within a file, as an image in a line of JSONL, make a new error of the
+        other's text instead.
+        """
+        if not isinstance(error, DataError):
+            return cls(str(error)).at(**location)
+        own = {part: getattr(error, part) for part in PARTS}
+        return cls(error.problem, **own).at(**location)
+
     def at(self, **location: Any) -> Self:
         """This error with those parts of the location filled in that it lacks."""
         for part, value in location.items():
-            if part not in ("path", "line", "record", "field"):
+            if part not in PARTS:
                 raise TypeError(f"an error has no {part!r}")
             if getattr(self, part) is None and value is not None:
                 setattr(self, part, os.fspath(value) if part == "path" else value)
@@ -48,9 +65,14 @@ class DataError(ValueError):
             self.path,
             None if self.line is None else f"line {self.line}",
             None if self.record is None else f"record {self.record}",
-            None if self.field is None else f"field {self.field!r}",
+            self._field(),
         ]
         return ", ".join(part for part in parts if part is not None)
+
+    def _field(self) -> str | None:
+        if self.field is None or re.search(rf"(?<!\w){re.escape(self.field)}(?!\w)", self.problem):
+            return None
+        return self.FIELD.format(self.field)
 
     def __str__(self) -> str:
         return ": ".join(filter(None, (self.location, self.problem)))

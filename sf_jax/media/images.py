@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sf_jax.media.errors import DataError
+
 MAX_PIXELS = 200_000_000  # a picture of more is refused before it is decoded
 WORKING_SIDE = 2048  # larger pictures are shrunk by whole factors, to no less than this
 EXTENSIONS = {
@@ -51,7 +53,7 @@ _UPRIGHT = {
 }  # fmt: skip
 
 
-class ImageError(ValueError):
+class ImageError(DataError):
     """A picture that cannot be read; the message names it and says why."""
 
 
@@ -90,11 +92,11 @@ def read_noted(
     try:
         if not Path(name).is_file():
             reason = "not a file" if Path(name).exists() else "no such file"
-            raise ImageError(f"{name}: {reason}")
+            raise ImageError(reason, path=name)
         if not Path(name).stat().st_size:
-            raise ImageError(f"{name}: the file is empty")
+            raise ImageError("the file is empty", path=name)
     except OSError as error:  # no permission, or a name that no file can have
-        raise ImageError(f"{name:.80}: {error.strerror or error}") from error
+        raise ImageError(f"{error.strerror or error}", path=name[:80]) from error
     return _guarded(lambda: _open(name), name)
 
 
@@ -106,7 +108,7 @@ def read_bytes(content: bytes, max_pixels: int, name: str = "picture") -> np.nda
       ImageError: empty, truncated or corrupt.
     """
     if not content:
-        raise ImageError(f"{name}: the file is empty")
+        raise ImageError("the file is empty", path=name)
     return _guarded(lambda: _open(io.BytesIO(content)), name, max_pixels)[0]
 
 
@@ -138,19 +140,19 @@ def _guarded(  # type: ignore[no-untyped-def]
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture in a known format") from None
+        raise ImageError("not a picture in a known format", path=name) from None
     except (Image.DecompressionBombError, MemoryError) as error:
-        raise TooLargeError(f"{name}: too large, at most {most:,} pixels are read") from error
+        raise TooLargeError(f"too large, at most {most:,} pixels are read", path=name) from error
     except Exception as error:  # decoders raise many kinds on damaged files
-        raise ImageError(f"{name}: damaged or truncated: {error}") from error
+        raise ImageError(f"damaged or truncated: {error}", path=name) from error
 
 
 def _convert(image: Image.Image, name: str, most: int) -> tuple[np.ndarray, list[str]]:
     if not image.width or not image.height:
-        raise ImageError(f"{name}: has no pixels")
+        raise ImageError("has no pixels", path=name)
     if image.width * image.height > most:
         raise TooLargeError(
-            f"{name}: {image.width} x {image.height} pixels, at most {most:,} are read"
+            f"{image.width} x {image.height} pixels, at most {most:,} are read", path=name
         )
     frames = getattr(image, "n_frames", 1) if image.format not in ("MPO", "ICO") else 1
     notes = [f"{name}: the first of {frames} frames was read"] if frames > 1 else []
@@ -204,12 +206,12 @@ def _from_deep(image: Image.Image, sixteen_bits: bool, name: str) -> Image.Image
         size = (image.width // factor, image.height // factor)
         values = cv2.resize(values.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     if not np.isfinite(values).all():
-        raise ImageError(f"{name}: holds values that are not finite")
+        raise ImageError("holds values that are not finite", path=name)
     low, high = float(values.min()), float(values.max())
     whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31 - 1)
     white = 65535.0 if sixteen_bits else next((w for w in whites if high <= w), None)
     if low < 0 or white is None:
         raise ImageError(
-            f"{name}: grey values from {low:g} to {high:g}, expected 0 to {whites[-1]:g}"
+            f"grey values from {low:g} to {high:g}, expected 0 to {whites[-1]:g}", path=name
         )
     return Image.fromarray(np.rint(values * np.float32(255 / white)).astype(np.uint8))

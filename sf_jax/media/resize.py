@@ -13,12 +13,14 @@ import numpy as np
 from PIL import Image
 from scipy.sparse import csr_array
 
+from sf_jax.media.errors import DataError
+
 LONGEST = 200  # times the shorter side; longer pictures are no photographs
 SPREAD = 16  # times the smallest bucket, the largest one
 REACH = 2  # pixels to either side that the cubic weighs
 
 
-class ResizeError(ValueError):
+class ResizeError(DataError):
     """A picture whose shape no model was made for."""
 
 

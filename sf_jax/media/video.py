@@ -8,11 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from sf_jax.media.errors import DataError
+
 EXTENSIONS = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"}
 MAX_FPS = 1000.0
 
 
-class VideoError(ValueError):
+class VideoError(DataError):
     """A video that cannot be read; the message names it."""
 
 
@@ -69,17 +71,17 @@ def open_video(path: str | os.PathLike, fps: float | None = None) -> Video:
     """
     name = os.fspath(path)
     if not Path(name).is_file():
-        raise VideoError(f"{name}: {'not a file' if Path(name).exists() else 'no such file'}")
+        raise VideoError(f"{'not a file' if Path(name).exists() else 'no such file'}", path=name)
     capture = _capture(name)
     try:
         if not capture.isOpened() or not capture.read()[0]:
-            raise VideoError(f"{name}: damaged, or not a video that can be decoded")
+            raise VideoError("damaged, or not a video that can be decoded", path=name)
         rate = capture.get(cv2.CAP_PROP_FPS) if fps is None else fps
         if not 0 < rate <= MAX_FPS:  # false for NaN too
             whose = "states" if fps is None else "was given"
             raise VideoError(
-                f"{name}: {whose} a frame rate of {rate:g}, expected 0 to {MAX_FPS:g}; "
-                "give one with --fps"
+                f"{whose} a frame rate of {rate:g}, expected 0 to {MAX_FPS:g}; give one with --fps",
+                path=name,
             )
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)  # negative or vast where unknown
         return Video(name, float(rate), int(count) if 0 < count < 1e9 else 0)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from sf_jax.face import channels, livelink
 from sf_jax.media import images, video
+from sf_jax.media.errors import DataError
 from sf_jax.media.files import write_json
 from sf_jax.reader.estimator import FaceAction, Model
 from sf_jax.reader.output import as_json
@@ -22,7 +23,7 @@ PICTURE_FPS = 30  # of a CSV made from unrelated pictures, where no time exists
 Messages = Sequence[Mapping[str, Any]]
 
 
-class PredictError(ValueError):
+class PredictError(DataError):
     """Inputs that leave nothing to do."""
 
 
@@ -57,7 +58,7 @@ def collect(paths: list[Path]) -> tuple[list[Path], list[Path]]:
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
         known = [p for p in inside if p.suffix.lower() in images.EXTENSIONS | video.EXTENSIONS]
         if path.is_dir() and not known:
-            raise PredictError(f"{path}: holds no picture and no video")
+            raise PredictError("holds no picture and no video", path=path)
         for file in known if path.is_dir() else inside:
             (videos if file.suffix.lower() in video.EXTENSIONS else pictures).append(file)
     return pictures, videos
@@ -140,14 +141,16 @@ def result_names(files: list[Path]) -> list[str]:
     return result
 
 
-def _frames(reader: Reader, files: list[Path], failures: list[str]) -> Iterator[tuple[Path, Frame]]:
+def _frames(
+    reader: Reader, files: list[Path], failures: list[DataError]
+) -> Iterator[tuple[Path, Frame]]:
     """Each readable image file and what it shows; the rest goes to `failures`."""
     for file in tqdm(files, unit="picture", disable=len(files) < 2):
         try:
             image, notes = images.read_noted(file)
             frame = reader.read(image)
         except images.ImageError as error:
-            failures.append(f"{file}: {error}".replace(f"{file}: {file}", str(file)))
+            failures.append(error.at(path=file))
             continue
         for note in notes:
             tqdm.write(note)
@@ -156,13 +159,13 @@ def _frames(reader: Reader, files: list[Path], failures: list[str]) -> Iterator[
         yield file, frame
 
 
-def predict_pictures(reader: Reader, files: list[Path], names: dict[Path, str]) -> list[str]:
+def predict_pictures(reader: Reader, files: list[Path], names: dict[Path, str]) -> list[DataError]:
     """JSON, preview and one Live Link CSV (one row a picture, named in its last column).
 
-    Returns what failed, a line a file.
+    Returns what failed.
     """
     options = reader.options
-    failures: list[str] = []
+    failures: list[DataError] = []
     rows, sources = [], []
     for file, frame in _frames(reader, files, failures):
         content = as_json(frame.action, str(file), frame.values)
@@ -225,8 +228,8 @@ def predict_video(reader: Reader, file: Path, name: str) -> None:
         print(f"{file}: states {opened.count} frames, of which {len(rows)} could be decoded")
 
 
-def predict_files(model: Model, paths: list[Path], options: PredictOptions) -> list[str]:
-    """Reads everything; returns what failed, a line a file."""
+def predict_files(model: Model, paths: list[Path], options: PredictOptions) -> list[DataError]:
+    """Reads everything; returns what failed."""
     pictures, videos = collect(paths)
     options.out.mkdir(parents=True, exist_ok=True)
     reader = Reader(model, options)
@@ -238,6 +241,6 @@ def predict_files(model: Model, paths: list[Path], options: PredictOptions) -> l
         try:
             predict_video(reader, file, names[file])
         except (video.VideoError, livelink.TimecodeError, images.ImageError) as error:
-            failures.append(f"{file}: {error}".replace(f"{file}: {file}", str(file)))
+            failures.append(error.at(path=file))
     print(f"results in {options.out}/")
     return failures

@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from sf_jax.face import answers, channels, livelink
 from sf_jax.media import files, images
+from sf_jax.media.errors import DataError
 from sf_jax.reader.files import PICTURE_FPS, Reader
 from sf_jax.sequence.chat import ChatError, chat_text
 
 OURS = ("response", "labels", "logprobs", "messages", "images", "error")  # fields written anew
 
 
-class RequestError(ValueError):
+class RequestError(DataError):
     """A file of requests, or one request, that cannot be answered; names file and line."""
 
 
@@ -31,16 +32,14 @@ class Request:
     """One line of a request file.
 
     Attributes:
-      where: its file and line, for errors.
+      path: its file, from whose folder relative image paths start.
       line: its messages, pictures and, where it is a training example, the example's answer.
       others: fields beside these, such as an id, which the result keeps.
-      folder: where relative picture paths start: the folder of the file.
     """
 
-    where: str
+    path: Path
     line: answers.Line
     others: dict[str, Any]
-    folder: Path
 
     def picture(self) -> Path:
         """The path of its one picture.
@@ -50,14 +49,14 @@ class Request:
         """
         for name in ("videos", "audios"):
             if self.others.get(name):
-                raise RequestError(f'the request has "{name}"; only pictures are read')
+                raise RequestError(f'the request has "{name}"; only images are read')
         if len(self.line.images) != 1:
             raise RequestError(f"the request has {len(self.line.images)} pictures, expected one")
         try:
             chat_text(self.line.messages, [1])
         except ChatError as error:
-            raise RequestError(str(error)) from error
-        return self.folder / self.line.images[0]
+            raise RequestError.of(error) from error
+        return self.path.parent / self.line.images[0]
 
     def result(self, response: str | None, error: str | None = None) -> str:
         """The result line, in the form that MS-SWIFT writes."""
@@ -86,27 +85,27 @@ def read_requests(path: Path) -> list[Request]:
         with path.open(encoding="utf-8-sig") as file:
             lines = [(number, text) for number, text in enumerate(file, 1) if text.strip()]
     except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: not a text file in UTF-8: {error}") from error
+        raise RequestError(f"not a text file in UTF-8: {error}", path=path) from error
     if not lines:
-        raise RequestError(f"{path}: holds no requests")
+        raise RequestError("holds no requests", path=path)
     return [_request(path, number, text) for number, text in lines]
 
 
 def _request(path: Path, number: int, text: str) -> Request:
-    where = f"{path}, line {number}"
     try:
-        line = answers.read_line(where, number, text)
+        line = answers.read_line(number, text)
     except answers.AnswerError as error:
-        raise RequestError(str(error)) from error
+        raise RequestError.of(error, path=path) from error
     if not line.messages:
-        raise RequestError(f'{where}: "messages" holds no question')
+        problem = '"messages" holds no question'
+        raise RequestError(problem, path=path, line=number, field="messages")
     others = {name: value for name, value in json.loads(text).items() if name not in OURS}
-    return Request(where, line, others, path.parent)
+    return Request(path, line, others)
 
 
 def predict_requests(
     reader: Reader, requests: list[Request], results: Path, csv: Path | None = None
-) -> list[str]:
+) -> list[DataError]:
     """Answers requests one after another, each written out at once.
 
     Args:
@@ -116,7 +115,7 @@ def predict_requests(
         The row of a request that failed holds no numbers and a BlendShapeCount of 0.
 
     Returns:
-      what failed, a line each.
+      what failed.
 
     Raises:
       TimecodeError: the frame rate has no timecode of the kind asked for.
@@ -124,7 +123,7 @@ def predict_requests(
     options = reader.options
     fps = options.fps or PICTURE_FPS
     livelink.labels(1, fps, drop_frame=options.drop_frame)  # refused before the work
-    failures: list[str] = []
+    failures: list[DataError] = []
     rows: list[np.ndarray | None] = []
     results.parent.mkdir(parents=True, exist_ok=True)
     with files.stream(results, keep=True) as file:
@@ -132,7 +131,8 @@ def predict_requests(
             try:
                 text, numbers = _answer(reader, request)
             except (RequestError, images.ImageError) as error:
-                failures.append(f"{request.where}: {error}")
+                failed = RequestError(str(error), path=request.path, line=request.line.number)
+                failures.append(failed)
                 rows.append(None)
                 file.write(request.result(None, str(error)) + "\n")
             else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sf_jax.face.channels import BLENDSHAPES, INDEX
+from sf_jax.media.errors import DataError
 
 MATERIALS = (
     "skin",
@@ -29,7 +30,7 @@ PAINTS = ("lips", "brow", "blush", "lid", "beard")
 LOOK_RADIANS = 0.6  # how far the eyeball turns at a look coefficient of 1, as on ARKit's face
 
 
-class RigShapeError(ValueError):
+class RigShapeError(DataError):
     """Coefficients or identity whose length is not the rig's."""
 
 

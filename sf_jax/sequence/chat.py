@@ -7,6 +7,7 @@ merged patch, between two marks. There is no default system message.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sf_jax.media.errors import DataError
 from sf_jax.sequence.tokenizer import CONTROL, IM_END, IM_START, IMAGE, VISION_END, VISION_START
 
 TAG = "<image>"  # where MS-SWIFT messages show a picture
@@ -32,7 +33,7 @@ TEMPLATE = (
 )
 
 
-class ChatError(ValueError):
+class ChatError(DataError):
     """Messages that are no conversation, or pictures that do not fit them."""
 
 

@@ -17,6 +17,7 @@ import sentencepiece as spm
 import tokenizers
 
 from sf_jax.media import files
+from sf_jax.media.errors import DataError
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
@@ -25,7 +26,7 @@ CONTROL = (IM_START, IM_END, VISION_START, VISION_END, IMAGE)
 LINE, BLANK_LINE = "\n", "\n\n"
 
 
-class TokenizerError(ValueError):
+class TokenizerError(DataError):
     """A tokenizer file that cannot be read, or a symbol that it lacks."""
 
 
@@ -110,9 +111,11 @@ class SentencePieceTokenizer:
         try:
             loaded = cls(Path(path).read_bytes())
         except (OSError, RuntimeError) as error:
-            raise TokenizerError(f"{path}: not a readable SentencePiece model: {error}") from error
+            raise TokenizerError(
+                f"not a readable SentencePiece model: {error}", path=path
+            ) from error
         if not len(loaded):
-            raise TokenizerError(f"{path}: not a readable SentencePiece model: it is empty")
+            raise TokenizerError("not a readable SentencePiece model: it is empty", path=path)
         return loaded
 
     def save(self, directory: str | os.PathLike) -> None:
@@ -160,7 +163,7 @@ class JsonTokenizer:
         try:
             return cls(Path(path).read_text(encoding="utf-8"))
         except Exception as error:  # the library raises bare Exceptions
-            raise TokenizerError(f"{path}: not a readable tokenizer.json: {error}") from error
+            raise TokenizerError(f"not a readable tokenizer.json: {error}", path=path) from error
 
     def save(self, directory: str | os.PathLike) -> None:
         files.write_text(Path(directory) / self.file, self.content)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sf_jax.media.errors import DataError
 from sf_jax.reader.action import named
 from sf_jax.reader.output import exact_json
 from sf_jax.reader.session import Frame, SessionOptions
@@ -19,8 +20,10 @@ SESSION_NAME = r"^[A-Za-z0-9._-]{1,64}$"
 OF_SESSIONS = ("crop", "values", "smooth", "fps", "seconds", "neutral")  # parameters
 
 
-class WireError(ValueError):
+class WireError(DataError):
     """A request that cannot be understood; names the field."""
+
+    FIELD = "{}"
 
 
 class Asked(BaseModel):
@@ -63,7 +66,7 @@ class Asked(BaseModel):
         if self.session is None:
             stray = [name for name in OF_SESSIONS if getattr(self, name) is not None]
             if stray:
-                raise WireError(f"{stray[0]}: belongs to a session; name one with session=…")
+                raise WireError("belongs to a session; name one with session=…", field=stray[0])
         given = {name: getattr(self, name) for name in ("crop", "values", "smooth", "fps")}
         given = {name: value for name, value in given.items() if value is not None}
         return SessionOptions(**given) if given else None
@@ -169,19 +172,21 @@ def read_json_body(body: bytes) -> tuple[bytes, "Messages | None"]:
     except (ValueError, RecursionError) as error:
         raise WireError(f"the body is no JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("image"), str):
-        raise WireError('image: expected {"image": the picture file in base64, "messages": […]}')
+        raise WireError(
+            'image: expected {"image": the image file in base64, "messages": […]}', field="image"
+        )
     unknown = sorted(content.keys() - {"image", "messages"})
     if unknown:
-        raise WireError(f"{unknown[0]}: no field of the body; there are image, messages")
+        raise WireError("no field of the body; there are image, messages", field=unknown[0])
     messages = content.get("messages")
     if messages is not None and not (
         isinstance(messages, list) and all(isinstance(one, Mapping) for one in messages)
     ):
-        raise WireError("messages: expected a list of objects with role and content")
+        raise WireError("expected a list of objects with role and content", field="messages")
     try:
         return base64.b64decode(content["image"], validate=True), messages
     except (binascii.Error, ValueError) as error:
-        raise WireError(f"image: not base64: {error}") from error
+        raise WireError(f"not base64: {error}", field="image") from error
 
 
 def frame_json(name: str, frame: Frame) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sf_jax.face.channels import EYE_PITCH
 
 LAYOUTS = ("flat", "nested", "keyframe")
 FAULTS = (
-    "not JSON", "no answer", "JawOpen is '1.7'", "0 pictures, expected 1", "2 pictures, expected 1",
+    "not JSON", "no answer", "JawOpen is '1.7'", "0 images, expected 1", "2 images, expected 1",
     "absent.png",
 )  # fmt: skip
 
@@ -90,8 +90,8 @@ def bad_lines(folder: Path) -> dict[str, Any]:
         "not JSON": '{"messages": [',
         "no answer": {**whole, "messages": question},
         "JawOpen is '1.7'": {**whole, "messages": out_of_range},
-        "0 pictures, expected 1": {**whole, "images": []},
-        "2 pictures, expected 1": {**whole, "images": whole["images"] * 2},
+        "0 images, expected 1": {**whole, "images": []},
+        "2 images, expected 1": {**whole, "images": whole["images"] * 2},
         "absent.png": {**whole, "images": ["pictures/absent.png"]},
     }
 

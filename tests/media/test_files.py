@@ -88,5 +88,10 @@ def test_errors_hold_their_location() -> None:
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) and again.line == 3 and again.path == "faces.jsonl"
     assert str(DataError("no words", path="a", record=0)) == "a, record 0: no words"
+    assert str(DataError("image 1 is missing", field="image")) == "image 1 is missing"
+    assert str(DataError("image 1 is missing", field="ima")) == "field 'ima': image 1 is missing"
+    other = type("OtherError", (DataError,), {}).of(error, path="later")
+    assert str(other) == str(error) and other.line == 3
+    assert str(DataError.of(OSError("no space"), path="a")) == "a: no space"
     with pytest.raises(TypeError):
         error.at(row=1)

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from sf_jax.media import crop
 from sf_jax.media.video import VideoError, open_video
-from sf_jax.reader import finder as crop
+from sf_jax.reader import finder
 from sf_jax.reader.finder import Cropper, crop_square, face_box
 from sf_jax.render.draw import Drawing, draw
 from sf_jax.render.head import builtin
@@ -148,7 +149,7 @@ def test_the_crop_is_square_and_frames_the_face(
     seen, found = Cropper()(scene_with_a_face)
     side = seen.shape[0]
     assert found and seen.shape == (side, side, 3)
-    # Where in the crop brows to chin lie: looked up through a picture of coordinates.
+    # Positions of brows and chin in the crop: read through a picture of coordinates.
     box = face_box(scene_with_a_face)
     rows, columns = np.mgrid[0:300, 0:400].astype(np.uint16)
     place = crop_square(np.dstack([rows, columns, rows]), box)
@@ -178,8 +179,8 @@ def test_in_a_video_the_box_is_searched_seldom_and_moves_smoothly(
 ) -> None:
     boxes = iter([None, (40, 40, 40, 40), (40, 60, 40, 40), None])
     searches, middles = [], []
-    monkeypatch.setattr(crop, "face_box", lambda image: searches.append(1) or next(boxes))
-    monkeypatch.setattr(crop, "crop_square", lambda image, box: middles.append(box[1]) or image)
+    monkeypatch.setattr(finder, "face_box", lambda image: searches.append(1) or next(boxes))
+    monkeypatch.setattr(finder, "crop_square", lambda image, box: middles.append(box[1]) or image)
     cropper = Cropper(every=5)
     found = [cropper(np.zeros((200, 200, 3), np.uint8))[1] for _ in range(13)]
     assert found == [False] + [True] * 12  # searched again at once; kept when lost

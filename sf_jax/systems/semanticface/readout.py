@@ -44,7 +44,7 @@ def load(path: Path) -> Readout:
     def found(name: tuple, _: int) -> jax.Array:
         key = jax.tree_util.keystr(name)
         if key not in tensors:
-            raise CheckpointError(f"{path}: tensor {key!r} is missing")
+            raise CheckpointError(f"tensor {key!r} is missing", path=path, field=key)
         return jnp.asarray(tensors[key], jnp.float32)
 
     return jax.tree_util.tree_map_with_path(found, Readout(**named | {"heads": heads}))
