@@ -22,6 +22,7 @@ guesses the rounds of loops whose number is not fixed; it sees memory-bound kern
 fast as they are; and it gives each of several copies under way the whole bandwidth.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -31,7 +32,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -39,6 +40,9 @@ from tqdm import tqdm
 from sf_jax.cli import recipes
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.media import files
+
+if TYPE_CHECKING:
+    import jax
 
 # Multiplications a cycle, and the side of a matrix unit's tile.
 CHIPS = {
@@ -108,7 +112,7 @@ def best(
     return found | least | {"backward": backward}
 
 
-def cycles(options: Any) -> str:
+def cycles(options: argparse.Namespace) -> str:
     """A table: cycles of each contender, ours to the best other, ours to the floor."""
     cells = [
         (layout, topology, length, width)
@@ -222,16 +226,16 @@ def times(rounds: int) -> str:
 
 
 def library_attention(
-    q: Any,
-    k: Any,
-    v: Any,
+    q: "jax.Array",
+    k: "jax.Array",
+    v: "jax.Array",
     *,
     causal: bool = True,
-    q_segments: Any = None,
-    kv_segments: Any = None,
-    q_offset: Any = 0,
-    mask: Any = None,
-) -> Any:
+    q_segments: "jax.Array | None" = None,
+    kv_segments: "jax.Array | None" = None,
+    q_offset: "jax.Array | int" = 0,
+    mask: "jax.Array | None" = None,
+) -> "jax.Array":
     """As `sf_jax.kernels.attention`, by `jax.nn.dot_product_attention`."""
     import jax
     import jax.numpy as jnp

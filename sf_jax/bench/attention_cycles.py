@@ -66,7 +66,7 @@ def flash(length: int, width: int, blocks: list[int], _: bool) -> Attend:
         block_q_dq=q,
     )
 
-    def call(q: Any, k: Any, v: Any) -> Any:
+    def call(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
         out = library.flash_attention(q, k, v, sm_scale=width**-0.5, block_sizes=sizes)
         return out.swapaxes(1, 2)
@@ -90,7 +90,7 @@ def splash(length: int, width: int, blocks: list[int], _: bool) -> Attend:
     )
     mask = masks.MultiHeadMask([masks.FullMask((length, length))] * HEADS)
 
-    def call(q: Any, k: Any, v: Any) -> Any:
+    def call(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         kernel = library.make_splash_mha(mask, head_shards=1, q_seq_shards=1, block_sizes=sizes)
         q, k, v = (x.swapaxes(1, 2) for x in (q * jnp.bfloat16(width**-0.5), k, v))
         return jax.vmap(kernel)(q, k, v).swapaxes(1, 2)
@@ -105,21 +105,28 @@ def xla(length: int, width: int, blocks: list[int], _: bool) -> Attend:
 CONTENDERS = {"ours": ours, "flash": flash, "splash": splash, "xla": xla}
 
 
-def layer(attend: Attend, x: Any, q: Any, k: Any, v: Any, o: Any, cos: Any, sin: Any) -> Any:
-    """Attention as a model has it: between its projections, after norms and rotary positions."""
+def layer(attend: Attend, x: jax.Array, *arrays: jax.Array) -> jax.Array:
+    """Attention as a model has it: between its projections, after norms and rotary positions.
+
+    Args:
+      x: [B, T, N H]; arrays: weights of q, k, v and output [N H, N H], and cosines and sines.
+    """
+    *projections, o, cos, sin = arrays
     from sf_jax.model.norms import rms_norm
     from sf_jax.model.vision import rotate_half
     from sf_jax.model.weights import Norm
 
-    def rotated(heads: Any) -> Any:
+    def rotated(heads: jax.Array) -> jax.Array:
         heads = rms_norm(heads, Norm(jnp.ones(heads.shape[-1])), 1e-6)
         return (heads * cos + rotate_half(heads) * sin).astype(x.dtype)
 
-    q, k, v = (jnp.matmul(x, to).reshape(*x.shape[:2], HEADS, -1) for to in (q, k, v))
+    q, k, v = (jnp.matmul(x, to).reshape(*x.shape[:2], HEADS, -1) for to in projections)
     return x + jnp.matmul(attend(rotated(q), rotated(k), v).reshape(*x.shape[:2], -1), o)
 
 
-def cycles(function: Callable, format: Any, *arguments: Any) -> dict[str, Any]:
+def cycles(
+    function: Callable, format: Format | jax.sharding.Sharding, *arguments: jax.ShapeDtypeStruct
+) -> dict[str, Any]:
     """Of the whole program, and of its five largest parts."""
     compiled = jax.jit(function, in_shardings=format, out_shardings=format).lower(*arguments)
     text = compiled.compile().as_text() or ""
@@ -142,16 +149,16 @@ def main() -> None:
     heads_first = layout == "own" or way == "layer"  # as a model asks for it
     attend = CONTENDERS[contender](length, width, blocks, heads_first)
 
-    def both(q: Any, k: Any, v: Any, d_out: Any) -> Any:
+    def both(q: jax.Array, k: jax.Array, v: jax.Array, d_out: jax.Array) -> tuple:
         out, pull = jax.vjp(attend, q, k, v)
         return out, pull(d_out)
 
-    def shaped(*shape: int, dtype: str = "bfloat16") -> Any:
+    def shaped(*shape: int, dtype: str = "bfloat16") -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=one)
 
     x, inner = shaped(1, length, HEADS, width), HEADS * width
     turns = shaped(1, length, 1, width, dtype="float32")
-    programs = {
+    programs: dict[str, tuple] = {
         "forward": (attend, x, x, x),
         "both": (both, x, x, x, x),
         "layer": (

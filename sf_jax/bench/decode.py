@@ -34,12 +34,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sf_jax.cli.arguments import Parser, former
 from sf_jax.media import files
+
+if TYPE_CHECKING:
+    import jax
+
+    from sf_jax.decode.program import SlotProgram
+    from sf_jax.decode.schema import Schema
+    from sf_jax.model.weights import Weights
+    from sf_jax.reader.estimator import Model
+    from sf_jax.sequence.batch import Batch
 
 THREADS = 2
 SEED = 0
@@ -67,13 +76,13 @@ def faces(count: int) -> list[np.ndarray]:
     return [face_record(i, SEED, "evaluation")["image"] for i in range(count)]
 
 
-def slot_tokens(program: Any) -> tuple[list[list[int]], list[list[list[int]]]]:
+def slot_tokens(program: "SlotProgram") -> tuple[list[list[int]], list[list[list[int]]]]:
     """The tokens before each slot, and those of each value that may stand in it."""
     slots = range(len(program.kind))
     return [program.before(i) for i in slots], [program.spelling(i) for i in slots]
 
 
-def grammar(schema: Any, program: Any) -> dict[str, Any]:
+def grammar(schema: "Schema", program: "SlotProgram") -> dict[str, Any]:
     """A schema as tokens and as text."""
     forced, values = slot_tokens(program)
     slots = range(len(forced))
@@ -89,7 +98,7 @@ def grammar(schema: Any, program: Any) -> dict[str, Any]:
     }
 
 
-def answer(model: Any, image: np.ndarray, cap: int) -> dict[str, list[int]]:
+def answer(model: "Model", image: np.ndarray, cap: int) -> dict[str, list[int]]:
     """Token ids of our answer: the rationale with the blank line after it, and the block."""
     import jax
 
@@ -103,7 +112,7 @@ def answer(model: Any, image: np.ndarray, cap: int) -> dict[str, list[int]]:
 
 def write_job(
     folder: Path,
-    model: Any,
+    model: "Model",
     checkpoint: Path,
     images: list[np.ndarray],
     answers: list[dict[str, list[int]]],
@@ -133,7 +142,7 @@ def write_job(
     (folder / "job.json").write_text(json.dumps(job))
 
 
-def given_rationales(model: Any, images: list[np.ndarray], answers: list[dict]) -> list[tuple]:
+def given_rationales(model: "Model", images: list[np.ndarray], answers: list[dict]) -> list[tuple]:
     """Batches of one whose prompts hold image, rationale and blank line, padded to one length."""
     from sf_jax.sequence.example import Example, assemble
     from sf_jax.sequence.images import capacity, image_inserts
@@ -152,12 +161,12 @@ def given_rationales(model: Any, images: list[np.ndarray], answers: list[dict]) 
     return out
 
 
-def block_call(model: Any, **how: Any) -> Callable[[Any], Any]:
+def block_call(model: "Model", **how: Any) -> Callable[[Any], Any]:
     """The block alone: without a rationale `generate` begins with the slots."""
     return partial(model.generate, words=False, **how)
 
 
-def prefill_call(model: Any) -> Callable[[Any], Any]:
+def prefill_call(model: "Model") -> Callable[[Any], Any]:
     """Image, prompt and rationale read, and the likeliest next token."""
     import jax
 
@@ -165,7 +174,7 @@ def prefill_call(model: Any) -> Callable[[Any], Any]:
     from sf_jax.model import text
 
     @jax.jit
-    def call(weights: Any, batch: Any) -> Any:
+    def call(weights: "Weights", batch: "Batch") -> "jax.Array":
         state = prefill(weights, batch, batch.input_ids.shape[1], model.config)
         scores = text.logits(weights.text, state.last, dtype=model.config.product_dtype)
         return scores.argmax(-1)
@@ -221,7 +230,7 @@ def ours(folder: Path, checkpoint: Path, options: argparse.Namespace, engines: b
     return {"modes": found, "versions": versions()}
 
 
-def check_block(model: Any, given: list[tuple], answers: list[dict]) -> None:
+def check_block(model: "Model", given: list[tuple], answers: list[dict]) -> None:
     """The block alone must be that of the whole answer, or the two would not do the same work."""
     import jax
 

@@ -183,7 +183,9 @@ def load_test(
     return tally
 
 
-def raw(url: str, body: Any, query: str = "", chunked: bool = False) -> tuple[int, str]:
+def raw(
+    url: str, body: bytes | Iterator[bytes] | None, query: str = "", chunked: bool = False
+) -> tuple[int, str]:
     """Status and reason of a request that `ask` would not send."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     try:

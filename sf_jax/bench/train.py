@@ -33,7 +33,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,10 @@ from sf_jax.bench.decode import THREADS, cores_held, disturbances, others_second
 from sf_jax.cli import recipes
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.media import files
+
+if TYPE_CHECKING:
+    from sf_jax.sequence.batch import Batch
+    from sf_jax.train.sft import Sft
 
 RECIPE = "builtin"
 LEARNING_RATE = 3e-4
@@ -153,7 +157,7 @@ def write_job(folder: Path, made: Work, steps: int, modes: list[str]) -> None:
 class Training:
     """A state that is trained on one batch again and again."""
 
-    def __init__(self, run: Any, batch: Any):
+    def __init__(self, run: "Sft", batch: "Batch"):
         from sf_jax.systems.semanticface import fine_tuning
         from sf_jax.train import mesh as meshes
 

@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 
 from sf_jax.media.errors import DataError
 
+Adds = argparse._ActionsContainer  # a parser, or a group of its arguments
+
 
 class UsageError(DataError):
     """Arguments that do not make a command."""
@@ -20,12 +22,12 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def former(parser: Any, flag: str, **how: Any) -> None:
+def former(parser: Adds, flag: str, **how: Any) -> None:
     """Accepts the name that a flag had before; `--help` does not show it."""
     parser.add_argument(flag, help=argparse.SUPPRESS, default=argparse.SUPPRESS, **how)
 
 
-def model_arguments(parser: Any, dtype: bool = True) -> None:
+def model_arguments(parser: Adds, dtype: bool = True) -> None:
     """--model, --adapter and --dtype, for `loading.load_model`."""
     add = parser.add_argument
     add("--model", type=Path, help="model directory (default: the built-in model)")

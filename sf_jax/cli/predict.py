@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sf_jax.cli import loading
-from sf_jax.cli.arguments import Parser, UsageError, former, model_arguments, number, whole
+from sf_jax.cli.arguments import Adds, Parser, UsageError, former, model_arguments, number, whole
 from sf_jax.cli.report import failed
 
 HELP = "see sf-jax predict --help"
@@ -65,7 +65,7 @@ def _rationale_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=whole(0, 2**32 - 1), default=0, help="of sampling at a temperature above 0")
 
 
-def _request_arguments(group: Any) -> None:
+def _request_arguments(group: Adds) -> None:
     add = group.add_argument
     add(
         "--requests",

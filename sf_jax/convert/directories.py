@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from sf_jax.convert import hf, orbax, peft
 from sf_jax.convert.hf_config import config_from_dict
@@ -48,7 +49,7 @@ def _copy_side_files(source: Path, out: Path) -> None:
             shutil.copyfile(source / name, out / name)
 
 
-def import_checkpoint(source: Path, out: Path, dtype: Any = None) -> int:
+def import_checkpoint(source: Path, out: Path, dtype: DTypeLike | None = None) -> int:
     """Hugging Face directory → imported directory. `dtype` None keeps each tensor's own.
 
     Returns:
@@ -69,7 +70,7 @@ def import_checkpoint(source: Path, out: Path, dtype: Any = None) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(weights))
 
 
-def load_imported(directory: Path, like: Any = None) -> tuple[Config, Weights]:
+def load_imported(directory: Path, like: Weights | None = None) -> tuple[Config, Weights]:
     """An imported directory's configuration and weights.
 
     Args:
@@ -103,7 +104,7 @@ def _expected(config: Config, stored: dict[str, Any], file: Path) -> Weights:
     """The tree that was saved, checked against the configuration, to go to the first device."""
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
-    def leaf(path: Any, weight: Any) -> jax.ShapeDtypeStruct:
+    def leaf(path: tuple, weight: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         name = jax.tree_util.keystr(path)
         if name not in stored:
             raise CheckpointError(f"weight {name!r} is missing", path=file, field=name)
@@ -119,7 +120,7 @@ def _expected(config: Config, stored: dict[str, Any], file: Path) -> Weights:
     return jax.tree_util.tree_map_with_path(leaf, abstract(config.declare()))
 
 
-def export_checkpoint(source: Path, out: Path, dtype: Any = None) -> int:
+def export_checkpoint(source: Path, out: Path, dtype: DTypeLike | None = None) -> int:
     """Imported directory → Hugging Face directory. `dtype` None: as the tensors were stored."""
     with files.folder(out) as folder:
         config, weights = load_imported(source)
@@ -128,7 +129,7 @@ def export_checkpoint(source: Path, out: Path, dtype: Any = None) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(weights))
 
 
-def merge_adapter(source: Path, adapter: Path, out: Path, dtype: Any = None) -> int:
+def merge_adapter(source: Path, adapter: Path, out: Path, dtype: DTypeLike | None = None) -> int:
     """Hugging Face directory and LoRA adapter → one Hugging Face directory.
 
     Sums are made in float32 and stored in the base's types, or in `dtype`. Base and sum are in

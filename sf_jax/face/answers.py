@@ -186,7 +186,7 @@ def _layout(pairs: _Pairs) -> tuple[str, str | None, _Pairs, Any]:
     return "nested", None, _members("arkit", parts["arkit"]), parts.get("analysis")
 
 
-def _members(name: str, value: Any) -> _Pairs:
+def _members(name: str, value: object) -> _Pairs:
     if not isinstance(value, _Pairs):
         raise AnswerError(f"{name!r} holds {_start(json.dumps(value))}, expected the channels")
     return value
@@ -223,7 +223,7 @@ def _coefficients(members: _Pairs, asked: Sequence[str]) -> np.ndarray:
     return array + np.float32(0)  # models write -0.0
 
 
-def _text(analysis: Any) -> str:
+def _text(analysis: object) -> str:
     """The analysis of a nested answer as lines of text, `field: words`."""
     if isinstance(analysis, _Pairs):
         return "\n".join(f"{name}: {_text(value)}" for name, value in analysis)
@@ -334,7 +334,7 @@ def read_line(number: int, text: str) -> Line:
     return Line(number, messages, _images(number, record.get("images") or []), response)
 
 
-def _images(number: int, images: Any) -> list[str]:
+def _images(number: int, images: object) -> list[str]:
     """Paths, given as such or as `{"bytes": null, "path": …}`."""
     images = images if isinstance(images, list) else [images]
     paths: list[Any] = [image.get("path") if isinstance(image, dict) else image for image in images]

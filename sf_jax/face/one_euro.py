@@ -10,7 +10,6 @@ jitter of 0.02 at 30 frames a second moves at well below 1.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -55,9 +54,9 @@ class OneEuro:
 
     def reset(self) -> None:
         """Forgets the frames seen: the next one passes through as it is."""
-        self._raw: Any = None
-        self._smooth: Any = None
-        self._speed: Any = None
+        self._raw: np.ndarray | None = None
+        self._smooth: np.ndarray | None = None
+        self._speed: np.ndarray | None = None
         self._seconds: float | None = None
 
     def __call__(self, frame: np.ndarray, seconds: float | None = None) -> np.ndarray:
@@ -73,7 +72,7 @@ class OneEuro:
         if not np.isfinite(raw).all():
             raise ValueError("a frame to be smoothed holds a value that is not finite")
         dtype = np.result_type(frame, np.float32)
-        if self._smooth is None:
+        if self._raw is None or self._smooth is None or self._speed is None:
             self._raw, self._smooth, self._speed = raw, raw, np.zeros_like(raw)
             self._seconds = seconds
             return raw.astype(dtype)

@@ -6,7 +6,7 @@ part of the location raises with that part, and `at` adds what its caller knows.
 
 import os
 import re
-from typing import Any, Self
+from typing import Self
 
 PARTS = ("path", "line", "record", "field")  # of a location
 
@@ -38,7 +38,7 @@ class DataError(ValueError):
         self.line, self.record = line, record
 
     @classmethod
-    def of(cls, error: Exception, **location: Any) -> Self:
+    def of(cls, error: Exception, **location: str | os.PathLike | int | None) -> Self:
         """An error of this class with another's problem and location, and more of the location.
 
         For a file named within a file, as an image in a line of JSONL, make a new error of the
@@ -49,13 +49,13 @@ class DataError(ValueError):
         own = {part: getattr(error, part) for part in PARTS}
         return cls(error.problem, **own).at(**location)
 
-    def at(self, **location: Any) -> Self:
+    def at(self, **location: str | os.PathLike | int | None) -> Self:
         """This error with those parts of the location filled in that it lacks."""
         for part, value in location.items():
             if part not in PARTS:
                 raise TypeError(f"an error has no {part!r}")
             if getattr(self, part) is None and value is not None:
-                setattr(self, part, os.fspath(value) if part == "path" else value)
+                setattr(self, part, value if isinstance(value, int) else os.fspath(value))
         return self
 
     @property

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from sf_jax.media.errors import DataError
 
@@ -66,7 +66,7 @@ def write_text(path: str | os.PathLike, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
-def write_json(path: str | os.PathLike, content: Any, indent: int | None = 2) -> None:
+def write_json(path: str | os.PathLike, content: object, indent: int | None = 2) -> None:
     """Writes a JSON file that ends in a line feed, complete or not at all.
 
     Raises:

@@ -40,7 +40,7 @@ def measure(folder: Path, dtype: str, threads: int) -> dict[str, Any]:
     vocabulary = model.config.text_config.vocab_size
     free = sorted(set(range(vocabulary)) - set(job["banned"]))
 
-    def allowed(_: int, ids: Any) -> list[int]:
+    def allowed(_: int, ids: "torch.Tensor") -> list[int]:
         return next_tokens(ids[prompt:].tolist(), job, free)
 
     begin = time.perf_counter()
