@@ -44,7 +44,7 @@ from sf_jax.media import files
 
 if TYPE_CHECKING:
     from sf_jax.sequence.batch import Batch
-    from sf_jax.train.sft import Sft
+    from sf_jax.systems.semanticface.fine_tuning import FaceSft
 
 RECIPE = "builtin"
 LEARNING_RATE = 3e-4
@@ -157,7 +157,7 @@ def write_job(folder: Path, made: Work, steps: int, modes: list[str]) -> None:
 class Training:
     """A state that is trained on one batch again and again."""
 
-    def __init__(self, run: "Sft", batch: "Batch"):
+    def __init__(self, run: "FaceSft", batch: "Batch"):
         from sf_jax.systems.semanticface import fine_tuning
         from sf_jax.train import mesh as meshes
 
