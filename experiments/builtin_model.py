@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sf_jax.cli.arguments import Parser
 from sf_jax.model.config import TextConfig, VisionConfig
-from sf_jax.reader import estimator
+from sf_jax.reader import loading
 from sf_jax.systems.semanticface import pretraining
 from sf_jax.systems.semanticface.dense_targets import readout_config
 from sf_jax.systems.semanticface.pretraining import Recipe, Stage
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     export = options.export or options.out / "model"
     pretraining.run(recipe, options.out, options.stages, export, mesh, options.start)
     if "export" in options.stages:
-        print(f"the model is in {export}; the shipped one is in {estimator.BUILTIN}")
+        print(f"the model is in {export}; the shipped one is in {loading.BUILTIN}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import jax
 from data_pipelines import records, synthetic
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.model.lora import LoraConfig
-from sf_jax.reader import estimator
+from sf_jax.reader import loading
 from sf_jax.systems.semanticface import fine_tuning
 from sf_jax.systems.semanticface.fine_tuning import Recipe, config_of
 from sf_jax.systems.semanticface.held_out import HeldOut
@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> None:
     options = build_parser().parse_args(argv)
     _start_processes(options)
     recipe = _chosen(options)
-    source = options.model or estimator.BUILTIN
+    source = options.model or loading.BUILTIN
     if options.model is None and recipe.size != "builtin":
         raise ValueError(f"{options.recipe} needs --model: its tokenizer, and its weights")
     config = fine_tuning.config_in(source)

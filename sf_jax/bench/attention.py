@@ -271,20 +271,20 @@ def in_model(rounds: int) -> str:
     from sf_jax.bench import decode as bench_decode
     from sf_jax.convert import hf
     from sf_jax.kernels import attention
-    from sf_jax.reader import estimator
+    from sf_jax.reader import loading
     from sf_jax.systems.semanticface import readout
     from sf_jax.systems.semanticface.pretraining import JointTask
     from sf_jax.train import mesh
     from sf_jax.train.losses.joint import JointWeights
 
     recipe = recipes.load("builtin_model").RECIPE
-    model = estimator.load()
+    model = loading.load()
     task, devices = JointTask(recipe, model.tokenizer), mesh.make(recipe.mesh)
     records = [face_record(i, 0, "train") for i in range(task.rows // 2)]
     row, _ = model.inputs([records[0]["image"]])
     batch = task.batch(records)
-    head = readout.load(estimator.BUILTIN / "readout.safetensors")
-    weights = JointWeights(hf.load(estimator.BUILTIN)[1], head)
+    head = readout.load(loading.BUILTIN / "readout.safetensors")
+    weights = JointWeights(hf.load(loading.BUILTIN)[1], head)
 
     def train_call() -> Callable[[], Any]:
         held = [task.create(jax.tree.map(jnp.array, weights), devices)]

@@ -45,7 +45,7 @@ def ours(folder: Path, dtype: str, tokens: int) -> dict[str, Any]:
     before = memory.now()
     from sf_jax.cli import loading
     from sf_jax.convert import hf
-    from sf_jax.reader import estimator
+    from sf_jax.reader.loading import load
 
     _, weights = hf.load(folder, dtype=np.dtype(jax.numpy.dtype(dtype)), progress=False)
     loaded = time.perf_counter()
@@ -53,13 +53,13 @@ def ours(folder: Path, dtype: str, tokens: int) -> dict[str, Any]:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
     del weights
     loading.compilation_cache()
-    model = estimator.load(folder, dtype=dtype)
+    model = load(folder, dtype=dtype)
     ready = time.perf_counter()
     rows, _ = model.inputs([picture()])
     patches = rows.inputs["vision"]
-    model.predict(picture(), max_words=tokens)
+    model.predict(picture(), max_rationale=tokens)
     compiled = time.perf_counter()
-    answer = model.predict(picture(), max_words=tokens)
+    answer = model.predict(picture(), max_rationale=tokens)
     done = time.perf_counter()
     program = model.program
     slots = range(len(program.kind))

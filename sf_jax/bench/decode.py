@@ -102,7 +102,7 @@ def answer(model: "Model", image: np.ndarray, cap: int) -> dict[str, list[int]]:
     """Token ids of our answer: the rationale with the blank line after it, and the block."""
     import jax
 
-    made = jax.device_get(model.generate(*model.inputs([image]), max_words=cap))
+    made = jax.device_get(model.generate(*model.inputs([image]), max_rationale=cap))
     program = model.program
     rationale = made.rationale_ids[0, : made.rationale_length[0]].tolist()
     if made.truncated[0] or not program.block_ends_rationale:
@@ -163,7 +163,7 @@ def given_rationales(model: "Model", images: list[np.ndarray], answers: list[dic
 
 def block_call(model: "Model", **how: Any) -> Callable[[Any], Any]:
     """The block alone: without a rationale `generate` begins with the slots."""
-    return partial(model.generate, words=False, **how)
+    return partial(model.generate, rationale=False, **how)
 
 
 def prefill_call(model: "Model") -> Callable[[Any], Any]:
@@ -213,7 +213,7 @@ def ours(folder: Path, checkpoint: Path, options: argparse.Namespace, engines: b
     check_block(model, given, answers)
     every: dict[str, Callable] = {"prefill": prefill_call(model)}
     for name, how in OURS.items():
-        every[name] = partial(model.predict, max_words=cap, **how)
+        every[name] = partial(model.predict, max_rationale=cap, **how)
         every[f"block {name}"] = block_call(model, **how)
     calls = {name: every[name] for name in every if name in options.ours}
     whole = [(image,) for image in images]
@@ -358,10 +358,10 @@ def differences(theirs: dict[str, dict]) -> list[str]:
 
 def checkpoint_folder(options: argparse.Namespace) -> Path:
     """The model's directory; a released size is written with random weights, once."""
-    from sf_jax.reader import estimator
+    from sf_jax.reader.loading import BUILTIN
 
     if options.size is None:
-        return options.model or estimator.BUILTIN
+        return options.model or BUILTIN
     from sf_jax.bench.checkpoint import SIDE
     from sf_jax.systems.semanticface.qwen_like import make_checkpoint
 

@@ -24,7 +24,8 @@ from sf_jax.cli import loading
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.face import livelink
 from sf_jax.media import files
-from sf_jax.reader.estimator import FaceAction, Model
+from sf_jax.reader.action import FaceAction
+from sf_jax.reader.estimator import Model
 from sf_jax.render.draw import draw
 from sf_jax.render.head import builtin
 from sf_jax.render.scene import random_scene
@@ -136,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         files.write_text(
             options.out / "passes.md",
             f"# Passes of drafted answers\n\n`{command}`, with the plan "
-            f"{model.plan}\n\n{text}\n\n![distribution](passes.png)\n",
+            f"{model.decoder.plan}\n\n{text}\n\n![distribution](passes.png)\n",
         )
 
 

@@ -39,18 +39,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     model = loading.load_model(None)
     images = [face_record(i, 0, "evaluation")["image"] for i in range(options.pictures)]
-    plans = candidates(model.plan)
+    plans = candidates(model.decoder.plan)
     seconds = np.full((len(plans), len(images)), np.inf)
     passes = np.zeros((len(plans), 2))
     texts: dict[int, str] = {}
     for plan in tqdm(plans, desc="compiling", unit="plan"):
-        model.plan = plan
+        model.decoder.plan = plan
         model.predict(images[0])
     for _ in tqdm(range(options.rounds), desc="rounds", unit="round"):
         passes[:] = 0
         for picture, image in enumerate(images):
             for row, plan in enumerate(plans):
-                model.plan = plan
+                model.decoder.plan = plan
                 begun = time.perf_counter()
                 action = model.predict(image)
                 taken = time.perf_counter() - begun

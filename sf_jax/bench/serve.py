@@ -35,7 +35,7 @@ from sf_jax.media.images import read_bytes
 from sf_jax.serve.client import ServiceError, ask
 
 if TYPE_CHECKING:
-    from sf_jax.reader.estimator import FaceAction
+    from sf_jax.reader.action import FaceAction
 
 SIZES = ((96, 96), (128, 64), (64, 128), (160, 120), (192, 192), (240, 320))  # rows, columns
 STARTING = 600.0  # seconds that a service may take to compile
@@ -216,7 +216,7 @@ def refusals(url: str, file: bytes) -> list[tuple[str, int, str]]:
         ("half a PNG", file[: len(file) // 2], "", False),
         ("an unknown option", file, "?wrods=false", False),
         ("a temperature that is no number", file, "?temperature=nan", False),
-        ("a cap that is not offered", file, "?max_words=7", False),
+        ("a cap that is not offered", file, "?max_rationale=7", False),
     ]
     return [(name, *raw(url, body, query, chunked)) for name, body, query, chunked in sent]
 

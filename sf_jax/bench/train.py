@@ -127,7 +127,7 @@ def prepared(data: Path, rows: int, seed: int = SEED) -> Work:
 
 def write_job(folder: Path, made: Work, steps: int, modes: list[str]) -> None:
     """What the other side needs: `job.json`, and the padded batch in `job.npz`."""
-    from sf_jax.reader import estimator
+    from sf_jax.reader.loading import BUILTIN
     from sf_jax.train import optimizer
 
     run, batch = made.runs["padded"], made.batches["padded"]
@@ -143,7 +143,7 @@ def write_job(folder: Path, made: Work, steps: int, modes: list[str]) -> None:
     )
     schedule = optimizer.schedule(run.optimizer)
     job = ADAM | {
-        "checkpoint": str(estimator.BUILTIN.resolve()),
+        "checkpoint": str(BUILTIN.resolve()),
         "threads": THREADS,
         "modes": modes,
         "rates": [float(schedule(step)) for step in range(steps)],

@@ -35,10 +35,10 @@ def main(argv: list[str]) -> None:
     options = build_parser().parse_args(argv)
     from data_pipelines import records, synthetic
     from sf_jax.face import metrics
-    from sf_jax.reader import estimator
+    from sf_jax.reader.loading import BUILTIN
     from sf_jax.systems.semanticface import evaluate
 
-    folder = options.model or estimator.BUILTIN
+    folder = options.model or BUILTIN
     model = loading.load_model(folder, options.adapter)
     with tempfile.TemporaryDirectory() as scratch:
         directory = options.records

@@ -46,8 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _rationale_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    off: dict[str, Any] = {"dest": "words", "action": "store_false"}
-    cap: dict[str, Any] = {"dest": "max_words", "type": whole(1, 4096), "metavar": "TOKENS"}
+    off: dict[str, Any] = {"dest": "rationale", "action": "store_false"}
+    cap: dict[str, Any] = {"dest": "max_rationale", "type": whole(1, 4096), "metavar": "TOKENS"}
     add("--no-rationale", help="coefficients only, about twice as fast", **off)
     add(
         "--max-rationale-tokens",

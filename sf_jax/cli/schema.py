@@ -10,6 +10,6 @@ def main(argv: list[str]) -> None:
     parser = Parser(prog="sf-jax schema", description=__doc__)
     parser.add_argument("--model", type=Path, help="model directory (default: the built-in model)")
     options = parser.parse_args(argv)
-    from sf_jax.reader import estimator
+    from sf_jax.reader import loading
 
-    print(json.dumps(estimator.load_schema(options.model).json_schema(), indent=2))
+    print(json.dumps(loading.load_schema(options.model).json_schema(), indent=2))

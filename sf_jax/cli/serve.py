@@ -54,7 +54,7 @@ def _batch_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long an idle model waits for a second image (default 5)",
     )
     caps: dict[str, Any] = {
-        "dest": "max_words",
+        "dest": "max_rationale",
         "type": whole(1, 4096),
         "nargs": "+",
         "metavar": "TOKENS",
@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
             f"serve needs {error.name}, which is not installed: pip install 'sf_jax[serve]'"
         ) from error
     options = build_parser(Limits()).parse_args(argv)
-    caps = tuple(sorted(set(options.max_words)))
+    caps = tuple(sorted(set(options.max_rationale)))
     limits = Limits(options.max_bytes, options.max_pixels, options.timeout, options.queue, caps)
     listening = server.listen(options.host, options.port)  # before a model is loaded
     print(f"starting: {server.address(listening)}", flush=True)

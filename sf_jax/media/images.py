@@ -53,6 +53,9 @@ _UPRIGHT = {
 }  # fmt: skip
 
 
+ImageSource = str | os.PathLike | Image.Image | np.ndarray  # what `read_image` takes
+
+
 class ImageError(DataError):
     """A picture that cannot be read; the message names it and says why."""
 
@@ -61,14 +64,12 @@ class TooLargeError(ImageError):
     """A picture of more pixels than are read."""
 
 
-def read_image(image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
+def read_image(image: ImageSource) -> np.ndarray:
     """Reads a picture as uint8 [H, W, 3] RGB; see `read_noted`."""
     return read_noted(image)[0]
 
 
-def read_noted(
-    image: str | os.PathLike | Image.Image | np.ndarray,
-) -> tuple[np.ndarray, list[str]]:
+def read_noted(image: ImageSource) -> tuple[np.ndarray, list[str]]:
     """Reads a picture as uint8 [H, W, 3] RGB, with a sentence on each thing left out of it.
 
     Grey, 16-bit, palette, CMYK and transparent pictures are converted: 16 bits are scaled, not cut,

@@ -27,7 +27,9 @@ class FaceAction:
       text: the answer as generated, rationale and JSON.
       passes: model passes spent, {"rationale": n, "coefficients": m}, besides the one over image
         and prompt.
-      words: the rationale as tokens.
+      rationale_ids: the rationale as tokens.
+      rationale_log_probabilities: of each of these tokens and of the end, in nats; empty where the
+        service that answered knows none.
       channels: canonical names of those that the model reads, in canonical order.
     """
 
@@ -39,7 +41,10 @@ class FaceAction:
     passes: dict[str, int] = field(default_factory=dict)
     entropy: Values = field(kw_only=True, repr=False)
     log_likelihood: Values = field(kw_only=True, repr=False)
-    words: Int32[np.ndarray, " R"] = field(kw_only=True, repr=False)
+    rationale_ids: Int32[np.ndarray, " T"] = field(kw_only=True, repr=False)
+    rationale_log_probabilities: Float32[np.ndarray, " T+1"] = field(
+        default_factory=lambda: np.zeros(0, np.float32), kw_only=True, repr=False
+    )
 
     channels: tuple[str, ...] = field(default=channels.NAMES, kw_only=True, repr=False)
 
@@ -58,14 +63,15 @@ class Likelihood:
     """Log-likelihood, in nats, of an answer that was given.
 
     Attributes:
-      words: of the rationale and its end; 0 without one.
+      rationale: of the rationale and its end; 0 without one.
       coefficients: of each value, given the rationale and the values before it; NaN for channels
         that the model does not read.
     """
 
-    words: float
+    rationale: float
     coefficients: Values
 
     @property
     def total(self) -> float:
-        return self.words + float(np.nansum(self.coefficients))
+        """Of rationale and coefficients together."""
+        return self.rationale + float(np.nansum(self.coefficients))

@@ -13,7 +13,8 @@ from sf_jax.face import channels, livelink
 from sf_jax.media import images, video
 from sf_jax.media.errors import DataError
 from sf_jax.media.files import write_json
-from sf_jax.reader.estimator import FaceAction, Model
+from sf_jax.reader.action import FaceAction
+from sf_jax.reader.estimator import Model
 from sf_jax.reader.output import as_json
 from sf_jax.reader.session import Frame, Session, SessionOptions, Values
 from sf_jax.render.preview import preview
@@ -38,11 +39,11 @@ class PredictOptions:
     neutral: Path | None = None
     fps: float | None = None
     drop_frame: bool = False
-    words: bool = True
+    rationale: bool = True
     previews: bool = True
     temperature: float = 0.0
     seed: int = 0
-    max_words: int | None = None
+    max_rationale: int | None = None
     prompt: Messages | None = None
 
 
@@ -97,11 +98,11 @@ class Reader:
             self.model,
             options,
             self.neutral,
-            words=asked.words,
+            rationale=asked.rationale,
             temperature=asked.temperature,
             seed=asked.seed,
             messages=messages or asked.prompt,
-            max_words=asked.max_words,
+            max_rationale=asked.max_rationale,
         )
 
     def read(self, image: np.ndarray, messages: Messages | None = None) -> Frame:

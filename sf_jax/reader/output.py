@@ -44,12 +44,12 @@ def as_json(action: FaceAction, source: str, values: np.ndarray) -> dict[str, An
 
 
 def _fields(action: FaceAction) -> dict[str, str]:
-    words = action.rationale
+    rationale = action.rationale
     return {
-        "expression": words.expression,
-        "movements": words.movements,
-        "emotion": words.emotion,
-        "symmetry": words.symmetry,
+        "expression": rationale.expression,
+        "movements": rationale.movements,
+        "emotion": rationale.emotion,
+        "symmetry": rationale.symmetry,
     }
 
 
@@ -62,8 +62,14 @@ def exact_json(action: FaceAction) -> dict[str, Any]:
         "channels": list(action.channels),
         **numbers,
         "passes": action.passes,
-        "words": action.words.tolist(),
+        "rationale_ids": action.rationale_ids.tolist(),
+        "rationale_log_probabilities": [*map(float, action.rationale_log_probabilities)],
     }
+
+
+def _ids_key(content: Mapping[str, Any]) -> str:
+    """The key of the rationale's tokens, "words" in answers of before."""
+    return "words" if "words" in content and "rationale_ids" not in content else "rationale_ids"
 
 
 def unnamed(content: Mapping[str, float], read: Sequence[str]) -> Values:
@@ -91,7 +97,10 @@ def from_json(content: Mapping[str, Any]) -> FaceAction:
             rationale=Description(**content["rationale"]),
             text=str(content["text"]),
             passes=dict(content["passes"]),
-            words=np.array(content["words"], np.int32),
+            rationale_ids=np.array(content[_ids_key(content)], np.int32),
+            rationale_log_probabilities=np.array(
+                content.get("rationale_log_probabilities", ()), np.float32
+            ),
             channels=tuple(read),
             **numbers,
         )

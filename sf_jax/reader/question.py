@@ -19,7 +19,7 @@ def prompt_ids(
 
     Args:
       words: a rationale comes first.
-      messages: about one image; None asks in our own words.
+      messages: about one image; None asks our own question.
 
     Raises:
       ChatError: the messages are no conversation about one image.

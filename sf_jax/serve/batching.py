@@ -1,9 +1,9 @@
-"""Dynamic batching: pictures that arrive one by one are answered several at a time.
+"""Dynamic batching: images that arrive one by one are answered several at a time.
 
-One thread works. Whoever comes while it is busy waits, and is taken into the next batch; where it
-is idle, the first to come waits a few milliseconds for company. A batch is padded to one of a few
-sizes by repeating its last picture, so that the number of compiled programs is bounded. Pictures of
-different sizes share a batch, padded to the largest: speaking takes longer than looking.
+One thread runs the model. Images that arrive while it is busy wait for the next batch; where it is
+idle, the first waits a few milliseconds for others. A batch is padded to one of a few sizes by
+repeating its last image, so that the number of compiled programs is bounded. Images of different
+sizes share a batch, padded to the largest: generating takes longer than encoding images.
 """
 
 import json
@@ -18,40 +18,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from sf_jax.reader.estimator import FaceAction, Messages, Model
+    from sf_jax.reader.action import FaceAction
+    from sf_jax.reader.estimator import Model
+    from sf_jax.reader.question import Messages
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of one picture; see `Model.predict`."""
+    """What is asked of one image; see `Model.predict`."""
 
-    words: bool = True
+    rationale: bool = True
     temperature: float = 0.0
     seed: int = 0
-    max_words: int | None = None
+    max_rationale: int | None = None
     messages: "Messages | None" = None
     previous: "FaceAction | None" = field(default=None, compare=False)
 
 
 def group(options: Options) -> Hashable:
-    """What the pictures of one batch must agree in: the rest belongs to each of them.
+    """What the images of one batch must agree in: the rest belongs to each of them.
 
     Frames that are drafted from the one before share no batch with images that are not, whose
     answers are then computed as if there were no sessions.
     """
     messages = None if options.messages is None else json.dumps(options.messages, sort_keys=True)
-    return options.words, options.max_words, messages, options.previous is not None
+    return options.rationale, options.max_rationale, messages, options.previous is not None
 
 
 def answer_batch(
-    model: "Model", pictures: list[np.ndarray], options: list[Options]
+    model: "Model", images: list[np.ndarray], options: list[Options]
 ) -> list["FaceAction"]:
-    """The answers to pictures of one `group`, each as if it were alone."""
+    """The answers to images of one `group`, each as if it were alone."""
     first = options[0]
     return model.predict_batch(
-        pictures,
-        words=first.words,
-        max_words=first.max_words,
+        images,
+        rationale=first.rationale,
+        max_rationale=first.max_rationale,
         temperature=[asked.temperature for asked in options],
         seed=[asked.seed for asked in options],
         messages=first.messages,
@@ -65,24 +67,24 @@ def sizes(batch: int) -> list[int]:
 
 
 class ClosedError(RuntimeError):
-    """A picture handed to a batcher that takes no more."""
+    """An image handed to a batcher that takes no more."""
 
 
 @dataclass
 class _Job:
-    """A waiting picture; `since` is the time of its arrival, in seconds of the monotonic clock."""
+    """A waiting image; `since` is the time of its arrival, in seconds of the monotonic clock."""
 
-    picture: np.ndarray
+    image: np.ndarray
     options: Options
     future: Future = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
 
 
 class Batcher:
-    """Answers pictures in batches, in a thread of its own, in the order of their arrival.
+    """Answers images in batches, in a thread of its own, in the order of their arrival.
 
     Attributes:
-      batches, answered: batches run, and pictures answered or failed in them, so far.
+      batches, answered: batches run, and images answered or failed in them, so far.
     """
 
     def __init__(
@@ -93,9 +95,9 @@ class Batcher:
     ):
         """
         Args:
-          answer: pictures and options of one `group` → one answer each, in order.
-          batch: the most pictures answered at once.
-          wait: seconds that a picture waits for company when nothing else is being answered.
+          answer: images and options of one `group` → one answer each, in order.
+          batch: the most images answered at once.
+          wait: seconds that an image waits for others when nothing else is being answered.
         """
         self.batches = self.answered = 0
         self._answer, self._batch, self._wait = answer, batch, wait
@@ -107,25 +109,25 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Pictures that are in no batch yet."""
+        """Images that are in no batch yet."""
         return len(self._jobs)
 
-    def submit(self, picture: np.ndarray, options: Options) -> "Future[FaceAction]":
-        """Takes one picture; a future that is cancelled in time costs nothing.
+    def submit(self, image: np.ndarray, options: Options) -> "Future[FaceAction]":
+        """Takes one image; a future that is cancelled in time costs nothing.
 
         Raises:
           ClosedError: `close` was called.
         """
         with self._changed:
             if self._closing:
-                raise ClosedError("no more pictures are taken")
-            job = _Job(picture, options)
+                raise ClosedError("no more images are taken")
+            job = _Job(image, options)
             self._jobs.append(job)
             self._changed.notify()
         return job.future
 
     def close(self) -> None:
-        """Takes no more pictures; returns once those taken are answered."""
+        """Takes no more images; returns once those taken are answered."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -135,10 +137,10 @@ class Batcher:
         while (jobs := self._next()) is not None:
             if jobs:
                 self._run(jobs)
-            del jobs  # pictures are not kept while there is nothing to do
+            del jobs  # images are not kept while there is nothing to do
 
     def _next(self) -> list[_Job] | None:
-        """The next batch, empty if nobody waits for it any more; None when all is done."""
+        """The next batch, empty if all of it were cancelled; None when closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closing)
             if not self._jobs:
@@ -155,16 +157,16 @@ class Batcher:
         return [job for job in jobs if job.future.set_running_or_notify_cancel()]
 
     def _chosen(self) -> list[_Job]:
-        """The longest waiting job, and those after it that may go with it."""
+        """The longest waiting job, and those after it that may share its batch."""
         key = group(self._jobs[0].options)
         alike = [job for job in self._jobs if group(job.options) == key]
         return alike[: self._batch]
 
     def _run(self, jobs: list[_Job]) -> None:
-        """Answers a batch. If it fails, each goes alone, so that one harms no other."""
+        """Answers a batch. If it fails, each goes alone, so that one failure harms no other."""
         try:
             found = self._padded(jobs)
-        except Exception as error:  # whatever the model raises belongs to who asked
+        except Exception as error:  # whatever the model raises goes to its request
             if len(jobs) > 1:
                 for job in jobs:
                     self._run([job])
@@ -179,7 +181,7 @@ class Batcher:
     def _padded(self, jobs: list[_Job]) -> list[Any]:
         size = next(size for size in sizes(self._batch) if size >= len(jobs))
         full = jobs + [jobs[-1]] * (size - len(jobs))
-        found = self._answer([job.picture for job in full], [job.options for job in full])
+        found = self._answer([job.image for job in full], [job.options for job in full])
         if len(found) != size:
-            raise RuntimeError(f"{len(found)} answers to {size} pictures")
+            raise RuntimeError(f"{len(found)} answers to {size} images")
         return found[: len(jobs)]

@@ -28,7 +28,7 @@ from sf_jax.reader.output import from_json, unnamed
 
 
 class ServiceError(ValueError):
-    """A picture that was not answered.
+    """An image that was not answered.
 
     Attributes:
       status: the HTTP status, None where there was no answer at all.
@@ -47,10 +47,10 @@ def ask(
     url: str,
     image: Picture,
     *,
-    words: bool = True,
+    rationale: bool = True,
     temperature: float = 0.0,
     seed: int = 0,
-    max_words: int | None = None,
+    max_rationale: int | None = None,
     messages: Messages | None = None,
     session: str | None = None,
     timeout: float = 60.0,
@@ -59,7 +59,7 @@ def ask(
 
     Args:
       url: of the service, such as http://127.0.0.1:8000.
-      image: a path, the bytes of a picture file, a PIL image or uint8 [H, W, 3].
+      image: a path, the bytes of an image file, a PIL image or uint8 [H, W, 3].
       messages: the conversation to answer, for a model that is instructed.
       session: the image is the next frame of the session of this name, and drafted from the frame
         before; see `Session`, which hands out more than the answer.
@@ -67,10 +67,10 @@ def ask(
 
     Raises:
       ServiceError: the service refused, with its reason, or cannot be reached.
-      OSError: the picture file cannot be opened.
+      OSError: the image file cannot be opened.
     """
-    options: dict[str, Any] = {"words": words, "temperature": float(temperature), "seed": seed}
-    options |= {"max_words": max_words, "session": session}
+    options: dict[str, Any] = {"rationale": rationale, "temperature": float(temperature)}
+    options |= {"seed": seed, "max_rationale": max_rationale, "session": session}
     return _answer(url, _predict(url, image, options, messages, timeout))
 
 
@@ -202,7 +202,7 @@ def _answer(url: str, content: dict[str, Any]) -> FaceAction:
 
 
 def encoded(image: Picture) -> bytes:
-    """The bytes of a picture file; arrays and PIL images become PNG, which loses nothing."""
+    """The bytes of an image file; arrays and PIL images become PNG, which loses nothing."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, np.ndarray):

@@ -53,13 +53,13 @@ def warm_up(
     """Compiles every program that requests will need, by answering noise.
 
     Args:
-      caps: values of max_words on offer, beside the model's own.
+      caps: values of max_rationale on offer, beside the model's own.
       pictures: widths and heights in pixels.
       stopped: asked before each program whether to leave it.
     """
     noise = np.random.default_rng(0)
     shown = [noise.integers(0, 256, (h, w, 3)).astype(np.uint8) for w, h in pictures]
-    asked = [Options(words=False), Options(), *(Options(max_words=cap) for cap in caps)]
+    asked = [Options(rationale=False), Options(), *(Options(max_rationale=cap) for cap in caps)]
     jobs = list(product(shown, sizes(batch), asked))
     for picture, size, options in tqdm(jobs, desc="compiling", unit="program"):
         if stopped():

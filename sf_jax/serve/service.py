@@ -1,12 +1,12 @@
-"""The service of `sf-jax serve`: an ASGI app that answers pictures over HTTP.
+"""The service that `sf-jax serve` runs: an ASGI app that answers images over HTTP.
 
-    POST   /v1/predict         the bytes of a picture file → words and coefficients, as JSON
+    POST   /v1/predict         the bytes of an image file → rationale and coefficients, as JSON
     DELETE /v1/sessions/NAME   closes a session
     GET    /health             200 when ready, else 503; what is being done
     GET    /docs               the OpenAPI page (/openapi.json)
 
-With `?session=NAME` a picture is the next frame of that session: see `sf_jax.reader.session`. A
-JSON body carries messages beside the picture, for models that are instructed.
+With `?session=NAME` an image is the next frame of that session: see `sf_jax.reader.session`. A
+JSON body carries messages beside the image, for models that are instructed.
 
 A request that is not answered gets `{"error": reason}`. Bodies, pixels, time, sessions and the
 number of requests held at once are limited; see `Limits`.
@@ -41,6 +41,7 @@ from sf_jax.serve.sessions import SessionMismatchError, Sessions, SessionsFullEr
 from sf_jax.serve.wire import (
     BODY,
     REFUSALS,
+    RENAMED,
     Answer,
     Asked,
     Error,
@@ -52,11 +53,13 @@ from sf_jax.serve.wire import (
 )
 
 if TYPE_CHECKING:
-    from sf_jax.reader.estimator import FaceAction, Messages, Model
+    from sf_jax.reader.action import FaceAction
+    from sf_jax.reader.estimator import Model
+    from sf_jax.reader.question import Messages
 
 T = TypeVar("T")
 
-DECODERS = 2  # threads that read pictures beside the one that answers
+DECODERS = 2  # threads that decode images beside the one that answers
 LINGER = 1.0  # seconds for which the rest of a refused body is read and dropped
 RETRY_AFTER = {"Retry-After": "1"}
 CLOSE = {"Connection": "close"}
@@ -68,10 +71,10 @@ class Limits:
 
     Attributes:
       max_bytes: of a body.
-      max_pixels: of a picture, checked before it is decoded.
+      max_pixels: of an image, checked before it is decoded.
       timeout: seconds from the first byte of the body to the answer.
       queue: the most requests held at once, being read, waiting or being answered.
-      max_words: caps that a request may ask for; each is a program of its own, so the number of
+      max_rationale: caps that a request may ask for; each is a program of its own, so the number of
         them is the server's to say.
     """
 
@@ -79,7 +82,7 @@ class Limits:
     max_pixels: int = 50_000_000
     timeout: float = 30.0
     queue: int = 64
-    max_words: tuple[int, ...] = ()
+    max_rationale: tuple[int, ...] = ()
     sessions: int = 64
     session_idle: float = 60.0
     messages: int = 32_768
@@ -94,7 +97,7 @@ class Refusal(Exception):
 
 
 class Service:
-    """A model, its batcher, and what is going on.
+    """A model, its batcher, its sessions, and their state.
 
     Attributes:
       status: "starting" until the programs are compiled, then "ready"; "draining" at the end.
@@ -117,10 +120,10 @@ class Service:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """One request's place among those held.
+        """Counts one request among those held.
 
         Raises:
-          Refusal: not ready yet, or there is no place.
+          Refusal: not ready yet, or there is no room.
         """
         if self.status == "starting":
             raise Refusal(503, "starting: the model is being compiled", RETRY_AFTER)
@@ -133,12 +136,12 @@ class Service:
             self.held -= 1
 
     def read(self, body: bytes, session: Session | None = None) -> tuple[np.ndarray, bool]:
-        """A picture file's bytes as the model will see them, and whether a face was found.
+        """An image file's bytes as the model will see them, and whether a face was found.
 
         uint8 [H, W, 3]; framed by its session, and resized, so that what waits is small.
 
         Raises:
-          Refusal: no picture, or one that is too large or too long for its width.
+          Refusal: no image, or one that is too large or too long for its width.
         """
         try:
             picture, found = read_bytes(body, self.limits.max_pixels), True
@@ -152,7 +155,7 @@ class Service:
             raise Refusal(422, str(error)) from error
 
     async def answer(self, body: bytes, options: Options) -> "FaceAction":
-        """The answer to a picture file's bytes.
+        """The answer to an image file's bytes.
 
         Raises:
           Refusal: what `read` refuses, or the model failed.
@@ -161,7 +164,7 @@ class Service:
         return await self._predicted(picture, options)
 
     async def frame(self, body: bytes, options: Options, asked: Asked) -> Frame:
-        """The answer to a picture file's bytes as the next frame of the session asked for.
+        """The answer to an image file's bytes as the next frame of the session asked for.
 
         Raises:
           Refusal: there is no room for the session, it began with other options, time runs
@@ -208,7 +211,7 @@ class Service:
         """Whether the model can answer them.
 
         Raises:
-          Refusal: the model is not instructed, or they are no conversation about one picture, or
+          Refusal: the model is not instructed, or they are no conversation about one image, or
             too long.
         """
         if not self.model.instructed:
@@ -235,9 +238,9 @@ def build_app(service: Service) -> FastAPI:
     app = FastAPI(
         title="sf_jax",
         version=sf_jax.__version__,
-        description="Facial action estimation: a picture → words and 61 ARKit coefficients.",
+        description="Facial action estimation: an image → rationale and ARKit coefficients.",
     )
-    _tell_reasons(app)
+    _reply_with_reasons(app)
 
     @app.post(
         "/v1/predict",
@@ -278,19 +281,20 @@ def build_app(service: Service) -> FastAPI:
 
 
 def _options(asked: Asked, limits: Limits) -> Options:
-    if asked.max_words is not None and asked.max_words not in limits.max_words:
-        offered = ", ".join(map(str, limits.max_words)) or "none but the model's own"
-        raise Refusal(422, f"max_words: {asked.max_words} is not offered; there are {offered}")
+    cap = asked.max_rationale
+    if cap is not None and cap not in limits.max_rationale:
+        offered = ", ".join(map(str, limits.max_rationale)) or "none but the model's own"
+        raise Refusal(422, f"max_rationale: {cap} is not offered; there are {offered}")
     try:
         asked.session_options()
     except WireError as error:
         raise Refusal(422, str(error)) from error
     return Options(
-        words=asked.words,
+        rationale=asked.rationale,
         temperature=asked.temperature,
         seed=asked.seed,
-        # Without words their cap means nothing, and would only ask for another program.
-        max_words=asked.max_words if asked.words else None,
+        # Without a rationale its cap means nothing, and would only ask for another program.
+        max_rationale=cap if asked.rationale else None,
     )
 
 
@@ -320,7 +324,7 @@ async def _in_time(
 
 
 def _parts(request: Request, body: bytes) -> "tuple[bytes, Messages | None]":
-    """The picture file's bytes and the messages of a body."""
+    """The image file's bytes and the messages of a body."""
     if not request.headers.get("content-type", "").startswith("application/json"):
         return body, None
     try:
@@ -354,9 +358,9 @@ async def _read_body(request: Request, most: int) -> bytes:
 
 def _check_kind(request: Request, body: bytearray) -> None:
     if request.headers.get("content-type", "").startswith("multipart/"):
-        raise Refusal(415, "a form; send the picture's bytes as the body (curl --data-binary)")
+        raise Refusal(415, "a form; send the image's bytes as the body (curl --data-binary)")
     if not body:
-        raise Refusal(422, "the body is empty; send the bytes of a picture file")
+        raise Refusal(422, "the body is empty; send the bytes of an image file")
 
 
 async def _drop(stream: AsyncIterator[bytes], most: int) -> None:
@@ -369,7 +373,12 @@ async def _drop(stream: AsyncIterator[bytes], most: int) -> None:
                     return
 
 
-def _tell_reasons(app: FastAPI) -> None:
+def _reason(name: str, problem: str) -> str:
+    """Why a parameter was refused."""
+    return f"{name}: renamed, use {RENAMED[name]}" if name in RENAMED else f"{name}: {problem}"
+
+
+def _reply_with_reasons(app: FastAPI) -> None:
     """Every refusal, the framework's own too, as `{"error": reason}`."""
 
     @app.exception_handler(Refusal)
@@ -383,8 +392,8 @@ def _tell_reasons(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        problems = [f"{found['loc'][-1]}: {found['msg']}" for found in error.errors()]
-        return JSONResponse({"error": "; ".join(problems)}, 422)
+        reasons = [_reason(str(found["loc"][-1]), found["msg"]) for found in error.errors()]
+        return JSONResponse({"error": "; ".join(reasons)}, 422)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> JSONResponse:

@@ -14,9 +14,10 @@ from sf_jax.reader.output import exact_json
 from sf_jax.reader.session import Frame, SessionOptions
 
 if TYPE_CHECKING:
-    from sf_jax.reader.estimator import Messages
+    from sf_jax.reader.question import Messages
 
 SESSION_NAME = r"^[A-Za-z0-9._-]{1,64}$"
+RENAMED = {"words": "rationale", "max_words": "max_rationale"}  # parameters of before
 OF_SESSIONS = ("crop", "values", "smooth", "fps", "seconds", "neutral")  # parameters
 
 
@@ -30,19 +31,18 @@ class Asked(BaseModel):
     """Query parameters of a request."""
 
     model_config = ConfigDict(extra="forbid")  # a misspelt one is refused, not passed over
-    words: bool = Field(True, description="speak the rationale first")
+    rationale: bool = Field(True, description="generate the rationale first")
     temperature: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="0 takes the likeliest answer"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="of sampling at a temperature above 0")
-    max_words: int | None = Field(
+    max_rationale: int | None = Field(
         None, description="cap on the rationale in tokens, one of those that the server offers"
     )
-
     session: str | None = Field(
         None,
         pattern=SESSION_NAME,
-        description="a name of the client's choice: the picture is the next frame of this session",
+        description="a name of the client's choice: the image is the next frame of this session",
     )
     crop: bool | None = Field(None, description="find the face and read a square around it")
     values: Literal["mean", "answer"] | None = Field(None, description="of `frame.values`")
@@ -73,7 +73,7 @@ class Asked(BaseModel):
 
 
 class Rationale(BaseModel):
-    """The words, in four fields."""
+    """The rationale, in four fields."""
 
     expression: str
     movements: str
@@ -82,23 +82,26 @@ class Rationale(BaseModel):
 
 
 class Answer(BaseModel):
-    """What one picture shows: channel name → value, of all channels that the model reads. The
+    """What one image shows: channel name → value, of all channels that the model reads. The
     floats are float32, unrounded."""
 
     rationale: Rationale
-    text: str = Field(description="the answer as spoken, words and JSON")
+    text: str = Field(description="the answer as generated, rationale and JSON")
     channels: list[str] = Field(description="those that the model reads, in canonical order")
     coefficients: dict[str, float] = Field(description="the mean of each channel's distribution")
-    answer: dict[str, float] = Field(description="the value spoken")
+    answer: dict[str, float] = Field(description="the generated value")
     spread: dict[str, float] = Field(description="the distribution's standard deviation")
     entropy: dict[str, float] = Field(description="the distribution's entropy in nats")
-    log_likelihood: dict[str, float] = Field(description="of the value spoken")
+    log_likelihood: dict[str, float] = Field(description="of the generated value")
     passes: dict[str, int] = Field(description="model passes spent")
-    words: list[int] = Field(description="the words as the model's tokens")
+    rationale_ids: list[int] = Field(description="the rationale as the model's tokens")
+    rationale_log_probabilities: list[float] = Field(
+        description="of each of these tokens and of the end, in nats"
+    )
 
 
 class FrameOf(BaseModel):
-    """The picture as a frame of its session."""
+    """The image as a frame of its session."""
 
     session: str
     number: int = Field(description="how many frames of the session came before it")
@@ -125,8 +128,8 @@ class Health(BaseModel):
 
     status: Literal["starting", "ready", "draining"]
     held: int = Field(description="requests being read, waiting or being answered")
-    waiting: int = Field(description="of these, pictures that wait for a batch")
-    answered: int = Field(description="pictures answered since the start")
+    waiting: int = Field(description="of these, images that wait for a batch")
+    answered: int = Field(description="images answered since the start")
     batches: int = Field(description="batches they were answered in")
     sessions: int = Field(description="sessions that are open")
 
@@ -135,14 +138,14 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     408: {"model": Error, "description": "the body came too slowly"},
     413: {"model": Error, "description": "too many bytes or pixels"},
     409: {"model": Error, "description": "the session began with other options"},
-    415: {"model": Error, "description": "a form in place of a picture"},
-    422: {"model": Error, "description": "no readable picture, or an option that is not offered"},
+    415: {"model": Error, "description": "a form in place of an image"},
+    422: {"model": Error, "description": "no readable image, or an option that is not offered"},
     503: {"model": Error, "description": "busy, starting or ending; see Retry-After"},
     504: {"model": Error, "description": "no answer within the time limit"},
 }
 BODY = {
     "required": True,
-    "description": "the bytes of a picture file: JPEG, PNG, WebP, TIFF and others; or these in "
+    "description": "the bytes of an image file: JPEG, PNG, WebP, TIFF and others; or these in "
     "base64 together with the conversation to answer, for models that are instructed",
     "content": {
         "image/*": {"schema": {"type": "string", "format": "binary"}},
@@ -162,7 +165,7 @@ BODY = {
 
 
 def read_json_body(body: bytes) -> tuple[bytes, "Messages | None"]:
-    """The picture file's bytes and the messages of a JSON body.
+    """The image file's bytes and the messages of a JSON body.
 
     Raises:
       WireError: it is no such object; names the field.

@@ -10,7 +10,7 @@ from sf_jax.bench import decode as bench_decode
 from sf_jax.bench.torch_side import decode_torch as _decode_torch
 from sf_jax.decode.program import compile_program
 from sf_jax.decode.schema import Schema
-from sf_jax.reader import estimator
+from sf_jax.reader import loading
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence.tokenizer import JsonTokenizer, SentencePieceTokenizer
 from sf_jax.systems.semanticface.qwen_like import make_tokenizer
@@ -25,7 +25,7 @@ def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """Values of one token as the built-in model has them, or spelt digit by digit as Qwen does."""
     schema = SCHEMA
     if request.param == "symbols":
-        tokenizer = SentencePieceTokenizer.load(estimator.BUILTIN / "tokenizer.model")
+        tokenizer = SentencePieceTokenizer.load(loading.BUILTIN / "tokenizer.model")
     else:
         folder = tmp_path_factory.mktemp("digits")
         make_tokenizer(folder)
@@ -105,10 +105,10 @@ def test_answers_are_judged() -> None:
 
 
 def test_the_job_holds_what_the_model_reads_and_says(tmp_path: Path) -> None:
-    model = estimator.load()
+    model = loading.load()
     images = bench_decode.faces(1)
     answers = [bench_decode.answer(model, images[0], 120)]
-    bench_decode.write_job(tmp_path, model, estimator.BUILTIN, images, answers, 120, ["plain"])
+    bench_decode.write_job(tmp_path, model, loading.BUILTIN, images, answers, 120, ["plain"])
     job = json.loads((tmp_path / "job.json").read_text())
     ids = np.load(tmp_path / "job.npz")["input_ids_0"]
     rows, _ = model.inputs(images)

@@ -14,7 +14,7 @@ from data_pipelines.synthetic import face_record
 from sf_jax.bench import train as bench_train
 from sf_jax.cli.arguments import UsageError
 from sf_jax.convert import hf
-from sf_jax.reader import estimator
+from sf_jax.reader import loading
 from tests.convert.torch_python import torch_python
 
 # Answers as a side does: losses 1, 2, …; seconds 10, 20, …
@@ -50,7 +50,7 @@ def test_both_batches_hold_the_same_examples(made: bench_train.Work) -> None:
 
 
 def test_packed_and_padded_rows_have_one_loss(made: bench_train.Work) -> None:
-    _, weights = hf.load(estimator.BUILTIN)
+    _, weights = hf.load(loading.BUILTIN)
     found = []
     for mode in bench_train.OURS:
         total, metrics = jax.jit(made.runs[mode].loss)(weights, made.batches[mode])

@@ -145,8 +145,20 @@ def test_flags_reach_the_model(model: FakeModel, picture: Callable, tmp_path: Pa
         prompt,
     )
     messages = [{"role": "user", "content": "<image>?"}]
-    usual = {"words": True, "temperature": 0.0, "seed": 0, "messages": None, "max_words": None}
-    changed = {"words": False, "temperature": 0.7, "seed": 5, "messages": messages, "max_words": 9}
+    usual = {
+        "rationale": True,
+        "temperature": 0.0,
+        "seed": 0,
+        "messages": None,
+        "max_rationale": None,
+    }
+    changed = {
+        "rationale": False,
+        "temperature": 0.7,
+        "seed": 5,
+        "messages": messages,
+        "max_rationale": 9,
+    }
     assert model.called == [usual | {"previous": None}, changed | {"previous": None}]
 
 

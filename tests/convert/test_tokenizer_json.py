@@ -10,7 +10,7 @@ import pytest
 from sf_jax.convert.tokenizer_json import export
 from sf_jax.face import channels
 from sf_jax.face.describe import describe
-from sf_jax.reader.estimator import BUILTIN
+from sf_jax.reader.loading import BUILTIN
 from sf_jax.reader.question import prompt_ids
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence.chat import chat_text

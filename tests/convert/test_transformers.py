@@ -9,7 +9,7 @@ import pytest
 from sf_jax.convert import hf
 from sf_jax.model import sizes
 from sf_jax.model.declared import count
-from sf_jax.reader import estimator
+from sf_jax.reader import loading
 from sf_jax.reader.question import WITH_WORDS
 from tests.convert.torch_python import run_torch
 
@@ -22,7 +22,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     pictures = {f"picture_{i}": picture for i, picture in enumerate(textured())}
     np.savez(folder / "pictures.npz", **pictures)
     files = folder / "pictures.npz", folder / "out.npz"
-    run_torch("reference_builtin.py", "model", str(estimator.BUILTIN), *map(str, files), WITH_WORDS)
+    run_torch("reference_builtin.py", "model", str(loading.BUILTIN), *map(str, files), WITH_WORDS)
     return dict(np.load(folder / "out.npz"))
 
 
@@ -41,7 +41,7 @@ def textured() -> list[np.ndarray]:
 @pytest.mark.parametrize("number", range(len(SIZES)))
 def test_the_built_in_model_is_the_same_there(theirs: dict, number: int) -> None:
     """Ids, pixels, and logits at every place of the prompt."""
-    model = estimator.load()
+    model = loading.load()
     rows, _ = model.inputs([textured()[number]])
     patches = rows.inputs["vision"]
     found = {name: theirs[f"picture_{number}/{name}"] for name in
@@ -49,7 +49,7 @@ def test_the_built_in_model_is_the_same_there(theirs: dict, number: int) -> None
     assert rows.input_ids[0][rows.segments[0] == 1].tolist() == found["input_ids"][0].tolist()
     pixels = patches.pixels[0][patches.segments[0] == 1]
     np.testing.assert_array_equal(pixels, found["pixel_values"])
-    config, weights = hf.load(estimator.BUILTIN)
+    config, weights = hf.load(loading.BUILTIN)
     given = {name: found[name] for name in ("input_ids", "pixel_values", "image_grid_thw")}
     logits = hf.forward(config, weights, **given)
     share = np.abs(logits - found["logits"]).max() / np.abs(found["logits"]).max()
@@ -64,7 +64,7 @@ def test_the_released_sizes_count_the_same_there() -> None:
 
 
 def test_the_directory_is_complete() -> None:
-    names = {path.name for path in Path(estimator.BUILTIN).iterdir()}
+    names = {path.name for path in Path(loading.BUILTIN).iterdir()}
     assert {
         "config.json",
         "model.safetensors",

@@ -18,7 +18,9 @@ from jax.experimental import topologies
 
 import sf_jax
 from sf_jax.convert import hf
-from sf_jax.reader import estimator
+from sf_jax.decode import decoder
+from sf_jax.decode.policy import policy_of
+from sf_jax.reader import loading
 
 TOPOLOGY = "v5e:2x2"
 
@@ -29,14 +31,17 @@ def main() -> None:
     def record(*arguments: object) -> None:
         given.extend(arguments)
 
-    generate, estimator.generate = estimator.generate, record  # type: ignore[assignment]
-    on_cpu = sf_jax.load()
-    config, weights = hf.load(estimator.BUILTIN, None, dtype=jax.numpy.bfloat16)
-    model = sf_jax.Model(
-        config, on_cpu.weights, on_cpu.tokenizer, on_cpu.processor, on_cpu.draft_heads
+    generate, decoder.generate = decoder.generate, record  # type: ignore[assignment]
+    model = sf_jax.load()
+    config, weights = hf.load(loading.BUILTIN, None, dtype=jax.numpy.bfloat16)
+    model.decoder = decoder.Decoder(
+        replace(config, product_dtype="bfloat16"),
+        weights,
+        model.tokenizer,
+        model.schema,
+        model.decoder.draft_heads,
+        policy_of("tpu", weights.text.layers, "bfloat16"),
     )
-    model.config = replace(config, product_dtype="bfloat16")
-    model.weights, model.plan = weights, estimator.PLANS["accelerator"]  # layers stacked, as there
     model.generate(*model.inputs([np.full((96, 96, 3), 90, np.uint8)]))
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices

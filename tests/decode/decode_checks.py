@@ -23,10 +23,11 @@ from tqdm import tqdm
 import sf_jax
 from data_pipelines.synthetic import face_record
 from sf_jax.cli.arguments import Parser
+from sf_jax.decode.decoder import sampling_of
 from sf_jax.decode.generate import SEQUENTIAL, Generated
 from sf_jax.decode.reference import token_by_token
 from sf_jax.decode.score import Score, score
-from sf_jax.reader.estimator import Model, sampling_of
+from sf_jax.reader.estimator import Model
 from sf_jax.reader.schema import channel_schema
 from tests.decode import lossless, test_lossless
 
@@ -78,7 +79,7 @@ def check_lossless(count: int, dtype: str = "float32", tie: float = TIE) -> None
             model.program,
             sampling_of(0.0, 0, len(images)),
             model.config,
-            model.max_words,
+            model.max_rationale,
         )
         for decoding in ties:
             made = jax.device_get(model.generate(*inputs, decoding=decoding))
@@ -157,10 +158,10 @@ def check_fuzz(count: int) -> None:
     seen = set()
     for start in tqdm(range(0, count, 500), unit="batch"):
         seeds = list(range(start, start + 500))
-        inputs = model.inputs([image] * 500, words=False)
+        inputs = model.inputs([image] * 500, rationale=False)
         how = "drafted" if start % 2000 == 0 else "sequential"
         made = jax.device_get(
-            model.generate(*inputs, words=False, temperature=1e4, seed=seeds, decoding=how)
+            model.generate(*inputs, rationale=False, temperature=1e4, seed=seeds, decoding=how)
         )
         for action in model.actions(made, False):
             text = action.text[action.text.rindex("{") :]

@@ -33,7 +33,7 @@ def arguments(model: Model) -> tuple:
         found.append(given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sf_jax.reader.estimator.generate", record)
+        patch.setattr("sf_jax.decode.decoder.generate", record)
         model.generate(*model.inputs([np.full((96, 96, 3), 90, np.uint8)]))
     return found[0]
 
@@ -105,7 +105,7 @@ def random_sizes() -> list[tuple[int, int]]:
 def test_pictures_of_any_size_compile_six_programs_at_most(model: Model) -> None:
     before = generate._cache_size()
     for height, width in random_sizes():
-        model.predict(np.zeros((height, width, 3), np.uint8), words=False)
+        model.predict(np.zeros((height, width, 3), np.uint8), rationale=False)
     assert 1 <= generate._cache_size() - before <= 6
 
 
@@ -125,6 +125,6 @@ def test_another_shape_or_plan_alone_compiles(model: Model) -> None:
         picture = np.full((96 + level, 96, 3), level, np.uint8)
         model.predict(picture, temperature=0.1 * seed, seed=seed)
     assert generate._cache_size() - before <= 2
-    model.plan = DraftPlan(rationale_width=2)
+    model.decoder.plan = DraftPlan(rationale_width=2)
     model.predict(picture)
     assert generate._cache_size() > before

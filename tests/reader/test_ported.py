@@ -85,24 +85,24 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 def test_an_answer_is_whole_and_in_range(model) -> None:
-    action = model.predict(picture(300, 260), max_words=20)
+    action = model.predict(picture(300, 260), max_rationale=20)
     parsed = answers.parse(action.text)
     np.testing.assert_allclose(parsed.coefficients, action.answer, atol=1e-6)
     for values in (action.coefficients, action.answer):
         assert (values >= channels.LOW).all() and (values <= channels.HIGH).all()
     assert action.spread.max() > 0
-    plain = model.predict(picture(300, 260), max_words=20, decoding="sequential")
+    plain = model.predict(picture(300, 260), max_rationale=20, decoding="sequential")
     assert plain.text == action.text
     # Values from 0 to 1 take a pass or two, signed ones up to three; one more sees all branches.
     assert 61 < plain.passes["coefficients"] <= 52 * 2 + 9 * 3 + 1
     assert 2 < action.passes["coefficients"] < plain.passes["coefficients"]
     assert 0 < action.passes["rationale"] < 20
-    repeated = model.predict(picture(300, 260), max_words=20)
+    repeated = model.predict(picture(300, 260), max_rationale=20)
     assert repeated.text == action.text
 
 
 def test_the_cap_ends_the_words_with_a_blank_line(model) -> None:
-    action = model.predict(picture(300, 260), max_words=3)
+    action = model.predict(picture(300, 260), max_rationale=3)
     words, _, block = action.text.rpartition("\n\n{")
     assert block.startswith('"') and "{" not in words
     assert action.passes["rationale"] == 2  # the first word comes of the pass over the prompt
@@ -110,15 +110,15 @@ def test_the_cap_ends_the_words_with_a_blank_line(model) -> None:
 
 def test_pictures_of_any_size_are_read(model) -> None:
     pictures = [picture(300, 260), picture(200, 600), picture(90, 70)]
-    together = model.predict_batch(pictures, max_words=6)
+    together = model.predict_batch(pictures, max_rationale=6)
     for action, single in zip(together, pictures, strict=True):
-        alone = model.predict(single, max_words=6)
+        alone = model.predict(single, max_rationale=6)
         np.testing.assert_allclose(action.coefficients, alone.coefficients, atol=2e-4)
 
 
 def test_messages_are_read_by_models_that_are_instructed(model) -> None:
-    usual = model.predict(picture(300, 260), max_words=6)
-    asked = model.predict(picture(300, 260), max_words=6, messages=QUESTION)
+    usual = model.predict(picture(300, 260), max_rationale=6)
+    asked = model.predict(picture(300, 260), max_rationale=6, messages=QUESTION)
     assert np.abs(asked.coefficients - usual.coefficients).max() > 1e-3
     with pytest.raises(ValueError, match="trained on its own prompt"):
         sf_jax.load().predict(picture(96, 96), messages=QUESTION)
@@ -127,7 +127,7 @@ def test_messages_are_read_by_models_that_are_instructed(model) -> None:
 def test_an_adapter_changes_the_answer(model, directory, adapter) -> None:
     adapted = sf_jax.load(directory, adapter, max_image_tokens=96)
     first, second = (
-        m.predict(picture(300, 260), max_words=6, words=False) for m in (model, adapted)
+        m.predict(picture(300, 260), max_rationale=6, rationale=False) for m in (model, adapted)
     )
     assert np.abs(first.coefficients - second.coefficients).max() > 1e-3
 
@@ -135,7 +135,7 @@ def test_an_adapter_changes_the_answer(model, directory, adapter) -> None:
 def test_half_precision_answers_too(directory) -> None:
     model = sf_jax.load(directory, dtype="bfloat16", max_image_tokens=96)
     assert model.weights.text.embed.dtype == jnp.bfloat16
-    answers.parse(model.predict(picture(300, 260), max_words=6).text)
+    answers.parse(model.predict(picture(300, 260), max_rationale=6).text)
 
 
 def test_requests_at_the_shell(directory, adapter, tmp_path, capsys) -> None:
@@ -193,8 +193,8 @@ def test_a_kept_system_message_changes_nothing(model, monkeypatch) -> None:
     messages = [system, *[m for m in QUESTION if m["role"] != "system"]]
     shown = picture(300, 260)
     assert model.inputs([shown], messages=messages)[1] is not None
-    kept = model.predict(shown, max_words=2, words=False, messages=messages)
-    monkeypatch.setattr("sf_jax.reader.estimator.SHORTEST_PREFIX", 10_000)
+    kept = model.predict(shown, max_rationale=2, rationale=False, messages=messages)
+    monkeypatch.setattr("sf_jax.decode.decoder.SHORTEST_PREFIX", 10_000)
     assert model.inputs([shown], messages=messages)[1] is None
-    whole = model.predict(shown, max_words=2, words=False, messages=messages)
+    whole = model.predict(shown, max_rationale=2, rationale=False, messages=messages)
     np.testing.assert_allclose(kept.coefficients, whole.coefficients, atol=2e-4)

@@ -199,7 +199,7 @@ def test_flags_shape_the_csv(model: FakeModel, folder: Path) -> None:
     path, table = write(folder, request(), request("images/2.png")), folder / "out" / "r.csv"
     flags = ["--csv", table, "--fps", 29.97, "--drop-frame", "--values", "answer", "--no-words"]
     assert start(path, folder, *flags) == 0
-    assert [called["words"] for called in model.called] == [False, False]
+    assert [called["rationale"] for called in model.called] == [False, False]
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["Timecode"] for row in rows] == ["00:00:00;00.000", "00:00:00;01.000"]

@@ -20,7 +20,7 @@ from sf_jax.face.channels import HIGH, INDEX, LOW, NAMES
 from sf_jax.face.describe import describe
 from sf_jax.model.config import Config
 from sf_jax.model.declared import initialise
-from sf_jax.reader import estimator
+from sf_jax.reader import estimator, loading
 from sf_jax.reader.action import FaceAction
 from sf_jax.reader.schema import channel_schema, read_channel_schema
 from sf_jax.sequence import tokenizer
@@ -50,7 +50,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> 
     text = dataclasses.replace(tiny_config.text, vocab_size=len(words))
     config = Config(tiny_config.vision, text, *map(words.symbol, symbols))
     weights = jax.tree.map(lambda x: x * 2 if x.ndim > 1 else x, initialise(config.declare(), 3))
-    estimator.save(folder, config, weights, words, ImageProcessor(4096, 9216), schema=schema)
+    loading.save(folder, config, weights, words, ImageProcessor(4096, 9216), schema=schema)
     return folder
 
 
@@ -68,13 +68,13 @@ def image() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def action(model: estimator.Model, image: np.ndarray) -> FaceAction:
-    return model.predict(image, max_words=8)
+    return model.predict(image, max_rationale=8)
 
 
 def test_the_directory_carries_its_schema(directory: Path, model: estimator.Model) -> None:
     assert model.schema == channel_schema(READ, decimals=2)
-    assert estimator.load_schema(directory) == model.schema
-    assert estimator.load_schema() == channel_schema()  # the built-in directory carries none
+    assert loading.load_schema(directory) == model.schema
+    assert loading.load_schema() == channel_schema()  # the built-in directory carries none
     assert len(model.program.kind) == 10
 
 
@@ -93,9 +93,9 @@ def test_other_channels_are_unknown_and_not_zero(
     jsonschema.Draft202012Validator(model.schema.json_schema()).validate(block)
     parsed = answers.parse(action.text, channels=READ)
     np.testing.assert_allclose(parsed.coefficients, action.answer[[INDEX[n] for n in READ]])
-    plain = model.predict(image, max_words=8, decoding="sequential")
+    plain = model.predict(image, max_rationale=8, decoding="sequential")
     assert plain.text == action.text
-    again = model.predict(image, max_words=8, previous=action)
+    again = model.predict(image, max_rationale=8, previous=action)
     assert again.text == action.text and again.passes["coefficients"] == 1
 
 
@@ -103,7 +103,7 @@ def test_likelihoods_are_of_the_channels_read(
     model: estimator.Model, action: FaceAction, image: np.ndarray
 ) -> None:
     scored = model.score(image, action.answer)
-    mute = model.predict(image, words=False)
+    mute = model.predict(image, rationale=False)
     likeliest = model.score(image, mute.answer)
     assert np.isnan(scored.coefficients[OTHERS]).all() and np.isfinite(scored.total)
     np.testing.assert_allclose(likeliest.coefficients, mute.log_likelihood, atol=1e-4)
@@ -134,11 +134,11 @@ def test_files_hold_ten_channels(
 def test_a_session_smooths_what_is_read(
     model: estimator.Model, image: np.ndarray, action: FaceAction
 ) -> None:
-    with on_loopback(model, Limits(max_words=(8,)), batch=1) as url:
-        alone = ask(url, image, max_words=8)
+    with on_loopback(model, Limits(max_rationale=(8,)), batch=1) as url:
+        alone = ask(url, image, max_rationale=8)
         np.testing.assert_array_equal(alone.coefficients, action.coefficients)
         assert alone.channels == IN_ORDER
-        with Session(url, smooth=True, max_words=8) as session:
+        with Session(url, smooth=True, max_rationale=8) as session:
             frames = [session.frame(shown) for shown in (image, 255 - image, image)]
     for frame in frames:
         assert np.isnan(frame.values[OTHERS]).all() and np.isfinite(frame.values[ROWS]).all()

@@ -79,7 +79,7 @@ def test_pictures_that_wait_go_together_and_each_gets_its_own_answer(
 
 def test_only_what_agrees_in_words_and_cap_goes_together(model: Gated, batcher: Batcher) -> None:
     occupied(model, batcher)
-    short, mute = Options(max_words=5), Options(words=False)
+    short, mute = Options(max_rationale=5), Options(rationale=False)
     asked = [Options(), mute, Options(), short, mute]
     futures = [batcher.submit(picture(i), options) for i, options in enumerate(asked, 1)]
     model.open()
@@ -110,7 +110,7 @@ def test_who_gave_up_is_not_answered(model: Gated, batcher: Batcher) -> None:
     occupied(model, batcher)
     futures = [batcher.submit(picture(i), Options()) for i in (1, 2, 3)]
     assert futures[1].cancel()
-    lonely = batcher.submit(picture(4), Options(words=False))
+    lonely = batcher.submit(picture(4), Options(rationale=False))
     assert lonely.cancel()  # a batch of nobody is none
     model.open()
     assert futures[2].result(FOREVER) == 30
@@ -146,7 +146,7 @@ def test_closing_answers_all_that_was_taken(model: Gated) -> None:
 
 def test_too_few_answers_are_an_error_and_no_hang() -> None:
     batcher = Batcher(lambda pictures, options: [], batch=2, wait=0.0)
-    with pytest.raises(RuntimeError, match="0 answers to 1 pictures"):
+    with pytest.raises(RuntimeError, match="0 answers to 1 images"):
         batcher.submit(picture(1), Options()).result(FOREVER)
     batcher.close()
 
@@ -156,7 +156,7 @@ def test_options_reach_the_model() -> None:
         def predict_batch(self, pictures: list, **called: object) -> list:
             return [called] * len(pictures)
 
-    options = Options(words=False, temperature=0.5, seed=7, max_words=9)
+    options = Options(rationale=False, temperature=0.5, seed=7, max_rationale=9)
     (called,) = answer_batch(Model(), [picture(1)], [options])  # type: ignore[arg-type]
-    asked = {"words": False, "temperature": [0.5], "seed": [7], "max_words": 9}
+    asked = {"rationale": False, "temperature": [0.5], "seed": [7], "max_rationale": 9}
     assert called == asked | {"messages": None, "previous": None}

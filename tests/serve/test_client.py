@@ -28,7 +28,7 @@ def model() -> FakeModel:
 
 @pytest.fixture(scope="module")
 def url(model: FakeModel) -> Iterator[str]:
-    with on_loopback(model, Limits(max_bytes=1_000_000, max_words=(40,))) as found:
+    with on_loopback(model, Limits(max_bytes=1_000_000, max_rationale=(40,))) as found:
         yield found
 
 
@@ -47,11 +47,11 @@ def test_any_kind_of_picture_may_be_asked_about(url: str, tmp_path: Path) -> Non
 
 
 def test_options_arrive(url: str, model: FakeModel) -> None:
-    ask(url, png(), temperature=0.25, seed=2**32 - 1, max_words=40)
-    given = {"words": True, "temperature": [0.25], "seed": [2**32 - 1], "max_words": 40}
+    ask(url, png(), temperature=0.25, seed=2**32 - 1, max_rationale=40)
+    given = {"rationale": True, "temperature": [0.25], "seed": [2**32 - 1], "max_rationale": 40}
     assert model.called[-1] == (1, given | ALONE)
-    ask(url, png(), words=False)
-    usual = {"words": False, "temperature": [0.0], "seed": [0], "max_words": None}
+    ask(url, png(), rationale=False)
+    usual = {"rationale": False, "temperature": [0.0], "seed": [0], "max_rationale": None}
     assert model.called[-1] == (1, usual | ALONE)
 
 
@@ -59,8 +59,8 @@ def test_a_refusal_comes_with_its_status_and_reason(url: str) -> None:
     with pytest.raises(ServiceError, match="422, picture: not a picture") as found:
         ask(url, b"no picture")
     assert found.value.status == 422
-    with pytest.raises(ServiceError, match="max_words: 3 is not offered"):
-        ask(url, png(), max_words=3)
+    with pytest.raises(ServiceError, match="max_rationale: 3 is not offered"):
+        ask(url, png(), max_rationale=3)
 
 
 @pytest.mark.parametrize("size", [1_000_001, 1_900_000, 50_000_000])

@@ -51,7 +51,7 @@ def action_of(picture: np.ndarray) -> estimator.FaceAction:
         {"rationale": 3},
         entropy=numbers[3],
         log_likelihood=numbers[4],
-        words=np.array([5, 7], np.int32),
+        rationale_ids=np.array([5, 7], np.int32),
     )
 
 
@@ -193,7 +193,7 @@ def test_the_answer_is_as_the_openapi_page_says() -> None:
     described = schema["paths"][PREDICT]["post"]
     assert described["requestBody"]["content"]["image/*"]["schema"]["format"] == "binary"
     assert {p["name"] for p in described["parameters"]} == {
-        "words", "temperature", "seed", "max_words",
+        "rationale", "temperature", "seed", "max_rationale",
         "session", "crop", "values", "smooth", "fps", "seconds", "neutral",
     }  # fmt: skip
     assert {"200", "408", "413", "415", "422", "503", "504"} <= set(described["responses"])
@@ -203,15 +203,19 @@ def test_the_answer_is_as_the_openapi_page_says() -> None:
 
 def test_options_reach_the_model() -> None:
     model = FakeModel()
-    with serving(model, Limits(max_words=(40,))) as (app, _):
-        for query in ("temperature=0.5&seed=7&max_words=40", "", "words=false&max_words=40"):
+    with serving(model, Limits(max_rationale=(40,))) as (app, _):
+        for query in (
+            "temperature=0.5&seed=7&max_rationale=40",
+            "",
+            "rationale=false&max_rationale=40",
+        ):
             assert asyncio.run(call(app, PREDICT, png(), query)).status == 200
-    usual = {"words": True, "temperature": [0.0], "seed": [0], "max_words": None} | ALONE
-    given = {"words": True, "temperature": [0.5], "seed": [7], "max_words": 40} | ALONE
-    assert model.called == [(1, given), (1, usual), (1, usual | {"words": False})]
+    usual = {"rationale": True, "temperature": [0.0], "seed": [0], "max_rationale": None} | ALONE
+    given = {"rationale": True, "temperature": [0.5], "seed": [7], "max_rationale": 40} | ALONE
+    assert model.called == [(1, given), (1, usual), (1, usual | {"rationale": False})]
 
 
-SMALL = Limits(max_bytes=100_000, max_pixels=96 * 96, max_words=(40, 60))
+SMALL = Limits(max_bytes=100_000, max_pixels=96 * 96, max_rationale=(40, 60))
 
 
 @pytest.mark.parametrize(
@@ -228,9 +232,11 @@ SMALL = Limits(max_bytes=100_000, max_pixels=96 * 96, max_words=(40, 60))
         (png(), "temperature=inf", 422, "temperature: "),
         (png(), "seed=-1", 422, "seed: "),
         (png(), "seed=4294967296", 422, "seed: "),
-        (png(), "words=perhaps", 422, "words: "),
-        (png(), "max_words=50", 422, "max_words: 50 is not offered; there are 40, 60"),
-        (png(), "wrods=false", 422, "wrods: "),
+        (png(), "rationale=perhaps", 422, "rationale: "),
+        (png(), "max_rationale=50", 422, "max_rationale: 50 is not offered; there are 40, 60"),
+        (png(), "rationael=false", 422, "rationael: "),
+        (png(), "words=false", 422, "words: renamed, use rationale"),
+        (png(), "max_words=40", 422, "max_words: renamed, use max_rationale"),
     ],
 )
 def test_what_is_refused_is_told_why(body: bytes, query: str, status: int, reason: str) -> None:
@@ -240,7 +246,7 @@ def test_what_is_refused_is_told_why(body: bytes, query: str, status: int, reaso
 
 
 def test_what_is_within_the_limits_is_answered() -> None:
-    assert reply_to(PREDICT, png(), "max_words=60", limits=SMALL).status == 200
+    assert reply_to(PREDICT, png(), "max_rationale=60", limits=SMALL).status == 200
     exact = Limits(max_bytes=len(png()))
     declared = {"Content-Length": str(len(png()))}
     assert reply_to(PREDICT, png(), limits=exact, headers=declared).status == 200
@@ -401,7 +407,7 @@ def test_draining_leaves_every_request_its_time() -> None:
 def test_warming_up_meets_every_program() -> None:
     model = FakeModel()
     serve.warm_up(model, 3, [40], [(64, 64)])  # type: ignore[arg-type]
-    met = {(size, called["words"], called["max_words"]) for size, called in model.called}
+    met = {(size, called["rationale"], called["max_rationale"]) for size, called in model.called}
     asked = [(True, None), (False, None), (True, 40)]
     assert met == {(size, *options) for size in (1, 2, 3) for options in asked}
     serve.warm_up(model, 3, [40], [(64, 64)], lambda: True)  # type: ignore[arg-type]

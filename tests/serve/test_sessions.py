@@ -13,7 +13,7 @@ from PIL import Image
 
 from sf_jax.face import channels, livelink
 from sf_jax.media import video
-from sf_jax.reader import estimator
+from sf_jax.reader import loading
 from sf_jax.reader.files import PredictOptions, predict_files
 from sf_jax.reader.session import SessionOptions
 from sf_jax.serve.client import ServiceError, Session, ask
@@ -309,7 +309,7 @@ def test_a_video_is_read_as_its_frames_in_a_session(tmp_path: Path) -> None:
     faces = [face_record(i, 9, "evaluation")["image"] for i in (0, 0, 1, 1, 2)]
     frames = [np.asarray(Image.fromarray(face).resize((200, 160))) for face in faces]
     clip = write_video(tmp_path / "clip.avi", 24.0, frames)
-    model = estimator.load()
+    model = loading.load()
     options = PredictOptions(tmp_path / "out", crop=True, smooth=True, previews=False)
     assert predict_files(model, [clip], options) == []
     take = livelink.read(tmp_path / "out" / "clip.csv")

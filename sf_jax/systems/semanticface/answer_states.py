@@ -15,7 +15,7 @@ from sf_jax.decode import drafts
 from sf_jax.decode.state import feed_tokens, prefill
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
-from sf_jax.reader import estimator
+from sf_jax.reader import estimator, loading
 from sf_jax.sequence.batch import Batch
 from sf_jax.train import draft_heads
 
@@ -27,8 +27,8 @@ def rationale_states(
 ) -> Iterator[tuple[Float[np.ndarray, "N D"], Int[np.ndarray, " N"]]]:
     """For each image, the states that yielded the tokens of its rationale, and the tokens."""
     end = int(model.program.ends.argmax())
-    rationales = [[*action.words.tolist(), end] for action in model.predict_batch(images)]
-    tokens = np.zeros((len(rationales), model.max_words + 1), np.int32)
+    rationales = [[*action.rationale_ids.tolist(), end] for action in model.predict_batch(images)]
+    tokens = np.zeros((len(rationales), model.max_rationale + 1), np.int32)
     for row, rationale in enumerate(rationales):
         tokens[row, : len(rationale)] = rationale
     prompts, _ = model.inputs(images)
@@ -53,7 +53,7 @@ def learn_draft_heads(
     directory: Path, answers: int, config: draft_heads.DraftHeadsConfig, export: Path
 ) -> None:
     """Draft heads from a model's own answers to training images, written beside the model."""
-    model = estimator.load(export)
+    model = loading.load(export)
     images = [record["image"] for record in records.first(directory, answers)]
     states, rationales = [], []
     for start in tqdm(range(0, len(images), BATCH), desc="answers", unit="batch"):
@@ -61,4 +61,4 @@ def learn_draft_heads(
             states.append(state.astype(np.float16))
             rationales.append(rationale)
     heads = draft_heads.learn(states, rationales, config)
-    drafts.save_heads(export / estimator.DRAFT_HEADS_FILE, heads)
+    drafts.save_heads(export / loading.DRAFT_HEADS_FILE, heads)

@@ -28,7 +28,7 @@ def model_answers(
     for start in tqdm(range(0, len(images), batch), desc="read", unit="batch"):
         part = images[start : start + batch]
         filled = part + part[-1:] * (batch - len(part))
-        actions += model.predict_batch(filled, words=words)[: len(part)]
+        actions += model.predict_batch(filled, rationale=words)[: len(part)]
     return actions
 
 
@@ -46,7 +46,7 @@ def regression(model: estimator.Model, images: list[np.ndarray], file: Path) -> 
     out = []
     for start in range(0, len(images), 50):
         part = images[start : start + 50]
-        batch, _ = model.inputs(part + part[-1:] * (50 - len(part)), words=False)
+        batch, _ = model.inputs(part + part[-1:] * (50 - len(part)), rationale=False)
         patches = batch.inputs["vision"]
         out.append(np.asarray(predict(patches))[: len(part)])
     return np.concatenate(out)

@@ -21,7 +21,7 @@ from sf_jax.kernels.sharded import ROWS
 from sf_jax.model.config import Config
 from sf_jax.model.declared import initialise_on
 from sf_jax.model.sizes import QWEN3_VL
-from sf_jax.reader import estimator
+from sf_jax.reader import estimator, loading
 from sf_jax.sequence import images
 from sf_jax.sequence.example import Example
 from sf_jax.sequence.packing import PackedBatches
@@ -104,7 +104,7 @@ class FaceSft(Sft):
       held_out: faces to evaluate on.
     """
 
-    source: Path = estimator.BUILTIN
+    source: Path = loading.BUILTIN
     held_out: HeldOut | None = None
 
     def evaluate(self, state: TrainState, mesh: Mesh) -> dict[str, float]:
@@ -112,13 +112,13 @@ class FaceSft(Sft):
         if self.held_out is None:
             return {}
         weights = self.join(state.weights, state.frozen)
-        inputs = estimator.load_inputs(self.source, self.config)
+        inputs = loading.load_inputs(self.source, self.config)
         model = partial(
             estimator.Model,
             tokenizer=inputs[0],
             processor=inputs[1],
-            schema=estimator.load_schema(self.source),
-            instructed=estimator.is_instructed(self.source),
+            schema=loading.load_schema(self.source),
+            instructed=loading.is_instructed(self.source),
         )
         return self.held_out.scores(self.config, weights, model, mesh)
 
@@ -147,11 +147,11 @@ class FaceSft(Sft):
         if jax.tree.leaves(trained.weights):
             made.append("model")
             weights = self.join(replace(trained, adapter=None), frozen)
-            inputs = estimator.load_inputs(self.source, self.config)
+            inputs = loading.load_inputs(self.source, self.config)
             source = config_in(self.source)
-            schema = estimator.load_schema(self.source)
+            schema = loading.load_schema(self.source)
             host = jax.device_get(weights)
-            estimator.save(directory / "model", source, host, *inputs, schema=schema)
+            loading.save(directory / "model", source, host, *inputs, schema=schema)
         print(f"the trained {' and '.join(made)} in {directory}")
 
 
@@ -163,7 +163,7 @@ def config_in(directory: Path) -> Config:
 
 def config_of(size: str) -> Config:
     """The configuration of a size by name, without a checkpoint."""
-    return config_in(estimator.BUILTIN) if size == "builtin" else QWEN3_VL[size]
+    return config_in(loading.BUILTIN) if size == "builtin" else QWEN3_VL[size]
 
 
 def check_size(recipe: Recipe, config: Config, directory: Path) -> None:
@@ -181,10 +181,10 @@ def check_size(recipe: Recipe, config: Config, directory: Path) -> None:
 
 def values_of(directory: Path, config: Config) -> Values | None:
     """The values of the slots for the loss; None where some take several tokens."""
-    if estimator.is_instructed(directory):
+    if loading.is_instructed(directory):
         return None
-    tokenizer, _ = estimator.load_inputs(directory, config)
-    schema = estimator.load_schema(directory)
+    tokenizer, _ = loading.load_inputs(directory, config)
+    schema = loading.load_schema(directory)
     return Values.of(compile_program(schema, tokenizer), schema.decimals)
 
 
@@ -205,12 +205,12 @@ def examples_of(
 
     Slots are learnt over their allowed values where `sft.values` are given, else as tokens.
     """
-    tokenizer, processor = estimator.load_inputs(sft.source, sft.config)
-    if estimator.is_instructed(sft.source):
+    tokenizer, processor = loading.load_inputs(sft.source, sft.config)
+    if loading.is_instructed(sft.source):
         return ChatExamples(records, sft.config, tokenizer, processor)
     limit = processor.max_pixels // processor.patch_size**2
     options = replace(recipe.sequences, slots=sft.values is not None)
-    schema = estimator.load_schema(sft.source)
+    schema = loading.load_schema(sft.source)
     sequences = Sequences(sft.config, tokenizer, schema, options, limit)
     return FaceExamples(records, sequences, seed)
 

@@ -30,7 +30,7 @@ from sf_jax.face import channels
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
 from sf_jax.model.weights import Weights
-from sf_jax.reader import estimator
+from sf_jax.reader import loading
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import images as image_inputs
 from sf_jax.sequence import tokenizer as tokenizers
@@ -285,10 +285,10 @@ class JointTask(task.Task):
 
     def export(self, state: TrainState, directory: Path) -> None:
         """A model directory, in half precision to stay small, with the read-out beside it."""
-        (directory / estimator.DRAFT_HEADS_FILE).unlink(missing_ok=True)  # of another model
+        (directory / loading.DRAFT_HEADS_FILE).unlink(missing_ok=True)  # of another model
         weights: JointWeights = jax.device_get(state.weights)
         config = self.recipe.config(self.tokenizer)
-        estimator.save(
+        loading.save(
             directory, config, weights.model, self.tokenizer, self.recipe.processor,
             dtype=np.float16,
         )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from data_pipelines import synthetic
 from data_pipelines.sampler import sample
 from sf_jax.face import answers, channels, metrics
-from sf_jax.reader import estimator
+from sf_jax.reader import estimator, loading
 from sf_jax.render.draw import draw
 from sf_jax.render.scene import random_scene
 from sf_jax.systems.semanticface.evaluate import model_answers
@@ -70,7 +70,7 @@ def violations(model: estimator.Model, count: int = 2000) -> int:
 
 
 def main() -> None:
-    model = estimator.load()
+    model = loading.load()
     print("mirror: pooled r, mean channel r:", mirror_agreement(model))
     print("grammar violations in 2,000 sampled answers:", violations(model))
     if ict_facekit.RIG.is_file():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sf_jax.face import channels
-from sf_jax.reader import estimator
+from sf_jax.reader import estimator, loading
 from sf_jax.systems.semanticface.answer_states import rationale_states
 from tests.render import ict_facekit
 from tests.systems.semanticface import builtin_model_checks as checks
@@ -20,7 +20,7 @@ from tests.systems.semanticface import builtin_model_checks as checks
 
 @pytest.fixture(scope="module")
 def model() -> estimator.Model:
-    return estimator.load()
+    return loading.load()
 
 
 def test_faces_of_strangers_are_read(model) -> None:
@@ -35,7 +35,7 @@ def test_words_are_foreseen(model) -> None:
     """By the shipped heads, and by what the recipe learns them from."""
     images = [record["image"] for record in checks.held_out(6)]
     actions = model.predict_batch(images)
-    words = sum(len(action.words) for action in actions)
+    words = sum(len(action.rationale_ids) for action in actions)
     assert words / sum(action.passes["rationale"] for action in actions) > 4
     table = np.asarray(model.weights.text.embed)
     for states, tokens in rationale_states(model, images):
@@ -118,10 +118,10 @@ def test_an_answer_scores_as_it_was_given(model) -> None:
     words = action.text[: action.text.rindex("\n\n{")]
     scored = model.score(picture, action.answer, words)
     np.testing.assert_allclose(scored.coefficients, action.log_likelihood, atol=1e-4)
-    assert scored.total == pytest.approx(scored.words + action.log_likelihood.sum(), abs=1e-3)
+    assert scored.total == pytest.approx(scored.rationale + action.log_likelihood.sum(), abs=1e-3)
     other = np.where(channels.LOW < 0, 0.9, 1.0)
     assert model.score(picture, other, words).total < scored.total - 10
-    assert model.score(picture, action.answer, "Hello.").words < scored.words
+    assert model.score(picture, action.answer, "Hello.").rationale < scored.rationale
     assert (action.entropy >= 0).all() and (action.entropy <= np.log(21)).all()
     with pytest.raises(ValueError, match="the words hold '{'"):
         model.score(picture, action.answer, "a { b")

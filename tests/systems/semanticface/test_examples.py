@@ -13,7 +13,7 @@ from sf_jax.decode.program import compile_program
 from sf_jax.face import answers
 from sf_jax.face.describe import describe
 from sf_jax.model.config import Config
-from sf_jax.reader.estimator import BUILTIN
+from sf_jax.reader.loading import BUILTIN
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import images
 from sf_jax.sequence.packing import PackedBatches

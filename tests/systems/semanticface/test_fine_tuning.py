@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 from sf_jax.cli import recipes
 from sf_jax.convert import hf
-from sf_jax.reader import estimator
+from sf_jax.reader import loading
 from sf_jax.systems.semanticface.fine_tuning import config_of
 from sf_jax.train import mesh as meshes
 from tests import compiling
@@ -70,7 +70,7 @@ def test_eight_devices_in_one_or_two_processes_read_held_out_faces_as_one_does(
     assert one["mae_52"] < 0.1
     for found in (many, first, second):
         assert found == pytest.approx(one, rel=1e-5)
-    _, wanted = hf.load(estimator.BUILTIN)
+    _, wanted = hf.load(loading.BUILTIN)
     for name in ("one", "two"):
         _, written = hf.load(tmp_path / name / "model")
         jax.tree.map(np.testing.assert_array_equal, written, wanted)

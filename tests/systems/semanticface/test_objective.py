@@ -12,7 +12,7 @@ from data_pipelines import records
 from data_pipelines.synthetic import face_record
 from sf_jax.cli import recipes
 from sf_jax.convert import hf
-from sf_jax.reader import estimator
+from sf_jax.reader import loading
 from sf_jax.sequence import images
 from sf_jax.sequence.example import assemble
 from sf_jax.systems.semanticface import fine_tuning, readout
@@ -40,7 +40,7 @@ def test_fine_tuning_starts_at_the_loss_of_the_recipe_that_made_the_model(
 ) -> None:
     mesh = meshes.make({}, jax.devices()[:1])
     recipe = replace(recipes.load("sft").RECIPES["builtin"], rows=2, accumulate=2)
-    sft = fine_tuning.task_of(recipe, estimator.BUILTIN, mesh)
+    sft = fine_tuning.task_of(recipe, loading.BUILTIN, mesh)
     sft = replace(sft, optimizer=replace(sft.optimizer, steps=1))
     batches, feed = fine_tuning.feed_of(sft, recipe, data, mesh, seed=0)
     state = fine_tuning.initial_state(sft, mesh, scratch=False, seed=0)
@@ -49,15 +49,15 @@ def test_fine_tuning_starts_at_the_loss_of_the_recipe_that_made_the_model(
     examples = [batches.source(number) for row in batches.examples for number in row]
 
     # The same examples, a row each, in the recipe that trained the model.
-    tokenizer, _ = estimator.load_inputs(estimator.BUILTIN, sft.config)
+    tokenizer, _ = loading.load_inputs(loading.BUILTIN, sft.config)
     joint = JointTask(recipes.load("builtin_model").RECIPE, tokenizer)
     rows = assemble(
         [[example] for example in examples],
         images.capacity(joint.config, joint.recipe.sequences.length, joint.recipe.patches),
     )
     dense = dense_targets([face_record(0, 0, "evaluation")] * len(examples))
-    head = readout.load(estimator.BUILTIN / "readout.safetensors")
-    weights = JointWeights(hf.load(estimator.BUILTIN)[1], head)
+    head = readout.load(loading.BUILTIN / "readout.safetensors")
+    weights = JointWeights(hf.load(loading.BUILTIN)[1], head)
     found = mean_loss(joint, joint.create(weights, mesh), [JointBatch(rows, dense)], mesh, None)
     squares = joint.recipe.objective.supervised.squares
     trained = found["next_token"] + found["slots"] + squares * found["squares"]

@@ -1,0 +1,295 @@
+"""Decoding by a schema: a model, its tokenizer and the program of its slots, with a few calls.
+
+Knows prompts as batches and answers as numbers in slots; what the slots mean, and what a prompt
+asks, is for callers to know.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from sf_jax.decode.drafts import Draft, DraftHeads
+from sf_jax.decode.generate import SEQUENTIAL, Generated, generate
+from sf_jax.decode.noise import Sampling
+from sf_jax.decode.policy import DevicePolicy, policy_of
+from sf_jax.decode.program import SlotProgram, compile_program
+from sf_jax.decode.schema import Schema
+from sf_jax.decode.score import score
+from sf_jax.decode.state import prompt_prefix
+from sf_jax.model.text import Cache
+from sf_jax.sequence.batch import Batch
+from sf_jax.sequence.tokenizer import BLANK_LINE, Tokenizer
+
+SHORTEST_PREFIX = 16  # tokens that prompts begin with, from which on they are kept between calls
+PREFIX_STEP = 16  # lengths of prefixes are multiples of it, so that few programs are compiled
+MOST_PREFIXES = 8
+DECODINGS = ("drafted", "sequential")
+RATIONALE_STEP = 32  # a given rationale is padded to a multiple of so many tokens
+
+
+class Previous(NamedTuple):
+    """An answer like the one to come, to draft from: of the frame before."""
+
+    rationale_ids: Int32[np.ndarray, " T"]
+    values: Float32[np.ndarray, " C"]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One answer; axis R is there where the block repeats.
+
+    Attributes:
+      rationale: its text; rationale_ids: its tokens.
+      rationale_log_probabilities: of each of these tokens and of the end, in nats.
+      text: rationale and JSON, as generated.
+      values: the generated value of each slot.
+      mean, spread, entropy: of the distribution of each slot; entropy in nats.
+      log_likelihood: of the generated values.
+      passes: model passes spent, {"rationale": n, "coefficients": m}.
+    """
+
+    rationale: str
+    rationale_ids: Int32[np.ndarray, " T"]
+    rationale_log_probabilities: Float32[np.ndarray, " T+1"]
+    text: str
+    values: Float32[np.ndarray, "*R C"]
+    mean: Float32[np.ndarray, "*R C"]
+    spread: Float32[np.ndarray, "*R C"]
+    entropy: Float32[np.ndarray, "*R C"]
+    log_likelihood: Float32[np.ndarray, "*R C"]
+    passes: dict[str, int]
+
+
+class Decoder:
+    """A model that answers under a schema.
+
+    Args:
+      config: see `model.architecture.Architecture`.
+      weights: in its tree; laid out as the policy says.
+      draft_heads: propose tokens of the rationale, or None.
+      policy: None chooses by the platform that jax runs on.
+
+    Attributes:
+      plan: how wide to draft; may be replaced at any time.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        weights: Any,
+        tokenizer: Tokenizer,
+        schema: Schema,
+        draft_heads: DraftHeads | None = None,
+        policy: DevicePolicy | None = None,
+    ):
+        if policy is None:
+            policy = policy_of(jax.default_backend(), weights.text.layers, config.product_dtype)
+        self.config, self.tokenizer, self.schema = config, tokenizer, schema
+        self.draft_heads, self.policy = draft_heads, policy
+        self.weights, self.plan = policy.laid_out(weights), policy.plan
+        self._prefixes: dict[tuple[int, ...], Cache] = {}
+
+    @cached_property
+    def program(self) -> SlotProgram:
+        """The slot program, in the host's memory."""
+        return compile_program(self.schema, self.tokenizer, self.config.text.vocab_size)
+
+    @cached_property
+    def _on_device(self) -> tuple[SlotProgram, DraftHeads | None]:
+        return jax.device_put((self.program, self.draft_heads))
+
+    @cached_property
+    def _low_precision(self) -> Any | None:
+        return self.policy.for_drafts(self.weights)
+
+    def prefix(self, ids: Sequence[int]) -> Cache | None:
+        """The cache of tokens that prompts begin with, such as a system message.
+
+        Args:
+          ids: what precedes the inputs of other modalities.
+
+        Returns:
+          None where they are few; else of as many of them as are a multiple of `PREFIX_STEP`, kept
+          for the next call.
+        """
+        if len(ids) < SHORTEST_PREFIX:
+            return None
+        key = tuple(ids[: len(ids) // PREFIX_STEP * PREFIX_STEP])
+        if key not in self._prefixes:
+            if len(self._prefixes) == MOST_PREFIXES:
+                del self._prefixes[next(iter(self._prefixes))]
+            made = prompt_prefix(self.weights, np.array(key, np.int32), self.config)
+            self._prefixes[key] = made
+        return self._prefixes[key]
+
+    def generate(
+        self,
+        prompt: Batch,
+        prefix: Cache | None = None,
+        *,
+        max_rationale: int,
+        rationale: bool = True,
+        temperature: float | Sequence[float] = 0.0,
+        seed: int | Sequence[int] = 0,
+        decoding: str = "drafted",
+        previous: Sequence[Previous | None] | None = None,
+        **blocks: Any,
+    ) -> Generated:
+        """One compiled call, left running.
+
+        Args:
+          prompt: padded on the left.
+          prefix: what all prompts begin with, left out of `prompt`.
+          max_rationale: cap on the tokens of the rationale.
+          rationale: whether there is one before the slots.
+          temperature, seed: of each row, or one for all; 0 takes the likeliest.
+          decoding: "drafted", or the plain and slower "sequential", which gives the same answer.
+          previous: of each row, where there is an answer like the one to come.
+          blocks: `most` and `features` of `decode.generate.generate`, where the block repeats.
+
+        Raises:
+          ValueError: an argument is out of range.
+        """
+        if decoding not in DECODINGS:
+            raise ValueError(f"decoding is {decoding!r}, expected one of {DECODINGS}")
+        if max_rationale < 1:
+            raise ValueError(f"max_rationale is {max_rationale}, expected 1 or more")
+        count = len(prompt.input_ids)
+        program, heads = self._on_device
+        plan = SEQUENTIAL if decoding == "sequential" else self.plan
+        if heads is None and previous is None:
+            plan = replace(plan, rationale_width=1)
+        draft = self._draft(previous or [None] * count, max_rationale)
+        return generate(
+            self.weights,
+            prompt,
+            program,
+            replace(draft, heads=heads),
+            sampling_of(temperature, seed, count),
+            self.config,
+            plan,
+            max_rationale,
+            rationale,
+            prefix,
+            None if plan.sequential else self._low_precision,
+            **blocks,
+        )
+
+    def _draft(self, previous: Sequence[Previous | None], cap: int) -> Draft:
+        """Answers like those before; where there are none, the values nearest to 0."""
+        program = self.program
+        ids = np.zeros((len(previous), cap + 1), np.int32)
+        values = np.zeros((len(previous), program.named), np.float32)
+        for row, answer in enumerate(previous):
+            if answer is not None:
+                given = [*answer.rationale_ids.tolist(), int(program.ends.argmax())][: cap + 1]
+                ids[row, : len(given)], values[row] = given, answer.values
+        # The frame before is a better draft than passes in low precision make.
+        passes = 0 if all(previous) else self.plan.low_precision_passes
+        stop = len(program.kind) - program.named  # a slot of its own where the block repeats
+        choices = np.pad(program.nearest(values), [(0, 0), (0, stop)])
+        return Draft(ids, choices, None, np.int32(passes))
+
+    def score(
+        self,
+        prompt: Batch,
+        prefix: Cache | None,
+        values: Float32[np.ndarray, "*R C"],
+        rationale: str | None,
+    ) -> tuple[Float32[np.ndarray, " T"], Float32[np.ndarray, "*R C"]]:
+        """Log-likelihoods of one answer to a prompt of one row, in nats.
+
+        Args:
+          values: taken as the nearest values of their slots.
+          rationale: None where the prompt asks for none.
+
+        Returns:
+          of the rationale's tokens and its end, and of each value.
+
+        Raises:
+          ValueError: the rationale holds text that no generated rationale can.
+        """
+        ids, free = self._given(rationale)
+        padded = np.zeros((1, -(-max(len(ids), 1) // RATIONALE_STEP) * RATIONALE_STEP), np.int32)
+        padded[0, : len(ids)] = ids
+        scored = jax.device_get(
+            score(
+                self.weights,
+                prompt,
+                self._on_device[0],
+                padded,
+                np.array([len(ids)]),
+                np.array([free]),
+                self.program.nearest(np.asarray(values))[None],
+                sampling_of(0.0, 0, 1),
+                self.config,
+                prefix,
+            )
+        )
+        return scored.rationale[0, :free], scored.slots[0]
+
+    def _given(self, rationale: str | None) -> tuple[list[int], int]:
+        """The tokens of a rationale, its end included where it precedes the block, and how many
+        tokens from the first on a model would choose freely."""
+        program = self.program
+        if rationale is None:
+            return [], 0
+        ids = self.tokenizer.encode(rationale)
+        for token in ids:
+            if program.banned[token] or program.ends[token]:
+                text = self.tokenizer.decode([token])
+                raise ValueError(f"the rationale holds {text!r}, which ends one or belongs to none")
+        ids += [] if program.block_ends_rationale else [int(program.rationale_end)]
+        return ids, len(ids) + program.block_ends_rationale
+
+    def decoded(self, generated: Generated, rationale: bool) -> Iterator[Decoded]:
+        """The answers of a batch in the host's memory; `rationale` as it was asked for."""
+        for row in range(len(generated.choices)):
+            yield self._decoded_row(generated, row, rationale)
+
+    def _decoded_row(self, generated: Generated, row: int, rationale: bool) -> Decoded:
+        program = self.program
+        own = slice(None) if generated.repeats is None else slice(int(generated.repeats[row]))
+        choices, logs = generated.choices[row][own], generated.log_probabilities[row][own]
+        grid = program.values[program.kind[: program.named]]
+        probabilities = np.exp(logs)
+        mean = (probabilities * grid).sum(-1)
+        square = (probabilities * np.square(grid)).sum(-1)
+        values = np.take_along_axis(np.broadcast_to(grid, logs.shape), choices[..., None], -1)
+        likelihood = np.take_along_axis(logs, choices[..., None], -1)
+        length = int(generated.rationale_length[row])
+        ids = generated.rationale_ids[row, :length]
+        text = self.tokenizer.decode(ids.tolist())
+        # A rationale that ran into the block on its own holds the blank line already.
+        parted = rationale and program.block_ends_rationale and not generated.truncated[row]
+        spoken = values[..., 0]
+        return Decoded(
+            rationale=text,
+            rationale_ids=ids,
+            rationale_log_probabilities=generated.rationale_log_probabilities[row, : length + 1],
+            text=text + ("" if parted else BLANK_LINE) + self.schema.format(spoken),
+            values=spoken,
+            mean=np.clip(mean, self.schema.low, self.schema.high).astype(np.float32),
+            spread=np.sqrt(np.maximum(square - mean**2, 0)),
+            entropy=-(probabilities * np.where(probabilities > 0, logs, 0)).sum(-1),
+            log_likelihood=likelihood[..., 0],
+            passes={
+                "rationale": int(generated.rationale_passes[row]),
+                "coefficients": int(generated.block_passes[row]),
+            },
+        )
+
+
+def sampling_of(
+    temperature: float | Sequence[float], seed: int | Sequence[int], rows: int
+) -> Sampling:
+    """Temperature and seed of each row: one of each for all, or one for each."""
+    temperatures = np.broadcast_to(np.asarray(temperature, np.float32), (rows,))
+    if not (np.isfinite(temperatures) & (temperatures >= 0)).all():
+        raise ValueError(f"temperature is {temperature}, expected 0 or more")
+    return Sampling(temperatures, np.broadcast_to(np.asarray(seed).astype(np.uint32), (rows,)))

@@ -1,0 +1,67 @@
+"""What serves a device best: the layout of its weights, how wide to draft, drafts in low precision.
+
+All that depends on the device is decided here, once, when a model is set up. It changes the time
+that an answer takes, never the answer.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+
+from sf_jax.decode.generate import DraftPlan
+from sf_jax.model.weights import draft_weights, unstack_layers
+
+LARGE = 2**26  # numbers in the text layers, of which a second copy is too large
+# By what passes cost: on a CPU more tokens take longer (`sf-jax bench plans` measures there),
+# elsewhere a pass over the block costs little more than one token.
+PLANS = {
+    "cpu": DraftPlan(
+        rationale_width=10, block_widths=(32, 64, 96), growth=64, low_precision_passes=2
+    ),
+    "cpu, large": DraftPlan(rationale_width=10, block_widths=(16, 48), growth=2),
+    "accelerator": DraftPlan(rationale_width=10, block_widths=(), growth=4),
+}
+
+
+@dataclass(frozen=True)
+class DevicePolicy:
+    """How a model is run on a device.
+
+    Attributes:
+      layers: "stacked" layers are scanned, as accelerators do; short passes on a CPU loop over
+        "separate" arrays, since a scan copies each layer out of its stack.
+      plan: how wide to draft.
+      low_precision_drafts: whether the plan's passes in low precision are cheaper than others.
+    """
+
+    layers: Literal["stacked", "separate"]
+    plan: DraftPlan
+    low_precision_drafts: bool
+
+    def laid_out(self, weights: Any, consume: bool = False) -> Any:
+        """Weights in the layout asked for; those with separate layers already stay as they are.
+
+        Args:
+          consume: free what is copied; the weights given cannot be used afterwards.
+        """
+        return unstack_layers(weights, consume) if self.layers == "separate" else weights
+
+    def for_drafts(self, weights: Any) -> Any | None:
+        """Weights for the plan's passes in low precision; None where there are none."""
+        return draft_weights(weights) if self.low_precision_drafts else None
+
+
+def policy_of(platform: str, text_layers: Any, product_dtype: str) -> DevicePolicy:
+    """The policy of a platform.
+
+    Args:
+      platform: of the devices, as `jax.default_backend()` names it.
+      text_layers: the weights of the text layers, of which the sizes count.
+      product_dtype: type of the operands of products.
+    """
+    size = sum(leaf.size for leaf in jax.tree.leaves(text_layers))
+    kind = "accelerator" if platform != "cpu" else "cpu, large" if size >= LARGE else "cpu"
+    plan = PLANS[kind]
+    exact = product_dtype == "float32" and plan.low_precision_passes > 0
+    return DevicePolicy("separate" if platform == "cpu" else "stacked", plan, exact)
