@@ -1,11 +1,18 @@
-"""How much effort XLA spends on the programs of tests.
+"""How the programs of tests are compiled: with little effort, and once for all processes of a run.
 
 Optimising CPU programs that run once takes most of a test's time, so by default XLA and LLVM
 optimise as little as they can: the programs are the same, and compile in a third of the time.
-`SF_JAX_TEST_OPTIMISE=1` compiles as users do; `make test-all` sets it.
+`SF_JAX_TEST_OPTIMISE=1` compiles as users do; `make test-all` sets it. Workers of a run and the
+processes that tests start share compiled programs through JAX's persistent cache, in a temporary
+folder unless JAX_COMPILATION_CACHE_DIR names one.
 """
 
 import os
+import shutil
+import tempfile
+from collections.abc import Callable
+
+import jax
 
 OPTIMISE = os.environ.get("SF_JAX_TEST_OPTIMISE", "0") not in ("", "0")
 LITTLE_EFFORT = (
@@ -27,6 +34,20 @@ def flags(devices: int | None = None, optimise: bool = OPTIMISE) -> str:
 def environment(devices: int | None = None, optimise: bool = OPTIMISE) -> dict[str, str]:
     """The environment of a process on a CPU that a test starts."""
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags(devices, optimise)}
+
+
+def share_programs() -> Callable[[], None]:
+    """Shares compiled programs with other processes; returns what removes them again."""
+    folder = None
+    if (
+        "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    ):  # else the user's or the parent process's
+        folder = tempfile.mkdtemp(prefix="sf_jax-programs-")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    return lambda: shutil.rmtree(folder, ignore_errors=True) if folder else None
 
 
 def set_flags() -> None:

@@ -15,6 +15,11 @@ from tests import compiling
 
 compiling.set_flags()
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.add_cleanup(compiling.share_programs())
+
+
 MAPPINGS = 30_000  # Linux allows a process 65,530
 
 
