@@ -37,8 +37,6 @@ NOT_YET = {
     "docs/design.md",
     "docs/porting.md",
     "docs/pretraining.md",
-    "tests/decode/test_generation.py",
-    "tests/decode/test_one_call.py",
     "tests/reader/test_ported.py",
     "tests/reader/test_requests.py",
     "tests/render/ict_facekit.py",

@@ -1,6 +1,6 @@
 """Generation of a whole answer in one compiled call: the rationale, then the slots of a schema.
 
-Rows of a batch go on each at its own pace: a row's cache holds its own answer without gaps, and
+Rows of a batch advance each at its own pace: a row's cache holds its own answer without gaps, and
 rows that are ready wait for the others. Nothing leaves the device before the answer is complete.
 """
 

@@ -47,7 +47,7 @@ def no_rationale(batch: int, cap: int) -> Rationale:
 def free_scores(
     weights: ModelWeights, states: Float[Array, "B T D"], program: SlotProgram, config: Architecture
 ) -> Float[Array, "B T A"]:
-    """Scores of the whole vocabulary, -inf for what may neither stand in a rationale nor end it."""
+    """Scores of the whole vocabulary, -inf for what can be in no rationale and end none."""
     scores = text.logits(weights.text, states, dtype=config.product_dtype)
     return scores + jnp.where(program.banned & ~program.ends, -jnp.inf, 0.0)
 

@@ -20,7 +20,7 @@ class Cursor:
     Attributes:
       state: the cache and what every pass does with it.
       pending: what precedes the next block.
-      active: rows that go on.
+      active: rows that have another block.
       number: blocks before the next.
       choices: of the block before, the draft of the next.
       kept: tokens of the answer that never leave the cache: the rationale and what opens the array.

@@ -131,9 +131,9 @@ def check_tiny(count: int) -> None:
     generator, ties = np.random.default_rng(0), 0
     whole = test_lossless.whole_schema()
     with tempfile.TemporaryDirectory() as folder:
-        words = test_lossless.digit_tokenizer(Path(folder))
+        tokenizer = test_lossless.digit_tokenizer(Path(folder))
     for seed in tqdm(range(4), unit="checkpoint"):
-        tiny = lossless.Tiny.make(lossless.SMALL, words, whole, seed)
+        tiny = lossless.Tiny.make(lossless.SMALL, tokenizer, whole, seed)
         shapes = ((64, 96), (96, 64), (32, 64), (96, 96))
         images = [
             generator.integers(0, 256, (*shapes[i % 4], 3)).astype(np.uint8)
@@ -174,8 +174,8 @@ def check_fuzz(count: int) -> None:
 def check_joint() -> None:
     picture = np.random.default_rng(2).integers(0, 256, (32, 64, 3)).astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        words = test_lossless.digit_tokenizer(Path(folder))
-    found = test_lossless.check_joint(test_lossless.toy(words), picture, 200_000, 2_000)
+        tokenizer = test_lossless.digit_tokenizer(Path(folder))
+    found = test_lossless.check_joint(test_lossless.toy(tokenizer), picture, 200_000, 2_000)
     print(f"joint: 200,000 draws, chi-squared p = {found:.3f}")
 
 

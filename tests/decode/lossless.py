@@ -24,7 +24,8 @@ from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
 from sf_jax.model.weights import Weights, draft_weights, unstack_layers
 from sf_jax.reader.question import prompt_ids
-from sf_jax.sequence import images, tokenizer
+from sf_jax.sequence import images
+from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.sequence.batch import Batch
 from sf_jax.sequence.example import Example, assemble
 
@@ -49,10 +50,12 @@ class NotEqualError(AssertionError):
     """An answer that differs from the reference where no tie was."""
 
 
-def answer_ids(program: SlotProgram, generated: Generated, row: int, spoke: bool) -> list[int]:
+def answer_ids(
+    program: SlotProgram, generated: Generated, row: int, with_rationale: bool
+) -> list[int]:
     """The tokens of an answer, rationale and blocks."""
     ids = generated.rationale_ids[row, : generated.rationale_length[row]].tolist()
-    if generated.truncated[row] or (spoke and not program.block_ends_rationale):
+    if generated.truncated[row] or (with_rationale and not program.block_ends_rationale):
         ids.append(int(program.rationale_end))
     choices = generated.choices[row]
     if generated.repeats is not None:
@@ -86,7 +89,7 @@ class Tiny:
 
     config: Config
     weights: Weights
-    words: tokenizer.Tokenizer
+    tokenizer: tokenizers.Tokenizer
     program: SlotProgram
     patches: int = PATCHES  # that pictures are padded to
     low_precision: Weights | None = None  # None is these weights in low precision
@@ -95,16 +98,16 @@ class Tiny:
     def make(
         cls,
         config: Config,
-        words: tokenizer.Tokenizer,
+        tokenizer: tokenizers.Tokenizer,
         schema: Schema,
         seed: int,
         scale: float = 2.0,
         stacked: bool = False,
     ) -> "Tiny":
         """Weights large enough that answers differ from slot to slot and picture to picture."""
-        names = tokenizer.IMAGE, tokenizer.VISION_START, tokenizer.VISION_END
-        ids = [words.symbol(name) for name in names]
-        language = dataclasses.replace(config.text, vocab_size=len(words) + 40)
+        names = tokenizers.IMAGE, tokenizers.VISION_START, tokenizers.VISION_END
+        ids = [tokenizer.symbol(name) for name in names]
+        language = dataclasses.replace(config.text, vocab_size=len(tokenizer) + 40)
         config = dataclasses.replace(
             config,
             text=language,
@@ -115,23 +118,23 @@ class Tiny:
         weights = jax.tree.map(
             lambda x: x * scale if x.ndim > 1 else x, initialise(config.declare(), seed)
         )
-        program = compile_program(schema, words, language.vocab_size)
-        return cls(config, weights if stacked else unstack_layers(weights), words, program)
+        program = compile_program(schema, tokenizer, language.vocab_size)
+        return cls(config, weights if stacked else unstack_layers(weights), tokenizer, program)
 
-    def inputs(self, pictures: list[np.ndarray], speak: bool) -> Batch:
-        return prompts_about(pictures, self.config, self.words, self.patches, speak)
+    def inputs(self, pictures: list[np.ndarray], with_rationale: bool) -> Batch:
+        return prompts_about(pictures, self.config, self.tokenizer, self.patches, with_rationale)
 
     def answer(
         self,
         pictures: list[np.ndarray],
         sampling: Sampling,
         plan: DraftPlan = PLAN,
-        speak: bool = True,
+        with_rationale: bool = True,
         draft: Draft | None = None,
         max_words: int = MAX_WORDS,
         **repeated: Any,
     ) -> Generated:
-        batch = self.inputs(pictures, speak)
+        batch = self.inputs(pictures, with_rationale)
         at_rest = np.zeros((len(pictures), self.program.named), np.float32)
         draft = draft or Draft(
             np.zeros((len(pictures), 2), np.int32), self.program.nearest(at_rest), None
@@ -147,7 +150,7 @@ class Tiny:
                 self.config,
                 plan,
                 max_words,
-                speak,
+                with_rationale,
                 low_precision=self.drafting(plan),
                 **repeated,
             )
@@ -165,25 +168,25 @@ class Tiny:
         self,
         pictures: list[np.ndarray],
         sampling: Sampling,
-        speak: bool = True,
+        with_rationale: bool = True,
         max_words: int = MAX_WORDS,
         **repeated: Any,
     ) -> tuple[list[Automaton], np.ndarray]:
-        batch = self.inputs(pictures, speak)
+        batch = self.inputs(pictures, with_rationale)
         return token_by_token(
             self.weights,
             batch,
             self.program,
             sampling,
             self.config,
-            max_words if speak else 0,
+            max_words if with_rationale else 0,
             **repeated,
         )
 
     def rationale_states(
         self, pictures: list[np.ndarray], made: Generated
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """For each picture, the states that yielded its words, and their tokens."""
+        """For each picture, the states that yielded its rationale, and their tokens."""
         batch = self.inputs(pictures, True)
         state = prefill(self.weights, batch, batch.input_ids.shape[1] + MAX_WORDS, self.config)
         whole = np.full(len(pictures), MAX_WORDS)
@@ -202,17 +205,17 @@ class Tiny:
         pictures: list[np.ndarray],
         made: Generated,
         sampling: Sampling,
-        speak: bool = True,
+        with_rationale: bool = True,
         **repeated: Any,
     ) -> Score:
         """The score of answers as they were generated."""
-        batch = self.inputs(pictures, speak)
+        batch = self.inputs(pictures, with_rationale)
         return jax.device_get(
             score(
                 self.weights,
                 batch,
                 self.program,
-                *scored_rationale(self.program, made, speak),
+                *scored_rationale(self.program, made, with_rationale),
                 made.choices,
                 sampling,
                 self.config,
@@ -225,29 +228,29 @@ class Tiny:
 def prompts_about(
     pictures: list[np.ndarray],
     config: Config,
-    words: tokenizer.Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     patches: int,
-    speak: bool,
+    with_rationale: bool,
 ) -> Batch:
     """Prompts padded on the left."""
     rows = []
     for picture in pictures:
         height, width = images.token_grid(picture, config.vision)
-        ids = prompt_ids(words, height * width, speak)
+        ids = prompt_ids(tokenizer, height * width, with_rationale)
         rows.append([Example.of(ids, images.image_inserts(ids, [picture], config))])
-    longest = len(prompt_ids(words, patches // 4, speak))
+    longest = len(prompt_ids(tokenizer, patches // 4, with_rationale))
     return assemble(rows, images.capacity(config, longest, patches), left=True)
 
 
 def scored_rationale(
-    program: SlotProgram, made: Generated, spoke: bool
+    program: SlotProgram, made: Generated, with_rationale: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `score` wants of the words of answers: tokens, how many, and how many were free."""
-    words = np.pad(made.rationale_ids, [(0, 0), (0, 1)])
-    blank = made.truncated | (spoke and not program.block_ends_rationale)
-    words[np.arange(len(words)), made.rationale_length] = np.where(blank, program.rationale_end, 0)
+    """What `score` wants of the rationales of answers: tokens, how many, and how many were free."""
+    ids = np.pad(made.rationale_ids, [(0, 0), (0, 1)])
+    blank = made.truncated | (with_rationale and not program.block_ends_rationale)
+    ids[np.arange(len(ids)), made.rationale_length] = np.where(blank, program.rationale_end, 0)
     free = np.where(made.truncated, made.rationale_length, made.rationale_length + 1)
-    return words, made.rationale_length + blank, np.where(spoke, free, 0).astype(np.int32)
+    return ids, made.rationale_length + blank, np.where(with_rationale, free, 0).astype(np.int32)
 
 
 def sampling(count: int, temperature: float = 0.0, first_seed: int = 0) -> Sampling:

@@ -17,7 +17,8 @@ from sf_jax.model import text
 from sf_jax.model.declared import initialise
 from sf_jax.model.weights import unstack_layers
 from sf_jax.reader.schema import channel_schema
-from sf_jax.sequence import images, tokenizer
+from sf_jax.sequence import images
+from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.sequence.example import Example, assemble
 from sf_jax.sequence.forward import forward
 from sf_jax.systems.semanticface.qwen_like import make_tokenizer
@@ -32,15 +33,18 @@ PLAN = DraftPlan(rationale_width=3, block_widths=(16, 40))
 
 
 @pytest.fixture(scope="module")
-def words() -> tokenizer.Tokenizer:
+def tokenizer() -> tokenizers.Tokenizer:
     faces = np.stack([sample(i) for i in range(300)])
-    return tokenizer.train(vocabulary_texts(faces), SCHEMA.symbols(), 700)
+    return tokenizers.train(vocabulary_texts(faces), SCHEMA.symbols(), 700)
 
 
 @pytest.fixture(scope="module")
-def config(tiny_config, words):
-    ids = [words.symbol(s) for s in (tokenizer.IMAGE, tokenizer.VISION_START, tokenizer.VISION_END)]
-    language = dataclasses.replace(tiny_config.text, vocab_size=len(words))
+def config(tiny_config, tokenizer):
+    ids = [
+        tokenizer.symbol(s)
+        for s in (tokenizers.IMAGE, tokenizers.VISION_START, tokenizers.VISION_END)
+    ]
+    language = dataclasses.replace(tiny_config.text, vocab_size=len(tokenizer))
     return dataclasses.replace(
         tiny_config,
         text=language,
@@ -57,12 +61,12 @@ def weights(config):
 
 
 @pytest.fixture(scope="module")
-def program(words):
-    return compile_program(SCHEMA, words)
+def program(tokenizer):
+    return compile_program(SCHEMA, tokenizer)
 
 
-def inputs(config, words, pictures, speak):
-    batch = lossless.prompts_about(pictures, config, words, PATCHES, speak)
+def inputs(config, tokenizer, pictures, with_rationale):
+    batch = lossless.prompts_about(pictures, config, tokenizer, PATCHES, with_rationale)
     prompts = [
         ids[real == 1].tolist() for ids, real in zip(batch.input_ids, batch.segments, strict=True)
     ]
@@ -70,9 +74,18 @@ def inputs(config, words, pictures, speak):
 
 
 def run(
-    config, weights, words, program, pictures, *, speak=True, temperature=0.0, seed=0, plan=PLAN
+    config,
+    weights,
+    tokenizer,
+    program,
+    pictures,
+    *,
+    with_rationale=True,
+    temperature=0.0,
+    seed=0,
+    plan=PLAN,
 ):
-    batch, prompts = inputs(config, words, pictures, speak)
+    batch, prompts = inputs(config, tokenizer, pictures, with_rationale)
     count = len(pictures)
     draft = Draft(
         np.zeros((count, 2), np.int32), program.nearest(np.zeros((count, 61), np.float32)), None
@@ -89,21 +102,21 @@ def run(
         config,
         plan,
         MAX_WORDS,
-        speak,
+        with_rationale,
     )
     return jax.device_get(out), prompts
 
 
-def whole_answer(out, row, program, prompt_tokens, speak):
-    """Token ids of the answer and, for each slot, the place whose scores decide its first token."""
-    ids = out.rationale_ids[row, : out.rationale_length[row]].tolist() if speak else []
-    if speak and (out.truncated[row] or not program.block_ends_rationale):
+def whole_answer(out, row, program, prompt_tokens, with_rationale):
+    """Token ids of the answer and, for each slot, the index whose scores decide its first token."""
+    ids = out.rationale_ids[row, : out.rationale_length[row]].tolist() if with_rationale else []
+    if with_rationale and (out.truncated[row] or not program.block_ends_rationale):
         ids.append(int(program.rationale_end))
-    places = []
+    indices = []
     for slot in range(len(out.choices[row])):
         before = len(program.answer(out.choices[row][:slot]))
-        places.append(len(prompt_tokens) + len(ids) + before + program.forced_length[slot] - 1)
-    return ids + program.answer(out.choices[row]), places
+        indices.append(len(prompt_tokens) + len(ids) + before + program.forced_length[slot] - 1)
+    return ids + program.answer(out.choices[row]), indices
 
 
 def answered(config, picture, prompt_tokens, answers):
@@ -115,27 +128,29 @@ def answered(config, picture, prompt_tokens, answers):
     return assemble([[example] for example in examples], capacity)
 
 
-def teacher_forced(config, weights, words, program, picture, prompt_tokens, ids, places):
+def teacher_forced(config, weights, tokenizer, program, picture, prompt_tokens, ids, indices):
     """Slot distributions [C, A] from one uncached pass with stacked layers."""
     states, _ = forward(weights, answered(config, picture, prompt_tokens, [ids]), config)
     scores = text.logits(weights.text, states)[0]
     return np.stack(
         [
-            jax.nn.softmax(jnp.where(real, scores[place][allowed], -jnp.inf))
-            for place, allowed, real in zip(
-                places, program.value_symbols, program.valid[program.kind], strict=True
+            jax.nn.softmax(jnp.where(real, scores[index][allowed], -jnp.inf))
+            for index, allowed, real in zip(
+                indices, program.value_symbols, program.valid[program.kind], strict=True
             )
         ]
     )
 
 
-@pytest.mark.parametrize("speak", [True, False])
-def test_equal_to_one_uncached_pass(config, weights, words, program, pictures, speak) -> None:
-    out, prompts = run(config, weights, words, program, pictures, speak=speak)
+@pytest.mark.parametrize("with_rationale", [True, False])
+def test_equal_to_one_uncached_pass(
+    config, weights, tokenizer, program, pictures, with_rationale
+) -> None:
+    out, prompts = run(config, weights, tokenizer, program, pictures, with_rationale=with_rationale)
     for row, picture in enumerate(pictures):
-        ids, places = whole_answer(out, row, program, prompts[row], speak)
+        ids, indices = whole_answer(out, row, program, prompts[row], with_rationale)
         expected = teacher_forced(
-            config, weights, words, program, picture, prompts[row], ids, places
+            config, weights, tokenizer, program, picture, prompts[row], ids, indices
         )
         np.testing.assert_allclose(np.exp(out.log_probabilities)[row], expected, atol=2e-5)
         assert (out.choices[row] == expected.argmax(-1)).all()
@@ -143,10 +158,10 @@ def test_equal_to_one_uncached_pass(config, weights, words, program, pictures, s
         assert np.abs(np.exp(out.log_probabilities)[row][:-1] - expected[1:]).max() > 1e-2
 
 
-def test_a_batch_changes_nothing(config, weights, words, program, pictures) -> None:
-    together, _ = run(config, weights, words, program, pictures)
+def test_a_batch_changes_nothing(config, weights, tokenizer, program, pictures) -> None:
+    together, _ = run(config, weights, tokenizer, program, pictures)
     for row, picture in enumerate(pictures):
-        alone, _ = run(config, weights, words, program, [picture])
+        alone, _ = run(config, weights, tokenizer, program, [picture])
         assert (alone.rationale_ids[0] == together.rationale_ids[row]).all()
         assert (alone.choices[0] == together.choices[row]).all()
         np.testing.assert_allclose(
@@ -155,14 +170,16 @@ def test_a_batch_changes_nothing(config, weights, words, program, pictures) -> N
     assert len({tuple(choices) for choices in together.choices}) > 1
 
 
-def test_sampled_answers_never_leave_the_grammar(config, weights, words, program, pictures) -> None:
+def test_sampled_answers_never_leave_the_grammar(
+    config, weights, tokenizer, program, pictures
+) -> None:
     batch = pictures * 10
     seen = set()
     for seed in range(7):
-        out, prompts = run(config, weights, words, program, batch, temperature=1.0, seed=seed)
+        out, prompts = run(config, weights, tokenizer, program, batch, temperature=1.0, seed=seed)
         for row in range(len(batch)):
             ids, _ = whole_answer(out, row, program, prompts[row], True)
-            spoken = words.decode(ids) + "}"
+            spoken = tokenizer.decode(ids) + "}"
             answer = answers.parse(spoken)
             values = program.values[program.kind, out.choices[row]]
             np.testing.assert_allclose(answer.coefficients, values, atol=1e-6)
@@ -171,32 +188,33 @@ def test_sampled_answers_never_leave_the_grammar(config, weights, words, program
     assert len(seen) == 7 * len(batch)
 
 
-def test_the_same_seed_gives_the_same_answer(config, weights, words, program, pictures) -> None:
+def test_the_same_seed_gives_the_same_answer(config, weights, tokenizer, program, pictures) -> None:
     first, second = (
-        run(config, weights, words, program, pictures, temperature=1.0, seed=5)[0] for _ in range(2)
+        run(config, weights, tokenizer, program, pictures, temperature=1.0, seed=5)[0]
+        for _ in range(2)
     )
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-def test_words_stop_at_the_cap(config, weights, words, program, pictures) -> None:
-    out, _ = run(config, weights, words, program, pictures)
+def test_a_rationale_stops_at_the_cap(config, weights, tokenizer, program, pictures) -> None:
+    out, _ = run(config, weights, tokenizer, program, pictures)
     assert out.rationale_ids.shape == (3, MAX_WORDS)
     assert (out.rationale_length <= MAX_WORDS).all() and (out.rationale_passes < MAX_WORDS).all()
 
 
-def test_program_fits_the_canonical_tokens(words, program) -> None:
+def test_program_fits_the_canonical_tokens(tokenizer, program) -> None:
     face = np.clip(sample(11), -1, 1)
     choices = np.rint((face - SCHEMA.low) * 10).astype(int)
     expected = program.answer(choices) + program.closing[:-1].tolist()
-    assert words.encode(SCHEMA.format(face)) == expected
+    assert tokenizer.encode(SCHEMA.format(face)) == expected
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> tokenizer.JsonTokenizer:
+def digits(tmp_path_factory) -> tokenizers.JsonTokenizer:
     """A byte-level tokenizer of single digits, as Qwen's."""
     folder = tmp_path_factory.mktemp("digits")
     make_tokenizer(folder)
-    return tokenizer.JsonTokenizer.load(folder / "tokenizer.json")
+    return tokenizers.JsonTokenizer.load(folder / "tokenizer.json")
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +223,7 @@ def digit_program(digits):
 
 
 def test_values_of_several_tokens(digits, digit_program) -> None:
-    """A sign stands with its space; then come 0 or 1, the point, and a digit unless all is said."""
+    """A sign stands with its space; then come 0 or 1, the point, a digit if any is left."""
     texts = digits.token_texts()
     smile, yaw = (channels.NAMES.index(name) for name in ("MouthSmileLeft", "HeadYaw"))
     smile_kind, yaw_kind = digit_program.kind[[smile, yaw]]
@@ -243,7 +261,7 @@ def enumerated(config, weights, program, picture, prompt_tokens, prefix, slot) -
 def test_probabilities_equal_enumeration(config, weights, digits, digit_program, pictures) -> None:
     """Also of values whose branch was not taken; and greedy is greedy token by token."""
     ids = [
-        digits.symbol(s) for s in (tokenizer.IMAGE, tokenizer.VISION_START, tokenizer.VISION_END)
+        digits.symbol(s) for s in (tokenizers.IMAGE, tokenizers.VISION_START, tokenizers.VISION_END)
     ]
     language = dataclasses.replace(config.text, vocab_size=len(digits) + 40)
     config = dataclasses.replace(
@@ -257,9 +275,9 @@ def test_probabilities_equal_enumeration(config, weights, digits, digit_program,
     out, prompts = run(config, weights, digits, digit_program, pictures[:2])
     np.testing.assert_allclose(np.exp(out.log_probabilities).sum(-1), 1, atol=1e-5)
     for row, picture in enumerate(pictures[:2]):
-        answer, places = whole_answer(out, row, digit_program, prompts[row], True)
+        answer, indices = whole_answer(out, row, digit_program, prompts[row], True)
         for slot in (0, 17, 52, 60):
-            prefix = answer[: places[slot] + 1 - len(prompts[row])]
+            prefix = answer[: indices[slot] + 1 - len(prompts[row])]
             expected = enumerated(
                 config, weights, digit_program, picture, prompts[row], prefix, slot
             )

@@ -16,7 +16,7 @@ from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.schema import Schema
 from sf_jax.face import channels
 from sf_jax.reader.schema import channel_schema
-from sf_jax.sequence import tokenizer
+from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.systems.semanticface.qwen_like import make_tokenizer
 from sf_jax.systems.semanticface.sequences import vocabulary_texts
 from sf_jax.train import draft_heads
@@ -35,25 +35,25 @@ FINE = Schema(("JawOpen", "HeadRoll"), (0.0, -1.0), (1.0, 1.0), decimals=3, para
 
 
 def whole_schema() -> Schema:
-    """All 61 channels, for a model whose words may hold blank lines."""
+    """All 61 channels, for a model whose rationale may hold blank lines."""
     return dataclasses.replace(SCHEMA, paragraphs=True)
 
 
-def digit_tokenizer(folder: Path) -> tokenizer.JsonTokenizer:
+def digit_tokenizer(folder: Path) -> tokenizers.JsonTokenizer:
     """A byte-level tokenizer of single digits, as Qwen's."""
     make_tokenizer(folder)
-    return tokenizer.JsonTokenizer.load(folder / "tokenizer.json")
+    return tokenizers.JsonTokenizer.load(folder / "tokenizer.json")
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> tokenizer.JsonTokenizer:
+def digits(tmp_path_factory) -> tokenizers.JsonTokenizer:
     return digit_tokenizer(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="module")
 def models(digits) -> dict[str, Tiny]:
     faces = np.stack([sample(i) for i in range(300)])
-    symbols = tokenizer.train(vocabulary_texts(faces), SCHEMA.symbols(), 700)
+    symbols = tokenizers.train(vocabulary_texts(faces), SCHEMA.symbols(), 700)
     return {
         "symbols": Tiny.make(SMALL, symbols, SCHEMA, 3),
         "digits": Tiny.make(SMALL, digits, whole_schema(), 4),
@@ -62,30 +62,32 @@ def models(digits) -> dict[str, Tiny]:
     }
 
 
-def differing(tiny: Tiny, made, reference, gaps, speak: bool = True) -> int:
-    answers = [answer_ids(tiny.program, made, row, speak) for row in range(len(made.choices))]
+def differing(tiny: Tiny, made, reference, gaps, with_rationale: bool = True) -> int:
+    answers = [
+        answer_ids(tiny.program, made, row, with_rationale) for row in range(len(made.choices))
+    ]
     return count_ties(answers, reference, gaps)
 
 
 @pytest.mark.parametrize(
-    ("name", "speak"),
+    ("name", "with_rationale"),
     [("symbols", True), ("symbols", False), ("digits", True), ("nested", True), ("fine", False)],
 )
-def test_drafted_is_sequential_is_the_reference(models, pictures, name, speak) -> None:
+def test_drafted_is_sequential_is_the_reference(models, pictures, name, with_rationale) -> None:
     tiny, batch = models[name], pictures * 2
     seen = set()
     for temperature in (0.0, 1.0):
         drawn = sampling(len(batch), temperature)
-        reference, gaps = tiny.reference(batch, drawn, speak)
+        reference, gaps = tiny.reference(batch, drawn, with_rationale)
         for plan in (PLAN, SEQUENTIAL):
-            made = tiny.answer(batch, drawn, plan, speak)
-            assert differing(tiny, made, reference, gaps, speak) == 0
-            certificate = tiny.certificate(batch, made, drawn, speak)
+            made = tiny.answer(batch, drawn, plan, with_rationale)
+            assert differing(tiny, made, reference, gaps, with_rationale) == 0
+            certificate = tiny.certificate(batch, made, drawn, with_rationale)
             assert (certificate.least_margin > -1e-5).all()
             spoken = made.rationale_log_probabilities
             found = certificate.rationale[:, : spoken.shape[1]]
             np.testing.assert_allclose(found, spoken, atol=1e-5)
-            assert (spoken[:, 0] < 0).all() == speak and (certificate.stops is None)
+            assert (spoken[:, 0] < 0).all() == with_rationale and (certificate.stops is None)
             np.testing.assert_allclose(
                 certificate.slots,
                 np.take_along_axis(made.log_probabilities, made.choices[..., None], 2)[..., 0],
@@ -106,8 +108,8 @@ def test_passes_are_saved(models, pictures) -> None:
     assert (again.block_passes == 1).all() and (again.choices == drafted.choices).all()
     assert (again.rationale_ids == drafted.rationale_ids).all()
     assert (again.rationale_passes < drafted.rationale_passes).all()
-    wrong = Draft(drafted.rationale_ids[::-1], (drafted.choices + 1) % 11, None)
-    misled = tiny.answer(pictures, drawn, draft=wrong)
+    misleading = Draft(drafted.rationale_ids[::-1], (drafted.choices + 1) % 11, None)
+    misled = tiny.answer(pictures, drawn, draft=misleading)
     assert (misled.choices == drafted.choices).all() and (
         misled.rationale_ids == drafted.rationale_ids
     ).all()
@@ -116,22 +118,22 @@ def test_passes_are_saved(models, pictures) -> None:
 def test_low_precision_passes_save_others_and_change_nothing(models, pictures) -> None:
     tiny, drawn = models["symbols"], sampling(3)
     alone = tiny.answer(pictures, drawn, dataclasses.replace(PLAN, low_precision_passes=0))
-    guessed = tiny.answer(pictures, drawn, dataclasses.replace(PLAN, low_precision_passes=1))
-    assert (guessed.choices == alone.choices).all() and (
-        guessed.rationale_ids == alone.rationale_ids
+    improved = tiny.answer(pictures, drawn, dataclasses.replace(PLAN, low_precision_passes=1))
+    assert (improved.choices == alone.choices).all() and (
+        improved.rationale_ids == alone.rationale_ids
     ).all()
-    assert (guessed.block_passes - 1).sum() < alone.block_passes.sum()
-    other = Tiny.make(SMALL, tiny.words, SCHEMA, 77).weights
+    assert (improved.block_passes - 1).sum() < alone.block_passes.sum()
+    other = Tiny.make(SMALL, tiny.tokenizer, SCHEMA, 77).weights
     misled = dataclasses.replace(tiny, low_precision=other).answer(pictures, drawn)
     assert (misled.choices == alone.choices).all() and (
         misled.rationale_ids == alone.rationale_ids
     ).all()
-    assert (misled.block_passes > guessed.block_passes).any()  # it has drafted
+    assert (misled.block_passes > improved.block_passes).any()  # it has drafted
 
 
 def test_stacked_layers_give_the_same(models, pictures) -> None:
     tiny = models["digits"]
-    stacked = Tiny.make(SMALL, tiny.words, whole_schema(), 4, stacked=True)
+    stacked = Tiny.make(SMALL, tiny.tokenizer, whole_schema(), 4, stacked=True)
     for plan in (DraftPlan(rationale_width=2, block_widths=(40,)), SEQUENTIAL):
         drawn = sampling(3, 0.5)
         made, other = tiny.answer(pictures, drawn, plan), stacked.answer(pictures, drawn, plan)
@@ -143,17 +145,17 @@ def test_stacked_layers_give_the_same(models, pictures) -> None:
 def test_draft_heads_change_passes_alone(models, pictures, tmp_path) -> None:
     tiny, drawn = models["symbols"], sampling(3)
     plain = tiny.answer(pictures, drawn)
-    states, words = tiny.rationale_states(pictures, plain)
-    save_heads(tmp_path / "heads", draft_heads.learn(states, words, DraftHeadsConfig(2, 8, 60)))
+    states, ids = tiny.rationale_states(pictures, plain)
+    save_heads(tmp_path / "heads", draft_heads.learn(states, ids, DraftHeadsConfig(2, 8, 60)))
     text = tiny.config.text
     heads = load_heads(tmp_path / "heads", text.hidden_size, text.vocab_size)
     rest = np.zeros_like(plain.choices)
     draft = Draft(np.zeros((3, 2), np.int32), rest, heads)
-    guessed = tiny.answer(pictures, drawn, draft=draft)
-    assert (guessed.rationale_ids == plain.rationale_ids).all() and (
-        guessed.choices == plain.choices
+    improved = tiny.answer(pictures, drawn, draft=draft)
+    assert (improved.rationale_ids == plain.rationale_ids).all() and (
+        improved.choices == plain.choices
     ).all()
-    assert guessed.rationale_passes.sum() < plain.rationale_passes.sum()
+    assert improved.rationale_passes.sum() < plain.rationale_passes.sum()
 
 
 def test_draft_heads_that_do_not_fit_are_refused(tmp_path) -> None:
@@ -194,7 +196,7 @@ def test_any_plan_gives_the_same(models, pictures) -> None:
 
 
 def test_a_batch_changes_nothing(models, pictures) -> None:
-    """Neighbours differ in picture size, in words and in how soon they are done."""
+    """Neighbours differ in image size, in rationale and in how soon they are done."""
     tiny = models["digits"]
     for temperature in (0.0, 1.0):
         together = tiny.answer(pictures, sampling(3, temperature))
@@ -233,9 +235,9 @@ def test_samples_follow_the_joint_distribution(digits, pictures) -> None:
     check_joint(toy(digits), pictures[2], draws=10_000, batch=500)
 
 
-def toy(words: tokenizer.Tokenizer) -> Tiny:
+def toy(tokenizer: tokenizers.Tokenizer) -> Tiny:
     """Slots that depend on each other strongly; for pictures of 32 x 64 pixels."""
-    return dataclasses.replace(Tiny.make(SMALL, words, TOY, 7, scale=3.0), patches=8)
+    return dataclasses.replace(Tiny.make(SMALL, tokenizer, TOY, 7, scale=3.0), patches=8)
 
 
 def check_joint(tiny: Tiny, picture: np.ndarray, draws: int, batch: int) -> float:
@@ -244,7 +246,7 @@ def check_joint(tiny: Tiny, picture: np.ndarray, draws: int, batch: int) -> floa
     found = np.zeros(counts, int)
     for start in range(0, draws, batch):
         drawn = sampling(batch, 1.0, start)
-        made = tiny.answer([picture] * batch, drawn, DraftPlan(), speak=False)
+        made = tiny.answer([picture] * batch, drawn, DraftPlan(), with_rationale=False)
         np.add.at(found, tuple(made.choices.T), 1)
     expected = draws * np.exp(joint(tiny, picture, counts))
     np.testing.assert_allclose(expected.sum(), draws, rtol=1e-4)
@@ -261,9 +263,9 @@ def joint(tiny: Tiny, picture: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Log-likelihood of every answer, each scored on its own."""
     every = np.array(list(np.ndindex(*counts)), np.int32)
     drawn = sampling(len(every))
-    made = tiny.answer([picture] * len(every), drawn, SEQUENTIAL, speak=False)
+    made = tiny.answer([picture] * len(every), drawn, SEQUENTIAL, with_rationale=False)
     made = dataclasses.replace(made, choices=every)
-    scored = tiny.certificate([picture] * len(every), made, drawn, speak=False)
+    scored = tiny.certificate([picture] * len(every), made, drawn, with_rationale=False)
     return scored.slots.sum(1).reshape(counts)
 
 

@@ -54,7 +54,7 @@ def primitives(jaxpr: Any) -> set[str]:
 
 def test_no_primitive_calls_the_host(arguments: tuple) -> None:
     names = primitives(generate.trace(*arguments).jaxpr)
-    assert {"while", "argmax", "dot_general"} <= names  # inner programs were looked into
+    assert {"while", "argmax", "dot_general"} <= names  # inner programs were included
     assert not [name for name in names if any(word in name for word in HOST)]
     called = jax.make_jaxpr(lambda x: jax.lax.fori_loop(0, 3, lambda i, y: y + _from_host(y), x))(
         1.0

@@ -19,7 +19,7 @@ from sf_jax.decode.program import STOP, SlotProgram
 from sf_jax.decode.rationale import Rationale
 from sf_jax.decode.schema import Repeat, Schema, SchemaError
 from sf_jax.decode.stream import stream
-from sf_jax.sequence import tokenizer
+from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.systems.semanticface.qwen_like import make_tokenizer
 from tests.decode.lossless import SMALL, NotEqualError, Tiny, answer_ids, count_ties, sampling
 
@@ -43,30 +43,30 @@ def shown(count: int) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: Any) -> tokenizer.JsonTokenizer:
+def digits(tmp_path_factory: Any) -> tokenizers.JsonTokenizer:
     folder: Path = tmp_path_factory.mktemp("digits")
     make_tokenizer(folder)
-    return tokenizer.JsonTokenizer.load(folder / "tokenizer.json")
+    return tokenizers.JsonTokenizer.load(folder / "tokenizer.json")
 
 
-def made_for(schema: Schema) -> tokenizer.Tokenizer:
+def made_for(schema: Schema) -> tokenizers.Tokenizer:
     """A tokenizer with a symbol for each text of the schema."""
     texts = ["some words here\n\n", "and other words there\n\n"] * 50
-    return tokenizer.train(texts, schema.symbols(), 400)
+    return tokenizers.train(texts, schema.symbols(), 400)
 
 
-def toy(words: tokenizer.Tokenizer, schema: Schema, seed: int) -> Tiny:
-    return dataclasses.replace(Tiny.make(SMALL, words, schema, seed, scale=3.0), patches=8)
+def toy(tokenizer: tokenizers.Tokenizer, schema: Schema, seed: int) -> Tiny:
+    return dataclasses.replace(Tiny.make(SMALL, tokenizer, schema, seed, scale=3.0), patches=8)
 
 
 @pytest.fixture(scope="module")
-def keyframes(digits: tokenizer.JsonTokenizer) -> Tiny:
+def keyframes(digits: tokenizers.JsonTokenizer) -> Tiny:
     """Up to five blocks of values of several tokens, after a rationale."""
     return toy(digits, KEYFRAMES, 10)
 
 
 @pytest.fixture(scope="module")
-def windowed(digits: tokenizer.JsonTokenizer) -> Tiny:
+def windowed(digits: tokenizers.JsonTokenizer) -> Tiny:
     """The same in a window of two."""
     bounded = Repeat(most=5, window=2)
     return toy(digits, dataclasses.replace(KEYFRAMES, repeat=bounded), 8)
@@ -78,8 +78,8 @@ def frames() -> Tiny:
     return toy(made_for(FRAMES), FRAMES, 6)
 
 
-def ids_of(tiny: Tiny, made: Generated, spoke: bool = True) -> list[list[int]]:
-    return [answer_ids(tiny.program, made, row, spoke) for row in range(len(made.choices))]
+def ids_of(tiny: Tiny, made: Generated, with_rationale: bool = True) -> list[list[int]]:
+    return [answer_ids(tiny.program, made, row, with_rationale) for row in range(len(made.choices))]
 
 
 def check_lossless(
@@ -334,12 +334,12 @@ def test_the_text_and_its_json_schema() -> None:
 def test_the_program_fits_the_canonical_tokens(keyframes: Tiny, frames: Tiny) -> None:
     generator = np.random.default_rng(0)
     for tiny, schema in ((keyframes, KEYFRAMES), (frames, FRAMES)):
-        program, words = tiny.program, tiny.words
+        program, tokenizer = tiny.program, tiny.tokenizer
         for count in (1, 2, 5):
             numbers = generator.uniform(schema.low, schema.high, (count, 3))
             choices = program.nearest(numbers)
             values = program.values[program.kind[:3], choices]
-            ids = words.encode(schema.format(values) + tokenizer.IM_END)
+            ids = tokenizer.encode(schema.format(values) + tokenizers.IM_END)
             assert ids == program.answer(choices) + program.closing.tolist()
 
 

@@ -40,7 +40,7 @@ def test_nested_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "reason"),
     [
         ({"low": (0.0,)}, "equally long"),
         ({"names": ("a", "a")}, "twice"),
@@ -49,22 +49,22 @@ def test_nested_text() -> None:
         ({"groups": ("g", "b")}, "twice|follow"),
     ],
 )
-def test_bad_schemas_are_refused(arguments: dict, words: str) -> None:
+def test_bad_schemas_are_refused(arguments: dict, reason: str) -> None:
     good = {"names": ("a", "b"), "low": (0.0, 0.0), "high": (1.0, 1.0)}
     if "groups" in arguments:
         Schema(**good | arguments)  # type: ignore[arg-type]
         torn = {"names": ("a", "b", "c"), "low": (0.0,) * 3, "high": (1.0,) * 3}
-        with pytest.raises(SchemaError, match=words):
+        with pytest.raises(SchemaError, match=reason):
             Schema(**torn, groups=("g", "", "g"))  # type: ignore[arg-type]
     else:
-        with pytest.raises(SchemaError, match=words):
+        with pytest.raises(SchemaError, match=reason):
             Schema(**good | arguments)  # type: ignore[arg-type]
 
 
 def test_a_slot_with_one_value_is_refused() -> None:
-    words = sf_jax.load().tokenizer
+    tokenizer = sf_jax.load().tokenizer
     with pytest.raises(TokenizerError, match="b can only be 0.5; leave it out"):
-        compile_program(Schema(("a", "b"), (0.0, 0.5), (1.0, 0.5)), words)
+        compile_program(Schema(("a", "b"), (0.0, 0.5), (1.0, 0.5)), tokenizer)
 
 
 def test_json_schema_takes_what_the_grammar_gives_and_nothing_else() -> None:
