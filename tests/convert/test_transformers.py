@@ -60,7 +60,7 @@ def test_the_built_in_model_is_the_same_there(theirs: dict, number: int) -> None
 def test_the_released_sizes_count_the_same_there() -> None:
     configs = {name: hf.config_to_dict(config) for name, config in sizes.QWEN3_VL.items()}
     found = json.loads(run_torch("reference_builtin.py", "counts", stdin=json.dumps(configs)))
-    assert found == {name: count(config) for name, config in sizes.QWEN3_VL.items()}
+    assert found == {name: count(config.declare()) for name, config in sizes.QWEN3_VL.items()}
 
 
 def test_the_directory_is_complete() -> None:
