@@ -263,7 +263,7 @@ def attending(attend: Callable) -> Iterator[None]:
 
 
 def in_model(rounds: int) -> str:
-    """Milliseconds of the built-in model's prefill of a picture, and of a step of its training."""
+    """Milliseconds of the built-in model's prefill of an image, and of a step of its training."""
     import jax
     import jax.numpy as jnp
 
@@ -305,7 +305,7 @@ def in_model(rounds: int) -> str:
                 jax.block_until_ready(calls[name]())  # compiled while it attends so
     lines = ["| built-in model | way | ours, ms | jax.nn, ms | ratio |", "|---|---|---|---|---|"]
     for label, calls in made.items():
-        what = "1 picture" if label == "prefill" else f"{task.rows} rows"
+        what = "1 image" if label == "prefill" else f"{task.rows} rows"
         lines.append(compared(label, what, least_ms(calls, rounds)))
     return "\n".join(lines)
 

@@ -25,11 +25,11 @@ from sf_jax.bench.torch_side.peak_memory import PeakMemory
 from sf_jax.cli.arguments import Parser, former
 from sf_jax.media import files
 
-SIDE = 256  # pixels of the picture, 64 image tokens
+SIDE = 256  # pixels of the image, 64 image tokens
 THREADS = 2
 
 
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """uint8 [SIDE, SIDE, 3], smooth colours."""
     rows, columns = np.mgrid[:SIDE, :SIDE]
     waves = np.stack([np.sin(rows / 20 + k) + np.cos(columns / (25 + k)) for k in range(3)], -1)
@@ -55,11 +55,11 @@ def ours(folder: Path, dtype: str, tokens: int) -> dict[str, Any]:
     loading.compilation_cache()
     model = load(folder, dtype=dtype)
     ready = time.perf_counter()
-    rows, _ = model.inputs([picture()])
+    rows, _ = model.inputs([image()])
     patches = rows.inputs["vision"]
-    model.predict(picture(), max_rationale=tokens)
+    model.predict(image(), max_rationale=tokens)
     compiled = time.perf_counter()
-    answer = model.predict(picture(), max_rationale=tokens)
+    answer = model.predict(image(), max_rationale=tokens)
     done = time.perf_counter()
     program = model.program
     slots = range(len(program.kind))

@@ -2,7 +2,7 @@
 
 Both sides, each in a process of its own, answer the same rendered faces of people who are in no
 training image: the same checkpoint, prompts and pixels, the same two cores, as many tokens an
-answer. Ours starts from the picture and includes fitting it; theirs starts from the patches.
+answer. Ours starts from the image and includes fitting it; theirs starts from the patches.
 transformers generates greedily with sdpa attention:
 
     plain         no constraint at all, the least it can take (static or dynamic cache)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from data_pipelines.sampler import sample
 from data_pipelines.synthetic import face_record
 from sf_jax.cli import loading
-from sf_jax.cli.arguments import Parser, whole
+from sf_jax.cli.arguments import Parser, former, whole
 from sf_jax.face import livelink
 from sf_jax.media import files
 from sf_jax.reader.action import FaceAction
@@ -59,20 +59,25 @@ def video(motion: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def count(model: Model, images: Iterator[np.ndarray], linked: bool) -> dict[str, np.ndarray]:
-    """Passes, token positions over the block's length, and words, of each picture.
+    """Passes, token positions over the block's length, and rationale tokens, of each image.
 
     Args:
-      linked: whether a picture drafts from the answer to the one before.
+      linked: whether an image drafts from the answer to the one before.
     """
-    found: dict[str, list[float]] = {"words": [], "word passes": [], "passes": [], "positions": []}
+    found: dict[str, list[float]] = {
+        "rationale": [],
+        "rationale passes": [],
+        "passes": [],
+        "positions": [],
+    }
     previous: FaceAction | None = None
-    for image in tqdm(images, unit="picture"):
+    for image in tqdm(images, unit="image"):
         linked_to = [previous] if linked and previous else None
         made = jax.device_get(model.generate(*model.inputs([image]), previous=linked_to))
         (previous,) = model.actions(made, True)
         length = len(model.program.answer(made.choices[0]))
-        found["words"].append(made.rationale_length[0])
-        found["word passes"].append(made.rationale_passes[0])
+        found["rationale"].append(made.rationale_length[0])
+        found["rationale passes"].append(made.rationale_passes[0])
         found["passes"].append(made.block_passes[0])
         found["positions"].append(made.block_positions[0] / length)
     return {name: np.array(numbers, float) for name, numbers in found.items()}
@@ -80,16 +85,16 @@ def count(model: Model, images: Iterator[np.ndarray], linked: bool) -> dict[str,
 
 def table(found: dict[str, dict[str, np.ndarray]], slots: int) -> str:
     lines = [
-        "| pictures | passes over the block, mean | most | of slots | positions / block length "
-        "| passes over the words, mean | of words |",
+        "| images | passes over the block, mean | most | of slots | positions / block length "
+        "| passes over the rationale, mean | of tokens |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, numbers in found.items():
         passes = numbers["passes"]
         lines.append(
             f"| {len(passes)} {name} | {passes.mean():.2f} | {passes.max():.0f} | {slots} "
-            f"| {numbers['positions'].mean():.2f} | {numbers['word passes'].mean():.1f} "
-            f"| {numbers['words'].mean():.1f} |"
+            f"| {numbers['positions'].mean():.2f} | {numbers['rationale passes'].mean():.1f} "
+            f"| {numbers['rationale'].mean():.1f} |"
         )
     return "\n".join(lines)
 
@@ -113,13 +118,14 @@ def plot(found: dict[str, dict[str, np.ndarray]], path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="sf-jax bench passes", description=__doc__)
-    parser.add_argument("--pictures", type=whole(1, 100_000), default=1000)
+    parser.add_argument("--images", type=whole(1, 100_000), default=1000, help="still renders")
+    former(parser, "--pictures", dest="images", type=whole(1, 100_000))
     parser.add_argument("--frames", type=whole(1, 100_000), default=300)
     parser.add_argument("--take", type=Path, help="a Live Link Face CSV")
     parser.add_argument("--out", type=Path, help="folder for passes.md and passes.png")
     options = parser.parse_args(argv)
     model = loading.load_model(None)
-    stills = (face_record(i, 0, "evaluation")["image"] for i in range(options.pictures))
+    stills = (face_record(i, 0, "evaluation")["image"] for i in range(options.images))
     found = {
         "stills": count(model, stills, linked=False),
         "gliding frames": count(model, video(gliding(options.frames)), linked=True),
@@ -132,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         plot(found, options.out / "passes.png")
-        command = f"sf-jax bench passes --pictures {options.pictures} --frames {options.frames}"
+        command = f"sf-jax bench passes --images {options.images} --frames {options.frames}"
         command += f" --take {options.take.name}" if options.take else ""
         files.write_text(
             options.out / "passes.md",

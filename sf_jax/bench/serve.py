@@ -1,7 +1,7 @@
 """`sf-jax bench serve`: the service under load on loopback, with and without batching.
 
 The service is started as anyone would start it, once with `--batch N` and once with `--batch 1`. So
-many requests are sent, so many at a time, with rendered pictures of several sizes, and every answer
+many requests are sent, so many at a time, with rendered images of several sizes, and every answer
 is held against `predict` on the same file. Then come requests that must be refused, and a SIGTERM
 while requests are being answered.
 
@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from sf_jax.cli.arguments import Parser, whole
+from sf_jax.cli.arguments import Parser, former, whole
 from sf_jax.media.files import write_text
 from sf_jax.media.images import read_bytes
 from sf_jax.serve.client import ServiceError, ask
@@ -43,7 +43,7 @@ MAX_BYTES, MAX_PIXELS = 2**20, 10**6
 CLOSE = 1e-4  # of coefficients: batches of another size round differently
 
 
-def pictures(count: int) -> list[bytes]:
+def encoded_faces(count: int) -> list[bytes]:
     """PNG files of people whom training never met, of several sizes."""
     from data_pipelines.sampler import sample
     from sf_jax.render.draw import draw
@@ -51,7 +51,7 @@ def pictures(count: int) -> list[bytes]:
     from sf_jax.render.scene import random_scene
 
     rig, files = builtin(), []
-    for i in tqdm(range(count), desc="rendering", unit="picture"):
+    for i in tqdm(range(count), desc="rendering", unit="image"):
         person = 1_000_000 + i
         scene = random_scene(person, person, len(rig.identity))
         drawn = draw(rig, sample(person), scene, *SIZES[i % len(SIZES)])
@@ -67,7 +67,7 @@ def offline(files: list[bytes]) -> "list[FaceAction]":
 
     model = load_model(None)
     shown = [read_bytes(file, MAX_PIXELS) for file in files]
-    return [model.predict(image) for image in tqdm(shown, desc="offline", unit="picture")]
+    return [model.predict(image) for image in tqdm(shown, desc="offline", unit="image")]
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def refusals(url: str, file: bytes) -> list[tuple[str, int, str]]:
         ("the same in chunks, of no declared length", iter([over[:65536]] * 17), "", True),
         ("a small file of too many pixels", vast.getvalue(), "", False),
         ("nothing", b"", "", False),
-        ("text", b"not a picture", "", False),
+        ("text", b"not an image", "", False),
         ("half a PNG", file[: len(file) // 2], "", False),
         ("an unknown option", file, "?wrods=false", False),
         ("a temperature that is no number", file, "?temperature=nan", False),
@@ -306,13 +306,13 @@ def report(options: argparse.Namespace, results: list[Found], cores: int) -> str
     return "\n\n".join(
         [
             f"`sf-jax bench serve --requests {options.requests} --concurrent {options.concurrent} "
-            f"--batch {options.batch} --pictures {options.pictures}`, built-in model, {cores} "
+            f"--batch {options.batch} --images {options.images}`, built-in model, {cores} "
             "cores shared with the client",
             table([HEAD, *([f"--batch {found.batch}", *found.tally.row()] for found in results)]),
             f"With batching to without: {speeds[0] / speeds[1]:.2f} in images/s, "
             f"{results[1].tally.cpu / results[0].tally.cpu:.2f} in images a CPU second. "
             f'"Other numbers": a coefficient more than {CLOSE:g} from that of `predict`; '
-            '"apart by": the largest difference where the text is the same; "a batch": pictures '
+            '"apart by": the largest difference where the text is the same; "a batch": images '
             "in it, on average.",
             *(f"{found.drained} (--batch {found.batch})." for found in results),
             table(refused),
@@ -331,10 +331,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--requests", type=whole(1, 10**6), default=1000)
     add("--concurrent", type=whole(1, 1000), default=32)
     add("--batch", type=whole(2, 1024), default=16, help="of the service with batching")
-    add("--pictures", type=whole(1, 10**4), default=48, help="distinct ones")
+    add("--images", type=whole(1, 10**4), default=48, help="distinct ones (default 48)")
+    former(parser, "--pictures", dest="images", type=whole(1, 10**4))
     add("--out", type=Path, help="also write the report here, as Markdown")
     options = parser.parse_args(argv)
-    files = pictures(options.pictures)
+    files = encoded_faces(options.images)
     expected = offline(files)
     results = [try_service(batch, files, expected, options) for batch in (options.batch, 1)]
     text = report(options, results, len(os.sched_getaffinity(0)))

@@ -39,7 +39,7 @@ import numpy as np
 
 from sf_jax.bench.decode import THREADS, cores_held, disturbances, others_seconds, versions
 from sf_jax.cli import recipes
-from sf_jax.cli.arguments import Parser, whole
+from sf_jax.cli.arguments import Parser, former, whole
 from sf_jax.media import files
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Work:
 
     Attributes:
       runs, batches: by mode, "padded" and "packed": what trains on a batch, and the batch.
-      grids: int [N, 3], time, rows and columns of patches of each example's picture.
+      grids: int [N, 3], time, rows and columns of patches of each example's image.
     """
 
     runs: dict[str, Any]
@@ -195,7 +195,7 @@ def ours(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data = options.data or Path(scratch)
         if options.data is None:
-            synthetic.render(data, options.pictures)
+            synthetic.render(data, options.images)
         made = prepared(data, options.rows)
     theirs = ["padded"]
     theirs += ["in parts"] if made.runs["padded"].accumulate > 1 else []
@@ -362,7 +362,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/bench_train"))
     add("--data", type=Path, help="directory of face records (default: some are rendered)")
-    add("--pictures", type=whole(1, 10**6), default=64, help="to render where there is no --data")
+    add("--images", type=whole(1, 10**6), default=64, help="to render where there is no --data")
+    former(parser, "--pictures", dest="images", type=whole(1, 10**6))
     add("--rows", type=whole(1, 10**4), default=8, help="packed rows a batch, of six faces or so")
     add("--steps", type=whole(1, 1000), default=4, help="first steps, whose losses are compared")
     add("--repeats", type=whole(1, 10**6), default=7, help="timed steps of each mode after these")

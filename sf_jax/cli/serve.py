@@ -148,4 +148,4 @@ def main(argv: list[str]) -> None:
             )
 
         server.run(service, listening, warm)
-    print(f"stopped: {service.batcher.answered} pictures answered", file=sys.stderr)
+    print(f"stopped: {service.batcher.answered} images answered", file=sys.stderr)

@@ -47,7 +47,7 @@ def test_nobody_there_is_lost() -> None:
 
 
 def test_files_are_distinct_and_of_several_sizes() -> None:
-    files = bench_serve.pictures(7)
+    files = bench_serve.encoded_faces(7)
     assert len(set(files)) == 7
     shapes = [bench_serve.read_bytes(file, bench_serve.MAX_PIXELS).shape[:2] for file in files]
     assert shapes == [*bench_serve.SIZES, bench_serve.SIZES[0]]

@@ -503,7 +503,7 @@ def test_the_command_serves_the_built_in_model(model: estimator.Model) -> None:
         assert started.stdout is not None and started.stderr is not None
         assert started.stdout.read() == f"ready: {url}, see {url}/docs\n"
         said = started.stderr.read()
-        assert "Traceback" not in said and said.endswith("stopped: 1 pictures answered\n")
+        assert "Traceback" not in said and said.endswith("stopped: 1 images answered\n")
 
 
 def test_a_warm_up_that_fails_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
