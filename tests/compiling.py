@@ -39,9 +39,7 @@ def environment(devices: int | None = None, optimise: bool = OPTIMISE) -> dict[s
 def share_programs() -> Callable[[], None]:
     """Shares compiled programs with other processes; returns what removes them again."""
     folder = None
-    if (
-        "JAX_COMPILATION_CACHE_DIR" not in os.environ
-    ):  # else the user's or the parent process's
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else the user's or the parent process's
         folder = tempfile.mkdtemp(prefix="sf_jax-programs-")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

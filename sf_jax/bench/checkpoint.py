@@ -43,8 +43,8 @@ def ours(folder: Path, dtype: str, tokens: int) -> dict[str, Any]:
 
     imported = time.perf_counter()
     before = memory.now()
-    from sf_jax.cli import loading
     from sf_jax.convert import hf
+    from sf_jax.reader import loading
     from sf_jax.reader.loading import load
 
     _, weights = hf.load(folder, dtype=np.dtype(jax.numpy.dtype(dtype)), progress=False)

@@ -189,7 +189,7 @@ def answer(modes: dict[str, Callable[[], float]], first: dict[str, Any]) -> None
 def ours(options: argparse.Namespace) -> None:
     """Our side; also writes down the job for the other one."""
     from data_pipelines import synthetic
-    from sf_jax.cli import loading
+    from sf_jax.reader import loading
 
     loading.compilation_cache()
     with tempfile.TemporaryDirectory() as scratch:

@@ -25,8 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--count", type=whole(1, 10**6), default=1000, help="faces (default 1000)")
     add("--records", type=Path, help="directory of face records")
     model_arguments(parser, dtype=False)
-    add("--no-rationale", dest="words", action="store_false", help="coefficients only")
-    former(parser, "--no-words", dest="words", action="store_false")
+    add("--no-rationale", dest="rationale", action="store_false", help="coefficients only")
+    former(parser, "--no-words", dest="rationale", action="store_false")
     add("--batch", type=whole(1, 10**4), default=50, help="images read together (default 50)")
     return parser
 
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
             synthetic.render(directory, options.count, split="evaluation")
         found = records.first(directory, options.count)
     readout = folder / "readout.safetensors"
-    scores = evaluate.compare(model, found, readout, options.words, options.batch)
+    scores = evaluate.compare(model, found, readout, options.rationale, options.batch)
     print(f"{len(found)} faces; r and MAE over the 52 blendshapes (r_61: all channels)")
     print(metrics.table(scores))
     print("\nCorrelation by region")

@@ -1,4 +1,4 @@
-"""What commands and benchmarks share: the model to run, compiled once a machine."""
+"""The model that a command or benchmark runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,18 +7,11 @@ if TYPE_CHECKING:  # jax takes seconds to import, which `sf-jax --help` need not
     from sf_jax.reader.estimator import Model
 
 
-def compilation_cache() -> None:
-    """Keeps compiled programs between runs; see `sf_jax.reader.loading.compilation_cache`."""
-    from sf_jax.reader import loading
-
-    loading.compilation_cache()
-
-
 def load_model(
     directory: Path | None, adapter: Path | None = None, dtype: str | None = None
 ) -> "Model":
     """The model of a directory, by default the built-in one, compiled once a machine."""
-    compilation_cache()
     from sf_jax.reader import loading
 
+    loading.compilation_cache()
     return loading.load(directory, adapter, dtype=dtype)

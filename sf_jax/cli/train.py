@@ -3,7 +3,6 @@
 import sys
 
 from sf_jax.cli import recipes
-from sf_jax.cli.loading import compilation_cache
 from sf_jax.cli.report import failed
 
 
@@ -13,6 +12,7 @@ def main(argv: list[str]) -> int:
         print(f"usage: sf-jax train EXPERIMENT …\n\nexperiments: {', '.join(recipes.names())}")
         return 0
     recipe = recipes.load(argv[0])
+    from sf_jax.reader.loading import compilation_cache
     from sf_jax.train.checkpoint import CheckpointError
     from sf_jax.train.loop import Stopped, TrainingError
 

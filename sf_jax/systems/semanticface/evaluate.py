@@ -21,14 +21,14 @@ TRAINING_FACES = 20_000  # from which mean and median are taken
 
 
 def model_answers(
-    model: estimator.Model, images: list[np.ndarray], batch: int, words: bool
+    model: estimator.Model, images: list[np.ndarray], batch: int, rationale: bool
 ) -> list[estimator.FaceAction]:
     """Actions of all pictures, in batches of one size (the last one filled up)."""
     actions: list[estimator.FaceAction] = []
     for start in tqdm(range(0, len(images), batch), desc="read", unit="batch"):
         part = images[start : start + batch]
         filled = part + part[-1:] * (batch - len(part))
-        actions += model.predict_batch(filled, rationale=words)[: len(part)]
+        actions += model.predict_batch(filled, rationale=rationale)[: len(part)]
     return actions
 
 
@@ -53,13 +53,13 @@ def regression(model: estimator.Model, images: list[np.ndarray], file: Path) -> 
 
 
 def compare(
-    model: estimator.Model, found: list[dict], readout_file: Path, words: bool, batch: int
+    model: estimator.Model, found: list[dict], readout_file: Path, rationale: bool, batch: int
 ) -> dict[str, metrics.Scores]:
     """Scores of every baseline and of the model, by name.
 
     Args:
       found: face records; readout_file: of `readout.save`; no such file, no regression head.
-      words: whether the model generates its rationale first; batch: images read together.
+      rationale: whether the model generates its rationale first; batch: images read together.
     """
     images = [record["image"] for record in found]
     labels = np.stack([record["coefficients"] for record in found])
@@ -68,7 +68,7 @@ def compare(
     head = regression(model, images, readout_file)
     if head is not None:
         guesses["regression head"] = head
-    actions = model_answers(model, images, batch, words)
+    actions = model_answers(model, images, batch, rationale)
     guesses["model, mean"] = np.stack([action.coefficients for action in actions])
     guesses["model, generated"] = np.stack([action.answer for action in actions])
     return {name: metrics.evaluate(values, labels) for name, values in guesses.items()}

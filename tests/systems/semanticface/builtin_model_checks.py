@@ -25,7 +25,7 @@ def held_out(count: int) -> list[dict]:
 
 
 def scores(model: estimator.Model, images: list[np.ndarray], labels: np.ndarray) -> metrics.Scores:
-    actions = model_answers(model, images, BATCH, words=True)
+    actions = model_answers(model, images, BATCH, rationale=True)
     return metrics.evaluate(np.stack([action.coefficients for action in actions]), labels)
 
 
