@@ -73,7 +73,7 @@ class _Mirror(grain.RandomMapTransform):
 
 
 def mirrored(record: dict[str, Any], landmark_mirror: np.ndarray | None) -> dict[str, Any]:
-    """The record of the mirrored picture. The words are dropped: they name the other side.
+    """The record of the mirrored image. The rationale is dropped: it names the other side.
 
     `landmark_mirror` int [J] is the landmark opposite each one; needed where there are landmarks.
 

@@ -45,22 +45,22 @@ def decode(data: bytes) -> dict[str, Any]:
         raise RecordError(f"field {missing[0]!r} is missing", field=missing[0])
     return {
         **record,
-        "image": _picture(record["image"]),
-        "coefficients": _numbers(record["coefficients"]),
+        "image": _image(record["image"]),
+        "coefficients": _coefficients(record["coefficients"]),
     }
 
 
-def _picture(stored: Any) -> np.ndarray:
+def _image(stored: bytes) -> np.ndarray:
     try:
         image: Any = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR)
     except (TypeError, ValueError, cv2.error):  # no bytes, or none in them
         image = None
     if image is None:
-        raise RecordError("field 'image' is not a readable picture", field="image")
+        raise RecordError("field 'image' is not a readable image", field="image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _numbers(stored: Any) -> np.ndarray:
+def _coefficients(stored: np.ndarray) -> np.ndarray:
     numeric = isinstance(stored, np.ndarray) and np.issubdtype(stored.dtype, np.number)
     if not numeric or stored.shape != (61,) or not np.isfinite(stored).all():
         raise RecordError("field 'coefficients' is not 61 finite numbers", field="coefficients")

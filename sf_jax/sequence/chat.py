@@ -1,7 +1,7 @@
-"""The Qwen chat form: messages and pictures → the text that a tokenizer encodes.
+"""The Qwen chat form: messages and images → the text that a tokenizer encodes.
 
-Each message stands between its control tokens. A picture is a run of image tokens, one for each
-merged patch, between two marks. There is no default system message.
+Each message stands between its control tokens. An image is a run of placeholder tokens, one for
+each merged patch, between two marks. There is no default system message.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from typing import Any
 from sf_jax.media.errors import DataError
 from sf_jax.sequence.tokenizer import CONTROL, IM_END, IM_START, IMAGE, VISION_END, VISION_START
 
-TAG = "<image>"  # where MS-SWIFT messages show a picture
+TAG = "<image>"  # where MS-SWIFT messages show an image
 REFUSED = (*CONTROL, "<video>", "<audio>")  # in a text: they would be taken for what they name
 ROLES = ("system", "user", "assistant")
 
-# The same for transformers, with one image token a picture, which its processor multiplies.
+# The same for transformers, with one placeholder an image, which its processor multiplies.
 TEMPLATE = (
     "{%- for message in messages -%}"
     f"{{{{ '{IM_START}' + message.role + '\\n' }}}}"
@@ -34,11 +34,11 @@ TEMPLATE = (
 
 
 class ChatError(DataError):
-    """Messages that are no conversation, or pictures that do not fit them."""
+    """Messages that are no conversation, or images that do not fit them."""
 
 
-def picture(image_tokens: int) -> str:
-    """The text that a picture of so many merged patches takes the place of."""
+def placeholders(image_tokens: int) -> str:
+    """The placeholders of an image of so many merged patches, between their marks."""
     return f"{VISION_START}{IMAGE * image_tokens}{VISION_END}"
 
 
@@ -48,14 +48,14 @@ def chat_text(
     """Messages in Qwen's chat form.
 
     Args:
-      messages: each with "role" and "content": text in which `<image>` shows a picture, or a list
+      messages: each with "role" and "content": text in which `<image>` shows an image, or a list
         of `{"type": "image"}` and `{"type": "text", "text": …}`. A system message comes first.
-      image_tokens: merged patches of each picture, in order. Where no message shows a picture, all
+      image_tokens: merged patches of each image, in order. Where no message shows an image, all
         stand before the first user's text.
       answer: end where the assistant's answer begins.
 
     Raises:
-      ChatError: a role or a content is of another kind, or the pictures shown are not as many as
+      ChatError: a role or a content is of another kind, or the images shown are not as many as
         those given; names the message.
     """
     contents = [_parts(number, message) for number, message in enumerate(messages, 1)]
@@ -63,11 +63,11 @@ def chat_text(
     if not shown and image_tokens:
         contents[_first_user(messages)][:0] = [None] * len(image_tokens)
     elif shown != len(image_tokens):
-        raise ChatError(f"the messages show {shown} pictures, {len(image_tokens)} are given")
+        raise ChatError(f"the messages show {shown} images, {len(image_tokens)} are given")
     remaining = iter(image_tokens)
     text = ""
     for message, parts in zip(messages, contents, strict=True):
-        inside = "".join(picture(next(remaining)) if part is None else part for part in parts)
+        inside = "".join(placeholders(next(remaining)) if part is None else part for part in parts)
         text += f"{IM_START}{message['role']}\n{inside}{IM_END}\n"
     return text + (f"{IM_START}assistant\n" if answer else "")
 
@@ -76,11 +76,11 @@ def _first_user(messages: Sequence[Mapping[str, Any]]) -> int:
     for index, message in enumerate(messages):
         if message["role"] == "user":
             return index
-    raise ChatError("pictures are given, but there is no user's message to show them in")
+    raise ChatError("images are given, but there is no user's message to show them in")
 
 
 def _parts(number: int, message: Mapping[str, Any]) -> list[str | None]:
-    """A message's content as texts, and None for each picture."""
+    """A message's content as texts, and None for each image."""
     role, content = message.get("role"), message.get("content")
     if role not in ROLES or (role == "system" and number > 1):
         raise ChatError(
@@ -98,16 +98,14 @@ def _parts(number: int, message: Mapping[str, Any]) -> list[str | None]:
     for part in parts:
         for name in REFUSED:
             if part is not None and name in part:
-                raise ChatError(
-                    f"message {number}: the text holds {name!r}; show pictures as {TAG}"
-                )
+                raise ChatError(f"message {number}: the text holds {name!r}; show images as {TAG}")
     return parts
 
 
-def _part(number: int, part: Any) -> str | None:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind == "image":
+def _part(number: int, part: object) -> str | None:
+    found = part if isinstance(part, dict) else {}
+    if found.get("type") == "image":
         return None
-    if kind == "text" and isinstance(part.get("text"), str):
-        return part["text"]
+    if found.get("type") == "text" and isinstance(found.get("text"), str):
+        return found["text"]
     raise ChatError(f"message {number}: a part is {part!r:.60}, expected an image or a text")

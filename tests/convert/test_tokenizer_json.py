@@ -118,9 +118,11 @@ def test_transformers_renders_chats_alike(
 
 
 def test_the_built_in_prompt_is_a_chat(builtin: Tokenizer, directory: Path) -> None:
-    from sf_jax.reader.question import WITH_WORDS
+    from sf_jax.reader.question import WITH_RATIONALE
 
-    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": WITH_WORDS}]}]
+    chat = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": WITH_RATIONALE}]}
+    ]
     found = ask_transformers(directory, [], [[chat, True]])
     assert found["chat_ids"] == [prompt_ids(builtin, 1, True)]
 

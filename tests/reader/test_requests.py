@@ -116,7 +116,7 @@ FAILING = [
     (request(""), "not a file"),
     (request(None, "Keyframe One: the gaze is lowered."), "has 0 pictures, expected one"),
     (request(images=["images/1.png", "images/2.png"]), "has 2 pictures, expected one"),
-    (request(text="<image><image>Which?"), "show 2 pictures, 1 are given"),
+    (request(text="<image><image>Which?"), "show 2 images, 1 are given"),
     ({"messages": [{"role": "robot", "content": "<image>"}], "images": ["images/1.png"]},
      "message 1: the role is 'robot'"),
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from sf_jax.reader.question import WITH_WORDS, prompt_ids
+from sf_jax.reader.question import WITH_RATIONALE, prompt_ids
 from sf_jax.sequence.chat import ChatError, chat_text
 from sf_jax.sequence.tokenizer import CONTROL, IM_END, IMAGE, JsonTokenizer, TokenizerError
 
@@ -91,15 +91,15 @@ def test_both_ways_to_show_a_picture_agree() -> None:
 
 def test_the_built_in_prompt_is_this_form(file: Path) -> None:
     tokenizer = JsonTokenizer.load(file)
-    text = chat_text([{"role": "user", "content": f"<image>{WITH_WORDS}"}], [9])
+    text = chat_text([{"role": "user", "content": f"<image>{WITH_RATIONALE}"}], [9])
     assert tokenizer.encode(text) == prompt_ids(tokenizer, 9, True)
 
 
 @pytest.mark.parametrize(
     "messages, pictures, words",
     [
-        ([{"role": "user", "content": "<image>"}], [1, 1], "show 1 pictures, 2 are given"),
-        ([{"role": "user", "content": "<image>"}], [], "show 1 pictures, 0 are given"),
+        ([{"role": "user", "content": "<image>"}], [1, 1], "show 1 images, 2 are given"),
+        ([{"role": "user", "content": "<image>"}], [], "show 1 images, 0 are given"),
         ([{"role": "robot", "content": ""}], [], "message 1: the role is 'robot'"),
         ([{"content": ""}], [], "message 1: the role is None"),
         ([{"role": "user", "content": "a"}, {"role": "system", "content": "b"}], [],

@@ -15,7 +15,7 @@ from sf_jax.decode.program import SlotProgram, compile_program
 from sf_jax.decode.schema import Schema
 from sf_jax.face.describe import describe
 from sf_jax.model.config import Config
-from sf_jax.reader.question import NUMBERS_ONLY, WITH_WORDS, prompt_ids
+from sf_jax.reader.question import NUMBERS_ONLY, WITH_RATIONALE, prompt_ids
 from sf_jax.sequence import images as image_inputs
 from sf_jax.sequence.batch import Batch, Capacity
 from sf_jax.sequence.example import Example, assemble
@@ -56,7 +56,7 @@ def round_randomly(
 
 
 class Sequences:
-    """Turns pictures and coefficients into batches of rows."""
+    """Turns images and coefficients into batches."""
 
     def __init__(
         self,
@@ -215,4 +215,4 @@ def vocabulary_texts(coefficients: np.ndarray) -> list[str]:
 
 
 def _prompt_texts() -> list[str]:
-    return [WITH_WORDS, NUMBERS_ONLY, "user", "assistant", IM_END]
+    return [WITH_RATIONALE, NUMBERS_ONLY, "user", "assistant", IM_END]

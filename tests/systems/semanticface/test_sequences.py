@@ -12,7 +12,7 @@ from sf_jax.face import answers
 from sf_jax.face.channels import HIGH, LOW, NAMES
 from sf_jax.face.describe import describe
 from sf_jax.model.config import Config
-from sf_jax.reader.question import NUMBERS_ONLY, WITH_WORDS
+from sf_jax.reader.question import NUMBERS_ONLY, WITH_RATIONALE
 from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.sequence.batch import Batch
 from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
@@ -122,7 +122,7 @@ def test_targets_read_back_as_the_face(batch_of: Any, faces: np.ndarray) -> None
         assert np.abs(example.wanted.coefficients - face).max() < 0.1 + 1e-5
         rationale = example.wanted.rationale
         assert bool(rationale) == bool(example.words)
-        assert (WITH_WORDS if rationale else NUMBERS_ONLY) in example.prompt
+        assert (WITH_RATIONALE if rationale else NUMBERS_ONLY) in example.prompt
     assert {bool(example.words) for example in examples} == {True, False}
 
 
