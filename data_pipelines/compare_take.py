@@ -1,4 +1,4 @@
-"""The sampler beside a recorded take: marginals and pairwise correlations in one picture."""
+"""The sampler beside a recorded take: marginals and pairwise correlations in one plot."""
 
 from pathlib import Path
 

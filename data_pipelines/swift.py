@@ -16,7 +16,7 @@ def line_record(line: answers.Line, path: Path, eye_pitch: str) -> dict[str, Any
     """One training line as a record; the path of its image is relative to the file.
 
     Raises:
-      RecordError: no answer, not one picture, or either cannot be read; names file and line.
+      RecordError: no answer, not one image, or either cannot be read; names file and line.
     """
     where: dict[str, Any] = {"path": path, "line": line.number}
     if line.response is None:

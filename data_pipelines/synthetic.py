@@ -1,4 +1,4 @@
-"""Rendered faces: pictures with exact coefficients, deterministic from a seed."""
+"""Rendered faces: images with exact coefficients, deterministic from a seed."""
 
 import contextlib
 import multiprocessing
@@ -19,15 +19,15 @@ from sf_jax.render.scene import random_scene
 
 SIDE = 96  # pixels
 CELLS = 24  # a side of the coarse material map
-SHARD = 2000  # pictures a file
+SHARD = 2000  # images a file
 TRAIN_IDENTITIES = 20_000
 EVALUATION_OFFSET = 1_000_000  # of seeds and identities, never reached by training
 
 
 def face_record(index: int, seed: int, split: str, rig: Rig | None = None) -> dict[str, Any]:
-    """Record `index` of a split. People of the evaluation split are in no training picture.
+    """Record `index` of a split. People of the evaluation split are in no training image.
 
-    One in sixteen pictures is not square.
+    One in sixteen images is not square.
 
     Raises:
       ValueError: there is no such split, or `index` would reach into the other split.

@@ -1,4 +1,4 @@
-"""Any picture file a person may hand over → uint8 RGB, or one clear error."""
+"""Any image file a person may hand over → uint8 RGB, or one clear error."""
 
 import io
 import os
@@ -11,8 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 from sf_jax.media.errors import DataError
 
-MAX_PIXELS = 200_000_000  # a picture of more is refused before it is decoded
-WORKING_SIDE = 2048  # larger pictures are shrunk by whole factors, to no less than this
+MAX_PIXELS = 200_000_000  # an image of more is refused before it is decoded
+WORKING_SIDE = 2048  # larger images are shrunk by whole factors, to no less than this
 EXTENSIONS = {
     ".jpg",
     ".jpeg",
@@ -57,24 +57,24 @@ ImageSource = str | os.PathLike | Image.Image | np.ndarray  # what `read_image` 
 
 
 class ImageError(DataError):
-    """A picture that cannot be read; the message names it and says why."""
+    """An image that cannot be read; the message names it and says why."""
 
 
 class TooLargeError(ImageError):
-    """A picture of more pixels than are read."""
+    """An image of more pixels than are read."""
 
 
 def read_image(image: ImageSource) -> np.ndarray:
-    """Reads a picture as uint8 [H, W, 3] RGB; see `read_noted`."""
+    """Reads an image as uint8 [H, W, 3] RGB; see `read_noted`."""
     return read_noted(image)[0]
 
 
 def read_noted(image: ImageSource) -> tuple[np.ndarray, list[str]]:
-    """Reads a picture as uint8 [H, W, 3] RGB, with a sentence on each thing left out of it.
+    """Reads an image as uint8 [H, W, 3] RGB, with a sentence on each thing left out of it.
 
-    Grey, 16-bit, palette, CMYK and transparent pictures are converted: 16 bits are scaled, not cut,
+    Grey, 16-bit, palette, CMYK and transparent images are converted: 16 bits are scaled, not cut,
     and transparent pixels are drawn on grey. EXIF rotation is applied. Of an animation the first
-    frame is read. A picture of more than `WORKING_SIDE` on both sides is shrunk by a whole factor.
+    frame is read. An image of more than `WORKING_SIDE` on both sides is shrunk by a whole factor.
 
     Raises:
       ImageError: missing, empty, truncated, corrupt, too large, or an array of another form.
@@ -82,12 +82,12 @@ def read_noted(image: ImageSource) -> tuple[np.ndarray, list[str]]:
     if isinstance(image, np.ndarray):
         return _from_array(image), []
     if isinstance(image, Image.Image):
-        return _guarded(image.copy, "picture")
+        return _guarded(image.copy, "image")
     try:
         name = os.fsdecode(image)
     except TypeError:
         raise ImageError(
-            f"{type(image).__name__} is no picture: expected a path, a PIL image or a uint8 array "
+            f"{type(image).__name__} is no image: expected a path, a PIL image or a uint8 array "
             "[height, width, 3]"
         ) from None
     try:
@@ -101,8 +101,8 @@ def read_noted(image: ImageSource) -> tuple[np.ndarray, list[str]]:
     return _guarded(lambda: _open(name), name)
 
 
-def read_bytes(content: bytes, max_pixels: int, name: str = "picture") -> np.ndarray:
-    """Reads the bytes of a picture file as `read_image` reads the file.
+def read_bytes(content: bytes, max_pixels: int, name: str = "image") -> np.ndarray:
+    """Reads the bytes of an image file as `read_image` reads the file.
 
     Raises:
       TooLargeError: it has more than `max_pixels`; raised before they are decoded.
@@ -141,7 +141,7 @@ def _guarded(  # type: ignore[no-untyped-def]
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError("not a picture in a known format", path=name) from None
+        raise ImageError("not an image in a known format", path=name) from None
     except (Image.DecompressionBombError, MemoryError) as error:
         raise TooLargeError(f"too large, at most {most:,} pixels are read", path=name) from error
     except Exception as error:  # decoders raise many kinds on damaged files
@@ -178,7 +178,7 @@ def _convert(image: Image.Image, name: str, most: int) -> tuple[np.ndarray, list
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 where the block is missing or damaged, which is no reason to stop.
 
-    Read after loading: TIFF pictures are by then turned, and say so.
+    Read after loading: TIFF images are by then turned, and say so.
     """
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
@@ -187,7 +187,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:
-    """The picture on an even grey, where it is transparent."""
+    """The image on an even grey, where it is transparent."""
     if not image.has_transparency_data:
         return image
     image = image.convert("RGBA")
@@ -196,7 +196,7 @@ def _without_alpha(image: Image.Image) -> Image.Image:
 
 
 def _from_deep(image: Image.Image, sixteen_bits: bool, name: str) -> Image.Image:
-    """Grey pictures of 16 or 32 bits or of floats, scaled to 8 bits.
+    """Grey images of 16 or 32 bits or of floats, scaled to 8 bits.
 
     Files of 16 bits say so. The others do not say what white is: it is taken to be the least of
     255, 65535 and 2³¹ - 1, for floats of 1, 255 and 65535, that no pixel exceeds.

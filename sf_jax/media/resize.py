@@ -1,9 +1,9 @@
-"""Fitting a picture to the patch grid, as Qwen's processor does ("smart resize").
+"""Fitting an image to the patch grid, as Qwen's processor does ("smart resize").
 
 Two resamplers, both bicubic and antialiased: Pillow's, which Qwen's slow processor uses, and in
 `resized_fixed_point` that of its fast one, torch's for bytes: the same weights, rounded to 16 bits.
 On photographs the two differ in about 1 % of the values, by one or two levels of 255; on tiny
-pictures enlarged many times in more.
+images enlarged many times in more.
 Source: `smart_resize` of the Qwen2-VL release, as Qwen3-VL uses it; the cubic is Keys', a = -1/2.
 """
 
@@ -15,13 +15,13 @@ from scipy.sparse import csr_array
 
 from sf_jax.media.errors import DataError
 
-LONGEST = 200  # times the shorter side; longer pictures are no photographs
+LONGEST = 200  # times the shorter side; longer images are no photographs
 SPREAD = 16  # times the smallest bucket, the largest one
 REACH = 2  # pixels to either side that the cubic weighs
 
 
 class ResizeError(DataError):
-    """A picture whose shape no model was made for."""
+    """An image whose shape no model was made for."""
 
 
 def smart_size(
@@ -29,17 +29,17 @@ def smart_size(
 ) -> tuple[int, int]:
     """Nearest size whose sides are multiples of `factor` and whose area is within the bounds.
 
-    The lower bound goes before the upper one: a small or long picture that is enlarged may end up
+    The lower bound goes before the upper one: a small or long image that is enlarged may end up
     to one row and one column of `factor` above `max_pixels` where the two bounds are close.
 
     Raises:
       ResizeError: a side is 0, or one side is more than 200 times the other.
     """
     if height < 1 or width < 1:
-        raise ResizeError(f"a picture of {height} x {width} pixels has nothing to show")
+        raise ResizeError(f"an image of {height} x {width} pixels has nothing to show")
     if max(height, width) / min(height, width) > LONGEST:
         raise ResizeError(
-            f"a picture of {height} x {width} pixels (height x width): one side is more than "
+            f"an image of {height} x {width} pixels (height x width): one side is more than "
             f"{LONGEST} times the other; cut it to the face"
         )
     rows, columns = round(height / factor) * factor, round(width / factor) * factor
@@ -64,7 +64,7 @@ def bucket(count: int) -> int:
 def coarse_bucket(count: int, most: int) -> int:
     """The smallest of six sizes that holds `count`, the largest of them `most`.
 
-    Each is 1.74 times the one before, rounded up to 16, so that pictures of whatever sizes compile
+    Each is 1.74 times the one before, rounded up to 16, so that images of whatever sizes compile
     six programs. The few that exceed `most` (see `smart_size`) are rounded up to 16.
     """
     sizes = [-(-round(most / SPREAD ** (k / 5)) // 16) * 16 for k in range(5, 0, -1)]
@@ -109,7 +109,7 @@ def _fixed_point_weights(size: int, length: int) -> tuple[csr_array, int]:
         bits += 1
     whole = np.trunc(weights * 2**bits + np.copysign(0.5, weights)).astype(np.int32)
     starts = np.arange(length + 1) * at.shape[1]
-    columns = np.minimum(at, size - 1).ravel()  # beyond the picture the weight is 0
+    columns = np.minimum(at, size - 1).ravel()  # beyond the image the weight is 0
     return csr_array((whole.ravel(), columns, starts), shape=(length, size)), bits
 
 

@@ -200,7 +200,7 @@ def test_in_a_folder_the_good_are_read_and_the_bad_are_listed(
     assert run("predict", tmp_path / "take", "--out", tmp_path / "out", "--no-preview") == 2
     lines = errors(capsys)
     assert len(lines) == 2 and all(line.startswith("sf-jax: error: ") for line in lines)
-    assert "c.png: not a picture" in lines[0] and "e.png: damaged or truncated" in lines[1]
+    assert "c.png: not an image" in lines[0] and "e.png: damaged or truncated" in lines[1]
     assert names(tmp_path / "out") == ["a.json", "b.json", "d.json", "pictures.csv"]
     with (tmp_path / "out" / "pictures.csv").open() as file:
         assert [row["Source"] for row in csv.DictReader(file)] == ["a.jpg", "b.png", "d.png"]
@@ -287,7 +287,7 @@ def test_crop_says_where_no_face_was_found(
     "arguments, words",
     [
         (["predict", "none.png", "--out", "o"], "none.png: no such file"),
-        (["predict", "text.png", "--out", "o"], "text.png: not a picture"),
+        (["predict", "text.png", "--out", "o"], "text.png: not an image"),
         (["predict", "empty", "--out", "o"], "empty: holds no picture"),
         (["predict", "face.png"], "--out"),
         (["predict"], "required"),
@@ -295,7 +295,7 @@ def test_crop_says_where_no_face_was_found(
         (["predict", "face.png", "--out", "o", "--fps", "0"], "'0' is not a positive number"),
         (["predict", "face.png", "--out", "o", "--fps", "nan"], "'nan' is not a positive number"),
         (["predict", "face.png", "--out", "o", "--temperature", "-1"], "'-1' is not 0 or more"),
-        (["predict", "face.png", "--out", "o", "--neutral", "text.png"], "text.png: not a picture"),
+        (["predict", "face.png", "--out", "o", "--neutral", "text.png"], "text.png: not an image"),
         (["predict", "face.png", "--out", "text.png"], "text.png"),
         (["predict", "face.png", "--out", "o", "--wrong"], "--wrong"),
         (["dance"], "dance"),
@@ -402,7 +402,7 @@ def test_a_rate_without_drop_frame_timecode_is_refused_before_the_work(
     code = run("predict", tmp_path / "bad.png", clip, "--out", tmp_path / "o", "--drop-frame")
     assert code == 2 and model.seen == []
     first, second = errors(capsys)
-    assert "bad.png: not a picture" in first and "clip.mp4: drop-frame" in second
+    assert "bad.png: not an image" in first and "clip.mp4: drop-frame" in second
 
 
 def test_a_video_cut_short_is_reported(

@@ -222,9 +222,9 @@ def test_bytes_of_too_many_pixels_are_refused_before_decoding(
     content = encoded(colour, "PNG")
     assert read_bytes(content, 256 * 192).shape == (192, 256, 3)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    with pytest.raises(TooLargeError, match=r"picture: 256 x 192 pixels, at most 49,151 are read"):
+    with pytest.raises(TooLargeError, match=r"image: 256 x 192 pixels, at most 49,151 are read"):
         read_bytes(content, 256 * 192 - 1)
-    with pytest.raises(ImageError, match="picture: the file is empty"):
+    with pytest.raises(ImageError, match="image: the file is empty"):
         read_bytes(b"", 1000)
 
 
@@ -242,7 +242,7 @@ def test_truncated_files_name_file_and_reason(
     whole = encoded(colour, kind)
     path = tmp_path / f"cut.{kind}"
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(ImageError, match=rf"cut\.{kind}: (damaged|not a picture)"):
+    with pytest.raises(ImageError, match=rf"cut\.{kind}: (damaged|not an image)"):
         read_image(path)
 
 
@@ -267,8 +267,8 @@ def test_damaged_bytes_give_a_picture_or_a_clear_error(tmp_path: Path, colour: n
 
 @pytest.mark.parametrize(
     "content, words",
-    [(b"", "empty"), (b"hello, world" * 20, "not a picture"),
-     (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture")],
+    [(b"", "empty"), (b"hello, world" * 20, "not an image"),
+     (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image")],
 )  # fmt: skip
 def test_files_that_are_no_pictures(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "notes.png").write_bytes(content)

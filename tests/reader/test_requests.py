@@ -112,7 +112,7 @@ def test_a_training_example_keeps_its_answer_as_the_label(model: FakeModel, fold
 
 FAILING = [
     (request("images/none.png"), "images/none.png: no such file"),
-    (request("images/broken.png"), "images/broken.png: not a picture"),
+    (request("images/broken.png"), "images/broken.png: not an image"),
     (request(""), "not a file"),
     (request(None, "Keyframe One: the gaze is lowered."), "has 0 pictures, expected one"),
     (request(images=["images/1.png", "images/2.png"]), "has 2 pictures, expected one"),

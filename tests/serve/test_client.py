@@ -56,7 +56,7 @@ def test_options_arrive(url: str, model: FakeModel) -> None:
 
 
 def test_a_refusal_comes_with_its_status_and_reason(url: str) -> None:
-    with pytest.raises(ServiceError, match="422, picture: not a picture") as found:
+    with pytest.raises(ServiceError, match="422, image: not an image") as found:
         ask(url, b"no picture")
     assert found.value.status == 422
     with pytest.raises(ServiceError, match="max_rationale: 3 is not offered"):

@@ -222,10 +222,10 @@ SMALL = Limits(max_bytes=100_000, max_pixels=96 * 96, max_rationale=(40, 60))
     "body, query, status, reason",
     [
         (b"x" * 100_001, "", 413, "the body is more than 100,000 bytes, at most 100,000 are read"),
-        (png(width=97), "", 413, "picture: 97 x 96 pixels, at most 9,216 are read"),
+        (png(width=97), "", 413, "image: 97 x 96 pixels, at most 9,216 are read"),
         (b"", "", 422, "the body is empty"),
-        (b"no picture", "", 422, "picture: not a picture in a known format"),
-        (png()[:5000], "", 422, "picture: damaged or truncated"),
+        (b"no picture", "", 422, "image: not an image in a known format"),
+        (png()[:5000], "", 422, "image: damaged or truncated"),
         (png(width=9000, height=1), "", 422, "200"),
         (png(), "temperature=warm", 422, "temperature: "),
         (png(), "temperature=-1", 422, "temperature: "),

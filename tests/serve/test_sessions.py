@@ -259,7 +259,7 @@ def test_only_equal_messages_share_a_batch() -> None:
         (b"[1]", "image: expected"),
         (b'{"image": 3}', "image: expected"),
         (body("no base64!"), "image: not base64"),
-        (body(b"no picture"), "picture: not a picture"),
+        (body(b"no picture"), "image: not an image"),
         (body(prompt="x"), "prompt: no field of the body; there are image, messages"),
         (body(messages="Read."), "messages: expected a list"),
         (body(messages=["Read."]), "messages: expected a list of objects"),
