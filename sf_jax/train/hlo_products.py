@@ -10,13 +10,17 @@ from sf_jax.train.hlo_text import Instruction, Shape, shapes_of
 
 
 def dot_operations(it: Instruction, left: Shape, right: Shape) -> int:
+    """Operations of a dot product, 2 for a product and the addition after it."""
     summed = [int(axis) for axis in it.attribute("lhs_contracting_dims").split(",") if axis]
     result = math.prod(shapes_of(it.type)[0].dimensions)
     return 2 * result * math.prod(left.dimensions[axis] for axis in summed)
 
 
 def convolution_operations(it: Instruction, left: Shape, right: Shape) -> int:
-    """Products with padding do not count: a TPU pads to write a product of batches as a window."""
+    """As `dot_operations`; products with padding do not count.
+
+    A TPU pads to write a product of batches as a window.
+    """
     labels = re.split(r"_|->", it.attribute("dim_labels"))
     sizes = [
         dict(zip(axes, shape.dimensions, strict=True))
