@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int
 
 from sf_jax.kernels.precision import wide
+from sf_jax.kernels.types import Index
 from sf_jax.kernels.visible import Visible
 
 SCORES = 1 << 19  # computed at a time: 2 MiB in float32, which a core's second-level cache holds
@@ -68,7 +69,7 @@ def forward(
             start = block.start + index * block.piece
             q = _sliced(q_ZGTH, start, block.piece, 2)
 
-            def of_window(low: Any, width: int) -> tuple[Array, Array]:
+            def of_window(low: Index, width: int) -> tuple[Array, Array]:
                 k, v = (_sliced(x, low, width, 1) for x in (k_ZSH, v_ZSH))
                 part = _part(seen.visible, start, block.piece, low, width)
                 return _attend(q, k, v, part, scale)
@@ -151,7 +152,7 @@ def _pull(
         start = block.start + index * block.piece
         few = [_sliced(x, start, block.piece, 2) for x in of_queries]
 
-        def of_window(low: Any, width: int) -> tuple[Any, Array]:
+        def of_window(low: Index, width: int) -> tuple[Any, Array]:
             of_keys = [_sliced(x, low, width, i) for x, i in ((k_ZSH, 1), (k_ZHS, 2), (v_ZSH, 1))]
             part = _part(seen.visible, start, block.piece, low, width)
             d_q, *found = _pull_piece(few, of_keys, part, scale)
@@ -240,7 +241,7 @@ def _joined(blocks: Any) -> Array:
     return jnp.concatenate([x.reshape(*x.shape[:2], -1, *x.shape[4:]) for x in whole], 2)
 
 
-def _sliced(x: Array, start: Any, length: int, axis: int) -> Array:
+def _sliced(x: Array, start: Index, length: int, axis: int) -> Array:
     return jax.lax.dynamic_slice_in_dim(x, start, length, axis)
 
 
@@ -324,7 +325,7 @@ def _on_window(take: Callable, seen: _Seen, block: Block, index: Array) -> Any:
     return jax.lax.switch((high - low > narrower).sum(), [*map(branch, block.widths)])
 
 
-def _part(visible: Visible, start: Any, piece: int, low: Any, width: int) -> Visible:
+def _part(visible: Visible, start: Index, piece: int, low: Index, width: int) -> Visible:
     """The mask of a piece of queries from `start` on and a window of keys from `low` on."""
     offset = jnp.zeros(1, jnp.int32) if visible.q_offset is None else visible.q_offset
     q, kv, mask = visible.q_segments, visible.kv_segments, visible.mask

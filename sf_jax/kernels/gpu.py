@@ -20,8 +20,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pallas_triton
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from sf_jax.kernels.types import Index, Ref
 from sf_jax.kernels.visible import Visible, per_row
 
 # Run kernels step by step in JAX instead of compiling them: for tests on machines without a GPU.
@@ -45,7 +47,7 @@ class Tile(NamedTuple):
     stages: int  # blocks in flight from memory at a time
 
 
-def tiles(kernel: str, dtype: Any, width: int) -> Tile:
+def tiles(kernel: str, dtype: DTypeLike, width: int) -> Tile:
     """Tiles that fit the registers and shared memory of an H100 or H200; never timed on one.
 
     Exact float32 products run outside the tensor cores, with operands in registers.
@@ -76,8 +78,8 @@ class Plan:
 class Limits(NamedTuple):
     """The attention mask: of the batch outside kernels, of one item of it inside them."""
 
-    offset: Any  # keys before the first query
-    end: Any  # keys in use
+    offset: Array  # keys before the first query
+    end: Array  # keys in use
     q_segments: Any  # of every query, or None; a ref inside kernels, as is the next
     kv_segments: Any  # of every key, or None
 
@@ -111,18 +113,18 @@ def _query_head(kv_head: Array, groups: int, member: Array) -> Array:
     return kv_head * groups + member
 
 
-def _range(start: Any, count: int) -> Array:
+def _range(start: Index, count: int) -> Array:
     return start + jax.lax.iota(jnp.int32, count)
 
 
-def _load(ref: Any, start: Any, count: int, end: Any, head: Any = None) -> Array:
+def _load(ref: Ref, start: Index, count: int, end: Index, head: Index | None = None) -> Array:
     """Values from `start` on, of one head if given; zero from `end` on."""
     where = pl.ds(start, count) if head is None else (head, pl.ds(start, count))
     mask, zero = _range(start, count) < end, jnp.zeros((), ref.dtype)
     return pallas_triton.load(ref.at[where], mask=mask, other=zero)
 
 
-def _tile_mask(plan: Plan, start: Any, count: int, end: Any) -> Array | None:
+def _tile_mask(plan: Plan, start: Index, count: int, end: Index | None) -> Array | None:
     """Which elements of a tile are inside the array; None if all are."""
     mask = None if end is None else (_range(start, count) < end)[:, None]
     if plan.width == plan.padded:
@@ -132,7 +134,12 @@ def _tile_mask(plan: Plan, start: Any, count: int, end: Any) -> Array | None:
 
 
 def _load_tile(
-    plan: Plan, ref: Any, start: Any, count: int, end: Any = None, head: Any = None
+    plan: Plan,
+    ref: Ref,
+    start: Index,
+    count: int,
+    end: Index | None = None,
+    head: Index | None = None,
 ) -> Array:
     """Rows from `start` on, padded in width; zero from `end` on, whatever memory holds there."""
     mask = _tile_mask(plan, start, count, end)
@@ -142,7 +149,7 @@ def _load_tile(
     return pallas_triton.load(ref.at[where], mask=mask, other=zero)
 
 
-def _store_tile(plan: Plan, ref: Any, start: Any, tile: Array, end: Any = None) -> None:
+def _store_tile(plan: Plan, ref: Ref, start: Index, tile: Array, end: Index | None = None) -> None:
     count = tile.shape[0]
     mask = _tile_mask(plan, start, count, end)
     pallas_triton.store(ref.at[pl.ds(start, count), :], tile.astype(ref.dtype), mask=mask)
@@ -193,7 +200,7 @@ def _key_blocks(plan: Plan, limits: Limits, first: Array, count: int) -> tuple[A
     return _quotient(whole, keys), _quotient(partly + keys - 1, keys)
 
 
-def _over_keys(body: Callable, carry: Any, first: Any, whole: Array, last: Array) -> Any:
+def _over_keys(body: Callable, carry: Any, first: Index, whole: Array, last: Array) -> Any:
     """Loops `body(block, carry, masked)` over blocks of keys; those past `whole` need a mask."""
     whole = jnp.minimum(jnp.maximum(whole, first), last)
     carry = jax.lax.fori_loop(first, whole, partial(body, masked=False), carry)
@@ -222,8 +229,8 @@ def _attend(
     plan: Plan,
     limits: Limits,
     q_RH: Array,
-    k_ref: Any,
-    v_ref: Any,
+    k_ref: Ref,
+    v_ref: Ref,
     rows: Rows,
     blocks: tuple[Any, Array, Array],
 ) -> tuple[Array, Array]:
@@ -256,7 +263,7 @@ def _query_tile(plan: Plan, limits: Limits) -> tuple[Array, Rows, tuple[Any, Arr
 
 
 def _forward_kernel(
-    plan: Plan, limits: Limits, q_ref: Any, k_ref: Any, v_ref: Any, out_ref: Any, lse_ref: Any
+    plan: Plan, limits: Limits, q_ref: Ref, k_ref: Ref, v_ref: Ref, out_ref: Ref, lse_ref: Ref
 ) -> None:
     """A tile of queries of one head: refs [T, H] and [S, H], log-sum-exp [T]."""
     start, rows, blocks = _query_tile(plan, limits)
@@ -268,7 +275,7 @@ def _forward_kernel(
 
 
 def _decode_kernel(
-    plan: Plan, limits: Limits, q_ref: Any, k_ref: Any, v_ref: Any, out_ref: Any, lse_ref: Any
+    plan: Plan, limits: Limits, q_ref: Ref, k_ref: Ref, v_ref: Ref, out_ref: Ref, lse_ref: Ref
 ) -> None:
     """All queries of the heads that share a key head, over one part of the keys in use."""
     count = q_ref.shape[0]
@@ -292,13 +299,13 @@ def _d_scores(weights: Array, d_weights: Array, delta: Array) -> Array:
 def _d_q_kernel(
     plan: Plan,
     limits: Limits,
-    q_ref: Any,
-    k_ref: Any,
-    v_ref: Any,
-    d_out_ref: Any,
-    lse_ref: Any,
-    delta_ref: Any,
-    d_q_ref: Any,
+    q_ref: Ref,
+    k_ref: Ref,
+    v_ref: Ref,
+    d_out_ref: Ref,
+    lse_ref: Ref,
+    delta_ref: Ref,
+    d_q_ref: Ref,
 ) -> None:
     """Gradient of a tile of queries of one head: refs [T, H] and [S, H], lse and delta [T]."""
     start, rows, blocks = _query_tile(plan, limits)
@@ -323,14 +330,14 @@ def _d_q_kernel(
 def _d_kv_kernel(
     plan: Plan,
     limits: Limits,
-    q_ref: Any,
-    k_ref: Any,
-    v_ref: Any,
-    d_out_ref: Any,
-    lse_ref: Any,
-    delta_ref: Any,
-    d_k_ref: Any,
-    d_v_ref: Any,
+    q_ref: Ref,
+    k_ref: Ref,
+    v_ref: Ref,
+    d_out_ref: Ref,
+    lse_ref: Ref,
+    delta_ref: Ref,
+    d_k_ref: Ref,
+    d_v_ref: Ref,
 ) -> None:
     """Gradients of a block of keys and values: refs [T, N, H] and [S, H], lse and delta [N, T]."""
     count, keys = plan.tile[:2]
@@ -533,7 +540,7 @@ def _call(
         return tuple(_spec(plan, *one) for one in zip(arrays, axes.split(), strict=True))
 
     @wraps(kernel)
-    def run(limits: Limits, *refs: Any) -> None:
+    def run(limits: Limits, *refs: Ref) -> None:
         kernel(plan, limits._replace(offset=limits.offset[...], end=limits.end[...]), *refs)
 
     view = jax.tree.map(lambda x: _spec(plan, x, "b" + "." * (x.ndim - 1)), limits)

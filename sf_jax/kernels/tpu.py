@@ -28,9 +28,11 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from sf_jax.kernels.block_map import EMPTY, PARTLY, WHOLLY, kinds, visits
+from sf_jax.kernels.types import Index, Ref
 from sf_jax.kernels.visible import Visible
 
 LANES = 128
@@ -119,7 +121,7 @@ def forward(
     k, v = (_heads_first(call, x, call.steps[1] * call.blocks.kv) for x in (k_BSKH, v_BSKH))
     scalars, segments = _operands(call, visible, batch, length, k_BSKH.shape[1])
 
-    def at(b: Any, n: Any, i: Any, s: Any, *scalars: Any) -> tuple:
+    def at(b: Index, n: Index, i: Index, s: Index, *scalars: Ref) -> tuple:
         return b, n, kv_head(n, groups), i, _visited(call, scalars, b, i, s)
 
     of_q, of_kv, row, of_segments = _specs(call, width, at)
@@ -148,7 +150,7 @@ def forward(
     return _heads_last(call, out, length), lse[:, :, 0, :length].transpose(0, 2, 1)
 
 
-def _forward_kernel(call: Call, *refs: Any) -> None:
+def _forward_kernel(call: Call, *refs: Ref) -> None:
     """A step of the grid (B, N, queries, keys): one block of keys for one block of queries."""
     scalars, refs = (refs[:5], refs[5:]) if call.mapped else ((), refs)
     q_ref, k_ref, v_ref, *segments, out_ref, lse_ref, top_ref, total_ref, sum_ref = refs
@@ -272,7 +274,7 @@ def _backward_piece(
     v: Array,
     visible: Visible,
     scale: float,
-    kv_dtype: Any,
+    kv_dtype: DTypeLike,
 ) -> tuple[Array, Array, Array]:
     """d_q, d_k and d_v of some queries; the latter two in `kv_dtype`."""
     batch, length, heads, width = q_BTNH.shape
@@ -288,10 +290,10 @@ def _backward_piece(
     k, v = (_heads_first(call, x, kv_size) for x in (k, v))
     scalars, segments = _operands(call, visible, batch, length, size)
 
-    def at(b: Any, kv: Any, j: Any, g: Any, s: Any, *scalars: Any) -> tuple:
+    def at(b: Index, kv: Index, j: Index, g: Index, s: Index, *scalars: Ref) -> tuple:
         return b, kv * groups + g, kv, _visited(call, scalars, b, j, s), j
 
-    def d_q_index(b: Any, kv: Any, *_: Any) -> tuple:
+    def d_q_index(b: Index, kv: Index, *_: object) -> tuple:
         return b, kv, 0, 0
 
     of_q, of_kv, row, of_segments = _specs(call, width, at)
@@ -320,7 +322,7 @@ def _backward_piece(
     return d_q.transpose(0, 3, 1, 2)[:, :length], d_k, d_v
 
 
-def _backward_kernel(call: Call, *refs: Any) -> None:
+def _backward_kernel(call: Call, *refs: Ref) -> None:
     """A step of the grid (B, K, keys, groups, queries): one block of queries for one of keys."""
     scalars, refs = (refs[:5], refs[5:]) if call.mapped else ((), refs)
     q_ref, k_ref, v_ref, d_out_ref, lse_ref, delta_ref, *segments = refs[:-6]
@@ -388,7 +390,7 @@ def _weighed(call: Call, weights: Array, x: Array) -> Array:
     return product(weights, x, (axis, 0))
 
 
-def kv_head(head: Any, groups: int) -> Any:
+def kv_head(head: Index, groups: int) -> Any:
     """The key head of a query head."""
     return jax.lax.div(head, groups)
 
@@ -408,18 +410,23 @@ def rescaling(top: Array, new_top: Array, scale: float) -> Array:
     return jnp.exp2((top - new_top) * (scale * LOG2E))
 
 
-def _visit(call: Call, b: Any, outer: Any, step: Any) -> Any:
+def _visit(call: Call, b: Index, outer: Index, step: Index) -> Any:
     """The index of a step in the flattened block map."""
     return (b * call.steps[call.outer] + outer) * call.steps[1 - call.outer] + step
 
 
-def _visited(call: Call, scalars: tuple, b: Any, outer: Any, step: Any) -> Any:
+def _visited(call: Call, scalars: tuple, b: Index, outer: Index, step: Index) -> Any:
     """The inner block of a step: of keys, where blocks of queries are the outer loop."""
     return scalars[1][_visit(call, b, outer, step)] if call.mapped else step
 
 
 def _run_block(
-    call: Call, scalars: tuple, b: Any, outer: Any, step: Any, attend_block: Callable[[bool], None]
+    call: Call,
+    scalars: tuple,
+    b: Index,
+    outer: Index,
+    step: Index,
+    attend_block: Callable[[bool], None],
 ) -> None:
     """Runs a step where its block is not empty, with a mask where it is partly visible."""
     if not call.mapped:

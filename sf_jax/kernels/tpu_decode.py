@@ -25,6 +25,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
+from sf_jax.kernels.types import Index, Ref
 from sf_jax.kernels.visible import Visible
 
 MOST_QUERIES = 16
@@ -166,7 +167,7 @@ def _grid(q_BKRH: Array, size: int, layout: _Layout) -> pltpu.PrefetchScalarGrid
     )
 
 
-def block_length(size: int, rows: int, kv_heads: int, width: int, dtype: Any) -> int:
+def block_length(size: int, rows: int, kv_heads: int, width: int, dtype: jnp.dtype) -> int:
     """Keys of a block: a power of two times the lanes, or a whole cache shorter than the lanes."""
     if size <= LANES:
         return size
@@ -177,7 +178,7 @@ def block_length(size: int, rows: int, kv_heads: int, width: int, dtype: Any) ->
     return block
 
 
-def _key_bytes(kv_heads: int, width: int, dtype: Any) -> int:
+def _key_bytes(kv_heads: int, width: int, dtype: jnp.dtype) -> int:
     """Bytes of the keys of one position in VMEM, where widths are padded to whole lanes."""
     return kv_heads * _up(width, LANES) * dtype.itemsize
 
@@ -214,7 +215,7 @@ def _sources(used_B: Array) -> Array:
     return jnp.where(before < 0, jnp.argmax(used_B > 0).astype(jnp.int32), before)
 
 
-def _block_index(block: int, row: Any, step: Any, used_ref: Any, source_ref: Any) -> tuple:
+def _block_index(block: int, row: Index, step: Index, used_ref: Ref, source_ref: Ref) -> tuple:
     """Row and block that are in VMEM at a step; after a row's last block, still that block."""
     source = source_ref[row]
     last = jnp.maximum(pl.cdiv(used_ref[source], block) - 1, 0)
@@ -249,20 +250,20 @@ def _unfolded(x_BKRH: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _kernel(
-    used_ref: Any,
-    source_ref: Any,
-    q_ref: Any,
-    query_ref: Any,
-    bits_ref: Any,
-    k_ref: Any,
-    v_ref: Any,
-    out_ref: Any,
-    lse_ref: Any,
-    top_ref: Any,
-    total_ref: Any,
-    sum_ref: Any,
-    k_packed_ref: Any,
-    v_packed_ref: Any,
+    used_ref: Ref,
+    source_ref: Ref,
+    q_ref: Ref,
+    query_ref: Ref,
+    bits_ref: Ref,
+    k_ref: Ref,
+    v_ref: Ref,
+    out_ref: Ref,
+    lse_ref: Ref,
+    top_ref: Ref,
+    total_ref: Ref,
+    sum_ref: Ref,
+    k_packed_ref: Ref,
+    v_packed_ref: Ref,
     *,
     scale: float,
     layout: _Layout,
@@ -296,7 +297,7 @@ def _kernel(
         lse_ref[0] = jnp.where(seeing, jnp.log(total) + top_ref[...], -jnp.inf)
 
 
-def _heads(ref: Any, packed_ref: Any, layout: _Layout) -> Callable[[int], Array]:
+def _heads(ref: Ref, packed_ref: Ref, layout: _Layout) -> Callable[[int], Array]:
     """Loads the keys or values [S, H] of a head of this block."""
     if layout.heads_first:
         return lambda head: ref[0, head]
@@ -329,9 +330,9 @@ def _add_block(
     scores_RS: Array,
     seen_RS: Array,
     v_SH: Array,
-    top_ref: Any,
-    total_ref: Any,
-    sum_ref: Any,
+    top_ref: Ref,
+    total_ref: Ref,
+    sum_ref: Ref,
     head: int,
 ) -> None:
     """Adds a block to the accumulators of a head, relative to its largest score so far."""

@@ -11,7 +11,7 @@ Keys and values of a row are held in VMEM, heads first, while blocks of queries 
 while the one before is processed. The arithmetic is that of `tpu`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -36,6 +36,7 @@ from sf_jax.kernels.tpu import (
     seen_keys,
     spread,
 )
+from sf_jax.kernels.types import Index, Ref
 from sf_jax.kernels.visible import Visible
 
 CHUNK = 256  # positions fetched and deinterleaved at once; lengths are multiples of it
@@ -132,7 +133,7 @@ def forward(
     return out, lse[:, :, 0].transpose(0, 2, 1)
 
 
-def _forward_kernel(call: Call, *refs: Any) -> None:
+def _forward_kernel(call: Call, *refs: Ref) -> None:
     """One row of the batch."""
     scalars, refs = (refs[:3], refs[3:]) if call.mapped else ((), refs)
     (q_hbm, k_hbm, v_hbm), refs = refs[:3], refs[3:]
@@ -147,13 +148,13 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
     def out_copy(i: int) -> Any:
         return _copy(out_hbm.at[b], out_stage, out_done, i, call.blocks.q, out=True)
 
-    def take(which: int, chunk: int, stage: Any) -> None:
+    def take(which: int, chunk: int, stage: Ref) -> None:
         _deinterleave(stage, (k_heads, v_heads)[which], chunk * CHUNK)
 
     q_copy(0).start()
     _fetch((k_hbm.at[b], v_hbm.at[b]), kv_stage, kv_done, take)
 
-    def whole(n: Any, queries: slice) -> tuple[Array, Array, Array]:
+    def whole(n: Index, queries: slice) -> tuple[Array, Array, Array]:
         """Maximum, total and weighted sums of some queries over all keys at once."""
         kv = kv_head(n, groups)
         scores = product(q_heads[n, queries], k_heads[kv], (1, 1))
@@ -162,7 +163,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
         sums = product(weights.astype(v_heads.dtype), v_heads[kv], (1, 0))
         return top, weights.sum(1, keepdims=True), sums
 
-    def block_by_block(i: int, n: Any, which: int) -> None:
+    def block_by_block(i: int, n: Index, which: int) -> None:
         """The same for a block of queries, accumulated in VMEM while blocks of keys go by."""
         top_ref, total_ref, sum_ref = (ref.at[which] for ref in state)
         top_ref[...] = jnp.full(top_ref.shape, UNSEEN, jnp.float32)
@@ -170,7 +171,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
         sum_ref[...] = jnp.zeros(sum_ref.shape, jnp.float32)
         kv = kv_head(n, groups)
 
-        def attend_block(j: Any, partly: bool) -> None:
+        def attend_block(j: Index, partly: bool) -> None:
             keys = _positions(j, call.blocks.kv)
             for queries in call.parts():
                 scores = product(q_heads[n, queries], k_heads[kv, keys], (1, 1))
@@ -188,7 +189,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
 
         _run_blocks(call, scalars, b * call.steps[0] + i, attend_block)
 
-    def finished(i: int, n: Any, queries: slice, top: Array, total: Array, sums: Array) -> Array:
+    def finished(i: int, n: Index, queries: slice, top: Array, total: Array, sums: Array) -> Array:
         """The output of some queries, float32; their log-sum-exp is stored."""
         seeing = top > UNSEEN / 2
         lse = jnp.where(seeing, top * call.scale + jnp.log(total), -jnp.inf)
@@ -206,7 +207,7 @@ def _forward_kernel(call: Call, *refs: Any) -> None:
         if i >= 2:
             out_copy(i - 2).wait()
 
-        def pair(p: Any, carry: None) -> None:
+        def pair(p: Index, carry: None) -> None:
             for which in (0, 1) if state else ():
                 block_by_block(i, 2 * p + which, which)
             for queries in call.parts():
@@ -274,7 +275,7 @@ def backward(
     )(*scalars, q_BTNH, k_BSKH, v_BSKH, d_out_BTNH.astype(dtype), out_BTNH, *rows, *segments)
 
 
-def _backward_kernel(call: Call, *refs: Any) -> None:
+def _backward_kernel(call: Call, *refs: Ref) -> None:
     """One row of the batch. Scores are transposed, keys by queries, as in `tpu`."""
     scalars, refs = (refs[:3], refs[3:]) if call.mapped else ((), refs)
     (q_hbm, k_hbm, v_hbm, d_out_hbm, out_hbm, lse_ref, d_lse_ref), refs = refs[:7], refs[7:]
@@ -294,7 +295,7 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
     def d_q_copy(i: int) -> Any:
         return _copy(d_q_hbm.at[b], d_q_stage, d_q_done, i, call.blocks.q, out=True)
 
-    def take(which: int, chunk: int, stage: Any) -> None:
+    def take(which: int, chunk: int, stage: Ref) -> None:
         _deinterleave(stage, (k_heads, v_heads)[which], chunk * CHUNK)
         if which == 0:  # d_q needs keys transposed as well
             for n, k in enumerate(_each_head(stage)):
@@ -306,7 +307,7 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
     for sums in d_kv_sums:
         sums[...] = jnp.zeros(sums.shape, jnp.float32)
 
-    def head(i: int, n: Any) -> None:
+    def head(i: int, n: Index) -> None:
         """Gradients that a block of queries of one head contributes."""
         kv = kv_head(n, groups)
         q, d_out = q_heads[n], d_out_heads[n]
@@ -315,7 +316,7 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
         d_q_sum[...] = jnp.zeros(d_q_sum.shape, jnp.float32)
         d_k_sum, d_v_sum = (sums.at[kv] for sums in d_kv_sums)
 
-        def attend_block(j: Any, partly: bool) -> None:
+        def attend_block(j: Index, partly: bool) -> None:
             keys = _positions(j, call.blocks.kv)
             scores = product(k_heads[kv, keys], q, (1, 1)) * (call.scale * LOG2E)
             weights = jnp.exp2(scores - lse)
@@ -348,7 +349,7 @@ def _backward_kernel(call: Call, *refs: Any) -> None:
         if i >= 2:
             d_q_copy(i - 2).wait()
 
-        def pair(p: Any, carry: None) -> None:
+        def pair(p: Index, carry: None) -> None:
             head(i, 2 * p)
             head(i, 2 * p + 1)
 
@@ -372,7 +373,7 @@ def _packed_pairs(stage: Any) -> Any:
     return stage.reshape(positions * heads, width).bitcast(jnp.uint32)
 
 
-def _deinterleave(stage: Any, heads: Any, first: int) -> None:
+def _deinterleave(stage: Ref, heads: Ref, first: int) -> None:
     """Deinterleaves a block [T, N, H] into rows of [N, ..., H], from position `first` on."""
     packed, positions, pairs = _packed_pairs(stage), stage.shape[0], stage.shape[1] // 2
     rows = pl.ds(first, positions)
@@ -383,7 +384,7 @@ def _deinterleave(stage: Any, heads: Any, first: int) -> None:
         heads[2 * p + 1, rows] = pltpu.bitcast((even >> 16) | (odd & HIGH), heads.dtype)
 
 
-def _each_head(stage: Any) -> Iterator[Array]:
+def _each_head(stage: Ref) -> Iterator[Array]:
     """The heads of a block [T, N, H], float32 [T, H] each."""
     packed, positions, pairs = _packed_pairs(stage), stage.shape[0], stage.shape[1] // 2
     for p in range(pairs):
@@ -392,7 +393,7 @@ def _each_head(stage: Any) -> Iterator[Array]:
         yield jax.lax.bitcast_convert_type(two & HIGH, jnp.float32)
 
 
-def _interleave(heads: Any, stage: Any) -> None:
+def _interleave(heads: Ref, stage: Ref) -> None:
     """Interleaves rows of [N, T, H] into a block [T, N, H]."""
     packed, positions, pairs = _packed_pairs(stage), stage.shape[0], stage.shape[1] // 2
     for p in range(pairs):
@@ -401,7 +402,7 @@ def _interleave(heads: Any, stage: Any) -> None:
         packed[pl.ds(p + pairs, positions // 2, stride=2 * pairs), :] = (low >> 16) | (high & HIGH)
 
 
-def _copy(hbm: Any, stage: Any, done: Any, i: int, positions: int, out: bool = False) -> Any:
+def _copy(hbm: Ref, stage: Ref, done: Ref, i: int, positions: int, out: bool = False) -> Any:
     """The copy of block i of a row into its slot of a staging buffer, or out of it."""
     slot = i % stage.shape[0]
     row, buffer = hbm.at[pl.ds(i * positions, positions)], stage.at[slot]
@@ -409,7 +410,7 @@ def _copy(hbm: Any, stage: Any, done: Any, i: int, positions: int, out: bool = F
     return pltpu.make_async_copy(source, target, done.at[slot])
 
 
-def _chunk_copies(hbm: Any, stage: Any, done: Any, out: bool = False) -> list[list]:
+def _chunk_copies(hbm: Sequence[Ref], stage: Ref, done: Ref, out: bool = False) -> list[list]:
     """The copies of the chunks of keys and of values."""
     return [
         [_copy(x, stage.at[at], done.at[at], c, CHUNK, out) for at, x in enumerate(hbm)]
@@ -417,7 +418,7 @@ def _chunk_copies(hbm: Any, stage: Any, done: Any, out: bool = False) -> list[li
     ]
 
 
-def _fetch(hbm: tuple, stage: Any, done: Any, take: Callable) -> None:
+def _fetch(hbm: Sequence[Ref], stage: Ref, done: Ref, take: Callable) -> None:
     """Passes keys and values to `take(which, chunk, block)`, chunk by chunk, some in flight."""
     copies = _chunk_copies(hbm, stage, done)
     for copy in chain(*copies[:AHEAD]):
@@ -430,7 +431,7 @@ def _fetch(hbm: tuple, stage: Any, done: Any, take: Callable) -> None:
             copy.start()
 
 
-def _write_out(heads: tuple, hbm: list, stage: Any, done: Any) -> None:
+def _write_out(heads: Sequence[Ref], hbm: Sequence[Ref], stage: Ref, done: Ref) -> None:
     """Writes rows [N, T, H] of keys' and values' gradients, chunk by chunk, some in flight."""
     copies = _chunk_copies(hbm, stage, done, out=True)
     for c, these in enumerate(copies):
@@ -443,10 +444,10 @@ def _write_out(heads: tuple, hbm: list, stage: Any, done: Any) -> None:
         copy.wait()
 
 
-def _run_blocks(call: Call, scalars: tuple, block: Any, attend_block: Callable) -> None:
+def _run_blocks(call: Call, scalars: tuple, block: Index, attend_block: Callable) -> None:
     """Runs the nonempty blocks of keys for a block of queries, masked if partly visible."""
 
-    def one(j: Any, carry: None) -> None:
+    def one(j: Index, carry: None) -> None:
         if not call.mapped:
             attend_block(j, False)
             return
@@ -513,7 +514,7 @@ def _operands(call: Call, visible: Visible, batch: int, size: int) -> tuple[tupl
     return scalars, segments, [pl.BlockSpec((1, *x.shape[1:]), _first) for x in segments]
 
 
-def _first(b: Any, *_: Any) -> tuple:
+def _first(b: Index, *_: object) -> tuple:
     """The block index of a whole row."""
     return b, 0, 0
 

@@ -1,5 +1,7 @@
 """Which keys a query may attend to: causality, segments, offsets, lengths and explicit masks."""
 
+from typing import overload
+
 import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
@@ -38,6 +40,12 @@ class Visible:
             allowed &= self.q_segments[:, :, None] == self.kv_segments[:, None, :]
             allowed &= self.kv_segments[:, None, :] != 0
         return allowed if self.mask is None else allowed & self.mask
+
+
+@overload
+def per_row(value: Array | int, batch: int) -> Int[Array, " B"]: ...
+@overload
+def per_row(value: None, batch: int) -> None: ...
 
 
 def per_row(value: Array | int | None, batch: int) -> Int[Array, " B"] | None:
