@@ -44,7 +44,8 @@ class Draft:
 
     Attributes:
       rationale_ids: a rationale like the one to come, as of the frame before; padded with 0.
-      choices: values of the slots, as numbered in the slot program.
+      choices: values of the named slots, as numbered in the slot program; of a block that repeats,
+        the first.
       heads: propose tokens of the rationale from the model's state; or None.
       low_precision_passes: passes in low precision that are to improve `choices` first.
     """

@@ -38,11 +38,11 @@ class Cursor:
 
 
 def begin(state: State, pending: Pending, program: SlotProgram, draft: Int[Array, "B C"]) -> Cursor:
-    """Before the first block; `draft` are values of its named slots."""
+    """Before the first block; `draft` are values of its named slots, more are not read."""
     batch = len(draft)
     window = program.repeat.window if program.repeat is not None else None
     if program.repeat is not None:
-        draft = jnp.pad(draft, [(0, 0), (0, 1)], constant_values=GO_ON)
+        draft = jnp.pad(draft[:, : program.named], [(0, 0), (0, 1)], constant_values=GO_ON)
     return Cursor(
         state,
         pending,

@@ -103,7 +103,8 @@ def score(
         given = _Given(choices[:, None], None, 1, features)
     else:
         counts = zeros + count if repeats is None else repeats
-        given = _Given(choices, counts, blocks.most_repeats(program, most or count), features)
+        bound = most or program.repeat.most or count
+        given = _Given(choices, counts, blocks.most_repeats(program, bound), features)
     scorer = _Scorer(weights, program, sampling, config)
     cursor, first, tokens, states = scorer.block(cursor, given)
     predicting = jnp.concatenate([state.last[:, None], states[:, :-1]], 1)

@@ -115,4 +115,5 @@ def stream(
         )
         yield filled
         number += 1
-        going = repeat is not None and bool(cursor.active.any())
+        # Without a bound no row ever stops, and the host need not wait to know it.
+        going = repeat is not None and (repeat.most is None or bool(cursor.active.any()))

@@ -308,6 +308,22 @@ def test_mutants_are_caught(
         count_ties(ids_of(tiny, made, False), reference, gaps)
 
 
+def test_a_shorter_answer_is_scored_as_the_same_longer_one() -> None:
+    """Stopping below the bound is a choice, however many blocks the arrays have room for."""
+    tiny, drawn = small(BOUNDED), sampling(12, 1.0)
+    made = tiny.answer(shown(12), drawn, DraftPlan(), False)
+    whole = tiny.certificate(shown(12), made, drawn, False)
+    rows = made.repeats <= 2
+    assert rows.sum() > 2
+    fewer = dataclasses.replace(
+        made, choices=made.choices[:, :2], repeats=np.minimum(made.repeats, 2)
+    )
+    short = tiny.certificate(shown(12), fewer, drawn, False)
+    np.testing.assert_allclose(short.slots[rows], whole.slots[rows, :2], atol=1e-5)
+    np.testing.assert_allclose(short.stops[rows], whole.stops[rows, :2], atol=1e-5)
+    assert (short.stops[rows, 0] < 0).all()
+
+
 def test_what_a_schema_refuses() -> None:
     for arguments, reason in (
         ({}, "needs a window"),
