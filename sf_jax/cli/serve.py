@@ -107,6 +107,20 @@ def _limit_arguments(parser: argparse.ArgumentParser, limits: "Limits") -> None:
         metavar="N",
         help=f"the most requests held at once (default {limits.queue})",
     )
+    add(
+        "--sessions",
+        type=whole(0, 100_000),
+        default=limits.sessions,
+        metavar="N",
+        help=f"the most sessions open at once (default {limits.sessions})",
+    )
+    add(
+        "--session-idle",
+        type=number(0, True, "a positive number"),
+        default=limits.session_idle,
+        metavar="SECONDS",
+        help=f"without a frame, after which a session is closed (default {limits.session_idle:g})",
+    )
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -135,7 +149,15 @@ def main(argv: list[str]) -> None:
         ) from error
     options = build_parser(Limits()).parse_args(argv)
     caps = tuple(sorted(set(options.max_rationale)))
-    limits = Limits(options.max_bytes, options.max_pixels, options.timeout, options.queue, caps)
+    limits = Limits(
+        options.max_bytes,
+        options.max_pixels,
+        options.timeout,
+        options.queue,
+        caps,
+        options.sessions,
+        options.session_idle,
+    )
     listening = server.listen(options.host, options.port)  # before a model is loaded
     print(f"starting: {server.address(listening)}", flush=True)
     with listening:

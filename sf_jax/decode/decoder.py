@@ -4,23 +4,26 @@ Knows prompts as batches and answers as numbers in slots; what the slots mean, a
 asks, is for callers to know.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Required, TypedDict, Unpack
 
 import jax
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float, Float32, Int32
 
 from sf_jax.decode.drafts import Draft, DraftHeads
-from sf_jax.decode.generate import SEQUENTIAL, Generated, generate
+from sf_jax.decode.generate import SEQUENTIAL, Filled, Generated, generate
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.policy import DevicePolicy, policy_of
 from sf_jax.decode.program import SlotProgram, compile_program
+from sf_jax.decode.rationale import Rationale
 from sf_jax.decode.schema import Schema
 from sf_jax.decode.score import score
 from sf_jax.decode.state import prompt_prefix
+from sf_jax.decode.stream import stream
+from sf_jax.model.architecture import Architecture, ModelWeights
 from sf_jax.model.text import Cache
 from sf_jax.sequence.batch import Batch
 from sf_jax.sequence.tokenizer import BLANK_LINE, Tokenizer
@@ -37,6 +40,25 @@ class Previous(NamedTuple):
 
     rationale_ids: Int32[np.ndarray, " T"]
     values: Float32[np.ndarray, " C"]
+
+
+class Asked(TypedDict, total=False):
+    """How an answer is to be made.
+
+    Attributes:
+      max_rationale: cap on the tokens of the rationale; required.
+      rationale: whether there is one before the slots, as usual.
+      temperature, seed: of each row, or one for all; 0 takes the likeliest.
+      decoding: "drafted", or the plain and slower "sequential", which gives the same answer.
+      previous: of each row, where there is an answer like the one to come.
+    """
+
+    max_rationale: Required[int]
+    rationale: bool
+    temperature: float | Sequence[float]
+    seed: int | Sequence[int]
+    decoding: str
+    previous: Sequence[Previous | None] | None
 
 
 @dataclass(frozen=True)
@@ -80,8 +102,8 @@ class Decoder:
 
     def __init__(
         self,
-        config: Any,
-        weights: Any,
+        config: Architecture,
+        weights: ModelWeights,
         tokenizer: Tokenizer,
         schema: Schema,
         draft_heads: DraftHeads | None = None,
@@ -104,7 +126,7 @@ class Decoder:
         return jax.device_put((self.program, self.draft_heads))
 
     @cached_property
-    def _low_precision(self) -> Any | None:
+    def _low_precision(self) -> ModelWeights | None:
         return self.policy.for_drafts(self.weights)
 
     def prefix(self, ids: Sequence[int]) -> Cache | None:
@@ -132,29 +154,52 @@ class Decoder:
         prompt: Batch,
         prefix: Cache | None = None,
         *,
-        max_rationale: int,
-        rationale: bool = True,
-        temperature: float | Sequence[float] = 0.0,
-        seed: int | Sequence[int] = 0,
-        decoding: str = "drafted",
-        previous: Sequence[Previous | None] | None = None,
-        **blocks: Any,
+        most: int | None = None,
+        features: Float[np.ndarray, "B R M D"] | None = None,
+        **asked: Unpack["Asked"],
     ) -> Generated:
         """One compiled call, left running.
 
         Args:
           prompt: padded on the left.
           prefix: what all prompts begin with, left out of `prompt`.
-          max_rationale: cap on the tokens of the rationale.
-          rationale: whether there is one before the slots.
-          temperature, seed: of each row, or one for all; 0 takes the likeliest.
-          decoding: "drafted", or the plain and slower "sequential", which gives the same answer.
-          previous: of each row, where there is an answer like the one to come.
-          blocks: `most` and `features` of `decode.generate.generate`, where the block repeats.
+          most, features: where the block repeats, see `decode.generate.generate`.
+          asked: see `Asked`.
 
         Raises:
           ValueError: an argument is out of range.
         """
+        return generate(*self._arguments(prompt, prefix, **asked), most=most, features=features)
+
+    def stream(
+        self,
+        prompt: Batch,
+        prefix: Cache | None = None,
+        *,
+        most: int | None = None,
+        features: Iterable[Float[np.ndarray, "B M D"]] | None = None,
+        **asked: Unpack["Asked"],
+    ) -> Iterator[Rationale | Filled]:
+        """The same, handed out as it is made: the rationale, then block by block.
+
+        See `decode.stream.stream` about `most` and `features`.
+        """
+        made: Callable[..., Iterator[Rationale | Filled]] = stream
+        return made(*self._arguments(prompt, prefix, **asked), most=most, features=features)
+
+    def _arguments(
+        self,
+        prompt: Batch,
+        prefix: Cache | None,
+        *,
+        max_rationale: int,
+        rationale: bool = True,
+        temperature: float | Sequence[float] = 0.0,
+        seed: int | Sequence[int] = 0,
+        decoding: str = "drafted",
+        previous: Sequence[Previous | None] | None = None,
+    ) -> tuple[Any, ...]:
+        """What `generate` and `stream` take alike."""
         if decoding not in DECODINGS:
             raise ValueError(f"decoding is {decoding!r}, expected one of {DECODINGS}")
         if max_rationale < 1:
@@ -165,7 +210,7 @@ class Decoder:
         if heads is None and previous is None:
             plan = replace(plan, rationale_width=1)
         draft = self._draft(previous or [None] * count, max_rationale)
-        return generate(
+        return (
             self.weights,
             prompt,
             program,
@@ -177,7 +222,6 @@ class Decoder:
             rationale,
             prefix,
             None if plan.sequential else self._low_precision,
-            **blocks,
         )
 
     def _draft(self, previous: Sequence[Previous | None], cap: int) -> Draft:
@@ -191,9 +235,7 @@ class Decoder:
                 ids[row, : len(given)], values[row] = given, answer.values
         # The frame before is a better draft than passes in low precision make.
         passes = 0 if all(previous) else self.plan.low_precision_passes
-        stop = len(program.kind) - program.named  # a slot of its own where the block repeats
-        choices = np.pad(program.nearest(values), [(0, 0), (0, stop)])
-        return Draft(ids, choices, None, np.int32(passes))
+        return Draft(ids, program.nearest(values), None, np.int32(passes))
 
     def score(
         self,

@@ -5,12 +5,16 @@ that an answer takes, never the answer.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeVar, cast
 
 import jax
+from jaxtyping import PyTree
 
 from sf_jax.decode.generate import DraftPlan
-from sf_jax.model.weights import draft_weights, unstack_layers
+from sf_jax.model.architecture import ModelWeights
+from sf_jax.model.weights import Weights, draft_weights, unstack_layers
+
+T = TypeVar("T", bound=ModelWeights)
 
 LARGE = 2**26  # numbers in the text layers, of which a second copy is too large
 # By what passes cost: on a CPU more tokens take longer (`sf-jax bench plans` measures there),
@@ -39,7 +43,7 @@ class DevicePolicy:
     plan: DraftPlan
     low_precision_drafts: bool
 
-    def laid_out(self, weights: Any, consume: bool = False) -> Any:
+    def laid_out(self, weights: T, consume: bool = False) -> T:
         """Weights in the layout asked for; those with separate layers already stay as they are.
 
         Args:
@@ -47,12 +51,14 @@ class DevicePolicy:
         """
         return unstack_layers(weights, consume) if self.layers == "separate" else weights
 
-    def for_drafts(self, weights: Any) -> Any | None:
+    def for_drafts(self, weights: T) -> T | None:
         """Weights for the plan's passes in low precision; None where there are none."""
-        return draft_weights(weights) if self.low_precision_drafts else None
+        if not self.low_precision_drafts:
+            return None
+        return cast(T, draft_weights(cast(Weights, weights)))  # of any tree with a text model
 
 
-def policy_of(platform: str, text_layers: Any, product_dtype: str) -> DevicePolicy:
+def policy_of(platform: str, text_layers: PyTree, product_dtype: str) -> DevicePolicy:
     """The policy of a platform.
 
     Args:

@@ -17,7 +17,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from sf_jax.decode.schema import Schema, SchemaError
+from sf_jax.decode.schema import Repeat, Schema, SchemaError
 from sf_jax.media.errors import DataError
 from sf_jax.media.files import write_json
 
@@ -62,8 +62,7 @@ def to_dict(schema: Schema) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": name, "low": schema.low[slot], "high": schema.high[slot]}
         slots.append(entry | ({"group": schema.group(slot)} if schema.group(slot) else {}))
     content = {"decimals": schema.decimals, "paragraphs": schema.paragraphs, "slots": slots}
-    repeat = getattr(schema, "repeat", None)
-    return content if repeat is None else content | {"repeat": asdict(repeat)}
+    return content if schema.repeat is None else content | {"repeat": asdict(schema.repeat)}
 
 
 def from_dict(content: Any) -> Schema:
@@ -78,9 +77,7 @@ def from_dict(content: Any) -> Schema:
         raise SchemaFileError("expected a list of one slot or more", field="slots")
     slots = [_slot(entry, f"slots[{number}]") for number, entry in enumerate(entries)]
     groups = tuple(slot["group"] for slot in slots)
-    given: dict[str, Any] = {}
-    if found.get("repeat") is not None:
-        given["repeat"] = _repeat(found["repeat"])
+    repeat = found.get("repeat")
     try:
         return Schema(
             names=tuple(slot["name"] for slot in slots),
@@ -89,7 +86,7 @@ def from_dict(content: Any) -> Schema:
             decimals=_whole(found.get("decimals", 1), "decimals", 0, MOST_DECIMALS),
             groups=groups if any(groups) else (),
             paragraphs=_boolean(found.get("paragraphs", False), "paragraphs"),
-            **given,
+            repeat=None if repeat is None else _repeat(repeat),
         )
     except SchemaError as error:
         raise SchemaFileError(str(error), field="slots") from error
@@ -109,11 +106,8 @@ def _slot(entry: Any, where: str) -> dict[str, Any]:
     return {"name": name, "low": low, "high": high, "group": group}
 
 
-def _repeat(content: Any) -> Any:
-    from sf_jax.decode import schema as schemas
-
-    kind = vars(schemas)["Repeat"]
-    known = tuple(one.name for one in fields(kind))
+def _repeat(content: Any) -> Repeat:
+    known = tuple(one.name for one in fields(Repeat))
     found = _object(content, "repeat", known)
     for key in ("opening", "separator", "ending"):
         if key in found and not isinstance(found[key], str):
@@ -122,7 +116,7 @@ def _repeat(content: Any) -> Any:
         if found.get(key) is not None:
             _whole(found[key], f"repeat.{key}", 1, 10**6)
     try:
-        return kind(**found)
+        return Repeat(**found)
     except SchemaError as error:
         raise SchemaFileError(str(error), field="repeat") from error
 

@@ -1,7 +1,7 @@
 """Show a model an image, read a face: the few calls most users need."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -43,6 +43,7 @@ class Model:
         on its own two prompts alone.
 
     Attributes:
+      config: the architecture.
       decoder: the model without its images and channels; holds weights, tokenizer and program.
       processor: makes images as large as the model reads them.
     """
@@ -60,18 +61,14 @@ class Model:
     ):
         schema = schema or channel_schema(paragraphs=instructed)
         self._channels = channel_indices(schema)
+        self.config = config
         self.decoder = Decoder(config, weights, tokenizer, schema, draft_heads)
         self.processor, self.instructed = processor, instructed
 
     @property
-    def config(self) -> Config:
-        """The architecture."""
-        return self.decoder.config
-
-    @property
     def weights(self) -> Weights:
         """As the device runs them."""
-        return self.decoder.weights
+        return cast(Weights, self.decoder.weights)
 
     @property
     def tokenizer(self) -> Tokenizer:

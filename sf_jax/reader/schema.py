@@ -51,7 +51,7 @@ def channel_indices(schema: Schema) -> Int[np.ndarray, " C"]:
       SchemaFileError: a slot is no channel, one that another slot has already, or of a wider range;
         or the block repeats.
     """
-    if getattr(schema, "repeat", None) is not None:
+    if schema.repeat is not None:
         raise SchemaFileError("one image has one block of channels", field="repeat")
     indices: list[int] = []
     for slot, name in enumerate(schema.names):

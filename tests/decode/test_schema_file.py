@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 
-from sf_jax.decode.schema import Schema
+from sf_jax.decode.schema import Repeat, Schema
 from sf_jax.decode.schema_file import FILE, SchemaFileError, from_dict, read_schema, write_schema
 
 FLAT = Schema(("a", "b"), (0.0, -1.0), (1.0, 1.0), decimals=2)
 NESTED = Schema(("a", "b", "c"), (0.0,) * 3, (1.0, 0.5, 1.0), 1, ("", "in", "in"), True)
 
 
-@pytest.mark.parametrize("schema", [FLAT, NESTED])
+REPEATED = Schema(("a",), (0.0,), (1.0,), repeat=Repeat(most=5, window=2, separator=",\n"))
+ENDLESS = Schema(("a",), (0.0,), (1.0,), repeat=Repeat(window=8))
+
+
+@pytest.mark.parametrize("schema", [FLAT, NESTED, REPEATED, ENDLESS])
 def test_a_schema_is_read_as_it_was_written(schema: Schema, tmp_path: Path) -> None:
     assert read_schema(tmp_path) is None
     write_schema(tmp_path, schema)
@@ -53,6 +57,11 @@ def test_what_is_left_out_is_as_usual() -> None:
         (slot(high=0), "slots[0].high", "found 0, expected more than low, 0"),
         (content(decimals=1.5), "decimals", "found 1.5, expected a whole number from 0 to 6"),
         (content(decimals=7), "decimals", "found 7, expected a whole number from 0 to 6"),
+        (content(repeat=3), "repeat", "found 3, expected an object"),
+        (content(repeat={"most": 0}), "repeat.most", "found 0, expected a whole number from 1"),
+        (content(repeat={"opening": 3}), "repeat.opening", "found 3, expected a text"),
+        (content(repeat={}), "repeat", "needs a window"),
+        (content(repeat={"often": 3}), "repeat.often", "no field of a schema; there are most"),
         (content(paragraphs="no"), "paragraphs", "found 'no', expected true or false"),
         (content(slots=content()["slots"] * 2), "slots", "twice"),
     ],

@@ -564,5 +564,13 @@ def test_without_the_framework_it_is_said_what_to_install(
 
 def test_limits_have_their_defaults() -> None:
     options = command.build_parser(Limits()).parse_args([])
-    found = Limits(options.max_bytes, options.max_pixels, options.timeout, options.queue)
+    found = Limits(
+        options.max_bytes,
+        options.max_pixels,
+        options.timeout,
+        options.queue,
+        (),
+        options.sessions,
+        options.session_idle,
+    )
     assert found == Limits() and replace(found, queue=1) != Limits()

@@ -1,0 +1,122 @@
+"""Decoding by a schema that names no channel: text alone, one block or several."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from sf_jax.decode.decoder import Decoded, Decoder, Previous
+from sf_jax.decode.policy import LARGE, PLANS, policy_of
+from sf_jax.decode.schema import Repeat, Schema
+from sf_jax.model.config import Config
+from sf_jax.model.declared import initialise
+from sf_jax.sequence import tokenizer
+from sf_jax.sequence.batch import Batch, Capacity
+from sf_jax.sequence.example import Example, assemble
+
+SHAPES = Schema(("width", "height", "tilt"), (0.0, 0.0, -0.5), (1.0, 1.0, 0.5))
+STEPS = replace(SHAPES, repeat=Repeat(most=4))
+CAP = 5
+
+
+def decoder_of(schema: Schema, config: Config, seed: int) -> Decoder:
+    words = tokenizer.train(["some words here\n\n", "a shape\n\n"] * 40, schema.symbols(), 400)
+    text = replace(config.text, vocab_size=len(words))
+    made = replace(config, text=text)
+    weights = initialise(made.declare(), seed)
+    weights = jax.tree.map(lambda x: x * 3 if x.ndim > 1 else x, weights)
+    return Decoder(made, weights, words, schema)
+
+
+def prompts(decoder: Decoder, *texts: str) -> Batch:
+    made = [Example.of(decoder.tokenizer.encode(text)) for text in texts]
+    length = max(len(example.tokens) for example in made)
+    return assemble([[example] for example in made], Capacity(length), left=True)
+
+
+def answers(decoder: Decoder, batch: Batch, **asked: object) -> list[Decoded]:
+    made = decoder.generate(batch, max_rationale=CAP, **asked)  # type: ignore[arg-type]
+    return list(decoder.decoded(jax.device_get(made), bool(asked.get("rationale", True))))
+
+
+@pytest.fixture(scope="module")
+def single(tiny_config: Config) -> Decoder:
+    return decoder_of(SHAPES, tiny_config, 3)
+
+
+def test_an_answer_is_of_the_schema_and_the_same_any_way(single: Decoder) -> None:
+    batch = prompts(single, "a shape here", "some words")
+    made = answers(single, batch)
+    plain = answers(single, batch, decoding="sequential")
+    before = [Previous(one.rationale_ids, one.values) for one in made]
+    again = answers(single, batch, previous=before)
+    for one, other, third in zip(made, plain, again, strict=True):
+        assert one.text == other.text == third.text
+        block = json.loads(one.text[one.text.rindex("{") :])
+        assert list(block) == list(SHAPES.names)
+        np.testing.assert_allclose([*block.values()], one.values, atol=1e-6)
+        assert third.passes["coefficients"] == 1
+        assert (one.mean >= SHAPES.low).all() and (one.mean <= SHAPES.high).all()
+        np.testing.assert_allclose(one.mean, other.mean, atol=1e-4)
+
+
+def test_scoring_agrees_with_generation(single: Decoder) -> None:
+    mute = prompts(single, "a shape here\n\n")  # ends as if there had been a rationale
+    (made,) = answers(single, mute, rationale=False)
+    text, slots = single.score(mute, None, made.values, None)
+    np.testing.assert_allclose(slots, made.log_likelihood, atol=1e-4)
+    assert not len(text) and not made.rationale
+    batch = prompts(single, "a shape here")
+    text, slots = single.score(batch, None, made.values, "some words here")
+    assert len(text) == len(single.tokenizer.encode("some words here")) + 1  # and its end
+    assert (text < 0).all() and (slots < 0).all()
+    with pytest.raises(ValueError, match="the rationale holds '{'"):
+        single.score(batch, None, made.values, "a {")
+
+
+def test_what_is_out_of_range_is_refused(single: Decoder) -> None:
+    batch = prompts(single, "a shape")
+    for asked, problem in (
+        ({"decoding": "other"}, "decoding is 'other'"),
+        ({"max_rationale": 0}, "max_rationale is 0"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            single.generate(batch, **({"max_rationale": CAP} | asked))  # type: ignore[arg-type]
+
+
+def test_prefixes_are_few_lengths_and_few(single: Decoder) -> None:
+    assert single.prefix(range(15)) is None
+    lengths = {single.prefix(range(1, n + 1)).segments.shape[1] for n in (16, 31, 32)}  # type: ignore[union-attr]
+    assert lengths == {16, 32}
+    assert single.prefix(range(1, 20)) is single.prefix(range(1, 25))
+
+
+def test_blocks_that_repeat_are_handed_out_whole_or_one_by_one(tiny_config: Config) -> None:
+    decoder = decoder_of(STEPS, tiny_config, 5)
+    batch = prompts(decoder, "a shape here")
+    (made,) = answers(decoder, batch)
+    count = len(made.values)
+    assert made.values.shape == made.mean.shape == (count, 3) and 1 <= count <= 4
+    blocks = json.loads(made.text[made.text.rindex("[") :])
+    found = np.array([[*block.values()] for block in blocks])
+    np.testing.assert_allclose(found, made.values, atol=1e-6)
+    rationale, *filled = decoder.stream(batch, max_rationale=CAP)
+    assert len(filled) == count
+    np.testing.assert_array_equal(rationale.ids[0, : len(made.rationale_ids)], made.rationale_ids)
+
+
+def test_one_place_decides_what_suits_a_device() -> None:
+    small, large = np.zeros(8, np.float32), np.broadcast_to(np.float32(0), (LARGE,))
+    on_cpu = policy_of("cpu", [small], "float32")
+    assert (on_cpu.layers, on_cpu.plan) == ("separate", PLANS["cpu"])
+    assert on_cpu.low_precision_drafts
+    assert not policy_of("cpu", [small], "bfloat16").low_precision_drafts
+    big = policy_of("cpu", [large], "float32")
+    assert big.plan == PLANS["cpu, large"] and not big.low_precision_drafts
+    for platform in ("tpu", "gpu"):
+        policy = policy_of(platform, [small], "float32")
+        assert (policy.layers, policy.plan) == ("stacked", PLANS["accelerator"])
+        assert not policy.low_precision_drafts
