@@ -6,32 +6,40 @@ empty arrays, sharding and micro-batches derive from the declaration.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from flax import struct
+from jaxtyping import PyTree
+from numpy.typing import DTypeLike
 
 BATCH, SEQUENCE = "batch", "sequence"
 UNDECLARED = (BATCH,)  # of an array outside such a class: rows first
 
 
-def array(*axes: str, dtype: Any = np.int32, **options: Any) -> Any:
+class Dataclass(Protocol):
+    """A class with fields, or an instance of one."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field]]
+
+
+def array(*axes: str, dtype: DTypeLike = np.int32, default: object = MISSING) -> Any:
     """A field of a `flax.struct.dataclass` that holds an array with these axes.
 
     Args:
       dtype: of the array when it is made from its declaration.
-      options: of `flax.struct.field`; an array with a default is made only where it is asked for.
+      default: an array with one is made only where it is asked for.
     """
-    return struct.field(metadata={"axes": axes, "dtype": dtype}, **options)
+    return struct.field(metadata={"axes": axes, "dtype": dtype}, default=default)
 
 
-def declared(kind: Any) -> dict[str, Field]:
+def declared(kind: Dataclass | type[Dataclass]) -> dict[str, Field]:
     """The declared arrays of a class or of one of its instances, by name."""
     return {field.name: field for field in fields(kind) if "axes" in field.metadata}
 
 
 def make(
-    kind: Any,
+    kind: type[Dataclass],
     sizes: Mapping[str, int],
     function: Callable[[tuple[int, ...], Any], Any],
     optional: Collection[str] = (),
@@ -51,7 +59,7 @@ def make(
     }
 
 
-def map_arrays(function: Callable[[Any, tuple[str, ...]], Any], tree: Any) -> Any:
+def map_arrays(function: Callable[[Any, tuple[str, ...]], Any], tree: PyTree) -> PyTree:
     """`function` (array, its axes) over all arrays of a tree; None stays.
 
     An array outside a class that declares it counts as having rows first.

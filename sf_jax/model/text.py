@@ -3,8 +3,6 @@
 Source: the Qwen3-VL release (`Qwen3VLTextModel` in transformers) for every formula here.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -186,7 +184,7 @@ def forward(
     """
     if levels is None:
         levels = jnp.zeros((0, *embeddings.shape), embeddings.dtype)
-    length: Any = None
+    length: Int[Array, " B"] | None = None
     kv_segments = segments
     beside: tuple = ()
     if cache is not None:
@@ -211,7 +209,7 @@ def forward(
     if cache is None:
         return x, None
     k, v = kv
-    return x, Cache(k, v, length + embeddings.shape[1], kv_segments)
+    return x, Cache(k, v, cache.length + embeddings.shape[1], kv_segments)
 
 
 def logits(

@@ -164,7 +164,7 @@ def assemble(
             made["loss_weights"][row, at] = example.loss_weights[skip:]
             made["positions"][:, row, at] = example.positions[:, skip:]
             made["segments"][row, at] = segment
-            for name in slot_fields:
+            for name in slot_fields if example.slots is not None else ():
                 made[name][row, at] = getattr(example, name)[skip:]
     inputs = {
         name: collate(

@@ -8,6 +8,7 @@ import pytest
 
 from sf_jax.model.config import Config
 from sf_jax.sequence import images
+from sf_jax.sequence.batch import Capacity
 from sf_jax.sequence.example import Example, assemble
 
 
@@ -97,3 +98,18 @@ def test_text_alone_needs_no_modality(tiny_config: Config) -> None:
     capacity = images.capacity(replace(tiny_config, vision=None), 4, 0)
     batch = assemble([[Example.of([5, 6])], [Example.of([4])]], capacity)
     assert batch.inputs == {} and batch.input_ids.tolist() == [[5, 6, 0, 0], [4, 0, 0, 0]]
+
+
+def test_slots_are_packed_beside_examples_without_any() -> None:
+    plain = Example.of([5, 6], (), [7])
+    slotted = replace(
+        plain,
+        slots=np.array([0, 1, 0], np.int32),
+        numbers=np.array([0.0, 0.25, 0.0], np.float32),
+        slot_weights=np.array([0.0, 1.0, 0.0], np.float32),
+    )
+    batch = assemble([[plain, slotted], [plain]], Capacity(8))
+    assert batch.slots is not None and batch.numbers is not None
+    assert np.asarray(batch.slots).tolist() == [[0, 0, 0, 0, 1, 0, 0, 0], [0] * 8]
+    assert np.asarray(batch.numbers)[0, 4] == 0.25 and np.count_nonzero(batch.slot_weights) == 1
+    assert assemble([[plain]], Capacity(8)).slots is None
