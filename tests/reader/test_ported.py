@@ -145,14 +145,14 @@ def test_requests_at_the_shell(directory, adapter, tmp_path, capsys) -> None:
     requests, results = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     requests.write_text("".join(json.dumps(line) + "\n" for line in lines[:2]))
     command = ["predict", "--model", directory, "--adapter", adapter, "--max-words", 5]
-    said = [*command, "--requests", requests, "--results", results, "--csv", tmp_path / "out.csv"]
-    assert cli.main([*map(str, said)]) == 0
+    called = [*command, "--requests", requests, "--results", results, "--csv", tmp_path / "out.csv"]
+    assert cli.main([*map(str, called)]) == 0
     found = [json.loads(line) for line in results.read_text().splitlines()]
     assert len(found) == 2 and all(answers.parse(line["response"]) for line in found)
     assert len(livelink.read(tmp_path / "out.csv").coefficients) == 2
     requests.write_text("".join(json.dumps(line) + "\n" for line in lines))
     capsys.readouterr()
-    assert cli.main([*map(str, said)]) == 2
+    assert cli.main([*map(str, called)]) == 2
     assert "in.jsonl, line 3" in capsys.readouterr().err
     found = [json.loads(line) for line in results.read_text().splitlines()]
     assert [line["response"] is None for line in found] == [False, False, True]
@@ -165,7 +165,7 @@ def test_requests_at_the_shell(directory, adapter, tmp_path, capsys) -> None:
         ("config.json", {"model_type": "qwen2_5_vl"}, "model_type is 'qwen2_5_vl', expected one"),
     ],
 )
-def test_a_directory_that_does_not_fit_is_told_in_one_line(
+def test_a_directory_that_does_not_fit_is_reported_in_one_line(
     directory, tmp_path, capsys, name, change, message
 ) -> None:
     for file in directory.iterdir():
@@ -174,8 +174,8 @@ def test_a_directory_that_does_not_fit_is_told_in_one_line(
     (tmp_path / name).write_text(json.dumps(content | change))
     Image.fromarray(picture(96, 96)).save(tmp_path / "face.png")
     out = tmp_path / "out"
-    said = ["predict", tmp_path / "face.png", "--model", tmp_path, "--out", out]
-    assert cli.main([*map(str, said)]) == 2
+    called = ["predict", tmp_path / "face.png", "--model", tmp_path, "--out", out]
+    assert cli.main([*map(str, called)]) == 2
     error = capsys.readouterr().err
     assert message in error and name in error and error.count("\n") == 1
 

@@ -132,16 +132,19 @@ def test_every_failure_has_its_line_in_its_place(
     assert start(path, folder, "--csv", table) == 2
     found = results(folder)
     assert len(found) == len(lines) == 15
-    said = errors(capsys)
+    reported = errors(capsys)
     for number, (failing, words) in enumerate(FAILING):
         record = found[2 * number + 1]
         assert record["response"] is None and words in record["error"]
         assert [m["role"] for m in record["messages"]] == [m["role"] for m in failing["messages"]]
-        assert f"requests.jsonl, line {2 * number + 2}: " in said[number] and words in said[number]
+        assert (
+            f"requests.jsonl, line {2 * number + 2}: " in reported[number]
+            and words in reported[number]
+        )
     for record in found[2::2]:
         assert "error" not in record
         assert answers.parse(record["response"]).coefficients[JAW] == pytest.approx(0.6)
-    assert len(said) == len(FAILING)
+    assert len(reported) == len(FAILING)
     assert names(folder / "out") == ["r.csv", "r.jsonl"]
     with table.open() as file:
         rows = list(csv.DictReader(file))
@@ -165,7 +168,7 @@ def test_every_failure_has_its_line_in_its_place(
         ('{"messages": [{"role": "user"}], "images": [3]}', 'line 2: "images" holds'),
     ],
 )
-def test_a_broken_line_is_told_before_a_model_is_loaded(
+def test_a_broken_line_is_reported_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
     folder: Path,
     line: str,
@@ -174,8 +177,8 @@ def test_a_broken_line_is_told_before_a_model_is_loaded(
 ) -> None:
     monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("loaded"))
     assert start(write(folder, request(), line, request()), folder) == 2
-    (said,) = errors(capsys)
-    assert "requests.jsonl, " + words in said
+    (line,) = errors(capsys)
+    assert "requests.jsonl, " + words in line
     assert not (folder / "out").exists()
 
 

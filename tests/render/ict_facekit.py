@@ -1,7 +1,7 @@
 """ICT-FaceKit's light face model as a Rig: someone else's head, only ever used for testing.
 
 Its file holds vertices, triangles and float16 displacement fields under ICT's names. It has no
-texture, so skin, lips, brows, irises and hair are told apart here by vertex range and by place.
+texture, so skin, lips, brows, irises and hair are distinguished here by vertex range and by place.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ HEAD_PIVOT = (0.0, -3.0, -1.0)
 FACE, HEAD, MOUTH = slice(0, 9409), slice(0, 11248), slice(11248, 13294)
 GUMS, TEETH = slice(14062, 17039), slice(17039, 21451)
 LEFT_EYE, RIGHT_EYE = slice(21451, 23021), slice(23021, 24591)
-SCLERA_VERTICES = 770  # of each eye, before those of the iris behind the cornea
+SCLERA_VERTICES = 770  # of each eye, before those of the iris inside the cornea
 CLEAR = slice(24591, 25351)  # tears and shadows about the eye, drawn by ICT as glass
 LASHES = slice(25351, 26719)
 IRIS_RADIUS, PUPIL_RADIUS = 0.66, 0.28  # cm, on the cornea
@@ -59,7 +59,7 @@ def _eye_centre(points: np.ndarray) -> np.ndarray:
 
 
 def _hairline(z: np.ndarray) -> np.ndarray:
-    """Height of the hairline by depth, cm: nape, behind and above the ear, temple, forehead."""
+    """Height of the hairline by depth, cm: nape, back of and above the ear, temple, forehead."""
     return np.interp(z, [-8, -5, -2.5, 0, 3, 4, 5.5, 8, 10], [-4, -3, 1, 6, 6, 3, 8, 9.8, 10.3])
 
 
@@ -116,7 +116,7 @@ def _paint(vertices: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def _seen(vertices: np.ndarray, triangles: np.ndarray, eyes: tuple[Eye, Eye]) -> np.ndarray:
-    """Triangles less the clear ones, the irises behind the corneas and most of the lashes.
+    """Triangles less the clear ones, the irises inside the corneas and most of the lashes.
 
     ICT's lashes are broad cards for a texture with holes in it. Painted black they hide the eye, so
     only the roots of the upper ones are kept.
@@ -128,8 +128,8 @@ def _seen(vertices: np.ndarray, triangles: np.ndarray, eyes: tuple[Eye, Eye]) ->
     drawn[LASHES] = (to_skin < LASH_LENGTH) & (np.arange(len(lashes)) // LASH_CARD % 6 < 3)
     keep = drawn[triangles].all(axis=1)
     for eye in eyes:
-        behind = triangles >= eye.vertices.start + SCLERA_VERTICES
-        keep &= ~(behind & (triangles < eye.vertices.stop)).any(axis=1)
+        inner = triangles >= eye.vertices.start + SCLERA_VERTICES
+        keep &= ~(inner & (triangles < eye.vertices.stop)).any(axis=1)
     return np.ascontiguousarray(triangles[keep], np.int32)
 
 

@@ -52,7 +52,7 @@ def batcher(model: Gated) -> Iterator[Batcher]:
 
 
 def occupied(model: Gated, batcher: Batcher) -> None:
-    """Gives the model one picture to be busy with, so that those behind it gather."""
+    """Gives the model one picture to be busy with, so that those after it gather."""
     batcher.submit(picture(0), Options())
     assert model.begun.acquire(timeout=FOREVER)
 

@@ -64,7 +64,7 @@ def test_a_refusal_comes_with_its_status_and_reason(url: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1_000_001, 1_900_000, 50_000_000])
-def test_a_body_that_is_too_long_is_told_so(url: str, size: int) -> None:
+def test_a_body_that_is_too_long_is_refused_with_a_reason(url: str, size: int) -> None:
     with pytest.raises(ServiceError) as found:
         ask(url, b"x" * size)
     assert found.value.status == 413 and f"{size:,} bytes" in str(found.value)
@@ -78,10 +78,10 @@ def test_a_head_that_never_ends_is_given_up(
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(first + b"POST /v1/predict HTTP/1.1\r\nHost: x\r\n")
-        said = b""
+        answer = b""
         while part := connection.recv(1000):  # until the service closes it
-            said += part
-    assert said.startswith(b"HTTP/1.1 200") if first else said == b""
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 200") if first else answer == b""
 
 
 def test_a_connection_may_ask_again(url: str) -> None:
@@ -105,7 +105,7 @@ def test_arrays_lose_nothing_on_the_way() -> None:
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:8000", "ftp://there", "http://", "http://there:port", "http://there:0"]
 )
-def test_what_is_no_address_is_told(address: str) -> None:
+def test_what_is_no_address_is_reported(address: str) -> None:
     with pytest.raises(ServiceError, match="is no address of a service"):
         ask(address, png())
 

@@ -239,7 +239,7 @@ SMALL = Limits(max_bytes=100_000, max_pixels=96 * 96, max_rationale=(40, 60))
         (png(), "max_words=40", 422, "max_words: renamed, use max_rationale"),
     ],
 )
-def test_what_is_refused_is_told_why(body: bytes, query: str, status: int, reason: str) -> None:
+def test_what_is_refused_gets_a_reason(body: bytes, query: str, status: int, reason: str) -> None:
     reply = reply_to(PREDICT, body, query, limits=SMALL)
     assert reply.status == status and set(reply.content) == {"error"}
     assert reason in reply.content["error"]
@@ -252,7 +252,7 @@ def test_what_is_within_the_limits_is_answered() -> None:
     assert reply_to(PREDICT, png(), limits=exact, headers=declared).status == 200
 
 
-def test_forms_and_unknown_places_are_refused() -> None:
+def test_forms_and_unknown_paths_are_refused() -> None:
     form = reply_to(PREDICT, png(), headers={"Content-Type": "multipart/form-data; boundary=x"})
     assert form.status == 415 and "--data-binary" in form.content["error"]
     assert reply_to("/predict", png()).status == 404
@@ -502,8 +502,8 @@ def test_the_command_serves_the_built_in_model(model: estimator.Model) -> None:
         assert started.wait(PATIENCE) == 0
         assert started.stdout is not None and started.stderr is not None
         assert started.stdout.read() == f"ready: {url}, see {url}/docs\n"
-        said = started.stderr.read()
-        assert "Traceback" not in said and said.endswith("stopped: 1 images answered\n")
+        logged = started.stderr.read()
+        assert "Traceback" not in logged and logged.endswith("stopped: 1 images answered\n")
 
 
 def test_a_warm_up_that_fails_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -540,7 +540,7 @@ def test_bad_arguments_are_one_line(
     assert err.startswith("sf-jax: error: ") and err.count("\n") == 1 and words in err
 
 
-def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(
+def test_a_port_that_is_taken_is_reported_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("loaded"))
@@ -550,7 +550,7 @@ def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(
     assert f"port {port}: Address already in use" in capsys.readouterr().err
 
 
-def test_without_the_framework_it_is_said_what_to_install(
+def test_without_the_framework_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     for name in ("server", "service"):

@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be trusted are passed over, and said so."""
+"""Checkpoints that cannot be trusted are passed over, and reported."""
 
 import dataclasses
 import shutil
@@ -34,9 +34,9 @@ def saved(directory: Path, steps: tuple[int, ...] = (2, 4, 6)) -> None:
 
 
 def restored(directory: Path) -> tuple[int, list[str]]:
-    """Which step is restored, with its own numbers; and what was said."""
-    said: list[str] = []
-    checkpoints = Checkpoints(directory, report=said.append)
+    """Which step is restored, with its own numbers; and what was reported."""
+    reported: list[str] = []
+    checkpoints = Checkpoints(directory, report=reported.append)
     found = checkpoints.restore(state_of(0))
     assert found is not None
     state, data = found
@@ -44,10 +44,10 @@ def restored(directory: Path) -> tuple[int, list[str]]:
     wanted = state_of(number)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), jax.device_get(wanted))
     assert data == {"at": number}
-    checkpoints.save(state_of(number + 1), {"at": number + 1})  # behind it a run goes on
+    checkpoints.save(state_of(number + 1), {"at": number + 1})  # a run goes on after it
     checkpoints.close()
     assert checkpoints.latest() == number + 1
-    return number, said
+    return number, reported
 
 
 def largest(folder: Path) -> Path:
@@ -76,15 +76,15 @@ def test_the_newest_is_restored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "problem"),
     [(flip, "differs from its checksum"), (truncate, "differs from its checksum"),
      (Path.unlink, "is missing"), (remove_checksums, "was not finished")],
 )  # fmt: skip
-def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, damage, told) -> None:
+def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, damage, problem) -> None:
     saved(tmp_path)
     damage(largest(tmp_path / "6"))
-    number, (said,) = restored(tmp_path)
-    assert number == 4 and "checkpoint 6" in said and told in said
+    number, (reported,) = restored(tmp_path)
+    assert number == 4 and "checkpoint 6" in reported and problem in reported
     name = INCOMPLETE if damage is remove_checksums else CORRUPT
     assert (tmp_path / f"{name}-6").is_dir()  # renamed, not deleted
 
@@ -118,10 +118,10 @@ def test_where_none_is_sound_it_says_so(tmp_path: Path) -> None:
 def test_a_run_killed_in_its_first_save_begins_anew(tmp_path: Path) -> None:
     saved(tmp_path, (2,))
     remove_checksums(largest(tmp_path / "2"))
-    said: list[str] = []
-    checkpoints = Checkpoints(tmp_path, report=said.append)
+    reported: list[str] = []
+    checkpoints = Checkpoints(tmp_path, report=reported.append)
     assert checkpoints.restore(state_of(0)) is None
-    assert "was not finished" in said[0] and (tmp_path / f"{INCOMPLETE}-2").is_dir()
+    assert "was not finished" in reported[0] and (tmp_path / f"{INCOMPLETE}-2").is_dir()
     checkpoints.close()
 
 
@@ -142,7 +142,7 @@ def test_storage_that_cannot_be_read_quarantines_nothing(
     assert restored(tmp_path) == (4, [])
 
 
-def test_a_checkpoint_of_another_model_is_told(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, (2,))
     other = jax.tree.map(lambda x: x[..., :1] if x.ndim else x, state_of(0))
     checkpoints = Checkpoints(tmp_path, report=lambda line: None)

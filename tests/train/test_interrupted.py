@@ -41,10 +41,10 @@ def start(directory: Path, *options: str, devices: int = 1) -> subprocess.Popen:
 
 
 def finish(*running: subprocess.Popen, code: int = 0) -> tuple[list[Any], str]:
-    """What each process found, and what the first said."""
+    """What each process found, and what the first printed."""
     ended = [process.communicate(timeout=600) for process in running]
-    for process, (_, said) in zip(running, ended, strict=True):
-        assert process.returncode == code, said[-3000:]
+    for process, (_, printed) in zip(running, ended, strict=True):
+        assert process.returncode == code, printed[-3000:]
     last = [(out.splitlines() or [""])[-1] for out, _ in ended]  # Gloo says something there too
     return [json.loads(line) if line.startswith("{") else None for line in last], ended[0][1]
 
@@ -112,7 +112,7 @@ def lines_so_far(path: Path) -> list[str]:
     return path.read_text().splitlines()
 
 
-def test_told_to_stop_two_processes_agree_and_one_goes_on_from_what_they_saved(whole) -> None:
+def test_asked_to_stop_two_processes_agree_and_one_goes_on_from_what_they_saved(whole) -> None:
     reference, _ = whole
     directory = reference.parent / "stopped"
     with socket.socket() as free:
@@ -130,8 +130,8 @@ def test_told_to_stop_two_processes_agree_and_one_goes_on_from_what_they_saved(w
         time.sleep(0.05)
         assert both[0].poll() is None
     both[1].send_signal(signal.SIGTERM)  # one of them alone
-    _, said = finish(*both, code=143)
-    assert "which is saved" in said
+    _, printed = finish(*both, code=143)
+    assert "which is saved" in printed
     done = [lines(directory, f"examples-{number}.jsonl")[-1]["step"] for number in range(2)]
     assert done[0] == done[1] < STEPS
     finish(start(directory))
@@ -148,8 +148,8 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_good_checkpoint(whole) -> 
     process.send_signal(signal.SIGTERM)
     finish(process, code=143)
     kept = sorted(path.name for path in (directory / "checkpoints").iterdir())
-    _, said = finish(start(directory, "--file-size", "100000"), code=2)
-    last = said.splitlines()[-1]  # behind what Orbax says of it
+    _, printed = finish(start(directory, "--file-size", "100000"), code=2)
+    last = printed.splitlines()[-1]  # after what Orbax prints
     assert last.startswith("checkpoint 6 could not be saved") and last.endswith("is whole")
     assert kept[-1] in {path.name for path in (directory / "checkpoints").iterdir()}
     (found,), _ = finish(start(directory))
@@ -160,7 +160,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_examples(whole) ->
     reference, _ = whole
     directory = reference.parent / "nan"
     numbers = lines(reference, "examples-0.jsonl")[6]["examples"]
-    _, said = finish(start(directory, "--nan-at", str(numbers[2][0])), code=2)
-    assert "step 7: loss or gradient is not finite (1 in a row); its batch was made of" in said
-    assert f"{numbers}, which are those numbered {[n for row in numbers for n in row]}" in said
+    _, printed = finish(start(directory, "--nan-at", str(numbers[2][0])), code=2)
+    assert "step 7: loss or gradient is not finite (1 in a row); its batch was made of" in printed
+    assert f"{numbers}, which are those numbered {[n for row in numbers for n in row]}" in printed
     assert (directory / "checkpoints" / "6" / "checksums").exists()

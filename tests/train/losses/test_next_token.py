@@ -62,7 +62,7 @@ def test_a_row_that_cannot_be_parted_is_refused(tiny_weights) -> None:
 
 
 def test_at_a_large_vocabulary_a_part_of_the_scores_is_all_there_is() -> None:
-    """Prints what the compiler sets aside for the loss of one row of 2,048 tokens."""
+    """Prints what the compiler allocates for the loss of one row of 2,048 tokens."""
     width, vocabulary, length = 64, 151_936, 2048
     weights = TextWeights(jnp.zeros((vocabulary, width), jnp.bfloat16), None, None)
     states = jax.ShapeDtypeStruct((1, length, width), jnp.bfloat16)
