@@ -39,7 +39,7 @@ SCRATCH: dict[str, Any] = {
     "scratch": True,
 }
 WORKSTATION: dict[str, Any] = {
-    "optimizer": OptimizerConfig(3e-5, 200, 20, kind="adamw"),
+    "optimizer": OptimizerConfig(1e-5, 200, 20, kind="adamw"),
     "length": 1136,
     "patches": 216,
     "accumulate": 0,
