@@ -9,7 +9,7 @@ Each stage resumes where it stopped; `sf_jax/systems/semanticface/pretraining.py
 from dataclasses import replace
 from pathlib import Path
 
-from sf_jax.cli.arguments import Parser
+from sf_jax.cli.arguments import Parser, former, whole
 from sf_jax.model.config import TextConfig, VisionConfig
 from sf_jax.reader import loading
 from sf_jax.systems.semanticface import pretraining
@@ -76,8 +76,8 @@ RECIPE = Recipe(
 def tiny(recipe: Recipe) -> Recipe:
     """A smaller model and a few steps of each stage, to see that everything runs."""
 
-    def few(stage: Stage) -> Stage:
-        return replace(stage, batch=4, optimizer=replace(stage.optimizer, steps=4))
+    def few(stage: Stage, kind: str = "adamw") -> Stage:  # Muon takes long to compile
+        return replace(stage, batch=4, optimizer=replace(stage.optimizer, steps=4, kind=kind))
 
     return replace(
         recipe,
@@ -86,7 +86,7 @@ def tiny(recipe: Recipe) -> Recipe:
         text=replace(recipe.text, num_hidden_layers=2),
         vocabulary=800,
         vocabulary_faces=300,
-        warmup=few(recipe.warmup),
+        warmup=few(recipe.warmup, "muon"),
         reading=few(recipe.reading),
         language=few(recipe.language),
         sequences=replace(recipe.sequences, length=300),
@@ -106,9 +106,10 @@ def main(argv: list[str] | None = None) -> None:
     add("--export", type=Path, help="model directory to write (default: OUT/model)")
     add("--start", type=Path, help="exported model whose tower to start from")
     add("--mesh", type=meshes.parse, help="as data=4,fsdp=2 (default: the recipe's)")
-    add("--images", type=int, help="rendered faces")
+    add("--images", type=whole(1, 10**7), help="rendered faces")
+    former(parser, "--pictures", dest="images", type=whole(1, 10**7))
     for stage in ("warmup", "reading", "language"):
-        add(f"--{stage}-steps", type=int)
+        add(f"--{stage}-steps", type=whole(1, 10**9))
     options = parser.parse_args(argv)
     recipe = tiny(RECIPE) if options.tiny else RECIPE
     if options.images:

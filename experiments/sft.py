@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from data_pipelines import records, synthetic
-from sf_jax.cli.arguments import Parser, whole
+from sf_jax.cli.arguments import Parser, former, whole
 from sf_jax.model.lora import LoraConfig
 from sf_jax.reader import loading
 from sf_jax.systems.semanticface import fine_tuning
@@ -103,10 +103,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--rows", type=whole(1, 10**6), help="of a global batch")
     add("--accumulate", type=whole(1, 10**4), help="parts of a batch taken one after another")
     add("--save-every", type=whole(1, 10**9), default=100)
-    add("--log-every", type=whole(1, 10**9), default=10)
+    add("--log-every", type=whole(1, 10**9), help="steps (default 10)")
     add("--evaluate-every", type=whole(0, 10**9), default=0)
     add("--faces", type=whole(0, 10**6), help="held-out faces (default 64); 0 evaluates nothing")
     add("--images", type=whole(1, 10**6), help="to render where there is no --data (default 2000)")
+    former(parser, "--pictures", dest="images", type=whole(1, 10**6))
     add("--seed", type=whole(0, 2**32 - 1), default=0)
     group = parser.add_argument_group("several processes")
     group.add_argument("--distributed", action="store_true", help="on a pod: all of its hosts")
@@ -167,7 +168,8 @@ def main(argv: list[str] | None = None) -> None:
     sft = fine_tuning.task_of(recipe, source, mesh, held_out)
     sft.check(mesh)
     batches, feed = fine_tuning.feed_of(sft, recipe, data, mesh, options.seed)
-    beside = hooks.HookConfig(options.log_every, options.evaluate_every, label=options.recipe)
+    log_every = options.log_every or (1 if options.tiny else 10)
+    beside = hooks.HookConfig(log_every, options.evaluate_every, label=options.recipe)
     task.run(
         sft,
         fine_tuning.initial_state(sft, mesh, recipe.scratch, options.seed),

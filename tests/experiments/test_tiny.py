@@ -1,0 +1,45 @@
+"""Every recipe runs with --tiny, from nothing, and writes only into --out."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sf_jax.cli import main, recipes
+from sf_jax.reader import estimator
+
+SLOW = {"builtin_model", "words_before_numbers"}  # several programs to compile each
+
+
+def test_every_recipe_is_tried_here() -> None:
+    assert set(recipes.names()) == SLOW | {"sft"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "4b-lora",
+        *[pytest.param(name, marks=pytest.mark.slow) for name in ("builtin", "8b-scratch")],
+    ],
+)
+def test_fine_tuning(name: str, tmp_path: Path) -> None:
+    assert main(["train", "sft", name, "--tiny", "--faces", "0", "--out", str(tmp_path)]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(line["slots"] > 0 for line in lines) and any(line["next_token"] for line in lines)
+    assert (tmp_path / ("adapter" if "lora" in name else "model")).is_dir()
+
+
+@pytest.mark.slow
+def test_the_built_in_model_from_nothing(tmp_path: Path) -> None:
+    assert main(["train", "builtin_model", "--tiny", "--out", str(tmp_path)]) == 0
+    model = estimator.load(tmp_path / "model")
+    assert model.draft_heads is not None
+
+
+@pytest.mark.slow
+def test_words_before_numbers(tmp_path: Path) -> None:
+    assert main(["train", "words_before_numbers", "--tiny", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "words_before_numbers.json").read_text())
+    assert len(found["results"]) == 3
+    assert (tmp_path / "words_before_numbers.png").is_file()
