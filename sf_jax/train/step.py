@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from sf_jax.model import axes
 from sf_jax.train import mesh as meshes
@@ -16,24 +17,34 @@ from sf_jax.train import mesh as meshes
 
 @struct.dataclass
 class TrainState:
-    """Step number, the trained tree, the optimiser's state, and what is not trained.
+    """What a step changes, and what it reads beside that; also trees of shapes and shardings of it.
 
-    `frozen` has no gradient and no optimiser state, and checkpoints leave it out.
+    Attributes:
+      step: int32 scalar, steps taken.
+      weights: the trained tree; optimizer_state: of it.
+      frozen: without gradient and optimiser state; checkpoints leave it out.
     """
 
-    step: Any
-    weights: Any
-    optimizer_state: Any
-    frozen: Any = None
+    step: PyTree
+    weights: PyTree
+    optimizer_state: optax.OptState
+    frozen: PyTree = None
+
+
+class Step(Protocol):
+    """A jitted step; it can be lowered for shapes as `jax.jit` functions can."""
+
+    def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, dict]: ...
+    def lower(self, state: TrainState, batch: PyTree) -> jax.stages.Lowered: ...
 
 
 def shardings(
-    weights: Any,
+    weights: PyTree,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    of_weights: Any = None,
-    frozen: Any = None,
-    of_frozen: Any = None,
+    of_weights: PyTree = None,
+    frozen: PyTree = None,
+    of_frozen: PyTree = None,
 ) -> TrainState:
     """The shardings of a state: optimiser state is sharded like its parameter.
 
@@ -42,7 +53,7 @@ def shardings(
         whole on every device.
     """
 
-    def all_whole(tree: Any) -> Any:
+    def all_whole(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda _: meshes.whole(mesh), tree)
 
     if of_weights is None:
@@ -55,11 +66,11 @@ def shardings(
 
 
 def create(
-    weights: Any,
+    weights: PyTree,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     sharding: TrainState | None = None,
-    frozen: Any = None,
+    frozen: PyTree = None,
 ) -> TrainState:
     """A fresh state on a mesh.
 
@@ -74,14 +85,14 @@ def create(
 
 
 def build_step(
-    loss: Callable[[Any, Any], tuple[jax.Array, dict]],
+    loss: Callable[[PyTree, PyTree], tuple[jax.Array, dict]],
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     sharding: TrainState | None = None,
     *,
     accumulate: int = 1,
-    assemble: Callable[[Any, Any], Any] = lambda weights, frozen: weights,
-) -> Any:
+    assemble: Callable[[PyTree, PyTree], PyTree] = lambda weights, frozen: weights,
+) -> Step:
     """A jitted, sharded step `(state, batch) -> (state, metrics)`.
 
     The old state's memory is reused. Batches arrive as `mesh.put` lays them. A step whose gradient
@@ -96,8 +107,8 @@ def build_step(
       assemble: trained and frozen parts → the weights that `loss` takes.
     """
 
-    def of_part(trained: Any, frozen: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
-        def summed(trained: Any) -> tuple[jax.Array, dict]:
+    def of_part(trained: PyTree, frozen: PyTree, batch: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
+        def summed(trained: PyTree) -> tuple[jax.Array, dict]:
             return loss(assemble(trained, frozen), batch)
 
         (value, metrics), gradient = jax.value_and_grad(summed, has_aux=True)(trained)
@@ -105,7 +116,7 @@ def build_step(
             gradient = jax.lax.with_sharding_constraint(gradient, sharding.weights)
         return gradient, {"weight": jnp.float32(1), "loss": value, **metrics}
 
-    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict]:
+    def step(state: TrainState, batch: PyTree) -> tuple[TrainState, dict]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # attention shares its rows
             gradient, sums = _summed(
                 partial(of_part, state.weights, state.frozen), batch, accumulate
@@ -134,7 +145,7 @@ def build_step(
     )
 
 
-def _summed(of_part: Callable[[Any], Any], batch: Any, parts: int) -> Any:
+def _summed(of_part: Callable[[PyTree], PyTree], batch: PyTree, parts: int) -> PyTree:
     """The sum of `of_part` over a batch's parts."""
     if parts == 1:
         return of_part(batch)
@@ -151,7 +162,7 @@ def _summed(of_part: Callable[[Any], Any], batch: Any, parts: int) -> Any:
     first = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], batch))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
 
-    def add(total: Any, part: Any) -> tuple[Any, None]:
+    def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, of_part(part)), None
 
     return jax.lax.scan(add, zeros, batch)[0]

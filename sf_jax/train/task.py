@@ -18,14 +18,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
+from jaxtyping import PyTree
 
 from sf_jax.kernels.sharded import ROWS
 from sf_jax.model import declared, lora
@@ -45,8 +45,8 @@ class Frozen:
       companions: by name, trees of weights.
     """
 
-    weights: Any = None
-    companions: dict[str, Any] = struct.field(default_factory=dict)
+    weights: PyTree = None
+    companions: dict[str, PyTree] = struct.field(default_factory=dict)
 
 
 class Task:
@@ -69,15 +69,15 @@ class Task:
 
     # What a task defines.
 
-    def declare(self) -> Any:
+    def declare(self) -> PyTree:
         """The tree of weight declarations."""
         raise NotImplementedError
 
-    def batch_shapes(self) -> Any:
+    def batch_shapes(self) -> PyTree:
         """A global batch as `jax.ShapeDtypeStruct`s, in classes that declare their axes."""
         raise NotImplementedError
 
-    def loss(self, weights: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(self, weights: PyTree, batch: PyTree) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The objective, and metrics to log; `weights` is what `assemble` gives.
 
         Where metrics have a "weight", objective and metrics are sums over the batch and the step
@@ -87,11 +87,11 @@ class Task:
 
     # What a task may define.
 
-    def companions(self) -> dict[str, Any]:
+    def companions(self) -> dict[str, PyTree]:
         """By name, the declared trees of weights that the loss reads and nothing trains."""
         return {}
 
-    def assemble(self, trained: Any, frozen: Frozen) -> Any:
+    def assemble(self, trained: PyTree, frozen: Frozen) -> PyTree:
         """What `loss` takes: all weights; with companions, (weights, companions)."""
         weights = self.join(trained, frozen)
         return (weights, frozen.companions) if frozen.companions else weights
@@ -100,7 +100,7 @@ class Task:
         """What a mesh must divide beside rows: (number of parts, count, what is counted)."""
         return []
 
-    def count(self, batch: Any) -> dict[str, int]:
+    def count(self, batch: PyTree) -> dict[str, int]:
         """What a host batch holds, by name, for rates: {"images": 3} is logged as "images/s"."""
         return {}
 
@@ -113,7 +113,7 @@ class Task:
 
     # What follows from it.
 
-    def join(self, trained: Any, frozen: Frozen) -> Any:
+    def join(self, trained: PyTree, frozen: Frozen) -> PyTree:
         """All weights of the model, adapters beside those they add to."""
         if self.trainable is None:
             return trained
@@ -156,18 +156,18 @@ class Task:
         state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), trained, started, frozen)
         return jax.tree.map(_sharded, state, self.shardings(mesh))
 
-    def abstract_batch(self, mesh: Mesh) -> Any:
+    def abstract_batch(self, mesh: Mesh) -> PyTree:
         """A batch as `jax.ShapeDtypeStruct`s with their shardings."""
         shapes = self.batch_shapes()
         return jax.tree.map(_sharded, shapes, meshes.batch_shardings(shapes, mesh))
 
     def create(
         self,
-        weights: Any,
+        weights: PyTree,
         mesh: Mesh,
         seed: int = 0,
         dtype: DTypeLike = jnp.float32,
-        companions: Mapping[str, Any] | None = None,
+        companions: Mapping[str, PyTree] | None = None,
     ) -> TrainState:
         """A fresh state from all weights of the model, arrays on the host or on the mesh.
 
@@ -196,7 +196,7 @@ class Task:
         }
         return step.create(trained, self.rule(), mesh, self.shardings(mesh), Frozen(frozen, copies))
 
-    def build_step(self, mesh: Mesh) -> Any:
+    def build_step(self, mesh: Mesh) -> step.Step:
         """The jitted step of `step.build_step`."""
         return step.build_step(
             self.loss,
@@ -207,7 +207,7 @@ class Task:
             assemble=self.assemble,
         )
 
-    def _abstract(self) -> tuple[Any, Frozen]:
+    def _abstract(self) -> tuple[PyTree, Frozen]:
         """Trained and frozen parts as shapes."""
         tree = self.declare()
         if self.trainable is None:
@@ -301,12 +301,12 @@ def run(
     )
 
 
-def _sharded(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+def _sharded(x: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def mean_loss(
-    task: Task, state: TrainState, batches: Iterable[Any], mesh: Mesh, rows: Sequence[int] | None
+    task: Task, state: TrainState, batches: Iterable[PyTree], mesh: Mesh, rows: Sequence[int] | None
 ) -> dict[str, float]:
     """The objective and its metrics over several batches, without training.
 
@@ -315,7 +315,7 @@ def mean_loss(
     """
 
     @jax.jit
-    def of_batch(trained: Any, frozen: Frozen, batch: Any) -> dict[str, jax.Array]:
+    def of_batch(trained: PyTree, frozen: Frozen, batch: PyTree) -> dict[str, jax.Array]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             total, metrics = task.loss(task.assemble(trained, frozen), batch)
         return {"weight": jnp.float32(1), "loss": total, **metrics}
