@@ -90,7 +90,7 @@ def example(config: Config, number: int) -> Example:
 
 
 def run(mesh: Mesh, trained: Trainable, accumulate: int = 1) -> tuple[list[float], Any]:
-    """Losses of all steps, and the first step's gradient."""
+    """Losses of all steps, at last of the first batch again, and the first step's gradient."""
     config = tiny()
     rule = optimizer.OptimizerConfig(1e-2, STEPS, 2, kind="adamw")
     chosen = SupervisedConfig(chunks=4, z_loss=1e-3)
@@ -108,8 +108,9 @@ def run(mesh: Mesh, trained: Trainable, accumulate: int = 1) -> tuple[list[float
     if trained.adapter is not None:  # beside zeros half of it would have no gradient
         state = state.replace(weights=jax.tree.map(lambda x: x + 0.01, state.weights))
     take, gradient, losses = sft.build_step(mesh), None, []
-    for _ in range(STEPS):
-        host = jax.tree.map(partial(wide, dtype=config.product_dtype), next(batches))
+    taken = [next(batches) for _ in range(STEPS)]
+    for batch in (*taken, taken[0]):
+        host = jax.tree.map(partial(wide, dtype=config.product_dtype), batch)
         state, metrics = take(state, meshes.put(host, mesh, rows, ROWS))
         losses.append(float(metrics["loss"]))
         if gradient is None:  # Adam's first mean is the gradient, but for a factor
