@@ -169,7 +169,7 @@ class Decoder:
         Raises:
           ValueError: an argument is out of range.
         """
-        return generate(*self._arguments(prompt, prefix, **asked), most=most, features=features)
+        return generate(*self._arguments(prompt, prefix, **asked), most, features)
 
     def stream(
         self,

@@ -86,6 +86,11 @@ class Model:
         return self.decoder.program
 
     @property
+    def drafts_rationale(self) -> bool:
+        """Whether tokens of a rationale are drafted without a previous answer to draft from."""
+        return self.decoder.draft_heads is not None
+
+    @property
     def max_rationale(self) -> int:
         """The cap on the tokens of the rationale where none is asked for."""
         return MAX_RATIONALE_INSTRUCTED if self.instructed else MAX_RATIONALE

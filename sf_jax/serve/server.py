@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -64,8 +65,12 @@ def warm_up(
     for picture, size, options in tqdm(jobs, desc="compiling", unit="program"):
         if stopped():
             return
-        fitted = model.processor.fit(picture)
-        answer_batch(model, [fitted] * size, [options] * size)
+        fitted = [model.processor.fit(picture)] * size
+        found = answer_batch(model, fitted, [options] * size)
+        if not model.drafts_rationale:
+            # Frames of sessions have a rationale to draft from: another width, another program.
+            drafted = [replace(options, previous=action) for action in found]
+            answer_batch(model, fitted, drafted)
 
 
 class Protocol(H11Protocol):

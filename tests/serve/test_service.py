@@ -59,6 +59,7 @@ class FakeModel:
     """Answers at once, or, with a gate, when it is opened."""
 
     instructed = False
+    drafts_rationale = True
 
     def __init__(self, gate: threading.Event | None = None):
         self.processor = ImageProcessor(4608, 9216)
@@ -410,8 +411,16 @@ def test_warming_up_meets_every_program() -> None:
     met = {(size, called["rationale"], called["max_rationale"]) for size, called in model.called}
     asked = [(True, None), (False, None), (True, 40)]
     assert met == {(size, *options) for size in (1, 2, 3) for options in asked}
+    model.drafts_rationale, model.called = (
+        False,
+        [],
+    )  # frames of sessions have programs of their own
+    serve.warm_up(model, 1, [], [(64, 64)])  # type: ignore[arg-type]
+    found = [(called["rationale"], called["previous"] is None) for _, called in model.called]
+    assert found == [(False, True), (False, False), (True, True), (True, False)]
+    model.called = []
     serve.warm_up(model, 3, [40], [(64, 64)], lambda: True)  # type: ignore[arg-type]
-    assert len(model.called) == 9
+    assert not model.called
 
 
 @contextmanager
