@@ -64,19 +64,11 @@ def attention(
       ValueError: unknown implementation, one that does not support the call, a scale that is not
         positive, or shapes that do not match each other or the mesh.
     """
-    batch, _, heads, width = q_BTNH.shape
-    if k_BSKH.shape != v_BSKH.shape or k_BSKH.shape[3] != width or heads % k_BSKH.shape[2]:
-        raise ValueError(
-            f"q {q_BTNH.shape}, k {k_BSKH.shape} and v {v_BSKH.shape} do not match: "
-            "k and v must agree, widths must be equal, query heads a multiple of key heads"
-        )
-    scale = float(width**-0.5 if scale is None else scale)
-    if scale <= 0:
-        raise ValueError(f"scale {scale} is not positive")
+    batch = q_BTNH.shape[0]
+    scale = float(q_BTNH.shape[3] ** -0.5 if scale is None else scale)
+    _check(q_BTNH, k_BSKH, v_BSKH, scale, implementation)
     if (q_segments is None) != (kv_segments is None):
         raise ValueError("segments of queries and of keys go together: one of them is missing")
-    if implementation not in (None, "reference", *MODULES):
-        raise ValueError(f"implementation {implementation!r} is none of {['reference', *MODULES]}")
     offset = None if isinstance(q_offset, int) and q_offset == 0 else per_row(q_offset, batch)
     visible = Visible(causal, q_segments, kv_segments, offset, per_row(kv_length, batch), mask)
     operands = q_BTNH, k_BSKH, v_BSKH, visible
@@ -99,6 +91,22 @@ def attention(
         else:
             out, lse = over_mesh(devices, attend, *operands, ring=ring)
     return (out, lse) if return_lse else out
+
+
+def _check(
+    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, scale: float, implementation: str | None
+) -> None:
+    """Raises ValueError for shapes that do not match, a scale or an implementation out of range."""
+    _, _, heads, width = q_BTNH.shape
+    if k_BSKH.shape != v_BSKH.shape or k_BSKH.shape[3] != width or heads % k_BSKH.shape[2]:
+        raise ValueError(
+            f"q {q_BTNH.shape}, k {k_BSKH.shape} and v {v_BSKH.shape} do not match: "
+            "k and v must agree, widths must be equal, query heads a multiple of key heads"
+        )
+    if scale <= 0:
+        raise ValueError(f"scale {scale} is not positive")
+    if implementation not in (None, "reference", *MODULES):
+        raise ValueError(f"implementation {implementation!r} is none of {['reference', *MODULES]}")
 
 
 # The kernel modules of each implementation, the most specialised first; not all have a backward

@@ -140,6 +140,7 @@ def _forward_kernel(call: Call, *refs: Ref) -> None:
     segments, refs = (refs[:2], refs[2:]) if call.segmented else ((), refs)
     out_hbm, lse_ref, k_heads, v_heads, q_heads, kv_stage, q_stage, out_stage = refs[:8]
     kv_done, q_done, out_done, *state = refs[8:]
+    kv_heads = k_heads, v_heads
     b, groups = pl.program_id(0), q_heads.shape[0] // k_heads.shape[0]
 
     def q_copy(i: int) -> Any:
@@ -149,19 +150,10 @@ def _forward_kernel(call: Call, *refs: Ref) -> None:
         return _copy(out_hbm.at[b], out_stage, out_done, i, call.blocks.q, out=True)
 
     def take(which: int, chunk: int, stage: Ref) -> None:
-        _deinterleave(stage, (k_heads, v_heads)[which], chunk * CHUNK)
+        _deinterleave(stage, kv_heads[which], chunk * CHUNK)
 
     q_copy(0).start()
     _fetch((k_hbm.at[b], v_hbm.at[b]), kv_stage, kv_done, take)
-
-    def whole(n: Index, queries: slice) -> tuple[Array, Array, Array]:
-        """Maximum, total and weighted sums of some queries over all keys at once."""
-        kv = kv_head(n, groups)
-        scores = product(q_heads[n, queries], k_heads[kv], (1, 1))
-        top = scores.max(1, keepdims=True)
-        weights = jnp.exp2((scores - top) * (call.scale * LOG2E))
-        sums = product(weights.astype(v_heads.dtype), v_heads[kv], (1, 0))
-        return top, weights.sum(1, keepdims=True), sums
 
     def block_by_block(i: int, n: Index, which: int) -> None:
         """The same for a block of queries, accumulated in VMEM while blocks of keys go by."""
@@ -189,16 +181,6 @@ def _forward_kernel(call: Call, *refs: Ref) -> None:
 
         _run_blocks(call, scalars, b * call.steps[0] + i, attend_block)
 
-    def finished(i: int, n: Index, queries: slice, top: Array, total: Array, sums: Array) -> Array:
-        """The output of some queries, float32; their log-sum-exp is stored."""
-        seeing = top > UNSEEN / 2
-        lse = jnp.where(seeing, top * call.scale + jnp.log(total), -jnp.inf)
-        lse = jnp.broadcast_to(lse, (lse.shape[0], LANES)).T[:1]
-        first = pl.multiple_of(i * call.blocks.q + queries.start, LANES)
-        lse_ref[0, n, :, pl.ds(first, call.blocks.part)] = lse
-        out = sums / spread(jnp.where(seeing, total, 1.0), sums.shape[1])
-        return jnp.where(spread(seeing, sums.shape[1]), out, 0.0)
-
     def block(i: int) -> None:
         if i + 1 < call.steps[0]:
             q_copy(i + 1).start()
@@ -212,8 +194,11 @@ def _forward_kernel(call: Call, *refs: Ref) -> None:
                 block_by_block(i, 2 * p + which, which)
             for queries in call.parts():
                 for which, n in enumerate((2 * p, 2 * p + 1)):
-                    met = [ref[which, queries] for ref in state] if state else whole(n, queries)
-                    out = finished(i, n, queries, *met)
+                    if state:
+                        softmax = [ref[which, queries] for ref in state]
+                    else:
+                        softmax = [*_all_keys_at_once(call, q_heads, kv_heads, n, queries)]
+                    out = _normalised(call, lse_ref, (i, n, queries), *softmax)
                     q_heads[n, queries] = out.astype(
                         q_heads.dtype
                     )  # these queries are no longer needed
@@ -226,6 +211,38 @@ def _forward_kernel(call: Call, *refs: Ref) -> None:
         block(i)
     for i in range(max(call.steps[0] - 2, 0), call.steps[0]):
         out_copy(i).wait()
+
+
+def _all_keys_at_once(
+    call: Call, q_heads: Ref, kv_heads: tuple[Ref, Ref], n: Index, queries: slice
+) -> tuple[Array, Array, Array]:
+    """Maximum, total and weighted sums of some queries over all keys at once."""
+    k_heads, v_heads = kv_heads
+    kv = kv_head(n, q_heads.shape[0] // k_heads.shape[0])
+    scores = product(q_heads[n, queries], k_heads[kv], (1, 1))
+    top = scores.max(1, keepdims=True)
+    weights = jnp.exp2((scores - top) * (call.scale * LOG2E))
+    sums = product(weights.astype(v_heads.dtype), v_heads[kv], (1, 0))
+    return top, weights.sum(1, keepdims=True), sums
+
+
+def _normalised(
+    call: Call,
+    lse_ref: Ref,
+    at: tuple[int, Index, slice],
+    top: Array,
+    total: Array,
+    sums: Array,
+) -> Array:
+    """The output of block, head and queries `at`, float32; stores their log-sum-exp."""
+    i, n, queries = at
+    seeing = top > UNSEEN / 2
+    lse = jnp.where(seeing, top * call.scale + jnp.log(total), -jnp.inf)
+    lse = jnp.broadcast_to(lse, (lse.shape[0], LANES)).T[:1]
+    first = pl.multiple_of(i * call.blocks.q + queries.start, LANES)
+    lse_ref[0, n, :, pl.ds(first, call.blocks.part)] = lse
+    out = sums / spread(jnp.where(seeing, total, 1.0), sums.shape[1])
+    return jnp.where(spread(seeing, sums.shape[1]), out, 0.0)
 
 
 def backward(
@@ -287,10 +304,8 @@ def _backward_kernel(call: Call, *refs: Ref) -> None:
 
     def q_copies(i: int) -> list:
         of = (q_hbm, q_stage), (d_out_hbm, d_out_stage), (out_hbm, out_stage)
-        return [
-            _copy(hbm.at[b], stage, q_done.at[at], i, call.blocks.q)
-            for at, (hbm, stage) in enumerate(of)
-        ]
+        at = enumerate(of)
+        return [_copy(x.at[b], stage, q_done.at[n], i, call.blocks.q) for n, (x, stage) in at]
 
     def d_q_copy(i: int) -> Any:
         return _copy(d_q_hbm.at[b], d_q_stage, d_q_done, i, call.blocks.q, out=True)
@@ -298,8 +313,7 @@ def _backward_kernel(call: Call, *refs: Ref) -> None:
     def take(which: int, chunk: int, stage: Ref) -> None:
         _deinterleave(stage, (k_heads, v_heads)[which], chunk * CHUNK)
         if which == 0:  # d_q needs keys transposed as well
-            for n, k in enumerate(_each_head(stage)):
-                k_transposed[n, :, _positions(chunk, CHUNK)] = k.T.astype(k_transposed.dtype)
+            _store_transposed(stage, k_transposed, chunk)
 
     for copy in q_copies(0):
         copy.start()
@@ -321,8 +335,9 @@ def _backward_kernel(call: Call, *refs: Ref) -> None:
             scores = product(k_heads[kv, keys], q, (1, 1)) * (call.scale * LOG2E)
             weights = jnp.exp2(scores - lse)
             if partly:
-                every_key = slice(0, call.blocks.kv)
-                seen = _seen(call, scores.shape, (i, j), every_key, scalars, segments)
+                seen = _seen(
+                    call, scores.shape, (i, j), slice(0, call.blocks.kv), scalars, segments
+                )
                 weights = jnp.where(seen, weights, 0.0)
             d_weights = product(v_heads[kv, keys], d_out, (1, 1))
             d_scores = (weights * (d_weights - delta)).astype(q.dtype)
@@ -331,8 +346,7 @@ def _backward_kernel(call: Call, *refs: Ref) -> None:
             d_q_sum[...] += product(k_transposed[kv, :, keys], d_scores, (1, 0))
 
         _run_blocks(call, scalars, b * call.steps[0] + i, attend_block)
-        d_q = (d_q_sum[...] * call.scale).T
-        q_heads[n] = d_q.astype(q_heads.dtype)  # these queries are no longer needed
+        q_heads[n] = (d_q_sum[...] * call.scale).T.astype(q_heads.dtype)
 
     def block(i: int) -> None:
         slot = i % 2
@@ -342,10 +356,7 @@ def _backward_kernel(call: Call, *refs: Ref) -> None:
             copy.wait()
         _deinterleave(q_stage.at[slot], q_heads, 0)
         _deinterleave(d_out_stage.at[slot], d_out_heads, 0)
-        both = _each_head(d_out_stage.at[slot]), _each_head(out_stage.at[slot])
-        for n, (d_out, out) in enumerate(zip(*both, strict=True)):
-            delta = (d_out * out).sum(1, keepdims=True)
-            delta_ref[n] = jnp.broadcast_to(delta, (call.blocks.q, LANES)).T[:1]
+        _store_delta(delta_ref, d_out_stage.at[slot], out_stage.at[slot])
         if i >= 2:
             d_q_copy(i - 2).wait()
 
@@ -359,12 +370,31 @@ def _backward_kernel(call: Call, *refs: Ref) -> None:
 
     for i in range(call.steps[0]):
         block(i)
-    d_k_sums, d_v_sums = d_kv_sums
-    k_heads[...] = (d_k_sums[...] * call.scale).astype(k_heads.dtype)  # keys are no longer needed
-    v_heads[...] = d_v_sums[...].astype(v_heads.dtype)
+    _store_kv_gradients(call, (k_heads, v_heads), d_kv_sums)
     _write_out((k_heads, v_heads), [x.at[b] for x in d_kv_hbm], kv_stage, kv_done)
     for i in range(max(call.steps[0] - 2, 0), call.steps[0]):
         d_q_copy(i).wait()
+
+
+def _store_delta(delta_ref: Ref, d_out_stage: Ref, out_stage: Ref) -> None:
+    """Row sums of d_out * out of every head, as rows along the lanes."""
+    both = _each_head(d_out_stage), _each_head(out_stage)
+    for n, (d_out, out) in enumerate(zip(*both, strict=True)):
+        delta = (d_out * out).sum(1, keepdims=True)
+        delta_ref[n] = jnp.broadcast_to(delta, (delta.shape[0], LANES)).T[:1]
+
+
+def _store_kv_gradients(call: Call, kv_heads: tuple[Ref, Ref], sums: Sequence[Ref]) -> None:
+    """Gradients of keys and values in place of these, which are no longer needed."""
+    k_heads, v_heads = kv_heads
+    k_heads[...] = (sums[0][...] * call.scale).astype(k_heads.dtype)
+    v_heads[...] = sums[1][...].astype(v_heads.dtype)
+
+
+def _store_transposed(stage: Ref, k_transposed: Ref, chunk: int) -> None:
+    """A chunk [T, N, H] of keys into its positions of [N, H, T]."""
+    for n, k in enumerate(_each_head(stage)):
+        k_transposed[n, :, _positions(chunk, CHUNK)] = k.T.astype(k_transposed.dtype)
 
 
 def _packed_pairs(stage: Any) -> Any:
