@@ -318,8 +318,7 @@ def _backward_kernel(call: Call, *refs: Ref) -> None:
     for copy in q_copies(0):
         copy.start()
     _fetch((k_hbm.at[b], v_hbm.at[b]), kv_stage, kv_done, take)
-    for sums in d_kv_sums:
-        sums[...] = jnp.zeros(sums.shape, jnp.float32)
+    _clear(*d_kv_sums)
 
     def head(i: int, n: Index) -> None:
         """Gradients that a block of queries of one head contributes."""
@@ -335,9 +334,8 @@ def _backward_kernel(call: Call, *refs: Ref) -> None:
             scores = product(k_heads[kv, keys], q, (1, 1)) * (call.scale * LOG2E)
             weights = jnp.exp2(scores - lse)
             if partly:
-                seen = _seen(
-                    call, scores.shape, (i, j), slice(0, call.blocks.kv), scalars, segments
-                )
+                part = slice(0, call.blocks.kv)
+                seen = _seen(call, scores.shape, (i, j), part, scalars, segments)
                 weights = jnp.where(seen, weights, 0.0)
             d_weights = product(v_heads[kv, keys], d_out, (1, 1))
             d_scores = (weights * (d_weights - delta)).astype(q.dtype)
@@ -374,6 +372,12 @@ def _backward_kernel(call: Call, *refs: Ref) -> None:
     _write_out((k_heads, v_heads), [x.at[b] for x in d_kv_hbm], kv_stage, kv_done)
     for i in range(max(call.steps[0] - 2, 0), call.steps[0]):
         d_q_copy(i).wait()
+
+
+def _clear(*sums: Ref) -> None:
+    """Sets accumulators to zero."""
+    for each in sums:
+        each[...] = jnp.zeros(each.shape, jnp.float32)
 
 
 def _store_delta(delta_ref: Ref, d_out_stage: Ref, out_stage: Ref) -> None:
