@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sf_jax.cli import main, recipes
-from sf_jax.reader import estimator
+from sf_jax.reader import loading
 
 SLOW = {"builtin_model", "words_before_numbers"}  # several programs to compile each
 
@@ -33,8 +33,8 @@ def test_fine_tuning(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_built_in_model_from_nothing(tmp_path: Path) -> None:
     assert main(["train", "builtin_model", "--tiny", "--out", str(tmp_path)]) == 0
-    model = estimator.load(tmp_path / "model")
-    assert model.draft_heads is not None
+    model = loading.load(tmp_path / "model")
+    assert model.decoder.draft_heads is not None
 
 
 @pytest.mark.slow
