@@ -124,5 +124,5 @@ def test_an_answer_scores_as_it_was_given(model) -> None:
     assert model.score(picture, other, words).total < scored.total - 10
     assert model.score(picture, action.answer, "Hello.").rationale < scored.rationale
     assert (action.entropy >= 0).all() and (action.entropy <= np.log(21)).all()
-    with pytest.raises(ValueError, match="the words hold '{'"):
+    with pytest.raises(ValueError, match="the rationale holds '{'"):
         model.score(picture, action.answer, "a { b")
