@@ -48,6 +48,12 @@ WORKSTATION: dict[str, Any] = {
     "product_dtype": "float32",
     "unrolled": True,
 }
+# Adapters start at zero and fresh weights at nothing: both take larger steps than trained weights.
+QUICK_LORA = OptimizerConfig(1e-4, 200, 10, kind="adamw")
+QUICK_SCRATCH: dict[str, Any] = {
+    "optimizer": OptimizerConfig(3e-4, 200, 10, kind="adamw"),
+    "scratch": True,
+}
 RECIPES = {
     "2b-lora": Recipe("2B", "v5e:4x4", {"fsdp": 16}, 16, LORA, ADAPTERS),
     "2b-full": Recipe("2B", "v5e:4x8", {"fsdp": 32}, 32),
@@ -59,9 +65,11 @@ RECIPES = {
     "4b-scratch": Recipe("4B", "v6e:16x16", {"data": 8, "fsdp": 32}, 256, **SCRATCH),
     "8b-scratch": Recipe("8B", "v5p:8x8x8", {"data": 4, "fsdp": 128}, 512, **SCRATCH),
     "builtin": Recipe("builtin", "workstation", {"fsdp": -1}, 8, **WORKSTATION),
-    "builtin-lora": Recipe("builtin", "workstation", {"fsdp": -1}, 8, LORA, **WORKSTATION),
+    "builtin-lora": Recipe(
+        "builtin", "workstation", {"fsdp": -1}, 8, LORA, **WORKSTATION | {"optimizer": QUICK_LORA}
+    ),
     "builtin-scratch": Recipe(
-        "builtin", "workstation", {"fsdp": -1}, 8, **WORKSTATION | {"scratch": True}
+        "builtin", "workstation", {"fsdp": -1}, 8, **WORKSTATION | QUICK_SCRATCH
     ),
 }
 
@@ -156,6 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     config = fine_tuning.config_in(source)
     fine_tuning.check_size(recipe, config, source)
     mesh = meshes.make(recipe.mesh)
+    recipe.sft(config, mesh).check(mesh)  # before anything is rendered
     local = Path("runs", options.recipe) if "://" in options.out else Path(options.out)
     local = options.logs or local
     held_out = None
@@ -166,7 +175,6 @@ def main(argv: list[str] | None = None) -> None:
     count = options.images or (24 if options.tiny else 2000)
     data = options.data or _rendered(local / "data" / "train", count, "train")
     sft = fine_tuning.task_of(recipe, source, mesh, held_out)
-    sft.check(mesh)
     batches, feed = fine_tuning.feed_of(sft, recipe, data, mesh, options.seed)
     log_every = options.log_every or (1 if options.tiny else 10)
     beside = hooks.HookConfig(log_every, options.evaluate_every, label=options.recipe)

@@ -93,6 +93,18 @@ def test_rooms_import_only_rooms_below_them() -> None:
     assert not NOT_YET - found, "met now: take these out of NOT_YET"
 
 
+def test_numerical_rooms_know_no_face() -> None:
+    """Although `face` and `render` are below most of them."""
+    found = {
+        (short(path), room)
+        for path in files()
+        if own_room(path) in NUMERICAL
+        for room in map(room_of, imported(path))
+        if room in ("face", "render")
+    }
+    assert not found
+
+
 def test_imports_by_name_are_the_command_lines_alone() -> None:
     """cli loads benchmarks and recipes by name, and `python -m data_pipelines` is one of cli's."""
     others = {

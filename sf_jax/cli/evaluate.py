@@ -36,10 +36,12 @@ def main(argv: list[str]) -> None:
     from data_pipelines import records, synthetic
     from sf_jax.face import metrics
     from sf_jax.reader.loading import BUILTIN
+    from sf_jax.reader.schema import require_all_channels
     from sf_jax.systems.semanticface import evaluate
 
     folder = options.model or BUILTIN
     model = loading.load_model(folder, options.adapter)
+    require_all_channels(model.schema, folder, "evaluation")
     with tempfile.TemporaryDirectory() as scratch:
         directory = options.records
         if directory is None:

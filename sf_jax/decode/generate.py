@@ -129,7 +129,7 @@ def generate(
         model.
     """
     most = blocks.most_repeats(program, most)
-    inserted = 0 if features is None else features.shape[2]
+    inserted = blocks.inserted_size(features, most)
     cursor, rationale = start(
         weights,
         batch,

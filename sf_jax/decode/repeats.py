@@ -69,6 +69,19 @@ def most_repeats(program: SlotProgram, asked: int | None = None) -> int:
     return most
 
 
+def inserted_size(features: Float[Array, "B R M D"] | None, most: int) -> int:
+    """How many features are fed before each block.
+
+    Raises:
+      ValueError: there are features for fewer blocks than `most`.
+    """
+    if features is None:
+        return 0
+    if features.shape[1] < most:
+        raise ValueError(f"features for {features.shape[1]} blocks, expected {most}")
+    return features.shape[2]
+
+
 def conditioned(cursor: Cursor, features: Float[Array, "B M D"]) -> Cursor:
     """With features that are fed before the slots of the next block."""
     return replace(cursor, pending=replace(cursor.pending, features=features))

@@ -90,7 +90,7 @@ def score(
       most, features: as in `generate`.
     """
     count = 1 if program.repeat is None else choices.shape[1]
-    inserted = 0 if features is None else features.shape[2]
+    inserted = blocks.inserted_size(features, count)
     room = rationale.shape[1] + len(program.opening)
     block = program.pending_size + inserted + program.longest
     own = batch.input_ids.shape[1] + (0 if prefix is None else prefix.segments.shape[1])

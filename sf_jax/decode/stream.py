@@ -69,6 +69,9 @@ def stream(
     Args:
       most: None is the schema's bound, and no bound where that has none: the caller stops.
       features: what each block is conditioned on; without a bound the answer ends with them.
+
+    Raises:
+      ValueError: with a bound, features end before the answer does.
     """
     repeat = program.repeat
     if repeat is None or repeat.most is not None or most is not None:
@@ -99,6 +102,8 @@ def stream(
     while going and (most is None or number < most):
         block_features = None if features is None else next(features, None)
         if features is not None and block_features is None:
+            if most is not None:
+                raise ValueError(f"features for {number} blocks, expected {most}")
             return
         last, passes = number + 1 == most, draft.low_precision_passes if number == 0 else 0
         cursor, filled = _next(

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -40,7 +40,8 @@ def replacing(path: str | os.PathLike, *, keep: bool = False) -> Iterator[Path]:
         raise
     finally:
         if not keep:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the error of the block is the one to report
+                temporary.unlink()
 
 
 @contextmanager

@@ -86,8 +86,11 @@ def load_schema(directory: str | os.PathLike | None = None) -> Schema:
 
     Raises:
       SchemaFileError: `schema.json` holds what is no schema of channels; names the field.
+      CheckpointError: the directory holds no model.
     """
     folder = BUILTIN if directory is None else Path(directory)
+    if not (folder / "config.json").is_file():
+        raise hf.CheckpointError(f"{folder / 'config.json'}: no such file; a model has one")
     return read_channel_schema(folder, paragraphs=is_instructed(folder))
 
 

@@ -44,6 +44,18 @@ def read_channel_schema(folder: Path, paragraphs: bool) -> Schema:
     return found
 
 
+def require_all_channels(schema: Schema, folder: Path, purpose: str) -> None:
+    """For what has labels of all 61 channels in canonical order, as training and scoring have.
+
+    Raises:
+      SchemaFileError: the schema has fewer, or another order; names the file.
+    """
+    if schema.names != channels.NAMES:
+        problem = f"{len(schema.names)} channels, or another order than the canonical one of "
+        problem += f"{len(channels.NAMES)}; {purpose} needs these"
+        raise SchemaFileError(problem, path=folder / schema_file.FILE, field="slots")
+
+
 def channel_indices(schema: Schema) -> Int[np.ndarray, " C"]:
     """The canonical position of the channel in each slot.
 

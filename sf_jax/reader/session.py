@@ -136,7 +136,7 @@ class Session:
         return action.answer if self.options.values == "answer" else action.coefficients
 
     def set_neutral(self, action: FaceAction) -> None:
-        """Takes an answer as the person's face at rest, from the next frame on."""
+        """Takes an answer as the person's face at rest, from the next `answered` on."""
         self.neutral = self.values_of(action)
         if self._filter is not None:
             self._filter.reset()  # values before and after are not comparable

@@ -133,6 +133,9 @@ class PackedBatches:
             raise ValueError(f"rows are {self.rows}, expected different ones below {row_count}")
         if pool < 1:
             raise ValueError(f"pool is {pool}, expected 1 or more")
+        if pack and size is example_size and len(capacity.modalities) > 1:
+            names = ", ".join(capacity.modalities)
+            raise ValueError(f"rows of several modalities ({names}) need a size of their own")
         self.source, self.capacity, self.row_count = source, capacity, row_count
         self.size, self.build = size, build
         self.pool, self.pack = pool if pack else 1, pack

@@ -76,6 +76,8 @@ class Limits:
       queue: the most requests held at once, being read, waiting or being answered.
       max_rationale: caps that a request may ask for; each is a program of its own, so the number of
         them is the server's to say.
+      sessions: open at a time; session_idle: seconds after which an unused one is closed.
+      messages: bytes of a request's messages as JSON.
     """
 
     max_bytes: int = 10 * 2**20
@@ -217,7 +219,10 @@ class Service:
         if not self.model.instructed:
             reason = "messages: this model was trained on its own prompt and reads no other"
             raise Refusal(422, reason)
-        size = len(json.dumps(messages, ensure_ascii=False).encode())
+        try:
+            size = len(json.dumps(messages, ensure_ascii=False).encode())
+        except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON may spell
+            raise Refusal(422, f"messages: no Unicode text: {error.reason}") from error
         if size > self.limits.messages:
             reason = f"messages: {size:,} bytes, at most {self.limits.messages:,} are read"
             raise Refusal(422, reason)

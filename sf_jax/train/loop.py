@@ -145,7 +145,7 @@ def run(
     Raises:
       CheckpointError: a checkpoint could not be saved, or none is sound.
       Stopped: the run was asked to stop.
-      Whatever a hook raises, as `TrainingError`.
+      and whatever a hook raises, such as `TrainingError`.
     """
     this = Run(config, Path(directory if logs is None else logs), hooks, state)
     this.writes = jax.process_index() == 0

@@ -176,6 +176,8 @@ def test_blocks_conditioned_on_features(frames: Tiny) -> None:
     )
     assert ties == 0 and (changed.choices[:, :6] == made.choices[:, :6]).all()
     assert (changed.choices[:, 6:] != made.choices[:, 6:]).any((1, 2)).all()
+    with pytest.raises(ValueError, match="features for 12 blocks, expected 13"):
+        frames.answer(shown(3), sampling(3, 1.0), NARROW, max_words=CAP, most=13, features=features)
 
 
 def streamed(tiny: Tiny, count: int, plan: DraftPlan, **repeated: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Every recipe runs with --tiny, from nothing, and writes only into --out."""
+"""Every recipe runs with --tiny, from nothing, and exports into --out."""
 
 import json
 from pathlib import Path

@@ -267,6 +267,7 @@ def test_only_equal_messages_share_a_batch() -> None:
         (body(messages=[]), "messages: "),
         (body(messages=[{"role": "user", "content": "<image><image>"}]), "messages: "),
         (body(messages=[{"role": "user", "content": "x" * 40_000}]), "at most 32,768 are read"),
+        (body(messages=[{"role": "user", "content": "\ud800"}]), "messages: no Unicode text"),
     ],
 )
 def test_messages_that_are_none_are_refused(sent: bytes, reason: str) -> None:

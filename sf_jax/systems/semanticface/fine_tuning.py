@@ -22,6 +22,7 @@ from sf_jax.model.config import Config
 from sf_jax.model.declared import initialise_on
 from sf_jax.model.sizes import QWEN3_VL
 from sf_jax.reader import estimator, loading
+from sf_jax.reader.schema import require_all_channels
 from sf_jax.sequence import images
 from sf_jax.sequence.example import Example
 from sf_jax.sequence.packing import PackedBatches
@@ -191,7 +192,12 @@ def values_of(directory: Path, config: Config) -> Values | None:
 def task_of(
     recipe: Recipe, directory: Path, mesh: Mesh, held_out: HeldOut | None = None
 ) -> FaceSft:
-    """The task of a recipe for the model in a directory, slots over their allowed values."""
+    """The task of a recipe for the model in a directory, slots over their allowed values.
+
+    Raises:
+      SchemaFileError: the model does not read all channels, which face records have.
+    """
+    require_all_channels(loading.load_schema(directory), directory, "training on face records")
     config = config_in(directory)
     return recipe.sft(
         config, mesh, values=values_of(directory, config), source=directory, held_out=held_out
@@ -207,7 +213,8 @@ def examples_of(
     """
     tokenizer, processor = loading.load_inputs(sft.source, sft.config)
     if loading.is_instructed(sft.source):
-        return ChatExamples(records, sft.config, tokenizer, processor)
+        decimals = loading.load_schema(sft.source).decimals
+        return ChatExamples(records, sft.config, tokenizer, processor, decimals=decimals)
     limit = processor.max_pixels // processor.patch_size**2
     options = replace(recipe.sequences, slots=sft.values is not None)
     schema = loading.load_schema(sft.source)

@@ -1,6 +1,7 @@
 """Recipes, and evaluation inside a run."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,8 +15,11 @@ from jax.sharding import AbstractMesh, AxisType
 
 from sf_jax.cli import recipes
 from sf_jax.convert import hf
+from sf_jax.decode.schema_file import SchemaFileError, write_schema
+from sf_jax.face.channels import NAMES
 from sf_jax.reader import loading
-from sf_jax.systems.semanticface.fine_tuning import config_of
+from sf_jax.reader.schema import channel_schema
+from sf_jax.systems.semanticface.fine_tuning import config_of, task_of
 from sf_jax.train import mesh as meshes
 from tests import compiling
 
@@ -38,6 +42,14 @@ def test_a_workstation_trains_two_rows_at_a_time(rows: int, devices: int, parts:
 def test_a_slice_takes_its_batch_at_once() -> None:
     made = RECIPES["4b-full"].sft(config_of("4B"), mesh_of(64))
     assert made.accumulate == 1 and not made.config.unrolled
+
+
+def test_a_model_of_other_channels_is_refused_by_its_schema(tmp_path: Path) -> None:
+    """Records are labelled in canonical order; a slot must not learn another channel's label."""
+    shutil.copy(loading.BUILTIN / "config.json", tmp_path)
+    write_schema(tmp_path, channel_schema(tuple(reversed(NAMES))))
+    with pytest.raises(SchemaFileError, match="training on face records"):
+        task_of(RECIPES["builtin"], tmp_path, mesh_of(1))
 
 
 def start(devices: int, *options: str) -> subprocess.Popen:
