@@ -170,7 +170,7 @@ def test_the_schema_at_the_shell(directory: Path, capsys: pytest.CaptureFixture)
 def test_evaluation_asks_for_all_channels(directory: Path, capsys: pytest.CaptureFixture) -> None:
     """Records have labels of all channels in canonical order: none is taken for another."""
     assert cli.main(["evaluate", "--count", "1", "--model", str(directory)]) == 2
-    assert f"{directory / FILE}: field 'slots'" in capsys.readouterr().err
+    assert f"{directory / FILE}, field 'slots'" in capsys.readouterr().err
     assert cli.main(["schema", "--model", "no/such/folder"]) == 2
     assert "no/such/folder" in capsys.readouterr().err
 
