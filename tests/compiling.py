@@ -17,9 +17,10 @@ import jax
 OPTIMISE = os.environ.get("SF_JAX_TEST_OPTIMISE", "0") not in ("", "0")
 LITTLE_EFFORT = (
     "--xla_backend_optimization_level=0",
-    "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 )
+if jax.__version_info__ < (0, 11):  # XLA ends a process that names a flag it no longer has
+    LITTLE_EFFORT += ("--xla_cpu_use_fusion_emitters=false",)
 GIVEN = "SF_JAX_TEST_XLA_FLAGS"  # XLA_FLAGS as they were, for processes that need full effort
 
 
