@@ -33,8 +33,8 @@ def choose(sizes: Sequence[tuple[int, int]], length: int, units: int) -> list[in
     first_tokens, first_patches = sizes[0]
     room, patch_room = length - first_tokens, units - first_patches
     within = (1 << (room + 1)) - 1
-    # Item i: sums of the last i examples. For each number of patches an integer, whose bit t tells
-    # whether t tokens go with it.
+    # Item i: sums of the last i examples. For each number of patches an integer, whose bit t is
+    # set where t tokens go with it.
     sums: list[dict[int, int]] = [{0: 1}]
     for tokens, patches in reversed(sizes[1:]):
         grown = dict(sums[-1])

@@ -15,6 +15,7 @@ trains, such as a frozen reference policy.
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ class Frozen:
     companions: dict[str, PyTree] = struct.field(default_factory=dict)
 
 
-class Task:
+class Task(ABC):
     """One training job.
 
     Attributes:
@@ -69,21 +70,21 @@ class Task:
 
     # What a task defines.
 
+    @abstractmethod
     def declare(self) -> PyTree:
         """The tree of weight declarations."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batch_shapes(self) -> PyTree:
         """A global batch as `jax.ShapeDtypeStruct`s, in classes that declare their axes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, weights: PyTree, batch: PyTree) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The objective, and metrics to log; `weights` is what `assemble` gives.
 
         Where metrics have a "weight", objective and metrics are sums over the batch and the step
         divides them by it, so that rows, microbatches and devices can be added up.
         """
-        raise NotImplementedError
 
     # What a task may define.
 
@@ -108,7 +109,7 @@ class Task:
         """Scores by name, logged as "evaluation/NAME"."""
         return {}
 
-    def export(self, state: TrainState, directory: Path) -> None:
+    def export(self, state: TrainState, directory: Path) -> None:  # noqa: B027 (optional)
         """Writes what was trained into a local directory."""
 
     # What follows from it.
