@@ -369,9 +369,10 @@ def write(
       path: the CSV file.
       coefficients: [N, 61] in canonical order, each within its channel's range.
       fps: the frame rate; says how timecode counts (29.98 and 15 count at 30).
-      seconds: [N] times from the first frame; without them the frames are `1 / fps` apart.
+      seconds: [N] times of the frames, see `timecode.labels_at`; without them the frames are
+        `1 / fps` apart.
       timecodes: N labels to write as they are, instead of `fps`.
-      start: the label of time zero.
+      start: the label of the first frame.
       drop_frame: write drop-frame timecode, at 29.97 and 59.94 only.
       decimals: of the values; Live Link Face writes ten.
       sources: N pictures or frames, for a last column `Source`.
@@ -420,14 +421,13 @@ def labels(
 ) -> list[str]:
     """Timecodes of `count` frames from `start`, to three decimals of a frame; see `write`."""
     rate = timecode.exact_rate(fps)
+    if seconds is not None:
+        if len(seconds) != count:
+            raise LiveLinkError(f"{len(seconds)} times for {count} frames")
+        return timecode.labels_at(seconds, rate, start, drop_frame)
     counting = timecode.counting_rate(rate)
     first = Timecode.parse(start, drop_frame).frame(counting)
-    if seconds is None:
-        offsets = [i * counting / rate for i in range(count)]
-    elif len(seconds) != count:
-        raise LiveLinkError(f"{len(seconds)} times for {count} frames")
-    else:
-        offsets = [Fraction(float(second)) * counting for second in seconds]
+    offsets = [i * counting / rate for i in range(count)]
     return [str(Timecode.at_frame(first + offset, counting, drop_frame)) for offset in offsets]
 
 

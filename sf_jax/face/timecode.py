@@ -10,9 +10,12 @@ All arithmetic is on fractions: a label, its frame number and its time convert w
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+
+import numpy as np
 
 from sf_jax.media.errors import DataError
 
@@ -20,6 +23,9 @@ from sf_jax.media.errors import DataError
 STANDARD_RATES: tuple[Fraction, ...] = tuple(
     Fraction(rate) for rate in (30, 60, 24, 25, 50, 48, 100, 120, 240)
 ) + tuple(Fraction(rate * 1000, 1001) for rate in (30, 60, 24, 48, 120))
+
+NEAR_STANDARD = 0.005  # relative: a rate measured from rounded times is this close to its standard
+TICKS = 1000  # of a frame: labels have three decimals
 
 _NTSC = [rate for rate in STANDARD_RATES if rate.denominator != 1]
 _LABEL = re.compile(r"(\d{1,2}):(\d{2}):(\d{2})([:;])(\d{1,3})(?:\.(\d+))?")
@@ -53,10 +59,12 @@ def frames_per_label_second(fps: float | Fraction) -> int:
 
 
 def counting_rate(fps: float | Fraction) -> Fraction:
-    """The rate at which to count timecode for frames at `fps`.
+    """The standard rate at which to count timecode for frames at `fps`.
 
-    A standard rate counts at itself and 15 at 30. A measured 29.98 has no timecode of its own: it
-    counts at 30 too, and its frames fall between the labels' whole frames.
+    A standard rate counts at itself and 15 at 30. A measured 29.98 or 30.01 has no timecode of its
+    own: it counts at 30 too, and its frames fall between the labels' whole frames. So do those of
+    other rates, which count at the next of 30, 60, 120 and 240; beyond that several share a label's
+    whole frame.
     """
     rate = exact_rate(fps)
     if rate in STANDARD_RATES:
@@ -64,8 +72,75 @@ def counting_rate(fps: float | Fraction) -> Fraction:
     for standard in STANDARD_RATES:
         if (standard / rate).denominator == 1:
             return standard
-    higher = [standard for standard in STANDARD_RATES[:2] if standard >= rate]
-    return higher[0] if higher else Fraction(frames_per_label_second(rate))
+    for standard in STANDARD_RATES:
+        if abs(rate / standard - 1) < NEAR_STANDARD:
+            return standard
+    return next((Fraction(high) for high in (30, 60, 120, 240) if high >= rate), Fraction(240))
+
+
+def usual_rate(seconds: Sequence[float] | np.ndarray) -> Fraction:
+    """Frames a second where they follow one another as usual: gaps and long pauses do not count.
+
+    Args:
+      seconds: increasing times of the frames; 30 is assumed of fewer than two.
+    """
+    steps = np.diff(np.asarray(seconds, np.float64))
+    steps = steps[steps > 0]
+    if not len(steps):
+        return Fraction(30)
+    usual = steps[np.abs(steps / np.median(steps) - 1) <= 0.25]
+    return exact_rate(1 / float(usual.mean() if len(usual) else np.median(steps)))
+
+
+def labels_at(
+    seconds: Sequence[float] | np.ndarray,
+    rate: float | Fraction | None = None,
+    start: str = "00:00:00:00.000",
+    drop_frame: bool | None = None,
+) -> list[str]:
+    """Timecodes of frames at any times, as of a video whose rate varies.
+
+    Labels count at a standard rate and keep the times to a thousandth of a frame. They increase
+    strictly: of frames at the same time, the later ones are a thousandth of a frame apart.
+
+    Args:
+      seconds: [N] times of the frames, from any origin.
+      rate: the nominal frame rate, which chooses the counting rate; None takes `usual_rate`.
+      start: the label of the first frame.
+      drop_frame: count drop-frame, at 29.97 and 59.94 only; None does as `start` is written.
+
+    Raises:
+      TimecodeError: a time is no number or is earlier than the one before, too many frames share
+        one time, or `start` or `drop_frame` does not go with the rate; names the frame.
+    """
+    if not len(seconds):
+        return []
+    times = [_exact_time(number, time) for number, time in enumerate(seconds)]
+    counting = counting_rate(usual_rate(seconds) if rate is None else rate)
+    first = Timecode.parse(start, drop_frame)
+    origin = first.frame(counting)
+    labels: list[str] = []
+    previous = -1
+    for number, time in enumerate(times):
+        if number and time < times[number - 1]:
+            raise TimecodeError(
+                f"frame {number} at {float(time):g} s comes before the one at "
+                f"{float(times[number - 1]):g} s"
+            )
+        exact = (origin + (time - times[0]) * counting) * TICKS
+        tick = max(round(exact), previous + 1)
+        if tick - exact > TICKS / 2:
+            raise TimecodeError(f"frame {number} at {float(time):g} s: too many share this time")
+        previous = tick
+        labels.append(str(Timecode.at_frame(Fraction(tick, TICKS), counting, first.drop_frame)))
+    return labels
+
+
+def _exact_time(number: int, time: float) -> Fraction:
+    try:
+        return Fraction(time)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise TimecodeError(f"frame {number} is at {time!r}, expected seconds") from error
 
 
 def _dropped_a_minute(fps: float | Fraction) -> int:
