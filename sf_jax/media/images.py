@@ -3,15 +3,20 @@
 import io
 import os
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
+from sf_jax.media.costs import jpeg_scans, tiff_pages
 from sf_jax.media.errors import DataError
 
 MAX_PIXELS = 200_000_000  # an image of more is refused before it is decoded
+MAX_SCANS = 100  # of a JPEG; a progressive one has about 10
+MAX_PAGES = 1000  # of a TIFF, counted for the note on them
 WORKING_SIDE = 2048  # larger images are shrunk by whole factors, to no less than this
 EXTENSIONS = {
     ".jpg",
@@ -27,21 +32,9 @@ EXTENSIONS = {
     ".pgm",
     ".avif",
 }
-# Named, because Pillow would otherwise hand PostScript to an outside program.
-FORMATS = (
-    "JPEG",
-    "MPO",
-    "PNG",
-    "WEBP",
-    "BMP",
-    "TIFF",
-    "GIF",
-    "PPM",
-    "AVIF",
-    "JPEG2000",
-    "TGA",
-    "ICO",
-)
+# Each further format is a decoder that a stranger's file may reach. Pillow would also hand
+# PostScript to an outside program, and decodes icons before their size is known.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 BACKGROUND = 127  # grey under transparent pixels
 
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -98,7 +91,7 @@ def read_noted(image: ImageSource) -> tuple[np.ndarray, list[str]]:
             raise ImageError("the file is empty", path=name)
     except OSError as error:  # no permission, or a name that no file can have
         raise ImageError(f"{error.strerror or error}", path=name[:80]) from error
-    return _guarded(lambda: _open(name), name)
+    return _guarded(lambda: _open(name, name), name)
 
 
 def read_bytes(content: bytes, max_pixels: int, name: str = "image") -> np.ndarray:
@@ -110,12 +103,37 @@ def read_bytes(content: bytes, max_pixels: int, name: str = "image") -> np.ndarr
     """
     if not content:
         raise ImageError("the file is empty", path=name)
-    return _guarded(lambda: _open(io.BytesIO(content)), name, max_pixels)[0]
+    return _guarded(lambda: _open(io.BytesIO(content), name), name, max_pixels)[0]
 
 
-def _open(file: str | io.BytesIO) -> Image.Image:
+def _open(file: str | io.BytesIO, name: str) -> Image.Image:
+    """Opens a file in one of `FORMATS`, which decodes nothing yet.
+
+    Raises:
+      ImageError: another format, named where it is known, or a JPEG of too many scans.
+    """
     Image.init()
-    return Image.open(file, formats=[known for known in FORMATS if known in Image.OPEN])
+    with open(file, "rb") if isinstance(file, str) else nullcontext(file) as content:
+        if jpeg_scans(content, MAX_SCANS + 1) > MAX_SCANS:
+            raise ImageError(
+                f"a JPEG of more than {MAX_SCANS} scans, which takes too long to decode; "
+                "save it again as a baseline JPEG",
+                path=name,
+            )
+        content.seek(0)
+        start = content.read(16)
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    try:
+        return Image.open(file, formats=[known for known in FORMATS if known in Image.OPEN])
+    except UnidentifiedImageError:
+        for other, (_, accepts) in Image.OPEN.items():
+            if other not in FORMATS and accepts and accepts(start) is True:
+                raise ImageError(
+                    f"not an image in a known format but in {other}; save it as PNG or JPEG",
+                    path=name,
+                ) from None
+        raise
 
 
 def _from_array(array: np.ndarray) -> np.ndarray:
@@ -155,8 +173,7 @@ def _convert(image: Image.Image, name: str, most: int) -> tuple[np.ndarray, list
         raise TooLargeError(
             f"{image.width} x {image.height} pixels, at most {most:,} are read", path=name
         )
-    frames = getattr(image, "n_frames", 1) if image.format not in ("MPO", "ICO") else 1
-    notes = [f"{name}: the first of {frames} frames was read"] if frames > 1 else []
+    notes = _frames_note(image, name)
     sixteen_bits = image.mode.startswith("I;16") or (
         image.mode == "I" and image.format in ("PNG", "PPM")
     )
@@ -173,6 +190,25 @@ def _convert(image: Image.Image, name: str, most: int) -> tuple[np.ndarray, list
     if turn is not None:
         image = image.transpose(turn)
     return np.array(image), notes
+
+
+def _frames_note(image: Image.Image, name: str) -> list[str]:
+    """A sentence on the frames of an animation, or the pages of a TIFF, that are not read."""
+    if image.format == "MPO":  # further frames are previews
+        return []
+    frames = _frames(image)
+    number = f"{frames:,}" if frames <= MAX_PAGES else f"more than {MAX_PAGES:,}"
+    return [f"{name}: the first of {number} frames was read"] if frames > 1 else []
+
+
+def _frames(image: Image.Image) -> int:
+    """Frames or pages; those of a TIFF up to a bound: Pillow's count takes the square of them."""
+    if not isinstance(image, TiffImageFile) or image.fp is None:
+        return getattr(image, "n_frames", 1)
+    position = image.fp.tell()
+    pages = tiff_pages(image.fp, MAX_PAGES + 1)
+    image.fp.seek(position)
+    return pages
 
 
 def _orientation(image: Image.Image) -> int:

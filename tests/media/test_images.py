@@ -1,13 +1,14 @@
 """Every kind of picture file gives the picture it shows, or one clear error."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from sf_jax.media import images
+from sf_jax.media import costs, images
 from sf_jax.media.images import (
     BACKGROUND,
     ImageError,
@@ -274,6 +275,88 @@ def test_files_that_are_no_pictures(tmp_path: Path, content: bytes, words: str) 
     (tmp_path / "notes.png").write_bytes(content)
     with pytest.raises(ImageError, match=rf"notes\.png: .*{words}"):
         read_image(tmp_path / "notes.png")
+
+
+def progressive(scans: int, side: int = 64) -> bytes:
+    """A progressive JPEG whose last scan, which changes nothing, is repeated."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), (90, 120, 150)).save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:-2] + last * (scans - whole.count(b"\xff\xda")) + whole[-2:]
+
+
+def paged(pages: int, order: str = "<") -> bytes:
+    """A TIFF of 8 x 8 grey pixels whose pages share them."""
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 8, 279: 64}
+    size = 2 + 12 * len(tags) + 4
+    tags[273] = 8 + size * pages
+    entries = b"".join(struct.pack(order + "HHII", tag, 4, 1, tags[tag]) for tag in tags)
+    out = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 8)
+    for page in range(1, pages + 1):
+        following = 8 + size * page if page < pages else 0
+        out += struct.pack(order + "H", len(tags)) + entries + struct.pack(order + "I", following)
+    return out + bytes([90] * 64)
+
+
+def test_a_jpeg_of_very_many_scans_is_not_decoded(tmp_path: Path) -> None:
+    assert read_bytes(progressive(images.MAX_SCANS), 10_000).shape == (64, 64, 3)
+    many = progressive(images.MAX_SCANS + 1)
+    with pytest.raises(ImageError, match="image: a JPEG of more than 100 scans"):
+        read_bytes(many, 10_000)
+    (tmp_path / "many.jpg").write_bytes(many)
+    with pytest.raises(ImageError, match=r"many\.jpg: a JPEG of more than 100 scans"):
+        read_image(tmp_path / "many.jpg")
+
+
+@pytest.mark.parametrize("before, after", [(b"", b"\xff\xda" * 500), (b"\xff\xe1\1\xf6", b"")])
+def test_scans_are_not_counted_where_there_are_none(before: bytes, after: bytes) -> None:
+    """After the end, as in a photograph that a clip follows, and in a segment of metadata."""
+    whole = progressive(12)
+    segment = before + b"\xff\xda" * 250 if before else b""
+    assert read_bytes(whole[:2] + segment + whole[2:] + after, 10_000).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("at", range(costs.BLOCK - 5, costs.BLOCK + 2))
+def test_a_scan_is_counted_across_blocks(at: int) -> None:
+    """The marker of the second scan starts `at` bytes after the first scan's header."""
+    start = b"\xff\xd8\xff\xda\0\2"
+    content = start + bytes(at) + b"\xff\xff\xda\0\2" + b"\xff\0\xff\xd0" * 9 + b"\xff\xd9"
+    assert costs.jpeg_scans(io.BytesIO(content), 9) == 2
+    assert costs.jpeg_scans(io.BytesIO(content[: len(start) + at + 1]), 9) == 1
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("pages, words", [(1, None), (3, "3"), (1500, "more than 1,000")])
+def test_of_a_tiff_the_first_page_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, pages: int, words: str | None
+) -> None:
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "n_frames", None)  # takes minutes for many
+    (tmp_path / "paged.tif").write_bytes(paged(pages, order))
+    read, notes = read_noted(tmp_path / "paged.tif")
+    assert (read == 90).all()
+    assert notes == ([f"{tmp_path}/paged.tif: the first of {words} frames was read"] * bool(words))
+
+
+def test_pages_that_form_a_circle_or_lead_nowhere() -> None:
+    circle = bytearray(paged(3))
+    last = len(circle) - 64 - 4
+    circle[last : last + 4] = struct.pack("<I", 8)
+    assert costs.tiff_pages(io.BytesIO(circle), 50) == 50
+    circle[last : last + 4] = struct.pack("<I", 2**32 - 1)
+    assert costs.tiff_pages(io.BytesIO(circle), 50) == 3
+    assert read_bytes(bytes(circle), 1000).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("kind", ["ICO", "JPEG2000", "DDS", "ICNS", "PCX"])
+def test_formats_that_are_not_read_are_named_and_not_decoded(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, kind)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match=f"not an image in a known format but in {kind}; save it"):
+        read_bytes(file.getvalue(), 10_000)
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
