@@ -1,6 +1,5 @@
 """MS-SWIFT training JSONL (messages with the answer, images) → face records."""
 
-import codecs
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from tqdm import tqdm
 
 from data_pipelines.records import RecordError
 from sf_jax.face import answers
+from sf_jax.media import small_files
 from sf_jax.media.images import ImageError, read_image
 
 
@@ -46,28 +46,22 @@ def convert(
       RecordError: a line is bad and not to be skipped, or none is left.
     """
     count = 0
-    with path.open("rb") as file:
-        for number, text in enumerate(tqdm(file, desc="import", unit="line"), 1):
-            text = text.removeprefix(codecs.BOM_UTF8).strip()
-            if not text:
-                continue
-            try:
-                record = line_record(_line(path, number, text), path, eye_pitch)
-            except RecordError as error:
-                if not skip_bad:
-                    raise
-                tqdm.write(f"left out: {error}")
-            else:
-                count += 1
-                yield record
+    for number, text in tqdm(small_files.lines(path, RecordError), desc="import", unit="line"):
+        try:
+            record = line_record(_line(path, number, text), path, eye_pitch)
+        except RecordError as error:
+            if not skip_bad:
+                raise
+            tqdm.write(f"left out: {error}")
+        else:
+            count += 1
+            yield record
     if count == 0:
         raise RecordError("no line could be used", path=path)
 
 
 def _line(path: Path, number: int, text: bytes) -> answers.Line:
     try:
-        return answers.read_line(number, text.decode())
-    except UnicodeDecodeError as error:
-        raise RecordError(f"not UTF-8: {error}", path=path, line=number) from error
+        return answers.read_line(number, text)
     except answers.AnswerError as error:
         raise RecordError.of(error, path=path) from error

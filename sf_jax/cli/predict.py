@@ -95,10 +95,11 @@ def _prompt(path: Path | None) -> Any:
     if path is None:
         return None
     from sf_jax.face import answers
+    from sf_jax.media import small_files
     from sf_jax.sequence.chat import chat_text
 
     try:
-        messages = answers.read_line(1, path.read_text(encoding="utf-8-sig")).messages
+        messages = answers.read_line(1, small_files.read_bytes(path, pipes=True)).messages
         chat_text(messages, [1])
     except ValueError as error:
         raise UsageError.of(error, path=path) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sf_jax.convert.tensor_files import CheckpointError
+from sf_jax.media import small_files
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 
 ARCHITECTURES = {
@@ -220,7 +221,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     """The content of `config.json`: what was read, with the fields changed since put in."""
     if config.source is None:
         return _fresh(config)
-    content = json.loads(config.source.config_json)
+    content = small_files.parse_json(config.source.config_json)
     if config_from_dict(content, Path("config.json")) == _without_local(config):
         return content
     content = copy.deepcopy(content)
@@ -245,6 +246,6 @@ def _without_local(config: Config) -> Config:
 def config_text(config: Config) -> str:
     """`config.json` to write: the very text that was read where nothing has changed."""
     content = config_to_dict(config)
-    if config.source is not None and content == json.loads(config.source.config_json):
+    if config.source is not None and content == small_files.parse_json(config.source.config_json):
         return config.source.config_json
     return json.dumps(content, indent=2) + "\n"

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from sf_jax.convert.tensor_files import CheckpointError, read_json
-from sf_jax.media import files
+from sf_jax.media import files, safetensors_files
 from sf_jax.model import lora
 from sf_jax.model.declared import Weight
 from sf_jax.model.lora import ALL_LINEAR, Adapter, LoraConfig
@@ -145,7 +145,7 @@ def load(
         not supported; an adapter for another base shows as one of these.
     """
     file = Path(directory) / CONFIG_FILE
-    if not file.is_file():
+    if not file.exists():
         raise CheckpointError("no such file; an adapter's directory holds one", path=file)
     content = read_json(file)
     if not isinstance(content, dict):
@@ -161,10 +161,10 @@ def load(
 def _read_tensors(
     file: Path, lora_config: LoraConfig, declared: PyTree[Weight], dtype: DTypeLike
 ) -> Adapter:
-    if not file.is_file():
+    if not file.exists():
         raise CheckpointError("no such file; older adapter_model.bin files are not read", path=file)
     try:
-        with safe_open(file, framework="np") as source:
+        with safetensors_files.open_tensors(file, CheckpointError) as source:
             unread = set(source.keys())
 
             def read(name: str, shape: tuple[int, int]) -> np.ndarray:

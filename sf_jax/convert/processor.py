@@ -6,7 +6,6 @@ of its slow one to the last bit but one. Fast and slow differ in how they resize
 nothing here does.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
 from sf_jax.media.resize import ResizeError, resized, resized_fixed_point, smart_size
 from sf_jax.model import vision
@@ -71,10 +71,7 @@ class ImageProcessor:
         file, whole = Path(directory) / FILE, Path(directory) / WHOLE_FILE
         inside = whole.is_file() and not file.is_file()
         file = whole if inside else file
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ProcessorError(f"not a readable JSON file: {error}", path=file) from error
+        content = small_files.read_json(file, ProcessorError)
         if inside and isinstance(content, dict):  # where newer savers put it
             content = content.get("image_processor")
         if not isinstance(content, dict):

@@ -3,8 +3,6 @@
 Tensors are read lazily, in pieces.
 """
 
-import contextlib
-import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -14,10 +12,9 @@ from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sf_jax.media import files
+from sf_jax.media import files, safetensors_files, small_files
 from sf_jax.media.errors import DataError
 
 SINGLE = "model.safetensors"
@@ -28,6 +25,7 @@ DTYPES = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 PIECE = 4_000_000  # values read at once
+MOST_BYTES = 16 * 2**20  # of a JSON file; the index of a large model has some megabytes
 
 
 class CheckpointError(DataError):
@@ -70,27 +68,9 @@ class StoredTensor:
 
 def read_json(file: Path) -> Any:
     """The content of a JSON file of a checkpoint directory."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            "no such file; a checkpoint directory holds one", path=file
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"not JSON: {error}", path=file) from error
-
-
-def _first_cut_tensor(file: Path) -> str:
-    """Which tensor a truncated file breaks off in, as an ending for a message; else nothing."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(file, "rb") as opened:
-        header_bytes = int.from_bytes(opened.read(8), "little")
-        data_bytes = file.stat().st_size - 8 - header_bytes
-        entries = json.loads(opened.read(header_bytes))
-        entries.pop("__metadata__", None)
-        for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
-            if entry["data_offsets"][1] > data_bytes:
-                return f"; it ends within tensor {name!r} of shape {tuple(entry['shape'])}"
-    return ""
+    if not file.exists():
+        raise CheckpointError("no such file; a checkpoint directory holds one", path=file)
+    return small_files.read_json(file, CheckpointError, MOST_BYTES)
 
 
 def open_file(file: Path) -> dict[str, StoredTensor]:
@@ -99,18 +79,10 @@ def open_file(file: Path) -> dict[str, StoredTensor]:
     Raises:
       CheckpointError: it is missing, truncated, malformed, or of an unsupported type.
     """
-    if not file.is_file():
-        raise CheckpointError("no such file", path=file)
-    try:
-        opened = safe_open(file, framework="np")
-        found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        cut = _first_cut_tensor(file)
-        raise CheckpointError(
-            f"not a readable safetensors file: {error}{cut}", path=file
-        ) from error
+    opened = safetensors_files.open_tensors(file, CheckpointError)
     tensors = {}
-    for name, content in found.items():
+    for name in opened.keys():  # noqa: SIM118
+        content = opened.get_slice(name)
         tag = content.get_dtype()
         if tag not in DTYPES:
             raise CheckpointError(

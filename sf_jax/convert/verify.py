@@ -9,6 +9,7 @@ import numpy as np
 
 from sf_jax.convert import hf
 from sf_jax.convert.tensor_files import CheckpointError
+from sf_jax.media import small_files
 
 LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}  # of the reference's largest logit
 
@@ -70,7 +71,9 @@ def read_reference(file: Path) -> dict[str, np.ndarray]:
     if not file.is_file():
         raise CheckpointError("no such file", path=file)
     if not zipfile.is_zipfile(file):
-        raise CheckpointError("not a readable NPZ file", path=file)
+        with file.open("rb") as opened:
+            what = small_files.recognised(opened.read(64))
+        raise CheckpointError("not a readable NPZ file" + (f": {what}" if what else ""), path=file)
     try:
         with np.load(file) as arrays:
             found = {name: arrays[name] for name in known if name in arrays.files}

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from sf_jax.decode.arrays import HostOrDevice
-from sf_jax.media import files
+from sf_jax.media import files, safetensors_files
+from sf_jax.media.errors import DataError
 
 
 @struct.dataclass
@@ -79,16 +80,16 @@ def load_heads(path: str | os.PathLike, width: int, vocabulary: int) -> DraftHea
       ValueError: the file holds no heads, or they do not fit.
     """
     names = DraftHeads.__dataclass_fields__
+    arrays = safetensors_files.read_tensors(path)
     try:
-        arrays = load_file(path)
         heads = DraftHeads(
             **{
                 name: arrays[name].astype(np.int32 if name == "tokens" else np.float32)
                 for name in names
             }
         )
-    except Exception as error:  # safetensors raises a kind of its own
-        raise ValueError(f"{path}: not readable as draft heads: {error!r}") from error
+    except KeyError as error:
+        raise DataError(f"tensor {error} is missing", path=path) from error
     count, known = heads.leave_bias.shape if heads.leave_bias.ndim == 2 else (0, 0)
     inner = heads.enter_bias.size
     shapes = {

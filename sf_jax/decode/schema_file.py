@@ -11,13 +11,13 @@
 explained at `sf_jax.decode.schema.Schema`.
 """
 
-import json
 import math
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from sf_jax.decode.schema import Repeat, Schema, SchemaError
+from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
 from sf_jax.media.files import write_json
 
@@ -43,12 +43,9 @@ def read_schema(folder: Path) -> Schema | None:
       SchemaFileError: the file cannot be read, or a field is missing, unknown or out of range.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SchemaFileError(f"not a readable JSON file: {error}", path=path) from error
+    content = small_files.read_json(path, SchemaFileError)
     try:
         return from_dict(content)
     except SchemaFileError as error:

@@ -31,6 +31,7 @@ from sf_jax.face.channels import (
     eye_pitch_downward,
     lookup,
 )
+from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
 
 
@@ -127,7 +128,7 @@ def _only_object(text: str) -> tuple[str, _Pairs, str]:
 
 def _decode(decoder: json.JSONDecoder, text: str, at: int) -> tuple[_Pairs, int]:
     try:
-        return decoder.raw_decode(text, at)
+        found, end = decoder.raw_decode(text, at)
     except json.JSONDecodeError as error:
         near = text[max(at, error.pos - 40) : error.pos]
         raise AnswerError(
@@ -135,6 +136,9 @@ def _decode(decoder: json.JSONDecoder, text: str, at: int) -> tuple[_Pairs, int]
         ) from error
     except (ValueError, RecursionError) as error:  # numbers and nesting beyond Python's limits
         raise AnswerError(f"the JSON of the answer cannot be read: {error}") from error
+    if small_files.too_deep(found, 2 * small_files.MOST_DEPTH):  # a pair is a level of its own
+        raise AnswerError("the JSON of the answer is nested too deeply")
+    return found, end
 
 
 def _unfenced(text: str) -> str:
@@ -297,28 +301,25 @@ def read_lines(path: str | Path) -> Iterator[Line]:
       AnswerError: a line is no such record; names file and line.
       OSError: the file cannot be opened.
     """
-    with Path(path).open(encoding="utf-8-sig") as file:
-        try:
-            for number, text in enumerate(file, 1):
-                if text.strip():
-                    yield read_line(number, text)
-        except AnswerError as error:
-            error.at(path=path)
-            raise
-        except UnicodeDecodeError as error:
-            raise AnswerError(f"not a text file in UTF-8: {error}", path=path) from error
+    try:
+        for number, text in small_files.lines(path, AnswerError):
+            yield read_line(number, text)
+    except AnswerError as error:
+        error.at(path=path)
+        raise
 
 
-def read_line(number: int, text: str) -> Line:
+def read_line(number: int, text: str | bytes) -> Line:
     """Reads one line of MS-SWIFT JSONL.
 
     Raises:
       AnswerError: it is no such record; names the line by `number`, and the field.
     """
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise AnswerError(f"not JSON: {error}", line=number) from error
+        record = small_files.parse_json(text, AnswerError)
+    except AnswerError as error:
+        error.at(line=number)
+        raise
     if not isinstance(record, dict) or not record.keys() & {"messages", "response"}:
         raise AnswerError('expected an object with "messages" or "response"', line=number)
     messages = record.get("messages") or []

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sf_jax.face import answers, channels, livelink
-from sf_jax.media import files, images
+from sf_jax.media import files, images, small_files
 from sf_jax.media.errors import DataError
 from sf_jax.reader.files import PICTURE_FPS, Reader
 from sf_jax.sequence.chat import ChatError, chat_text
@@ -81,17 +81,14 @@ def read_requests(path: Path) -> list[Request]:
       RequestError: a line is no request, or there is none; names file and line.
       OSError: the file cannot be opened.
     """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            lines = [(number, text) for number, text in enumerate(file, 1) if text.strip()]
-    except UnicodeDecodeError as error:
-        raise RequestError(f"not a text file in UTF-8: {error}", path=path) from error
-    if not lines:
+    lines = small_files.lines(path, RequestError)
+    requests = [_request(path, number, text) for number, text in lines]
+    if not requests:
         raise RequestError("holds no requests", path=path)
-    return [_request(path, number, text) for number, text in lines]
+    return requests
 
 
-def _request(path: Path, number: int, text: str) -> Request:
+def _request(path: Path, number: int, text: bytes) -> Request:
     try:
         line = answers.read_line(number, text)
     except answers.AnswerError as error:
@@ -99,7 +96,8 @@ def _request(path: Path, number: int, text: str) -> Request:
     if not line.messages:
         problem = '"messages" holds no question'
         raise RequestError(problem, path=path, line=number, field="messages")
-    others = {name: value for name, value in json.loads(text).items() if name not in OURS}
+    record = small_files.parse_json(text)
+    others = {name: value for name, value in record.items() if name not in OURS}
     return Request(path, line, others)
 
 

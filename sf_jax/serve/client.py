@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from sf_jax.face.channels import NAMES
+from sf_jax.media import small_files
 from sf_jax.reader.action import FaceAction, Values
 from sf_jax.reader.output import from_json, unnamed
 
@@ -182,7 +183,7 @@ def _content(url: str, status: int, content: bytes) -> dict[str, Any]:
       ServiceError: it is a refusal, or no reply of this service.
     """
     try:
-        found = json.loads(content)
+        found = small_files.parse_json(content)
         if status == 200:
             return dict(found)
         reason = found["error"]

@@ -2,12 +2,12 @@
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
 from sf_jax.reader.action import named
 from sf_jax.reader.output import exact_json
@@ -171,9 +171,9 @@ def read_json_body(body: bytes) -> tuple[bytes, "Messages | None"]:
       WireError: it is no such object; names the field.
     """
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise WireError(f"the body is no JSON: {error}") from error
+        content = small_files.parse_json(body)
+    except DataError as error:
+        raise WireError(f"the body: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("image"), str):
         raise WireError(
             'image: expected {"image": the image file in base64, "messages": […]}', field="image"

@@ -9,7 +9,6 @@ Directories may be local or `gs://`.
 import contextlib
 import enum
 import hashlib
-import json
 import os
 import sys
 import threading
@@ -23,7 +22,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from sf_jax.media import files
+from sf_jax.media import files, small_files
 from sf_jax.train.step import TrainState
 
 CHECKSUMS = "checksums"  # a folder in each checkpoint, of one file a process
@@ -190,7 +189,7 @@ class Checkpoints:
             return _State.INCOMPLETE, "it was not finished: checksums are missing"
         sums: dict[str, str] = {}
         for path in sealed:
-            sums |= json.loads(path.read_text())
+            sums |= small_files.parse_json(path.read_text())
         for name in sorted(sums)[jax.process_index() :: jax.process_count()]:
             if not (folder / name).exists():
                 return _State.CORRUPT, f"{name} is missing"

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sf_jax.media import files
+from sf_jax.media import files, small_files
 
 
 class Lines:
@@ -41,7 +41,7 @@ def _lines(path: Path) -> Iterator[tuple[str, int]]:
     for line in path.read_text(errors="replace").splitlines(keepends=True):
         with suppress(ValueError, KeyError, TypeError):
             if line.endswith("\n"):
-                yield line, int(json.loads(line)["step"])
+                yield line, int(small_files.parse_json(line)["step"])
 
 
 class Scalars:

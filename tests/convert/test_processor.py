@@ -154,7 +154,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, changes: dict, words
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProcessorError, match="preprocessor_config.json: not a readable"):
+    with pytest.raises(ProcessorError, match="preprocessor_config.json: no such file"):
         ImageProcessor.load(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("[]")
     with pytest.raises(ProcessorError, match="expected a JSON object"):

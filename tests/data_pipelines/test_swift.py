@@ -114,7 +114,7 @@ def test_a_bad_line_is_named_and_no_file_left(
 def test_a_line_that_is_no_utf8_is_named(tmp_path: Path) -> None:
     path = write_lines(tmp_path, line(tmp_path, 0, "flat"))
     path.write_bytes(path.read_bytes() + b"\xff\xfe\n")
-    with pytest.raises(RecordError, match="line 2: not UTF-8"):
+    with pytest.raises(RecordError, match="line 2: not a text file in UTF-8"):
         run(path)
 
 

@@ -223,7 +223,7 @@ def test_flags_shape_the_csv(model: FakeModel, folder: Path) -> None:
         (["--requests", "q", "--results", "taken"], "taken: a folder"),
         (["--requests", "none", "--results", "r"], "none"),
         (["--requests", "empty", "--results", "r"], "empty: holds no requests"),
-        (["--requests", "latin", "--results", "r"], "latin: not a text file"),
+        (["--requests", "latin", "--results", "r"], "latin, line 1: not a text file"),
         (["--requests", "q", "--results", "r", "--csv", "c", "--drop-frame"], "drop-frame"),
     ],
 )

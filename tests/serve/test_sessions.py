@@ -255,7 +255,9 @@ def test_only_equal_messages_share_a_batch() -> None:
 @pytest.mark.parametrize(
     "sent, reason",
     [
-        (b"{", "the body is no JSON"),
+        (b"{", "the body: not JSON"),
+        (b"[" * 2000 + b"]" * 2000, "the body: nested more than 64 deep"),
+        (b'{"image": NaN}', "the body: NaN is no number"),
         (b"[1]", "image: expected"),
         (b'{"image": 3}', "image: expected"),
         (body("no base64!"), "image: not base64"),

@@ -6,11 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from sf_jax.convert.tensor_files import CheckpointError
-from sf_jax.media import files
+from sf_jax.media import files, safetensors_files
 from sf_jax.model.weights import Linear
 from sf_jax.train.losses.readout import Readout
 
@@ -29,12 +28,14 @@ def load(path: Path) -> Readout:
     """Reads what `save` wrote, as float32.
 
     Raises:
-      CheckpointError: a tensor is missing.
-      OSError: the file cannot be read.
+      CheckpointError: the file cannot be read, or a tensor is missing.
     """
-    tensors = load_file(path)
-    with safe_open(path, "np") as file:
-        heads = int((file.metadata() or {}).get("heads", 4))  # files of before had 4
+    opened = safetensors_files.open_tensors(path, CheckpointError)
+    tensors = safetensors_files.read_tensors(path, CheckpointError)
+    stored = (opened.metadata() or {}).get("heads", "4")  # files of before had 4
+    heads = int(stored) if stored.isascii() and stored.isdigit() and len(stored) < 4 else 0
+    if not heads:
+        raise CheckpointError(f"heads is {stored!r:.60}, expected a count", path=path)
     leaf: Any = 0
     fields = Readout.__dataclass_fields__
     named: dict[str, Any] = {
