@@ -6,10 +6,12 @@
     sf-jax convert verify  HF_DIR --reference FILE.npz [--adapter ADAPTER]
 
 An imported directory holds `config.json`, the tokenizer's and processor's files, `stored.json`
-(types and shapes) and `weights/`, an Orbax tree.
+(types and shapes), `weights/`, an Orbax tree, and `checksums.json`. What these commands write has
+checksums, and what they read is verified where it has them.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from sf_jax.cli.arguments import Parser, number
@@ -92,10 +94,16 @@ def main(argv: list[str]) -> int:
         return _verify(options)
     import jax.numpy as jnp
 
-    from sf_jax.convert import directories
+    from sf_jax.convert import checksums, directories
 
     dtype = jnp.dtype(options.dtype) if options.dtype else None
     source, out = options.source, options.out
+    if options.command == "export" and not (source / checksums.FILE).is_file():
+        print(
+            f"{source}: has no {checksums.FILE} and cannot be verified; imported before checksums "
+            "were written",
+            file=sys.stderr,
+        )
     if options.command == "merge":
         size = directories.merge_adapter(source, options.adapter, out, dtype)
     elif options.command == "import":

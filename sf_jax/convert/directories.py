@@ -1,7 +1,8 @@
 """Model directories in other layouts: Hugging Face ↔ Orbax, and adapters merged into their base.
 
 An imported directory holds `config.json`, the tokenizer's and processor's files, `stored.json`
-(types and shapes) and `weights/`, an Orbax tree.
+(types and shapes), `weights/`, an Orbax tree, and checksums of all of these. What is read is
+verified where it has checksums.
 """
 
 import json
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from sf_jax.convert import hf, orbax, peft
+from sf_jax.convert import checksums, hf, orbax, peft
 from sf_jax.convert.hf_config import config_from_dict
 from sf_jax.convert.tensor_files import CheckpointError, read_json
 from sf_jax.media import files
@@ -56,6 +57,7 @@ def import_checkpoint(source: Path, out: Path, dtype: DTypeLike | None = None) -
       how many numbers the weights hold.
     """
     with files.folder(out) as folder:
+        checksums.verify(source)
         config, weights = hf.load(source, dtype=dtype)
         assert config.source is not None
         _copy_side_files(source, folder)
@@ -67,6 +69,7 @@ def import_checkpoint(source: Path, out: Path, dtype: DTypeLike | None = None) -
         }
         (folder / STORED).write_text(json.dumps(stored))
         orbax.save(folder / WEIGHTS, weights)
+        checksums.seal(folder, WEIGHTS)
     return sum(leaf.size for leaf in jax.tree.leaves(weights))
 
 
@@ -77,8 +80,9 @@ def load_imported(directory: Path, like: Weights | None = None) -> tuple[Config,
       like: see `convert.orbax.restore`; None restores each weight as it was saved.
 
     Raises:
-      CheckpointError: a file is missing or cannot be read.
+      CheckpointError: a file is missing, cannot be read or differs from its checksum.
     """
+    checksums.verify(directory)
     file = directory / "config.json"
     config = config_from_dict(read_json(file), file)
     stored = read_json(directory / STORED)
@@ -126,6 +130,7 @@ def export_checkpoint(source: Path, out: Path, dtype: DTypeLike | None = None) -
         config, weights = load_imported(source)
         _copy_side_files(source, folder)
         hf.save(folder, config, weights, dtype)
+        checksums.seal(folder)
     return sum(leaf.size for leaf in jax.tree.leaves(weights))
 
 
@@ -136,9 +141,12 @@ def merge_adapter(source: Path, adapter: Path, out: Path, dtype: DTypeLike | Non
     memory together.
     """
     with files.folder(out) as folder:
+        checksums.verify(source)
+        checksums.verify(adapter)
         # To be rounded once, sums in another type start from all that is stored.
         config, weights = hf.load(source, dtype=None if dtype is None else jnp.float32)
         merged = lora.merge(weights, peft.load(adapter, config.declare()), config.declare())
         _copy_side_files(source, folder)
         hf.save(folder, config, merged, dtype)
+        checksums.seal(folder)
     return sum(leaf.size for leaf in jax.tree.leaves(merged))

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from sf_jax.convert import peft
+from sf_jax.convert import checksums, peft
 from sf_jax.convert.hf_config import config_from_dict, config_text, config_to_dict
 from sf_jax.convert.hf_forward import forward, generate
 from sf_jax.convert.tensor_files import CheckpointError, read_json
@@ -78,6 +78,7 @@ def save(
     """Writes `config.json` and the weights; each file appears whole or not at all.
 
     What `load` has read comes back: every field of `config.json`, every tensor under its name.
+    Checksums of before are removed; `checksums.seal` writes new ones once all files are there.
 
     Args:
       dtype: of the stored tensors. None: the type the tensor had in the checkpoint that was
@@ -88,6 +89,7 @@ def save(
     Raises:
       ValueError: the weights have an adapter, or layers are unstacked.
     """
+    checksums.unseal(Path(directory))
     stored = config.source.dtypes if config.source else ()
     save_weights(directory, config.declare(), weights, dtype, stored, max_shard_bytes)
     files.write_text(Path(directory) / "config.json", config_text(config))

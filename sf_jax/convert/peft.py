@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from sf_jax.convert import checksums
 from sf_jax.convert.tensor_files import CheckpointError, read_json
 from sf_jax.media import files, safetensors_files
 from sf_jax.model import lora
@@ -212,9 +213,10 @@ def save(
     base: str | None = None,
     dtype: DTypeLike = np.float32,
 ) -> None:
-    """Writes both files; each appears whole or not at all. `base` names the base model."""
+    """Writes both files and checksums; each appears whole or not at all. `base` names the base."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    checksums.unseal(directory)
     tensors: dict[str, np.ndarray] = {}
     for module, a, b in lora.modules(adapter, declared):
         tensors[f"{PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(a.T.astype(dtype))
@@ -222,3 +224,4 @@ def save(
     with files.replacing(directory / TENSOR_FILE) as file:
         save_file(tensors, file, metadata={"format": "pt"})
     files.write_json(directory / CONFIG_FILE, config_to_dict(adapter.config, base))
+    checksums.seal(directory)

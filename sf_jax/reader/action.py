@@ -6,10 +6,31 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32, Int32
 
+import sf_jax
 from sf_jax.face import channels
 from sf_jax.face.describe import Description
 
 Values = Float32[np.ndarray, "61"]  # one a channel in canonical order; NaN where it is not read
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What an answer was made with.
+
+    Attributes:
+      version: of sf_jax.
+      weights, adapter: hashes of their files, "xxh128:" and the digits that `xxh128sum` prints;
+        None where there is none, and for a model made in memory.
+    """
+
+    version: str = sf_jax.__version__
+    weights: str | None = None
+    adapter: str | None = None
+
+    def as_json(self) -> dict[str, str]:
+        """The fields that are known."""
+        fields = {"version": self.version, "weights": self.weights, "adapter": self.adapter}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -31,6 +52,7 @@ class FaceAction:
       rationale_log_probabilities: of each of these tokens and of the end, in nats; empty where the
         service that answered knows none.
       channels: canonical names of those that the model reads, in canonical order.
+      provenance: version and hash of the weights; None where the service that answered names none.
     """
 
     coefficients: Values
@@ -47,6 +69,7 @@ class FaceAction:
     )
 
     channels: tuple[str, ...] = field(default=channels.NAMES, kw_only=True, repr=False)
+    provenance: Provenance | None = field(default=None, kw_only=True, repr=False)
 
     def as_dict(self) -> dict[str, float]:
         """Channel name → coefficient of the channels that were read, in canonical order."""

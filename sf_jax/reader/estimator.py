@@ -20,7 +20,7 @@ from sf_jax.media.resize import coarse_bucket
 from sf_jax.model.config import Config
 from sf_jax.model.text import Cache
 from sf_jax.model.weights import Weights
-from sf_jax.reader.action import FaceAction, Likelihood, Values
+from sf_jax.reader.action import FaceAction, Likelihood, Provenance, Values
 from sf_jax.reader.question import Messages, prompt_ids
 from sf_jax.reader.schema import channel_indices, channel_schema
 from sf_jax.sequence import images as image_inputs
@@ -46,6 +46,7 @@ class Model:
       config: the architecture.
       decoder: the model without its images and channels; holds weights, tokenizer and program.
       processor: makes images as large as the model reads them.
+      provenance: version and hashes of the weights, named in results.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class Model:
         schema: Schema | None = None,
         *,
         instructed: bool = False,
+        provenance: Provenance | None = None,
     ):
         schema = schema or channel_schema(paragraphs=instructed)
         self._channels = channel_indices(schema)
         self.config = config
         self.decoder = Decoder(config, weights, tokenizer, schema, draft_heads)
         self.processor, self.instructed = processor, instructed
+        self.provenance = provenance or Provenance()
 
     @property
     def weights(self) -> Weights:
@@ -271,6 +274,7 @@ class Model:
             rationale_ids=decoded.rationale_ids,
             rationale_log_probabilities=decoded.rationale_log_probabilities,
             channels=tuple(channels.NAMES[i] for i in sorted(self._channels)),
+            provenance=self.provenance,
         )
 
     def _all_channels(self, slots: Float32[np.ndarray, " C"]) -> Values:

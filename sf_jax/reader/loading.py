@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from sf_jax.convert import hf, tokenizer_json
+from sf_jax.convert import checksums, hf, tokenizer_json
 from sf_jax.convert.processor import FILE as PROCESSOR_FILE
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.drafts import load_heads
@@ -19,6 +19,7 @@ from sf_jax.decode.schema_file import write_schema
 from sf_jax.media import files
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
+from sf_jax.reader import provenance
 from sf_jax.reader.estimator import Model
 from sf_jax.reader.schema import channel_schema, read_channel_schema
 from sf_jax.sequence import tokenizer as tokenizers
@@ -49,7 +50,8 @@ def load(
       max_image_tokens: larger images are shrunk to so many.
 
     Raises:
-      CheckpointError, TokenizerError, ProcessorError: a file is missing or cannot be read.
+      CheckpointError, TokenizerError, ProcessorError: a file is missing, cannot be read or differs
+        from its checksum.
       SchemaFileError: `schema.json` holds what is no schema of channels; names the field.
       ValueError: draft heads do not fit the model.
     """
@@ -59,6 +61,7 @@ def load(
         dtype = jnp.float32 if platform == "cpu" else jnp.bfloat16
     schema = load_schema(folder)
     config, weights = hf.load(folder, adapter, dtype=dtype)
+    source = provenance.verified(folder, None if adapter is None else Path(adapter))
     if config.vision is None:
         raise hf.CheckpointError(f"{folder / 'config.json'}: the model reads text alone")
     config = replace(config, product_dtype=jnp.dtype(dtype).name)
@@ -68,7 +71,16 @@ def load(
     path, text = folder / DRAFT_HEADS_FILE, config.text
     heads = load_heads(path, text.hidden_size, text.vocab_size) if path.is_file() else None
     instructed = is_instructed(folder)
-    return Model(config, weights, tokenizer, processor, heads, schema, instructed=instructed)
+    return Model(
+        config,
+        weights,
+        tokenizer,
+        processor,
+        heads,
+        schema,
+        instructed=instructed,
+        provenance=source,
+    )
 
 
 def is_instructed(directory: str | os.PathLike | None = None) -> bool:
@@ -130,7 +142,7 @@ def save(
     dtype: DTypeLike = np.float32,
     schema: Schema | None = None,
 ) -> None:
-    """Writes a model directory that `load` reads, and transformers too.
+    """Writes a model directory that `load` reads, and transformers too, with checksums.
 
     Args:
       dtype: of the weights.
@@ -143,6 +155,7 @@ def save(
         tokenizer_json.export(tokenizer.sentencepiece, folder)
     files.write_json(folder / PROCESSOR_FILE, processor.as_dict())
     write_schema(folder, schema or channel_schema(paragraphs=is_instructed(folder)))
+    checksums.seal(folder)
 
 
 def compilation_cache() -> None:

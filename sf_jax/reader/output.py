@@ -10,7 +10,7 @@ import numpy as np
 
 from sf_jax.face.channels import INDEX, NAMES
 from sf_jax.face.describe import Description
-from sf_jax.reader.action import FaceAction, Values, named
+from sf_jax.reader.action import FaceAction, Provenance, Values, named
 
 NUMBERS = ("coefficients", "answer", "spread", "entropy", "log_likelihood")  # of each channel
 
@@ -31,6 +31,7 @@ def as_json(action: FaceAction, source: str, values: np.ndarray) -> dict[str, An
 
     return {
         "image": source,
+        **_made_with(action),
         "rationale": _fields(action),
         "text": action.text,
         "coefficients": rounded(values),
@@ -41,6 +42,11 @@ def as_json(action: FaceAction, source: str, values: np.ndarray) -> dict[str, An
         "log_likelihood": rounded(action.log_likelihood),
         "passes": action.passes,
     }
+
+
+def _made_with(action: FaceAction) -> dict[str, Any]:
+    """Version and hashes under "sf_jax"; nothing where they are not known."""
+    return {} if action.provenance is None else {"sf_jax": action.provenance.as_json()}
 
 
 def _fields(action: FaceAction) -> dict[str, str]:
@@ -57,6 +63,7 @@ def exact_json(action: FaceAction) -> dict[str, Any]:
     """An answer from which `from_json` makes the same `FaceAction` again, to the last bit."""
     numbers = {field: named(getattr(action, field), action.channels) for field in NUMBERS}
     return {
+        **_made_with(action),
         "rationale": _fields(action),
         "text": action.text,
         "channels": list(action.channels),
@@ -102,6 +109,7 @@ def from_json(content: Mapping[str, Any]) -> FaceAction:
                 content.get("rationale_log_probabilities", ()), np.float32
             ),
             channels=tuple(read),
+            provenance=Provenance(**content["sf_jax"]) if "sf_jax" in content else None,
             **numbers,
         )
     except KeyError as error:

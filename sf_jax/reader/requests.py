@@ -17,10 +17,11 @@ from tqdm import tqdm
 from sf_jax.face import answers, channels, livelink
 from sf_jax.media import files, images, small_files
 from sf_jax.media.errors import DataError
+from sf_jax.reader.action import Provenance
 from sf_jax.reader.files import PICTURE_FPS, Reader
 from sf_jax.sequence.chat import ChatError, chat_text
 
-OURS = ("response", "labels", "logprobs", "messages", "images", "error")  # fields written anew
+OURS = ("response", "labels", "logprobs", "messages", "images", "error", "sf_jax")  # written anew
 
 
 class RequestError(DataError):
@@ -58,8 +59,8 @@ class Request:
             raise RequestError.of(error) from error
         return self.path.parent / self.line.images[0]
 
-    def result(self, response: str | None, error: str | None = None) -> str:
-        """The result line, in the form that MS-SWIFT writes."""
+    def result(self, made_with: Provenance, response: str | None, error: str | None = None) -> str:
+        """The result line, in the form that MS-SWIFT writes; "sf_jax" names what made it."""
         messages = [{**message, "loss": message.get("loss")} for message in self.line.messages]
         if response is not None:
             messages.append({"role": "assistant", "content": response})
@@ -70,6 +71,7 @@ class Request:
             **self.others,
             "messages": messages,
             "images": [{"bytes": None, "path": path} for path in self.line.images],
+            "sf_jax": made_with.as_json(),
         }
         return json.dumps(record if error is None else record | {"error": error})
 
@@ -118,7 +120,7 @@ def predict_requests(
     Raises:
       TimecodeError: the frame rate has no timecode of the kind asked for.
     """
-    options = reader.options
+    options, made_with = reader.options, reader.model.provenance
     fps = options.fps or PICTURE_FPS
     livelink.labels(1, fps, drop_frame=options.drop_frame)  # refused before the work
     failures: list[DataError] = []
@@ -132,10 +134,10 @@ def predict_requests(
                 failed = RequestError(str(error), path=request.path, line=request.line.number)
                 failures.append(failed)
                 rows.append(None)
-                file.write(request.result(None, str(error)) + "\n")
+                file.write(request.result(made_with, None, str(error)) + "\n")
             else:
                 rows.append(numbers)
-                file.write(request.result(text) + "\n")
+                file.write(request.result(made_with, text) + "\n")
             file.flush()
     if csv is not None:
         csv.parent.mkdir(parents=True, exist_ok=True)

@@ -279,6 +279,7 @@ def build_app(service: Service) -> FastAPI:
             answered=batcher.answered,
             batches=batcher.batches,
             sessions=len(service.sessions),
+            sf_jax=service.model.provenance.as_json(),
         )
         return JSONResponse(content.model_dump(), 200 if service.status == "ready" else 503)
 

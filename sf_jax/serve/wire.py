@@ -85,6 +85,7 @@ class Answer(BaseModel):
     """What one image shows: channel name → value, of all channels that the model reads. The
     floats are float32, unrounded."""
 
+    sf_jax: dict[str, str] = Field(description="version, and hashes of the weights")
     rationale: Rationale
     text: str = Field(description="the answer as generated, rationale and JSON")
     channels: list[str] = Field(description="those that the model reads, in canonical order")
@@ -132,6 +133,7 @@ class Health(BaseModel):
     answered: int = Field(description="images answered since the start")
     batches: int = Field(description="batches they were answered in")
     sessions: int = Field(description="sessions that are open")
+    sf_jax: dict[str, str] = Field(description="version, and hashes of the weights")
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {

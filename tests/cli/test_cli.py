@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sf_jax
 from sf_jax import cli
 from sf_jax.cli import loading
 from sf_jax.face import channels, livelink
 from sf_jax.face.describe import describe
 from sf_jax.face.one_euro import smooth
 from sf_jax.media.files import write_json
+from sf_jax.reader.action import Provenance
 from sf_jax.reader.output import as_json
 from sf_jax.reader.schema import channel_schema
 from tests.media.test_video import counted, counting, write_video
@@ -38,6 +40,7 @@ class Action:
         self.text = self.rationale.text
         self.passes = {"rationale": 3, "coefficients": 61}
         self.channels = channels.NAMES
+        self.provenance = Provenance(weights="xxh128:0")
 
 
 class FakeModel:
@@ -45,6 +48,7 @@ class FakeModel:
 
     instructed = False
     schema = channel_schema()
+    provenance = Provenance(weights="xxh128:0")
 
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
@@ -371,7 +375,9 @@ def test_the_rest_is_handed_on(command: list[str], monkeypatch: pytest.MonkeyPat
 def test_a_whole_or_no_json(tmp_path: Path) -> None:
     action = Action(np.zeros((3, 3, 3), np.uint8))
     write_json(tmp_path / "a.json", as_json(action, "é.png", action.coefficients))
-    assert json.loads((tmp_path / "a.json").read_text())["image"] == "é.png"
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert written["image"] == "é.png"
+    assert written["sf_jax"] == {"version": sf_jax.__version__, "weights": "xxh128:0"}
     before = (tmp_path / "a.json").read_text()
     action.spread[3] = np.nan
     with pytest.raises(ValueError, match=r"a\.json"):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sf_jax import cli
+from sf_jax.convert import checksums, hf, peft, tensor_files
 from sf_jax.convert import directories as conversion
-from sf_jax.convert import hf, peft, tensor_files
 from sf_jax.model import lora
 from sf_jax.model.declared import initialise
 
@@ -163,7 +163,9 @@ def test_a_damaged_import_is_refused(base, tmp_path, capsys) -> None:
     content = json.loads((tmp_path / "in" / "config.json").read_text())
     content["text_config"]["intermediate_size"] += 8
     (tmp_path / "in" / "config.json").write_text(json.dumps(content))
+    (tmp_path / "in" / checksums.FILE).unlink()  # as written before checksums were
     capsys.readouterr()
     assert run("export", tmp_path / "in", tmp_path / "out") == 2
-    error = capsys.readouterr().err
-    assert "stored.json: weight" in error and "expected (" in error and error.count("\n") == 1
+    note, error = capsys.readouterr().err.splitlines()
+    assert "has no checksums.json and cannot be verified" in note
+    assert "stored.json: weight" in error and "expected (" in error

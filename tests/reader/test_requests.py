@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sf_jax
 from sf_jax.cli import loading
 from sf_jax.face import answers, channels, livelink
 from sf_jax.reader.schema import channel_schema
@@ -69,7 +70,8 @@ def results(folder: Path) -> list[dict]:
 def test_a_result_has_the_form_that_ms_swift_writes(model: FakeModel, folder: Path) -> None:
     assert start(write(folder, request()), folder) == 0
     (found,) = results(folder)
-    assert list(found) == ["response", "labels", "logprobs", "messages", "images"]
+    assert list(found) == ["response", "labels", "logprobs", "messages", "images", "sf_jax"]
+    assert found["sf_jax"] == {"version": sf_jax.__version__, "weights": "xxh128:0"}
     assert found["labels"] is None and found["logprobs"] is None
     assert found["messages"] == [
         {"role": "system", "content": "Output strict JSON", "loss": None},

@@ -30,6 +30,7 @@ from sf_jax.face.channels import NAMES
 from sf_jax.face.describe import describe
 from sf_jax.media.images import ImageError
 from sf_jax.reader import estimator
+from sf_jax.reader.action import Provenance
 from sf_jax.reader.output import from_json
 from sf_jax.serve import server as serve
 from sf_jax.serve.client import ask
@@ -52,6 +53,7 @@ def action_of(picture: np.ndarray) -> estimator.FaceAction:
         entropy=numbers[3],
         log_likelihood=numbers[4],
         rationale_ids=np.array([5, 7], np.int32),
+        provenance=Provenance(weights="xxh128:0"),
     )
 
 
@@ -60,6 +62,7 @@ class FakeModel:
 
     instructed = False
     drafts_rationale = True
+    provenance = Provenance(weights="xxh128:0")
 
     def __init__(self, gate: threading.Event | None = None):
         self.processor = ImageProcessor(4608, 9216)
@@ -361,6 +364,7 @@ def test_health_follows_the_service() -> None:
             service.status = status  # type: ignore[assignment]
             reply = asyncio.run(call(app, "/health"))
             assert (reply.status, reply.content["status"]) == (code, status)
+            assert reply.content["sf_jax"]["weights"] == "xxh128:0"
         service.status = "starting"
         assert asyncio.run(call(app, PREDICT, png())).status == 503
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
 from data_pipelines import records
+from sf_jax.convert import checksums
 from sf_jax.decode import drafts
 from sf_jax.decode.state import feed_tokens, prefill
 from sf_jax.model.config import Config
@@ -61,4 +62,6 @@ def learn_draft_heads(
             states.append(state.astype(np.float16))
             rationales.append(rationale)
     heads = draft_heads.learn(states, rationales, config)
+    checksums.unseal(export)
     drafts.save_heads(export / loading.DRAFT_HEADS_FILE, heads)
+    checksums.seal(export)

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from data_pipelines.loader import ShuffledRecords
-from sf_jax.convert import hf, peft
+from sf_jax.convert import checksums, hf, peft
 from sf_jax.convert.hf_config import config_from_dict
 from sf_jax.convert.tensor_files import read_json
 from sf_jax.decode.program import compile_program
@@ -243,6 +243,8 @@ def initial_state(sft: FaceSft, mesh: Mesh, scratch: bool, seed: int) -> TrainSt
     shardings = meshes.of_weights(declared, mesh)
     if scratch:
         return sft.create(initialise_on(declared, seed, shardings), mesh, seed)
+    if jax.process_count() == 1:  # several hosts read a share of the weights each, and no more
+        checksums.verify(sft.source)
     _, weights = hf.load(
         sft.source,
         dtype=jnp.float32,

@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 
 from data_pipelines import loader, synthetic
 from data_pipelines.sampler import sample
-from sf_jax.convert import hf
+from sf_jax.convert import checksums, hf
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.program import compile_program
 from sf_jax.face import channels
@@ -285,6 +285,7 @@ class JointTask(task.Task):
 
     def export(self, state: TrainState, directory: Path) -> None:
         """A model directory, in half precision to stay small, with the read-out beside it."""
+        checksums.unseal(directory)
         (directory / loading.DRAFT_HEADS_FILE).unlink(missing_ok=True)  # of another model
         weights: JointWeights = jax.device_get(state.weights)
         config = self.recipe.config(self.tokenizer)
@@ -293,6 +294,7 @@ class JointTask(task.Task):
             dtype=np.float16,
         )  # fmt: skip
         readout_file.save(directory / "readout.safetensors", weights.readout)
+        checksums.seal(directory)
 
 
 def train_stage(
@@ -343,6 +345,7 @@ def warm_weights(recipe: Recipe, tokenizer: Tokenizer, start: Path | None) -> Wa
     """What the warm-up starts from: fresh weights, or tower and read-out of an exported model."""
     if start is None:
         return WarmupTask(recipe, tokenizer).initial()
+    checksums.verify(start)
     tower = hf.load(start)[1].vision
     return WarmupWeights(tower, readout_file.load(start / "readout.safetensors"))
 

@@ -1,0 +1,114 @@
+"""Checksums of a model directory: `checksums.json`, which holds the hash of every file beside it.
+
+Neither Orbax nor safetensors finds a flipped bit in a weight. What this project writes (imported,
+exported and merged checkpoints, trained models and adapters) is sealed with checksums, and loading
+verifies them where they are. Directories of others, and those written before, have none.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from sf_jax.convert.tensor_files import INDEX, SINGLE, CheckpointError, read_json
+from sf_jax.media import files, hashes
+
+FILE = "checksums.json"
+
+
+SUFFIXES = (".jinja", ".json", ".model", ".safetensors", ".txt")  # of a model's files
+
+
+def seal(folder: Path, subfolder: str | None = None) -> None:
+    """Writes the checksums of a directory whose other files are complete.
+
+    Args:
+      subfolder: one whose files are all part of the model.
+    """
+    names = {p.name for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file()}
+    if subfolder is not None:
+        inside = (path for path in (folder / subfolder).rglob("*") if path.is_file())
+        names |= {path.relative_to(folder).as_posix() for path in inside}
+    found = hashes.of_files(folder, names - {FILE})
+    files.write_json(folder / FILE, {"algorithm": hashes.NAME, "files": found})
+
+
+def unseal(folder: Path) -> None:
+    """Removes the checksums of a directory whose files are about to change."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / FILE).unlink()
+
+
+def verify(folder: Path) -> dict[str, str] | None:
+    """Compares every file with its checksum.
+
+    Returns:
+      the hashes by file name; None where the directory has no checksums.
+
+    Raises:
+      CheckpointError: a file is missing, cannot be read or differs; names it.
+    """
+    if not (folder / FILE).is_file():
+        return None
+    wanted = _read(folder / FILE)
+    for name in wanted:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"no such file, though {FILE} lists it", path=folder / name)
+    try:
+        found = hashes.of_files(folder, wanted)
+    except OSError as error:
+        raise CheckpointError(f"not readable: {error}", path=folder) from error
+    for name, digest in wanted.items():
+        if found[name] != digest:
+            raise CheckpointError(
+                f"differs from its checksum; write or copy the directory again, or remove {FILE} "
+                "if the file was changed on purpose",
+                path=folder / name,
+            )
+    return found
+
+
+def _read(file: Path) -> dict[str, str]:
+    """The checksums by file name."""
+    content = read_json(file)
+    listed = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(listed, dict) or not all(isinstance(x, str) for x in listed.values()):
+        raise CheckpointError("field 'files' holds no checksums", path=file, field="files")
+    if content.get("algorithm") != hashes.NAME:
+        raise CheckpointError(
+            f"field 'algorithm' is {content.get('algorithm')!r}, expected {hashes.NAME!r}",
+            path=file,
+            field="algorithm",
+        )
+    for name in listed:
+        path = PurePosixPath(name)
+        if "\0" in name or path.is_absolute() or ".." in path.parts:
+            raise CheckpointError(f"{name!r} is no file of this directory", path=file, field=name)
+    return listed
+
+
+def weights_hash(folder: Path, known: dict[str, str] | None = None) -> str:
+    """One hash of a directory's weights: that of `model.safetensors`, or of all its shards.
+
+    Args:
+      known: hashes of files that were computed already.
+
+    Raises:
+      CheckpointError: the index of the shards cannot be read.
+      OSError: a file cannot be read.
+    """
+    if (folder / SINGLE).is_file():
+        names = {SINGLE}
+    else:
+        names = set(read_json(folder / INDEX)["weight_map"].values())
+    return _joint(folder, names, known or {})
+
+
+def adapter_hash(folder: Path, names: Iterable[str]) -> str:
+    """One hash of an adapter's files."""
+    return _joint(folder, set(names), {})
+
+
+def _joint(folder: str | os.PathLike, names: set[str], known: dict[str, str]) -> str:
+    found = {name: known[name] for name in names if name in known}
+    return hashes.joint(found | hashes.of_files(folder, names - set(found)))

@@ -1,0 +1,48 @@
+"""Hashes of files: XXH3 of 128 bits, which reads as fast as memory does.
+
+`xxh128sum FILE` prints the same digits. They find every flipped bit; they do not protect against
+somebody who changes a file on purpose.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import xxhash
+
+NAME = "xxh128"
+PIECE = 1 << 22  # bytes read at once
+
+
+def of_file(path: str | os.PathLike) -> str:
+    """The hash of a file's content, 32 hexadecimal digits.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    found = xxhash.xxh3_128()
+    piece = memoryview(bytearray(PIECE))
+    with open(path, "rb", buffering=0) as file:
+        while size := file.readinto(piece):
+            found.update(piece[:size])
+    return found.hexdigest()
+
+
+def of_files(folder: str | os.PathLike, names: Iterable[str]) -> dict[str, str]:
+    """The hashes of several files of a folder, by name, a few files at a time.
+
+    Raises:
+      OSError: one cannot be read.
+    """
+    names = sorted(names)
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return dict(zip(names, pool.map(of_file, (Path(folder, n) for n in names)), strict=True))
+
+
+def joint(hashes: Mapping[str, str]) -> str:
+    """One hash of several files: of a single one its own, else that of the lines `HASH  NAME`."""
+    if len(hashes) == 1:
+        return next(iter(hashes.values()))
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
+    return xxhash.xxh3_128(lines.encode()).hexdigest()

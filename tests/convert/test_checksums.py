@@ -1,0 +1,129 @@
+"""A flipped bit, a cut or a missing file in what this project wrote is found before it is used."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sf_jax import cli
+from sf_jax.convert import checksums, hf, peft
+from sf_jax.convert.tensor_files import CheckpointError
+from sf_jax.media import hashes
+from sf_jax.model import lora
+from sf_jax.model.declared import initialise
+from sf_jax.reader import loading, provenance
+
+
+def run(*arguments: object) -> int:
+    return cli.main(["convert", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory, tiny_config) -> Path:
+    folder = tmp_path_factory.mktemp("checksums")
+    hf.save(folder / "model", tiny_config, initialise(tiny_config.declare(), 4))
+    (folder / "model" / "tokenizer.json").write_text("{}")
+    assert run("import", folder / "model", folder / "in") == 0
+    return folder / "in"
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_every_file_of_an_import_is_verified(imported, tmp_path, capsys) -> None:
+    names = [p.relative_to(imported) for p in imported.rglob("*") if p.is_file()]
+    assert len(names) > 8
+    for damage in (flip, cut, Path.unlink):
+        for name in names:
+            if not (imported / name).stat().st_size or (damage, name.name) == (
+                Path.unlink,
+                checksums.FILE,
+            ):
+                continue
+            copy = tmp_path / "copy"
+            shutil.copytree(imported, copy)
+            damage(copy / name)
+            assert run("export", copy, tmp_path / "out") == 2, name
+            error = capsys.readouterr().err
+            # A digit that flips in the checksums is a checksum that differs.
+            assert "copy/" in error and error.count("\n") == 1, error
+            assert name.name in error or name.name == checksums.FILE
+            assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+            shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda content: [], "field 'files' holds no checksums"),
+        (lambda content: content | {"files": {"config.json": 3}}, "field 'files' holds no"),
+        (lambda content: content | {"algorithm": "md5"}, "field 'algorithm' is 'md5'"),
+        (lambda content: content | {"files": {"../x": ""}}, "'../x' is no file of this directory"),
+        (lambda content: content | {"files": {"/etc/x": ""}}, "'/etc/x' is no file of this"),
+    ],
+)
+def test_checksums_that_are_none_are_refused(
+    imported, tmp_path, change: Callable, problem: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(imported, copy)
+    content = json.loads((copy / checksums.FILE).read_text())
+    (copy / checksums.FILE).write_text(json.dumps(change(content)))
+    with pytest.raises(CheckpointError, match=f"checksums.json.*{problem}"):
+        checksums.verify(copy)
+
+
+def test_what_is_exported_merged_and_trained_is_sealed(imported, tmp_path, tiny_config) -> None:
+    assert run("export", imported, tmp_path / "model") == 0
+
+    def make(module, inputs, rank, outputs):
+        return np.ones((inputs, rank)), np.ones((rank, outputs))
+
+    chosen = lora.LoraConfig(("q_proj",), rank=2, alpha=1.0)
+    declared = tiny_config.declare()
+    peft.save(tmp_path / "adapter", lora.build(chosen, declared, make), declared)
+    assert run("merge", tmp_path / "model", tmp_path / "adapter", tmp_path / "merged") == 0
+    for name in ("model", "adapter", "merged"):
+        found = checksums.verify(tmp_path / name)
+        assert found and any(file.endswith(".safetensors") for file in found)
+    flip(tmp_path / "adapter" / peft.TENSOR_FILE)
+    assert run("merge", tmp_path / "model", tmp_path / "adapter", tmp_path / "again") == 2
+    flip(tmp_path / "model" / "model.safetensors")
+    assert run("import", tmp_path / "model", tmp_path / "again") == 2
+    hf.save(tmp_path / "model", *hf.load(tmp_path / "merged"))  # others write into a model's folder
+    assert checksums.verify(tmp_path / "model") is None
+
+
+def test_the_shipped_model_is_as_it_was_sealed() -> None:
+    found = checksums.verify(loading.BUILTIN)
+    assert found is not None
+    assert found.keys() == {path.name for path in loading.BUILTIN.iterdir()} - {checksums.FILE}
+    weights = hashes.of_file(loading.BUILTIN / "model.safetensors")
+    assert provenance.verified(loading.BUILTIN).weights == f"xxh128:{weights}"
+
+
+def test_a_changed_model_is_not_loaded(tmp_path) -> None:
+    shutil.copytree(loading.BUILTIN, tmp_path / "model")
+    flip(tmp_path / "model" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: differs from its checksum"):
+        loading.load(tmp_path / "model")
+
+
+def test_shards_have_one_hash(tmp_path, tiny_config) -> None:
+    weights = initialise(tiny_config.declare(), 4)
+    hf.save(tmp_path, tiny_config, weights, max_shard_bytes=40_000)
+    files = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert len(files) > 1
+    lines = "".join(f"{hashes.of_file(tmp_path / name)}  {name}\n" for name in files)
+    (tmp_path / "lines").write_text(lines)
+    assert checksums.weights_hash(tmp_path) == hashes.of_file(tmp_path / "lines")
