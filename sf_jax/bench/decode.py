@@ -124,7 +124,7 @@ def write_job(
     for i, image in enumerate(images):
         batch, _ = model.inputs([image])
         patches = batch.inputs["vision"]
-        fitted = model.processor.fit(image)
+        fitted = model.processor.fit(image).pixels
         side = model.processor.patch_size
         arrays[f"input_ids_{i}"] = np.asarray(batch.input_ids[0][batch.segments[0] == 1])
         arrays[f"pixel_values_{i}"] = np.asarray(patches.pixels[0][patches.segments[0] == 1])
@@ -155,7 +155,7 @@ def given_rationales(model: "Model", images: list[np.ndarray], answers: list[dic
     longest = max(map(len, prompts))
     out = []
     for image, prompt, made in zip(images, prompts, plain, strict=True):
-        inserts = image_inserts(prompt, [model.processor.fit(image)], model.config)
+        inserts = image_inserts(prompt, [model.processor.fit(image).pixels], model.config)
         room = capacity(model.config, longest, made.inputs["vision"].segments.shape[1])
         out.append((assemble([[Example.of(prompt, inserts)]], room, left=True),))
     return out

@@ -9,14 +9,24 @@ nothing here does.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
-from sf_jax.media.resize import ResizeError, resized, resized_fixed_point, smart_size
+from sf_jax.media.resize import (
+    LONGEST,
+    ResizeError,
+    coarse_bucket,
+    resized,
+    resized_fixed_point,
+    smart_size,
+)
 from sf_jax.model import vision
 from sf_jax.model.config import VisionConfig
 
@@ -27,6 +37,21 @@ KINDS = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProc
 
 class ProcessorError(DataError):
     """A processor's file, or an image, that is not what a Qwen3-VL model takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class FittedImage:
+    """An image as large as a model reads it.
+
+    A type of its own, because resizing may not be repeated: a long image that was enlarged to the
+    lower bound of the area may be outside the bounds again once its sides are rounded up, and a
+    second resizing would give another image.
+
+    Attributes:
+      pixels: uint8 [rows, columns, 3], both multiples of patch_size × merge_size.
+    """
+
+    pixels: UInt8[np.ndarray, "rows columns 3"]
 
 
 @dataclass(frozen=True)
@@ -118,10 +143,42 @@ class ImageProcessor:
                     field=name,
                 )
 
+    @property
+    def factor(self) -> int:
+        """Side in pixels of what becomes one image token."""
+        return self.patch_size * self.merge_size
+
+    @property
+    def max_tokens(self) -> int:
+        """Image tokens that `max_pixels` allow; a long image may have more, see `smart_size`."""
+        return self.max_pixels // self.factor**2
+
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns in pixels of an image once resized."""
-        factor = self.patch_size * self.merge_size
-        return smart_size(height, width, factor, self.min_pixels, self.max_pixels)
+        return smart_size(height, width, self.factor, self.min_pixels, self.max_pixels)
+
+    def tokens(self, image: FittedImage) -> int:
+        """Image tokens of an image."""
+        return image.pixels.shape[0] * image.pixels.shape[1] // self.factor**2
+
+    @cached_property
+    def longest(self) -> tuple[int, int]:
+        """Rows and columns in pixels of the image with the most tokens that an image can have.
+
+        Where the two bounds of the area are close, as the built-in model's are, images of more than
+        about 10 times the shorter side have more than `max_tokens`.
+        """
+        # Of each shape a small image, which is enlarged, and a large one, which is shrunk.
+        shapes = product((1, 1000), range(4, 4 * LONGEST + 1))
+        sizes = [self.size(4 * scale, quarters * scale) for scale, quarters in shapes]
+        return max(sizes, key=lambda size: size[0] * size[1])
+
+    def padded(self, tokens: int) -> int:
+        """To how many image tokens an image of so many is padded: one of at most seven numbers."""
+        if tokens <= self.max_tokens:
+            return coarse_bucket(tokens, self.max_tokens)
+        rows, columns = self.longest
+        return max(tokens, rows * columns // self.factor**2)
 
     def __call__(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Resizes, normalises and cuts images.
@@ -142,7 +199,7 @@ class ImageProcessor:
         patches, grids = [], []
         for number, image in enumerate(images, 1):
             try:
-                fitted = self.fit(image)
+                fitted = self.fit(image).pixels
             except ProcessorError as error:
                 raise ProcessorError(f"image {number}: {error}") from error
             sizes = self.patch_size, self.merge_size, self.temporal_patch_size
@@ -151,12 +208,14 @@ class ImageProcessor:
             grids.append((1, height // self.patch_size, width // self.patch_size))
         return np.concatenate(patches), np.array(grids, np.int64)
 
-    def fit(self, image: np.ndarray) -> np.ndarray:
-        """Resizes uint8 [H, W, 3].
+    def fit(self, image: np.ndarray | FittedImage) -> FittedImage:
+        """Resizes uint8 [H, W, 3]; an image that is fitted already stays as it is.
 
         Raises:
           ProcessorError: an image of another type or absurd shape.
         """
+        if isinstance(image, FittedImage):
+            return image
         found = f"{getattr(image, 'dtype', type(image).__name__)} {list(np.shape(image))}"
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
             raise ProcessorError(f"{found}, expected uint8 [height, width, 3]")
@@ -164,7 +223,7 @@ class ImageProcessor:
             raise ProcessorError(f"{found}, expected three channels, RGB")
         try:
             resize = resized_fixed_point if self.fast else resized
-            return resize(image, *self.size(*image.shape[:2]))
+            return FittedImage(resize(image, *self.size(*image.shape[:2])))
         except ResizeError as error:
             raise ProcessorError(str(error)) from error
 

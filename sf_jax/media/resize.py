@@ -62,13 +62,13 @@ def bucket(count: int) -> int:
 
 
 def coarse_bucket(count: int, most: int) -> int:
-    """The smallest of six sizes that holds `count`, the largest of them `most`.
+    """The smallest of six sizes that holds `count`, at most `most`, which is the largest of them.
 
     Each is 1.74 times the one before, rounded up to 16, so that images of whatever sizes compile
-    six programs. The few that exceed `most` (see `smart_size`) are rounded up to 16.
+    six programs.
     """
     sizes = [-(-round(most / SPREAD ** (k / 5)) // 16) * 16 for k in range(5, 0, -1)]
-    return next((size for size in (*sizes, most) if count <= size <= most), -(-count // 16) * 16)
+    return next(size for size in (*sizes, most) if count <= size <= most)
 
 
 def resized(image: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32
 
-from sf_jax.convert.processor import ImageProcessor, ProcessorError
+from sf_jax.convert.processor import FittedImage, ImageProcessor, ProcessorError
 from sf_jax.decode.decoder import Decoded, Decoder, Previous
 from sf_jax.decode.drafts import DraftHeads
 from sf_jax.decode.generate import Generated
@@ -16,7 +16,6 @@ from sf_jax.decode.schema import Schema
 from sf_jax.face import channels
 from sf_jax.face.describe import Description
 from sf_jax.media.images import ImageError, ImageSource, read_image
-from sf_jax.media.resize import coarse_bucket
 from sf_jax.model.config import Config
 from sf_jax.model.text import Cache
 from sf_jax.model.weights import Weights
@@ -141,7 +140,7 @@ class Model:
 
     def predict_batch(
         self,
-        images: Sequence[ImageSource],
+        images: Sequence[ImageSource | FittedImage],
         *,
         rationale: bool = True,
         messages: Messages | None = None,
@@ -149,7 +148,8 @@ class Model:
     ) -> list[FaceAction]:
         """Reads one face in each image; sizes may differ, `messages` are the same for all.
 
-        An answer does not depend on its neighbours.
+        An answer does not depend on its neighbours. An image that `processor.fit` has made is read
+        as it is.
 
         Args:
           asked: `temperature`, `seed`, `max_rationale`, `decoding` and `previous`, as for
@@ -158,7 +158,8 @@ class Model:
         """
         if not images:
             return []
-        inputs = self.inputs([read_image(image) for image in images], rationale, messages)
+        read = [one if isinstance(one, FittedImage) else read_image(one) for one in images]
+        inputs = self.inputs(read, rationale, messages)
         generated = self.generate(*inputs, rationale=rationale, **asked)
         return list(self.actions(jax.device_get(generated), rationale))
 
@@ -217,11 +218,11 @@ class Model:
 
     def inputs(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[np.ndarray | FittedImage],
         rationale: bool = True,
         messages: Messages | None = None,
     ) -> tuple[Batch, Cache | None]:
-        """Prompts about resized images, padded on the left to a bucket's length; and the cache of a
+        """Prompts about images, padded on the left to a bucket's length; and the cache of a
         long beginning that the prompts share, which is left out of them.
 
         Raises:
@@ -230,11 +231,11 @@ class Model:
         if messages is not None and not self.instructed:
             raise ValueError("the built-in model was trained on its own prompt; give no messages")
         try:
-            fitted = [self.processor.fit(image) for image in images]
+            fitted = [self.processor.fit(image).pixels for image in images]
         except ProcessorError as error:
             raise ImageError(str(error)) from error
         grids = [image_inputs.token_grid(image, self.config.vision) for image in fitted]
-        merged = self._bucket(max(height * width for height, width in grids))
+        merged = self.processor.padded(max(height * width for height, width in grids))
         prompts = [prompt_ids(self.tokenizer, h * w, rationale, messages) for h, w in grids]
         first = prompts[0]
         prefix = self.decoder.prefix(first[: first.index(self.config.image_token_id)])
@@ -249,11 +250,6 @@ class Model:
         patches = merged * self.processor.merge_size**2
         capacity = image_inputs.capacity(self.config, longest, patches)
         return assemble([[one] for one in examples], capacity, left=True, skip=skip), prefix
-
-    def _bucket(self, tokens: int) -> int:
-        """How many image tokens an image of so many is padded to."""
-        side = self.processor.patch_size * self.processor.merge_size
-        return coarse_bucket(tokens, self.processor.max_pixels // side**2)
 
     def actions(self, generated: Generated, rationale: bool) -> Iterator[FaceAction]:
         """The answers of a batch in the host's memory; `rationale` as it was asked for."""

@@ -3,7 +3,8 @@
 One thread runs the model. Images that arrive while it is busy wait for the next batch; where it is
 idle, the first waits a few milliseconds for others. A batch is padded to one of a few sizes by
 repeating its last image, so that the number of compiled programs is bounded. Images of different
-sizes share a batch, padded to the largest: generating takes longer than encoding images.
+sizes share a batch, padded to the largest: generating takes longer than encoding images. A few long
+images exceed the largest size; each is a batch of its own.
 """
 
 import json
@@ -15,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from sf_jax.convert.processor import FittedImage
 
 if TYPE_CHECKING:
     from sf_jax.reader.action import FaceAction
@@ -45,8 +46,14 @@ def group(options: Options) -> Hashable:
     return options.rationale, options.max_rationale, messages, options.previous is not None
 
 
+def is_long(model: "Model", image: FittedImage) -> bool:
+    """Whether an image has more tokens than `max_pixels` allow; it is answered alone, since others
+    would be padded to as many beside it."""
+    return model.processor.tokens(image) > model.processor.max_tokens
+
+
 def answer_batch(
-    model: "Model", images: list[np.ndarray], options: list[Options]
+    model: "Model", images: list[FittedImage], options: list[Options]
 ) -> list["FaceAction"]:
     """The answers to images of one `group`, each as if it were alone."""
     first = options[0]
@@ -74,8 +81,9 @@ class ClosedError(RuntimeError):
 class _Job:
     """A waiting image; `since` is the time of its arrival, in seconds of the monotonic clock."""
 
-    image: np.ndarray
+    image: FittedImage
     options: Options
+    alone: bool
     future: Future = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
 
@@ -89,18 +97,20 @@ class Batcher:
 
     def __init__(
         self,
-        answer: Callable[[list[np.ndarray], list[Options]], list[Any]],
+        answer: Callable[[list[FittedImage], list[Options]], list[Any]],
         batch: int = 16,
         wait: float = 0.005,
+        alone: Callable[[FittedImage], bool] = lambda image: False,
     ):
         """
         Args:
           answer: images and options of one `group` → one answer each, in order.
           batch: the most images answered at once.
           wait: seconds that an image waits for others when nothing else is being answered.
+          alone: whether an image shares no batch with others.
         """
         self.batches = self.answered = 0
-        self._answer, self._batch, self._wait = answer, batch, wait
+        self._answer, self._batch, self._wait, self._alone = answer, batch, wait, alone
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -112,7 +122,7 @@ class Batcher:
         """Images that are in no batch yet."""
         return len(self._jobs)
 
-    def submit(self, image: np.ndarray, options: Options) -> "Future[FaceAction]":
+    def submit(self, image: FittedImage, options: Options) -> "Future[FaceAction]":
         """Takes one image; a future that is cancelled in time costs nothing.
 
         Raises:
@@ -121,7 +131,7 @@ class Batcher:
         with self._changed:
             if self._closing:
                 raise ClosedError("no more images are taken")
-            job = _Job(image, options)
+            job = _Job(image, options, self._alone(image))
             self._jobs.append(job)
             self._changed.notify()
         return job.future
@@ -146,7 +156,7 @@ class Batcher:
             if not self._jobs:
                 return None
             ends = self._jobs[0].since + self._wait
-            while len(self._chosen()) < self._batch and not self._closing:
+            while not (self._jobs[0].alone or self._closing or len(self._chosen()) == self._batch):
                 left = ends - time.monotonic()
                 if left <= 0:
                     break
@@ -158,8 +168,11 @@ class Batcher:
 
     def _chosen(self) -> list[_Job]:
         """The longest waiting job, and those after it that may share its batch."""
-        key = group(self._jobs[0].options)
-        alike = [job for job in self._jobs if group(job.options) == key]
+        first = self._jobs[0]
+        if first.alone:
+            return [first]
+        key = group(first.options)
+        alike = [job for job in self._jobs if not job.alone and group(job.options) == key]
         return alike[: self._batch]
 
     def _run(self, jobs: list[_Job]) -> None:

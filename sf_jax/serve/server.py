@@ -14,7 +14,7 @@ import uvicorn
 from tqdm import tqdm
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sf_jax.serve.batching import Options, answer_batch, sizes
+from sf_jax.serve.batching import Options, answer_batch, is_long, sizes
 from sf_jax.serve.service import Service, build_app
 
 if TYPE_CHECKING:
@@ -60,17 +60,20 @@ def warm_up(
     """
     noise = np.random.default_rng(0)
     shown = [noise.integers(0, 256, (h, w, 3)).astype(np.uint8) for w, h in pictures]
+    fitted = [model.processor.fit(picture) for picture in shown]
     asked = [Options(rationale=False), Options(), *(Options(max_rationale=cap) for cap in caps)]
-    jobs = list(product(shown, sizes(batch), asked))
+    jobs = list(product(fitted, sizes(batch), asked))
+    longest = model.processor.fit(np.zeros((*model.processor.longest, 3), np.uint8))
+    if is_long(model, longest):  # such images are answered one by one
+        jobs += product([longest], [1], asked)
     for picture, size, options in tqdm(jobs, desc="compiling", unit="program"):
         if stopped():
             return
-        fitted = [model.processor.fit(picture)] * size
-        found = answer_batch(model, fitted, [options] * size)
+        found = answer_batch(model, [picture] * size, [options] * size)
         if not model.drafts_rationale:
             # Frames of sessions have a rationale to draft from: another width, another program.
             drafted = [replace(options, previous=action) for action in found]
-            answer_batch(model, fitted, drafted)
+            answer_batch(model, [picture] * size, drafted)
 
 
 class Protocol(H11Protocol):

@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import numpy as np
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -30,13 +29,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import sf_jax
-from sf_jax.convert.processor import ProcessorError
+from sf_jax.convert.processor import FittedImage, ProcessorError
 from sf_jax.face.one_euro import TimeOrderError
 from sf_jax.media.images import ImageError, TooLargeError, read_bytes
 from sf_jax.reader.output import exact_json
 from sf_jax.reader.session import Frame, Session
 from sf_jax.sequence.chat import ChatError, chat_text
-from sf_jax.serve.batching import Batcher, ClosedError, Options, answer_batch
+from sf_jax.serve.batching import Batcher, ClosedError, Options, answer_batch, is_long
 from sf_jax.serve.sessions import SessionMismatchError, Sessions, SessionsFullError
 from sf_jax.serve.wire import (
     BODY,
@@ -112,7 +111,7 @@ class Service:
         self.status: Literal["starting", "ready", "draining"] = "starting"
         self.held = 0
         self.sessions = Sessions(limits.sessions, limits.session_idle)
-        self.batcher = Batcher(partial(answer_batch, model), batch, wait)
+        self.batcher = Batcher(partial(answer_batch, model), batch, wait, partial(is_long, model))
         self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
 
     def close(self) -> None:
@@ -137,10 +136,10 @@ class Service:
         finally:
             self.held -= 1
 
-    def read(self, body: bytes, session: Session | None = None) -> tuple[np.ndarray, bool]:
+    def read(self, body: bytes, session: Session | None = None) -> tuple[FittedImage, bool]:
         """An image file's bytes as the model will see them, and whether a face was found.
 
-        uint8 [H, W, 3]; framed by its session, and resized, so that what waits is small.
+        Framed by its session, and resized, so that what waits is small.
 
         Raises:
           Refusal: no image, or one that is too large or too long for its width.
@@ -149,7 +148,6 @@ class Service:
             picture, found = read_bytes(body, self.limits.max_pixels), True
             if session is not None:
                 picture, found = session.framed(picture)
-            # Resizing what has been resized changes nothing: the answer is that of `predict`.
             return self.model.processor.fit(picture), found
         except TooLargeError as error:
             raise Refusal(413, str(error)) from error
@@ -180,7 +178,7 @@ class Service:
                 action = await self._predicted(picture, previous)
                 if asked.neutral:
                     session.set_neutral(action)
-                return session.answered(picture, found, action, asked.seconds)
+                return session.answered(picture.pixels, found, action, asked.seconds)
         except SessionsFullError as error:
             raise Refusal(503, f"busy: {error}", RETRY_AFTER) from error
         except SessionMismatchError as error:
@@ -197,7 +195,7 @@ class Service:
         except Exception as error:
             raise _failed(error) from error
 
-    async def _predicted(self, picture: np.ndarray, options: Options) -> "FaceAction":
+    async def _predicted(self, picture: FittedImage, options: Options) -> "FaceAction":
         try:
             return await asyncio.wrap_future(self.batcher.submit(picture, options))
         except ClosedError as error:

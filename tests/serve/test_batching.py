@@ -57,6 +57,16 @@ def occupied(model: Gated, batcher: Batcher) -> None:
     assert model.begun.acquire(timeout=FOREVER)
 
 
+def test_a_long_image_shares_no_batch(model: Gated) -> None:
+    batcher = Batcher(model, batch=4, wait=0.0, alone=lambda image: image.flat[0] in (3, 5))  # type: ignore[attr-defined]
+    occupied(model, batcher)
+    found = [batcher.submit(picture(number), Options()) for number in (1, 2, 3, 4, 5)]
+    model.open()
+    assert [future.result(FOREVER) for future in found] == [10, 20, 30, 40, 50]
+    batcher.close()
+    assert sorted(set(map(tuple, model.shown()))) == [(0,), (1, 2, 4, 4), (3,), (5,)]
+
+
 @pytest.mark.parametrize(
     "batch, expected", [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (16, [1, 2, 4, 8, 16])]
 )

