@@ -78,7 +78,7 @@ def counting_rate(fps: float | Fraction) -> Fraction:
     return next((Fraction(high) for high in (30, 60, 120, 240) if high >= rate), Fraction(240))
 
 
-def usual_rate(seconds: Sequence[float] | np.ndarray) -> Fraction:
+def usual_rate(seconds: Sequence[float] | Sequence[Fraction] | np.ndarray) -> Fraction:
     """Frames a second where they follow one another as usual: gaps and long pauses do not count.
 
     Args:
@@ -93,7 +93,7 @@ def usual_rate(seconds: Sequence[float] | np.ndarray) -> Fraction:
 
 
 def labels_at(
-    seconds: Sequence[float] | np.ndarray,
+    seconds: Sequence[float] | Sequence[Fraction] | np.ndarray,
     rate: float | Fraction | None = None,
     start: str = "00:00:00:00.000",
     drop_frame: bool | None = None,
@@ -136,7 +136,7 @@ def labels_at(
     return labels
 
 
-def _exact_time(number: int, time: float) -> Fraction:
+def _exact_time(number: int, time: float | Fraction) -> Fraction:
     try:
         return Fraction(time)
     except (ValueError, OverflowError, TypeError) as error:

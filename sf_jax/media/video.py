@@ -1,21 +1,48 @@
-"""Video files, frame by frame with constant memory."""
+"""Video files, frame by frame, with the times of their frames; memory does not grow with length.
+
+PyAV (FFmpeg's libraries) reads them. It is given an opened file, never a name, and a list of the
+containers it may recognise: a playlist, a name with a pattern in it or a list of other files is not
+followed, and nothing is fetched from a network.
+"""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
-import cv2
+import av
 import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
+from sf_jax.media import video_container as container_of
 from sf_jax.media.errors import DataError
+from sf_jax.media.video_frames import HDR, Display, pixel_aspect_of, stretched
+from sf_jax.media.video_times import PresentationTimes
 
-EXTENSIONS = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"}
-MAX_FPS = 1000.0
+EXTENSIONS = {
+    ".mp4", ".mov", ".m4v", ".qt", ".3gp", ".3g2", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".ts",
+    ".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".flv", ".ogv", ".mxf", ".apng",
+}  # fmt: skip
+MIN_FPS, MAX_FPS = 0.01, 1000.0
+MAX_PIXELS = 100_000_000  # of a frame; 8K is a third of it
+UNTIMED_FPS = 30.0  # of frames that have times, in a file that states no rate
+THREADS = 4  # of the decoder; more hold more frames in memory
+
+_ERRORS_IN_A_ROW = 1000  # after which a damaged file is given up
 
 
 class VideoError(DataError):
     """A video that cannot be read; the message names it."""
+
+
+class VideoDamaged(VideoError):
+    """A video of which some frames could be read; raised after the last of them was given."""
 
 
 @dataclass(frozen=True)
@@ -24,66 +51,284 @@ class Video:
 
     Attributes:
       path: the file.
-      fps: frames a second, as the file states or as given.
+      fps: frames a second: as given, or else as the container states. Of a variable rate it is the
+        rate of the grid on which the frames are, or a mean.
       count: number of frames as the file states it, which need not be true; 0 where it does not.
+      given: whether `fps` was given, so that frames are evenly spaced whatever the file states.
+      timecode: of the first frame, as the file spells it (`01:00:00:00`, drop-frame with `;`);
+        None where it has none.
+      timecode_fps: the rate at which `timecode` counts, where the file states it.
+      notes: sentences on what is odd in the file. Reading frames adds to them.
     """
 
     path: str
     fps: float
     count: int
+    given: bool = False
+    timecode: str | None = None
+    timecode_fps: Fraction | None = None
+    notes: list[str] = field(default_factory=list)
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Frames in order as uint8 [H, W, 3] RGB, upright, one in memory at a time."""
+        """Frames in order as uint8 [H, W, 3] RGB, upright, in square pixels, one at a time."""
         for _, frame in self.timed_frames():
             yield frame
 
     def timed_frames(self) -> Iterator[tuple[float, np.ndarray]]:
-        """As `frames`, each with its seconds from the first at the even rate `fps`."""
-        capture = _capture(self.path)
-        try:
-            number = 0
-            while True:
-                found, frame = capture.read()
-                if not found:
-                    return
-                yield number / self.fps, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                number += 1
-        finally:
-            capture.release()
+        """As `frames`, each with its seconds from the first, which increase strictly.
+
+        They are presentation time stamps of the container, or multiples of `1 / fps` where `fps`
+        was given.
+
+        Raises:
+          VideoDamaged: after the last frame, where something in the file could not be decoded.
+        """
+        with _opened(self.path) as (container, stream):
+            display = Display(pixel_aspect_of(stream.sample_aspect_ratio)[0])
+            decoder = _Decoder(self.path, container, stream)
+            times = _presentation_times(container, stream, self.fps)
+            timed: Iterable[tuple[float | Fraction, VideoFrame]]
+            if self.given:
+                timed = ((i / self.fps, frame) for i, (_, frame) in enumerate(decoder))
+            else:
+                timed = times(decoder)
+            for seconds, frame in timed:
+                try:
+                    pixels = display(frame)
+                except FFmpegError as error:
+                    reason = f"its colours ({frame.format.name}) cannot be converted: {error}"
+                    raise VideoError(reason, path=self.path) from error
+                yield float(seconds), pixels
+            self._note(times, decoder)
+            decoder.finish(self.count)
+
+    def _note(self, times: PresentationTimes, decoder: "_Decoder") -> None:
+        found = []
+        if times.mended:
+            found.append(
+                f"{times.mended} frames have no presentation time of their own: "
+                "each was put between its neighbours"
+            )
+        for seconds in times.spliced:
+            found.append(f"the clock restarts; its frames follow from {seconds:.3f} s")
+        if self.count > decoder.seen and not decoder.damage:
+            found.append(f"states {self.count} frames, of which {decoder.seen} were found")
+        self.notes.extend(note for note in found if note not in self.notes)
 
 
-def _capture(path: str) -> cv2.VideoCapture:
-    """Opens a file without the lines that decoder and OpenCV print about a damaged one."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when a file is opened
-    before = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+class _Decoder:
+    """Iterates over pairs of time stamp in seconds, or None, and frame; goes on after damage.
+
+    Attributes:
+      good: number of frames given.
+      seen: number of frames given, hidden by an edit list, or damaged.
+      damage: what could not be decoded; empty where nothing was.
+    """
+
+    def __init__(self, path: str, container: InputContainer, stream: VideoStream):
+        self.path, self.container, self.stream = path, container, stream
+        self.good = self.seen = 0
+        self.damage: list[str] = []
+        self._corrupt: set[int | None] = set()  # time stamps of packets that are cut off
+        self._last: float | None = None
+
+    def __iter__(self) -> Iterator[tuple[Fraction | None, VideoFrame]]:
+        for packet in self._packets():
+            if packet.is_corrupt:
+                self._corrupt.add(packet.pts)
+            self.seen += packet.is_discard
+            try:
+                frames = packet.decode()
+            except EOFError:  # a decoder that is flushed twice
+                return
+            except FFmpegError as error:
+                self._damaged(_reason(error))
+                continue
+            for frame in frames:
+                self.seen += 1
+                if frame.is_corrupt or (frame.pts in self._corrupt and frame.pts is not None):
+                    self._damaged("incomplete frame")
+                    continue
+                self.good += 1
+                stamp = None if frame.pts is None else frame.pts * _time_base(frame, self.stream)
+                self._last = self._last if stamp is None else float(stamp)
+                yield stamp, frame
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """Packets of the stream, and after an error those that follow it."""
+        failures = 0
+        while failures < _ERRORS_IN_A_ROW:
+            try:
+                for packet in self.container.demux(self.stream):
+                    failures = 0
+                    yield packet
+                return
+            except FFmpegError as error:
+                failures += 1
+                self._damaged(_reason(error))
+
+    def _damaged(self, problem: str) -> None:
+        self.damage.append(f"{problem} after frame {self.good}")
+
+    def finish(self, count: int) -> None:
+        """Raises what was found damaged.
+
+        Raises:
+          VideoDamaged: see the class.
+        """
+        cut = container_of.missing_bytes(self.path)
+        if not self.damage and not cut:
+            return
+        parts = [f"damaged: {self.good}" + (f" of {count}" if count > self.good else "")]
+        parts[0] += " frames could be read"
+        if cut:
+            parts.append(f"the file lacks its last {cut:,} bytes")
+        if self.damage:
+            more = f" and {len(self.damage) - 1} more" if len(self.damage) > 1 else ""
+            parts.append(f"{self.damage[0]}{more}")
+        kind = VideoDamaged if self.good else VideoError
+        raise kind("; ".join(parts), path=self.path)
+
+
+def _reason(error: FFmpegError) -> str:
+    return (error.strerror or type(error).__name__).lower()
+
+
+def _time_base(frame: VideoFrame, stream: VideoStream) -> Fraction:
+    return frame.time_base or stream.time_base or Fraction(1, 90000)
+
+
+def _presentation_times(
+    container: InputContainer, stream: VideoStream, fps: float
+) -> PresentationTimes:
+    rate = stated_rate(stream)
+    return PresentationTimes(
+        duration=1 / Fraction(fps),
+        grid=rate if rate and rate.denominator in (1, 1001) else None,
+        tick=stream.time_base or Fraction(0),
+        restarts=container.format.name in ("mpegts", "mpeg"),
+    )
+
+
+def stated_rate(stream: VideoStream) -> Fraction | None:
+    """Frames a second as the container has it, guessed from time stamps if need be; None if absurd.
+
+    Of a variable rate it is the rate of which all frame times are multiples, if there is one.
+    """
+    for rate in (stream.guessed_rate, stream.average_rate):
+        if rate is not None and MIN_FPS <= rate <= MAX_FPS:
+            return rate
+    return None
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its video stream, with a decoder.
+
+    Raises:
+      VideoError: see `open_video`.
+    """
     try:
-        return cv2.VideoCapture(path)
-    finally:
-        cv2.utils.logging.setLogLevel(before)
+        with open(path, "rb") as file, _container(path, file) as container:
+            yield container, _stream(path, container)
+    except OSError as error:
+        if isinstance(error, FFmpegError):
+            raise
+        raise VideoError(f"{error.strerror or error}", path=path) from error
+
+
+def _container(path: str, file: BinaryIO) -> InputContainer:
+    start = file.read(64)
+    file.seek(0)
+    if not start:
+        raise VideoError("the file is empty", path=path)
+    list_kind = container_of.names_other_files(start)
+    if list_kind:
+        raise VideoError(
+            f"{list_kind}, a list of other files, and no video itself; give those files", path=path
+        )
+    options = {
+        "format_whitelist": ",".join(container_of.FORMATS),
+        "protocol_whitelist": "none",
+        "max_pixels": str(MAX_PIXELS),
+    }
+    try:
+        return av.open(container_of.Nameless(file), "r", options=options, metadata_errors="replace")
+    except (FFmpegError, ValueError, MemoryError) as error:
+        raise VideoError("damaged, or not a video that can be decoded", path=path) from error
+
+
+def _stream(path: str, container: InputContainer) -> VideoStream:
+    stream = container_of.main_stream(container)
+    if stream is None:
+        if len(container.streams):
+            raise VideoError("holds no video stream", path=path)
+        lacking = " (it has no index: a recording that was cut off?)"
+        raise VideoError(f"damaged, or not a video that can be decoded{lacking}", path=path)
+    if stream.codec_context is None:
+        codec = container_of.undecodable(container, stream)
+        raise VideoError(f"its codec, {codec}, cannot be decoded", path=path)
+    width, height = stream.width, stream.height
+    wide, high = stretched(width, height, pixel_aspect_of(stream.sample_aspect_ratio)[0])
+    if max(width * height, wide * high) > MAX_PIXELS:
+        raise VideoError(
+            f"frames of {width} x {height} pixels, at most {MAX_PIXELS:,} are read", path=path
+        )
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    stream.thread_count = min(THREADS, os.cpu_count() or 1)
+    return stream
 
 
 def open_video(path: str | os.PathLike, fps: float | None = None) -> Video:
-    """Opens a video; `fps` overrides the file's rate.
+    """Opens a video and decodes its first frame.
+
+    Args:
+      path: the file.
+      fps: the rate at which its frames are evenly spaced, in place of the times in the file.
 
     Raises:
-      VideoError: missing, unreadable, without a frame, or without a usable rate.
+      VideoError: missing, unreadable, without a frame, of a codec that cannot be decoded (named),
+        or a list of other files; or `fps` is no rate from `MIN_FPS` to `MAX_FPS`.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     if not Path(name).is_file():
         raise VideoError(f"{'not a file' if Path(name).exists() else 'no such file'}", path=name)
-    capture = _capture(name)
-    try:
-        if not capture.isOpened() or not capture.read()[0]:
-            raise VideoError("damaged, or not a video that can be decoded", path=name)
-        rate = capture.get(cv2.CAP_PROP_FPS) if fps is None else fps
-        if not 0 < rate <= MAX_FPS:  # false for NaN too
-            whose = "states" if fps is None else "was given"
+    if fps is not None and not MIN_FPS <= fps <= MAX_FPS:  # false for NaN too
+        raise VideoError(
+            f"was given a frame rate of {fps:g}, expected {MIN_FPS:g} to {MAX_FPS:g}", path=name
+        )
+    with _opened(name) as (container, stream):
+        decoder = _Decoder(name, container, stream)
+        stamp, frame = next(iter(decoder), (None, None))
+        if frame is None:
+            decoder.finish(0)
+            codec = stream.codec_context.name
+            raise VideoError(f"no frame of its codec, {codec}, could be decoded", path=name)
+        rate = stated_rate(stream) if fps is None else Fraction(fps)
+        if rate is None and stamp is None:
             raise VideoError(
-                f"{whose} a frame rate of {rate:g}, expected 0 to {MAX_FPS:g}; give one with --fps",
-                path=name,
+                "states neither frame times nor a rate; give one with --fps", path=name
             )
-        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)  # negative or vast where unknown
-        return Video(name, float(rate), int(count) if 0 < count < 1e9 else 0)
-    finally:
-        capture.release()
+        timecode, timecode_fps = container_of.start_timecode(container, stream)
+        return Video(
+            name,
+            float(rate or UNTIMED_FPS),
+            max(0, stream.frames),
+            fps is not None,
+            timecode,
+            timecode_fps,
+            _notes(container, stream, frame),
+        )
+
+
+def _notes(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> list[str]:
+    notes = []
+    others = len(container_of.video_streams(container)) - 1
+    if others:
+        notes.append(f"has {others + 1} video streams, of which number {stream.index} was read")
+    if frame.color_trc in HDR:
+        notes.append(f"high dynamic range ({HDR[frame.color_trc]}) was converted to BT.709")
+    absurd = pixel_aspect_of(stream.sample_aspect_ratio)[1]
+    if absurd:
+        notes.append(absurd)
+    return notes

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sf_jax.face import channels, livelink
+from sf_jax.face.frame_timing import time_frames
 from sf_jax.media import images, video
 from sf_jax.media.errors import DataError
 from sf_jax.media.files import write_json
@@ -191,42 +191,53 @@ def predict_pictures(reader: Reader, files: list[Path], names: dict[Path, str]) 
 
 
 def predict_video(reader: Reader, file: Path, name: str) -> None:
-    """One Live Link CSV at the video's rate, and the preview of the middle frame.
+    """One Live Link CSV with the times of the frames, and the preview of the middle frame.
 
     Frames are read, predicted and dropped one at a time; 61 numbers a frame are kept.
 
     Raises:
+      VideoDamaged: a part of the video cannot be read; the results of the rest are written.
       VideoError: the video cannot be read.
       TimecodeError: its rate has no timecode of the kind asked for.
     """
     options = reader.options
     opened = video.open_video(file, options.fps)
-    livelink.labels(1, opened.fps, drop_frame=options.drop_frame)  # before any work is done
+    if options.drop_frame:  # before any work is done
+        livelink.labels(1, opened.fps, drop_frame=True)
     session = reader.session(opened.fps)
     rows: list[Values] = []
+    times: list[float] = []
     found = 0
     sheet: Frame | None = None
-    for image in tqdm(opened.frames(), total=opened.count, unit="frame"):
-        frame = session.frame(image)
-        rows.append(frame.values)
-        found += frame.found
-        if sheet is None or frame.number == opened.count // 2:  # the stated count may be too high
-            sheet = frame
+    damage: video.VideoDamaged | None = None
+    try:
+        for seconds, image in tqdm(opened.timed_frames(), total=opened.count, unit="frame"):
+            frame = session.frame(image, seconds)
+            rows.append(frame.values)
+            times.append(seconds)
+            found += frame.found
+            if sheet is None or frame.number == opened.count // 2:  # the count may be too high
+                sheet = frame
+    except video.VideoDamaged as error:  # what was read before is kept
+        damage = error
     if options.crop and found < len(rows):
         print(f"{file}: no face found in {len(rows) - found} frames, which were read whole")
-    rate = opened.fps if abs(opened.fps - round(opened.fps)) > 1e-3 else Fraction(round(opened.fps))
+    timing = time_frames(
+        times, opened.fps, opened.timecode, opened.timecode_fps, options.drop_frame
+    )
     livelink.write(
         options.out / f"{name}.csv",
         np.stack(rows),
-        fps=rate,
-        drop_frame=options.drop_frame,
+        timecodes=timing.labels(),
         channels=reader.channels,
     )
     if sheet and options.previews:
         preview(sheet.seen, sheet.action, options.out / f"{name}.preview.png")
-    print(f"{file}: {len(rows)} frames at {float(rate):g} a second")
-    if len(rows) < opened.count:
-        print(f"{file}: states {opened.count} frames, of which {len(rows)} could be decoded")
+    print(f"{file}: {timing}")
+    for note in (*opened.notes, *timing.notes):
+        print(f"{file}: {note}")
+    if damage:
+        raise damage
 
 
 def predict_files(model: Model, paths: list[Path], options: PredictOptions) -> list[DataError]:

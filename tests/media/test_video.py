@@ -87,10 +87,13 @@ def test_memory_stays_constant(tmp_path: Path) -> None:
 
 def test_files_that_are_no_videos(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "a.mp4", 24.0, [counting(i) for i in range(9)]).read_bytes()
-    for name, content in (("cut.mp4", whole[:300]), ("empty.mp4", b""), ("text.mp4", b"no " * 99)):
+    for name, content in (("cut.mp4", whole[:300]), ("text.mp4", b"no " * 99)):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(VideoError, match=rf"{name}: damaged, or not a video"):
             open_video(tmp_path / name)
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(VideoError, match=r"empty\.mp4: the file is empty"):
+        open_video(tmp_path / "empty.mp4")
     with pytest.raises(VideoError, match=r"none\.mp4: no such file"):
         open_video(tmp_path / "none.mp4")
     with pytest.raises(VideoError, match="not a file"):

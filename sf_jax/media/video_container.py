@@ -1,0 +1,144 @@
+"""What a video file's container holds: streams, codec, timecode, and how long it should be."""
+
+import os
+import re
+import struct
+from fractions import Fraction
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+# Containers of frames, by their names in FFmpeg. None opens a further file.
+FORMATS = (
+    "mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "ogg", "mxf", "gif",
+    "apng", "webp", "nut", "ivf", "yuv4mpegpipe", "dv", "obu", "h264", "hevc",
+)  # fmt: skip
+
+_LISTS = (
+    (rb"\s*#EXTM3U", "an M3U playlist"),
+    (rb"\s*ffconcat\b", "an ffconcat script"),
+    (rb"\s*v=0\s", "a session description (SDP)"),
+    (rb"\s*(<\?xml[^>]*>\s*)?<MPD\b", "a DASH manifest"),
+    (rb"(?i)\s*(<\?xml[^>]*>\s*)?<(asx|smil|playlist)\b", "a playlist"),
+    (rb"(?i)\s*\[(reference|playlist)\]", "a playlist"),
+    (rb"(?i)\s*(https?|rtsp|rtmp|mms|concat|file):", "a text that names a file"),
+)
+
+
+class Nameless:
+    """A file without its name, which a container reader might take for a pattern or an address."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def names_other_files(start: bytes) -> str | None:
+    """What kind of list of other files begins with these bytes; None where it is none."""
+    start = start.removeprefix(b"\xef\xbb\xbf")
+    return next((name for pattern, name in _LISTS if re.match(pattern, start)), None)
+
+
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """The video streams, without cover pictures."""
+    picture = Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & picture]
+
+
+def main_stream(container: InputContainer) -> VideoStream | None:
+    """The video stream that a player would show; None where there is none."""
+    streams = video_streams(container)
+    best = container.streams.best("video")
+    return best if best in streams else next(iter(streams), None)  # type: ignore[return-value]
+
+
+def undecodable(container: InputContainer, stream: VideoStream) -> str:
+    """The name of a codec for which there is no decoder."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        dumped = container.dumps_format()  # type: ignore[attr-defined]
+    finally:
+        av.logging.set_level(level)
+    found = re.search(rf"Stream #0:{stream.index}\b.*?: Video: (.*)", dumped)
+    name, tag = "none", None
+    if found:
+        name = re.split(r"[ ,(]", found[1])[0]
+        tag = re.search(r"\((....) / 0x", found[1])
+    if tag and tag[1] in ("encv", "drmi"):
+        return f"encrypted ({tag[1]})"
+    if name != "none":
+        return name
+    return f"unknown ({tag[1]})" if tag else "unknown"
+
+
+def start_timecode(
+    container: InputContainer, stream: VideoStream
+) -> tuple[str | None, Fraction | None]:
+    """The timecode of the first frame as the file spells it, and the rate at which it counts."""
+    tracks = [other for other in container.streams if other.type == "data"]
+    tags = [stream.metadata, *(track.metadata for track in tracks), container.metadata]
+    texts = [text for held in tags for name, text in held.items() if name.lower() == "timecode"]
+    rates = [track.average_rate for track in tracks if "timecode" in track.metadata]
+    return (texts[0].strip() if texts else None), next((rate for rate in rates if rate), None)
+
+
+def missing_bytes(path: str) -> int:
+    """By how many bytes a file is shorter than its container declares; 0 where that is unknown.
+
+    MP4 and QuickTime (ISO/IEC 14496-12), Matroska and WebM (RFC 9559), AVI (RIFF).
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        start = file.read(64)
+        if start[:4] == b"RIFF" and start[8:11] == b"AVI":
+            end = 8 + struct.unpack("<I", start[4:8])[0]
+        elif start[:4] == b"\x1aE\xdf\xa3":
+            end = _matroska_end(start)
+        elif start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            end = _boxes_end(file, size)
+        else:
+            end = 0
+    return max(0, end - size)
+
+
+def _matroska_end(start: bytes) -> int:
+    """The end of the segment; 0 where its size is unknown, as in a live recording."""
+    header, length = _vint(start, 4)
+    position = 4 + length + header
+    if start[position : position + 4] != b"\x18S\x80g":
+        return 0
+    segment, length = _vint(start, position + 4)
+    return 0 if segment == 2 ** (7 * length) - 1 else position + 4 + length + segment
+
+
+def _vint(content: bytes, position: int) -> tuple[int, int]:
+    """An EBML number and its length in bytes."""
+    first = content[position] if position < len(content) else 0
+    length = 9 - first.bit_length()
+    value = int.from_bytes(content[position : position + length], "big")
+    return value & (2 ** (7 * length) - 1), length
+
+
+def _boxes_end(file: BinaryIO, size: int) -> int:
+    """The end of the last top-level box."""
+    position = 0
+    while position + 8 <= size:
+        file.seek(position)
+        length, _, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+        length = large if length == 1 else length
+        if length < 8:  # 0: to the end of the file; others are damaged
+            return 0
+        position += length
+    return position
