@@ -54,7 +54,9 @@ def train_arm(name: str, recipe: Recipe, steps: int, out: Path, mesh: Mesh) -> e
         JointTask(arm, tokenizer), start.weights, out / "data" / "train", mesh, folder, name
     )
     weights = jax.device_get(trained.weights.model)
-    return estimator.Model(recipe.config(tokenizer), weights, tokenizer, recipe.processor)
+    return estimator.Model(
+        recipe.config(tokenizer), weights, tokenizer, recipe.processor, instructed=False
+    )
 
 
 def measure(model: estimator.Model, found: list[dict], words: bool) -> dict[str, float]:

@@ -57,7 +57,7 @@ class Model:
         draft_heads: DraftHeads | None = None,
         schema: Schema | None = None,
         *,
-        instructed: bool = False,
+        instructed: bool,
         provenance: Provenance | None = None,
     ):
         schema = schema or channel_schema(paragraphs=instructed)

@@ -69,10 +69,18 @@ class Modality:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a row has room for: `length` tokens, and so much of each modality."""
+    """What a row has room for.
+
+    Attributes:
+      length: tokens.
+      modalities: how much of each.
+      slots: whether batches have `SLOT_FIELDS`. The task decides it, not the examples of one batch:
+        all batches of a run, on all processes, are of one structure.
+    """
 
     length: int
     modalities: Mapping[str, Modality] = field(default_factory=dict)
+    slots: bool = False
 
     @property
     def units(self) -> int:
@@ -83,14 +91,17 @@ class Capacity:
         """Of the axes of a batch of so many rows."""
         return {axes.BATCH: rows, axes.SEQUENCE: self.length, "coordinate": 3}
 
-    def abstract(self, rows: int, slots: bool = False) -> Batch:
-        """A batch of so many rows as `jax.ShapeDtypeStruct`s, with `SLOT_FIELDS` or without."""
-        optional = SLOT_FIELDS if slots else ()
+    @property
+    def slot_fields(self) -> tuple[str, ...]:
+        return SLOT_FIELDS if self.slots else ()
+
+    def abstract(self, rows: int) -> Batch:
+        """A batch of so many rows as `jax.ShapeDtypeStruct`s."""
         inputs = {
             name: each.inputs(
                 **axes.make(each.inputs, {axes.BATCH: rows, **each.sizes}, jax.ShapeDtypeStruct)
             )
             for name, each in self.modalities.items()
         }
-        made = axes.make(Batch, self.sizes(rows), jax.ShapeDtypeStruct, optional)
+        made = axes.make(Batch, self.sizes(rows), jax.ShapeDtypeStruct, self.slot_fields)
         return Batch(inputs=inputs, **made)

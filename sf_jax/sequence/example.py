@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sf_jax.model import axes
-from sf_jax.sequence.batch import SLOT_FIELDS, Batch, Capacity, Modality
+from sf_jax.sequence.batch import Batch, Capacity, Modality
 
 
 class ExampleInsert(Protocol):
@@ -144,11 +144,10 @@ def assemble(
       skip: leave out so many first tokens of each example, which a cache holds already.
 
     Raises:
-      ValueError: a row has more tokens, or more of a modality, than there is room for.
+      ValueError: a row has more tokens, or more of a modality, than there is room for; an example
+        has slots, and batches of this capacity have none.
     """
-    with_slots = any(example.slots is not None for examples in rows for example in examples)
-    slot_fields = SLOT_FIELDS if with_slots else ()
-    made = axes.make(Batch, capacity.sizes(len(rows)), np.zeros, slot_fields)
+    made = axes.make(Batch, capacity.sizes(len(rows)), np.zeros, capacity.slot_fields)
     placed: list[list[tuple[int, ExampleInsert]]] = []
     for row, examples in enumerate(rows):
         tokens = sum(len(example.tokens) - skip for example in examples)
@@ -164,7 +163,13 @@ def assemble(
             made["loss_weights"][row, at] = example.loss_weights[skip:]
             made["positions"][:, row, at] = example.positions[:, skip:]
             made["segments"][row, at] = segment
-            for name in slot_fields if example.slots is not None else ():
+            if example.slots is None:
+                continue
+            if not capacity.slots:
+                raise ValueError(
+                    f"{example.where}: it has slots, batches of this capacity have none"
+                )
+            for name in capacity.slot_fields:
                 made[name][row, at] = getattr(example, name)[skip:]
     inputs = {
         name: collate(

@@ -132,20 +132,23 @@ def placeholder_starts(
     return starts
 
 
-def capacity(config: Config, length: int, patches: int) -> Capacity:
+def capacity(config: Config, length: int, patches: int, slots: bool = False) -> Capacity:
     """Rows of so many tokens and so many patches; of tokens alone where a model has no tower.
+
+    Args:
+      slots: whether batches have the fields of slots.
 
     Raises:
       ValueError: the patches do not make whole tokens.
     """
     if config.vision is None:
-        return Capacity(length)
+        return Capacity(length, slots=slots)
     c = config.vision
     merged, rest = divmod(patches, c.spatial_merge_size**2)
     if rest:
         raise ValueError(f"{patches} patches do not make whole tokens")
     sizes = {"patch": patches, "feature": merged, "patch_width": c.patch_width, "corner": 4}
-    return Capacity(length, {VISION: Modality(vision.Patches, sizes, "patch")})
+    return Capacity(length, {VISION: Modality(vision.Patches, sizes, "patch")}, slots)
 
 
 def patches_of(

@@ -42,7 +42,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Stage:
+class ForwardStage:
     """One stage of a forward pass, such as a tower; gradients reach it from the stages after it.
 
     Attributes:
@@ -87,7 +87,7 @@ class Operations:
         return self.products + self.attention
 
 
-def operations(stages: Sequence[Stage], trainable: Trainable, chunks: int = 1) -> Operations:
+def operations(stages: Sequence[ForwardStage], trainable: Trainable, chunks: int = 1) -> Operations:
     """Of one step.
 
     A weight that is trained counts six times its size for each vector, a frozen one after trained
@@ -128,7 +128,7 @@ def _again(weight: Weight, part: Part, reached: bool, chunks: int) -> bool:
     return full and not weight.name.endswith(part.last)
 
 
-def is_trained(stage: Stage, trainable: Trainable) -> bool:
+def is_trained(stage: ForwardStage, trainable: Trainable) -> bool:
     """Whether any of its weights is trained, itself or by an adapter."""
     declared = [part.declared for part in stage.parts]
     if trained_names(declared, trainable):
@@ -157,7 +157,9 @@ def _up(size: int, to: int) -> int:
     return -(-size // to) * to
 
 
-def qwen3_vl_stages(config: Config, rows: int, length: int, patches: int) -> tuple[Stage, ...]:
+def qwen3_vl_stages(
+    config: Config, rows: int, length: int, patches: int
+) -> tuple[ForwardStage, ...]:
     """The stages of Qwen3-VL: the vision tower over patches, the text model over tokens.
 
     Args:
@@ -171,13 +173,13 @@ def qwen3_vl_stages(config: Config, rows: int, length: int, patches: int) -> tup
     mergers = [tower.merger, tower.deepstack]
     merged = rows * patches // vision.spatial_merge_size**2
     return (
-        Stage(
+        ForwardStage(
             (Part(blocks, rows * patches, config.vision_remat, last), Part(mergers, merged)),
             # Images attend to themselves alone.
             4.0 * rows * patches**2 / IMAGES_PER_ROW * vision.depth * vision.hidden_size,
             2.0 * vision.depth * rows * patches * vision.hidden_size,  # every output is used too
         ),
-        Stage(
+        ForwardStage(
             (Part(declared.text, rows * length, config.text_remat, last),),
             4.0 * rows * length**2 / 2 * inner,  # causal: half of the pairs
             float((text.num_hidden_layers + 2) * rows * length * text.hidden_size),
@@ -185,7 +187,7 @@ def qwen3_vl_stages(config: Config, rows: int, length: int, patches: int) -> tup
     )
 
 
-def stages_of(sft: Sft) -> tuple[Stage, ...]:
+def stages_of(sft: Sft) -> tuple[ForwardStage, ...]:
     """The stages of a fine-tuning run."""
     return qwen3_vl_stages(sft.config, sft.rows, sft.length, sft.patches)
 

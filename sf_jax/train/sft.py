@@ -11,9 +11,9 @@ from jax.typing import DTypeLike
 from sf_jax.kernels.sharded import HEADS, POSITIONS
 from sf_jax.model.config import Config
 from sf_jax.sequence import images
-from sf_jax.sequence.batch import Batch
+from sf_jax.sequence.batch import Batch, Capacity
 from sf_jax.train.losses import supervised
-from sf_jax.train.losses.supervised import SupervisedConfig, Values
+from sf_jax.train.losses.supervised import SlotValues, SupervisedConfig
 from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.task import Task
 from sf_jax.train.trainable import Trainable
@@ -37,7 +37,7 @@ class Sft(Task):
     optimizer: OptimizerConfig = OptimizerConfig(1e-4, 1000, kind="adamw")
     accumulate: int = 1
     objective: SupervisedConfig = SupervisedConfig()
-    values: Values | None = None
+    values: SlotValues | None = None
 
     @property
     def frozen_dtype(self) -> DTypeLike:  # type: ignore[override]
@@ -51,9 +51,12 @@ class Sft(Task):
     def declare(self) -> Any:
         return self.config.declare()
 
+    def capacity(self) -> Capacity:
+        """Of a row; with slots where they are learnt over their allowed values."""
+        return images.capacity(self.config, self.length, self.patches, self.values is not None)
+
     def batch_shapes(self) -> Batch:
-        capacity = images.capacity(self.config, self.length, self.patches)
-        return capacity.abstract(self.rows, slots=self.values is not None)
+        return self.capacity().abstract(self.rows)
 
     def loss(self, weights: Any, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         return supervised.supervised_loss(weights, batch, self.config, self.values, self.objective)

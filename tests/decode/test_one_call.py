@@ -111,7 +111,7 @@ def test_pictures_of_any_size_compile_six_programs_at_most(model: Model) -> None
 
 def test_large_pictures_have_six_shapes_at_most(model: Model) -> None:
     processor = ImageProcessor(65_536, 1024 * 32**2)
-    asked = Model(model.config, model.weights, model.tokenizer, processor)
+    asked = Model(model.config, model.weights, model.tokenizer, processor, instructed=False)
     shapes = set()
     for height, width in random_sizes():
         rows, _ = asked.inputs([np.zeros((height, width, 3), np.uint8)])

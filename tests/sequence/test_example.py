@@ -108,8 +108,17 @@ def test_slots_are_packed_beside_examples_without_any() -> None:
         numbers=np.array([0.0, 0.25, 0.0], np.float32),
         slot_weights=np.array([0.0, 1.0, 0.0], np.float32),
     )
-    batch = assemble([[plain, slotted], [plain]], Capacity(8))
+    batch = assemble([[plain, slotted], [plain]], Capacity(8, slots=True))
     assert batch.slots is not None and batch.numbers is not None
     assert np.asarray(batch.slots).tolist() == [[0, 0, 0, 0, 1, 0, 0, 0], [0] * 8]
     assert np.asarray(batch.numbers)[0, 4] == 0.25 and np.count_nonzero(batch.slot_weights) == 1
     assert assemble([[plain]], Capacity(8)).slots is None
+    with pytest.raises(ValueError, match="example: it has slots"):
+        assemble([[slotted]], Capacity(8))
+
+
+def test_batches_have_slots_whether_or_not_their_examples_have() -> None:
+    """Processes of a run draw different examples, and must agree on the structure of a batch."""
+    capacity = Capacity(8, slots=True)
+    batch = assemble([[Example.of([5, 6], (), [7])]], capacity)
+    assert jax.tree.structure(batch) == jax.tree.structure(capacity.abstract(1))

@@ -26,7 +26,7 @@ from sf_jax.sequence.example import Example
 from sf_jax.sequence.packing import PackedBatches
 from sf_jax.train import mesh as meshes
 from sf_jax.train import optimizer
-from sf_jax.train.losses.supervised import SupervisedConfig, Values
+from sf_jax.train.losses.supervised import SlotValues, SupervisedConfig
 from sf_jax.train.sft import Sft
 from sf_jax.train.trainable import Trainable
 
@@ -40,7 +40,7 @@ TRAINED = {
     "both": Trainable("merger", LoraConfig(rank=2, alpha=4.0, targets=r".*language_model.*_proj")),
 }
 STEPS, ROWS, LENGTH, PATCHES = 20, 8, 64, 64
-VALUES = Values(
+VALUES = SlotValues(
     np.arange(30, 34), np.linspace(0, 1, 4, dtype=np.float32), np.ones((2, 4)) > 0, 1 / 3
 )
 
@@ -98,7 +98,7 @@ def run(mesh: Mesh, trained: Trainable, accumulate: int = 1) -> tuple[list[float
     rows = meshes.own_rows(ROWS, mesh)
     batches = PackedBatches(
         partial(example, config),
-        images.capacity(config, LENGTH, PATCHES),
+        sft.capacity(),
         row_count=ROWS,
         rows=rows,
         pool=8,

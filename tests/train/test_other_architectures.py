@@ -148,7 +148,7 @@ def test_footprint(model) -> None:
     assert 2 * count(declared) <= held < 6 * 2 * count(declared)  # small arrays are padded
     vectors = x.shape[0] * x.shape[1]
     products = sum(np.prod(w.shape) for w in leaves(declared) if w.transposed)
-    stage = footprint.Stage((footprint.Part(declared, vectors, "full", ("fc2.weight",)),))
+    stage = footprint.ForwardStage((footprint.Part(declared, vectors, "full", ("fc2.weight",)),))
     full = footprint.operations([stage], Trainable())
     assert full.products == 6 * products * vectors and full.again > 0
     adapted = footprint.operations([stage], Trainable(None, ADAPTER))

@@ -23,7 +23,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sf_jax.model.declared import initialise
-from sf_jax.sequence import images
 from sf_jax.sequence.packing import PackedBatches
 from sf_jax.train import hooks, loop
 from sf_jax.train import mesh as meshes
@@ -70,7 +69,7 @@ def main() -> int:
     rows = meshes.own_rows(ROWS, mesh)
     batches = PackedBatches(
         partial(example, config),
-        images.capacity(config, LENGTH, PATCHES),
+        sft.capacity(),
         row_count=ROWS,
         rows=rows,
         pool=8,

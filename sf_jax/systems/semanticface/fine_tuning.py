@@ -23,14 +23,13 @@ from sf_jax.model.declared import initialise_on
 from sf_jax.model.sizes import QWEN3_VL
 from sf_jax.reader import estimator, loading
 from sf_jax.reader.schema import require_all_channels
-from sf_jax.sequence import images
 from sf_jax.sequence.example import Example
 from sf_jax.sequence.packing import PackedBatches
 from sf_jax.systems.semanticface.examples import ChatExamples, FaceExamples
 from sf_jax.systems.semanticface.held_out import HeldOut, on_host
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
 from sf_jax.train import mesh as meshes
-from sf_jax.train.losses.supervised import SupervisedConfig, Values
+from sf_jax.train.losses.supervised import SlotValues, SupervisedConfig
 from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.sft import Sft
 from sf_jax.train.step import TrainState
@@ -180,13 +179,13 @@ def check_size(recipe: Recipe, config: Config, directory: Path) -> None:
         )
 
 
-def values_of(directory: Path, config: Config) -> Values | None:
+def values_of(directory: Path, config: Config) -> SlotValues | None:
     """The values of the slots for the loss; None where some take several tokens."""
     if loading.is_instructed(directory):
         return None
     tokenizer, _ = loading.load_inputs(directory, config)
     schema = loading.load_schema(directory)
-    return Values.of(compile_program(schema, tokenizer), schema.decimals)
+    return SlotValues.of(compile_program(schema, tokenizer), schema.decimals)
 
 
 def task_of(
@@ -229,7 +228,7 @@ def feed_of(
     records = ShuffledRecords(data, seed)
     batches = PackedBatches(
         examples_of(sft, recipe, records, seed),
-        images.capacity(sft.config, sft.length, sft.patches),
+        sft.capacity(),
         row_count=sft.rows,
         rows=meshes.own_rows(sft.rows, mesh),
         pool=recipe.pool,

@@ -53,7 +53,7 @@ from sf_jax.train import checkpoint, hooks, task
 from sf_jax.train.draft_heads import DraftHeadsConfig
 from sf_jax.train.losses.joint import JointBatch, JointConfig, JointWeights, joint_loss
 from sf_jax.train.losses.readout import WarmupBatch, WarmupWeights, declare_readout, warmup_loss
-from sf_jax.train.losses.supervised import Values
+from sf_jax.train.losses.supervised import SlotValues
 from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.step import TrainState
 
@@ -228,8 +228,8 @@ class JointTask(task.Task):
         return Sequences(self.config, self.tokenizer, SCHEMA, recipe.sequences, recipe.patches)
 
     @cached_property
-    def values(self) -> Values:
-        return Values.of(compile_program(SCHEMA, self.tokenizer), SCHEMA.decimals)
+    def values(self) -> SlotValues:
+        return SlotValues.of(compile_program(SCHEMA, self.tokenizer), SCHEMA.decimals)
 
     def declare(self) -> JointWeights:
         readout, channel_count = self.recipe.objective.readout, len(channels.NAMES)

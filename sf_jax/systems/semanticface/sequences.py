@@ -153,7 +153,8 @@ class Sequences:
             self.example(image, numbers[i], numbers[(i + 1) % len(numbers)], generator)
             for i, image in enumerate(images)
         ]
-        return assemble([[example] for example in examples], self._capacity(self.options.length))
+        capacity = self._capacity(self.options.length, self.options.slots)
+        return assemble([[example] for example in examples], capacity)
 
     def reading(
         self,
@@ -176,7 +177,8 @@ class Sequences:
         keys = int(self.forced_lengths.sum())
         merged = self.patch_count // self.config.vision.spatial_merge_size**2
         longest = max(len(prompt_ids(self.tokenizer, merged, words)) for words in (True, False))
-        made = assemble([[example] for example in examples], self._capacity(longest + 1 + keys))
+        capacity = self._capacity(longest + 1 + keys, slots=True)
+        made = assemble([[example] for example in examples], capacity)
         return replace(made, targets=None)
 
     def _keys(
@@ -204,8 +206,8 @@ class Sequences:
         last_keys = len(prompt) + np.cumsum(self.forced_lengths) - 1
         return self._with_slots(example, last_keys, numbers)
 
-    def _capacity(self, length: int) -> Capacity:
-        return image_inputs.capacity(self.config, length, self.patch_count)
+    def _capacity(self, length: int, slots: bool) -> Capacity:
+        return image_inputs.capacity(self.config, length, self.patch_count, slots)
 
 
 def vocabulary_texts(coefficients: np.ndarray) -> list[str]:

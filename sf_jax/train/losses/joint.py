@@ -21,7 +21,7 @@ from sf_jax.sequence.batch import Batch
 from sf_jax.sequence.forward import forward
 from sf_jax.train.losses import readout, supervised
 from sf_jax.train.losses.readout import DenseTargets, Readout, ReadoutConfig
-from sf_jax.train.losses.supervised import Metrics, SupervisedConfig, Values
+from sf_jax.train.losses.supervised import Metrics, SlotValues, SupervisedConfig
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def joint_loss(
     weights: JointWeights,
     batch: JointBatch,
     architecture: Config,
-    values: Values,
+    values: SlotValues,
     low: Float[Array, " C"],
     mirror: Callable[[Any], Any],
     config: JointConfig,

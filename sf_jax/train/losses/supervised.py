@@ -43,7 +43,7 @@ class SupervisedConfig:
 
 
 @struct.dataclass
-class Values:
+class SlotValues:
     """The values that slots may take, for the loss. C slots, U different value tokens in all.
 
     Attributes:
@@ -57,7 +57,7 @@ class Values:
     step: float = struct.field(pytree_node=False)
 
     @classmethod
-    def of(cls, program: SlotProgram, decimals: int) -> "Values":
+    def of(cls, program: SlotProgram, decimals: int) -> "SlotValues":
         """Those of a program whose values are one token each.
 
         Raises:
@@ -75,7 +75,7 @@ def slot_losses(
     states: Float[Array, "B T D"],
     slots: Int[Array, "B T"],
     numbers: Float[Array, "B T"],
-    values: Values,
+    values: SlotValues,
     dtype: str,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"], Float[Array, "B T"]]:
     """Cross-entropy of each slot's distribution, the squared error of its mean, and the mean.
@@ -104,7 +104,7 @@ def summed_losses(
     weights: TextWeights,
     states: Float[Array, "B T D"],
     batch: Batch,
-    values: Values | None,
+    values: SlotValues | None,
     config: SupervisedConfig,
     dtype: str,
 ) -> tuple[Float[Array, ""], Metrics, Float[Array, "B T"] | None]:
@@ -142,7 +142,7 @@ def supervised_loss(
     weights: Any,
     batch: Batch,
     architecture: Config,
-    values: Values | None = None,
+    values: SlotValues | None = None,
     config: SupervisedConfig | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """The objective of a whole model, as a sum; see `summed_losses` for the metrics.

@@ -53,7 +53,7 @@ def test_fine_tuning_starts_at_the_loss_of_the_recipe_that_made_the_model(
     joint = JointTask(recipes.load("builtin_model").RECIPE, tokenizer)
     rows = assemble(
         [[example] for example in examples],
-        images.capacity(joint.config, joint.recipe.sequences.length, joint.recipe.patches),
+        images.capacity(joint.config, joint.recipe.sequences.length, joint.recipe.patches, True),
     )
     dense = dense_targets([face_record(0, 0, "evaluation")] * len(examples))
     head = readout.load(loading.BUILTIN / "readout.safetensors")

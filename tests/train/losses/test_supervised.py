@@ -13,13 +13,13 @@ from sf_jax.model.weights import Weights
 from sf_jax.sequence import images
 from sf_jax.sequence.example import Example, assemble
 from sf_jax.train.losses.supervised import (
+    SlotValues,
     SupervisedConfig,
-    Values,
     slot_losses,
     supervised_loss,
 )
 
-VALUES = Values(
+VALUES = SlotValues(
     ids=np.array([3, 4, 5, 6, 7]), numbers=np.array([-0.5, 0.0, 0.5, 1.0, 1.5], np.float32),
     allowed=np.array([[True] * 4 + [False], [False] + [True] * 4]), step=0.5,
 )  # fmt: skip
@@ -77,7 +77,7 @@ def conversation(config: Config, pictures: list[np.ndarray], number: int) -> Exa
 
 
 def found(config: Config, weights: Weights, rows: list[list[Example]]) -> dict[str, float]:
-    batch = assemble(rows, images.capacity(config, 40, 64))
+    batch = assemble(rows, images.capacity(config, 40, 64, slots=True))
     options = SupervisedConfig(z_loss=1e-3, chunks=2)
     total, metrics = supervised_loss(weights, batch, config, VALUES, options)
     return {name: float(value) for name, value in {"loss": total, **metrics}.items()}
@@ -102,7 +102,7 @@ def test_a_slot_that_is_not_known_has_no_gradient(
     tiny_config: Config, tiny_weights: Weights, pictures: list[np.ndarray]
 ) -> None:
     example = conversation(tiny_config, pictures, 3)  # its second slot is not known
-    batch = assemble([[example]], images.capacity(tiny_config, 40, 64))
+    batch = assemble([[example]], images.capacity(tiny_config, 40, 64, slots=True))
     changed = batch.replace(numbers=np.where(batch.slots == 2, 0.9, batch.numbers))
 
     def loss(batch: Any) -> Any:
@@ -115,7 +115,7 @@ def test_slots_without_their_values_are_refused(
     tiny_config: Config, tiny_weights: Weights, pictures: list[np.ndarray]
 ) -> None:
     batch = assemble(
-        [[conversation(tiny_config, pictures, 1)]], images.capacity(tiny_config, 40, 64)
+        [[conversation(tiny_config, pictures, 1)]], images.capacity(tiny_config, 40, 64, slots=True)
     )
     with pytest.raises(ValueError, match="give the values that they may take"):
         supervised_loss(tiny_weights, batch, tiny_config)
