@@ -59,7 +59,7 @@ def time_frames(
     seconds: Sequence[float],
     fps: float,
     start: str | None = None,
-    start_fps: float | Fraction | None = None,
+    start_counts: int | None = None,
     drop_frame: bool = False,
 ) -> FrameTiming:
     """Chooses timecode for frames at given times.
@@ -68,40 +68,36 @@ def time_frames(
       seconds: [N] from the first frame, increasing strictly.
       fps: the nominal frame rate, preferred where the frames are on its grid.
       start: timecode of the first frame; written with `;` it asks for drop-frame labels.
-      start_fps: the rate at which `start` counts, preferred too; None where it is not known.
+      start_counts: frames that `start` counts to its second; None: as many as the labels.
       drop_frame: ask for drop-frame labels, which count at `fps` whatever the times.
 
     Raises:
       TimecodeError: `drop_frame` is asked for and `fps` is not 29.97 or 59.94.
     """
     times = [Fraction(second) for second in seconds]
-    preferred = [timecode.counting_rate(fps)]
-    if start_fps is not None:
-        preferred.insert(0, timecode.counting_rate(start_fps))
+    rate = timecode.counting_rate(fps)
     if drop_frame:
-        timecode.frames_per_day(fps, drop_frame=True)
-        rate = preferred[-1]
+        timecode.frames_per_day(rate, drop_frame=True)  # refuses other rates
         times = _on_grid(times, rate) or times
     else:
-        rate, times = _rate(times, preferred)
+        rate, times = _rate(times, rate)
     notes: list[str] = []
     label = ZERO
     if start is not None:
         try:
-            label, drop_frame, notes = _start(start, start_fps, rate, drop_frame)
+            label, drop_frame, notes = _start(start, start_counts, rate, drop_frame)
         except TimecodeError as error:
             notes = [f"its start timecode was not used: {error}"]
     return FrameTiming(times, rate, label, drop_frame, notes)
 
 
-def _rate(times: list[Fraction], preferred: list[Fraction]) -> tuple[Fraction, list[Fraction]]:
+def _rate(times: list[Fraction], preferred: Fraction) -> tuple[Fraction, list[Fraction]]:
     """The rate at which to count, and the times, moved to its grid if all are near it."""
-    rates = list(dict.fromkeys([*preferred, *STANDARD_RATES]))
-    for rate in rates:
+    for rate in dict.fromkeys((preferred, *STANDARD_RATES)):
         moved = _on_grid(times, rate)
         if moved is not None:
             return rate, moved
-    multiples = [rate * factor for rate in preferred for factor in (1, 2, 4, 8)]
+    multiples = [preferred * factor for factor in (1, 2, 4, 8)]
     for rate in [rate for rate in (*multiples, *USUAL) if rate in STANDARD_RATES]:
         if _increasing(int(time * rate) for time in times):
             return rate, times
@@ -121,29 +117,19 @@ def _increasing(numbers: Iterable[int]) -> bool:
 
 
 def _start(
-    text: str, fps: float | Fraction | None, rate: Fraction, drop_frame: bool
+    text: str, counts: int | None, rate: Fraction, drop_frame: bool
 ) -> tuple[str, bool, list[str]]:
     """The first label at `rate`, whether it is drop-frame, and notes.
 
     Raises:
       TimecodeError: the text is no label of its rate.
     """
-    own = Timecode.parse(text, True if drop_frame else None)
-    counting = rate if fps is None else timecode.exact_rate(fps)
-    notes = []
-    if own.drop_frame and (counting != rate or rate.denominator == 1):
-        own = Timecode.parse(text, False)
-        notes = [
-            f"its timecode {text} is drop-frame, the frames are not: counted at {float(rate):g}"
-        ]
-    if counting == rate:
-        number = own.frame(rate)
-    else:
-        number = _seconds(own, counting) * timecode.frames_per_label_second(rate)
-    return str(Timecode.at_frame(number, rate, own.drop_frame)), own.drop_frame, notes
-
-
-def _seconds(label: Timecode, rate: Fraction) -> Fraction:
-    """The time of day that a label shows, in seconds of its own clock."""
     held = timecode.frames_per_label_second(rate)
-    return Timecode.frame(label, Fraction(held)) / held
+    own_rate = rate * Fraction(counts or held, held)
+    label = Timecode.parse(text, True if drop_frame else None)
+    notes = []
+    if label.drop_frame and own_rate.denominator == 1:
+        label = Timecode.parse(text, False)
+        notes = [f"its timecode {text} is drop-frame, its {float(rate):g} frames a second are not"]
+    number = label.frame(own_rate) * rate / own_rate
+    return str(Timecode.at_frame(number, rate, label.drop_frame)), label.drop_frame, notes

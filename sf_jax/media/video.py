@@ -32,6 +32,7 @@ EXTENSIONS = {
 MIN_FPS, MAX_FPS = 0.01, 1000.0
 MAX_PIXELS = 100_000_000  # of a frame; 8K is a third of it
 UNTIMED_FPS = 30.0  # of frames that have times, in a file that states no rate
+LATE = 0.05  # seconds after the sound at which frames may begin without a note
 THREADS = 4  # of the decoder; more hold more frames in memory
 
 _ERRORS_IN_A_ROW = 1000  # after which a damaged file is given up
@@ -57,7 +58,7 @@ class Video:
       given: whether `fps` was given, so that frames are evenly spaced whatever the file states.
       timecode: of the first frame, as the file spells it (`01:00:00:00`, drop-frame with `;`);
         None where it has none.
-      timecode_fps: the rate at which `timecode` counts, where the file states it.
+      timecode_counts: frames that `timecode` counts to its second, where the file has that.
       notes: sentences on what is odd in the file. Reading frames adds to them.
     """
 
@@ -66,7 +67,7 @@ class Video:
     count: int
     given: bool = False
     timecode: str | None = None
-    timecode_fps: Fraction | None = None
+    timecode_counts: int | None = None
     notes: list[str] = field(default_factory=list)
 
     def frames(self) -> Iterator[np.ndarray]:
@@ -111,7 +112,8 @@ class Video:
             )
         for seconds in times.spliced:
             found.append(f"the clock restarts; its frames follow from {seconds:.3f} s")
-        if self.count > decoder.seen and not decoder.damage:
+        exact = decoder.container.format.name.startswith("mov")  # AVI counts pauses as frames
+        if exact and self.count > decoder.seen and not decoder.damage:
             found.append(f"states {self.count} frames, of which {decoder.seen} were found")
         self.notes.extend(note for note in found if note not in self.notes)
 
@@ -309,20 +311,24 @@ def open_video(path: str | os.PathLike, fps: float | None = None) -> Video:
             raise VideoError(
                 "states neither frame times nor a rate; give one with --fps", path=name
             )
-        timecode, timecode_fps = container_of.start_timecode(container, stream)
-        return Video(
-            name,
-            float(rate or UNTIMED_FPS),
-            max(0, stream.frames),
-            fps is not None,
-            timecode,
-            timecode_fps,
-            _notes(container, stream, frame),
-        )
+        timecode = container_of.start_timecode(container, stream)
+        notes = _notes(container, stream, frame, stamp)
+        count = max(0, stream.frames)
+    counted = None
+    if timecode:
+        with _opened(name) as (container, _):
+            counted = container_of.timecode_counts(container)
+    shown = float(rate or UNTIMED_FPS)
+    return Video(name, shown, count, fps is not None, timecode, counted, notes)
 
 
-def _notes(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> list[str]:
+def _notes(
+    container: InputContainer, stream: VideoStream, frame: VideoFrame, stamp: Fraction | None
+) -> list[str]:
     notes = []
+    late = 0.0 if stamp is None else float(stamp) - (container.start_time or 0) / av.time_base
+    if late > LATE and container.streams.audio:
+        notes.append(f"frames begin {late:.3f} s after the sound; times count from the first frame")
     others = len(container_of.video_streams(container)) - 1
     if others:
         notes.append(f"has {others + 1} video streams, of which number {stream.index} was read")

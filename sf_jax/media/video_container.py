@@ -3,12 +3,12 @@
 import os
 import re
 import struct
-from fractions import Fraction
+from itertools import islice
 from typing import BinaryIO
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import DataStream, Disposition
 from av.video.stream import VideoStream
 
 # Containers of frames, by their names in FFmpeg. None opens a further file.
@@ -16,6 +16,8 @@ FORMATS = (
     "mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "ogg", "mxf", "gif",
     "apng", "webp", "nut", "ivf", "yuv4mpegpipe", "dv", "obu", "h264", "hevc",
 )  # fmt: skip
+
+SEARCHED_PACKETS = 200  # for the sample of a timecode track, which is among the first
 
 _LISTS = (
     (rb"\s*#EXTM3U", "an M3U playlist"),
@@ -83,15 +85,36 @@ def undecodable(container: InputContainer, stream: VideoStream) -> str:
     return f"unknown ({tag[1]})" if tag else "unknown"
 
 
-def start_timecode(
-    container: InputContainer, stream: VideoStream
-) -> tuple[str | None, Fraction | None]:
-    """The timecode of the first frame as the file spells it, and the rate at which it counts."""
-    tracks = [other for other in container.streams if other.type == "data"]
-    tags = [stream.metadata, *(track.metadata for track in tracks), container.metadata]
+def start_timecode(container: InputContainer, stream: VideoStream) -> str | None:
+    """The timecode of the first frame as the file spells it: of a track, a stream or the whole."""
+    tags = [stream.metadata, *(track.metadata for track in _data(container)), container.metadata]
     texts = [text for held in tags for name, text in held.items() if name.lower() == "timecode"]
-    rates = [track.average_rate for track in tracks if "timecode" in track.metadata]
-    return (texts[0].strip() if texts else None), next((rate for rate in rates if rate), None)
+    return texts[0].strip() if texts else None
+
+
+def timecode_counts(container: InputContainer) -> int | None:
+    """How many frames a timecode track counts to its second; None where that is not to be seen.
+
+    A QuickTime timecode sample is the number of the first frame since midnight; FFmpeg shows its
+    label. The quotient of both is the rate. Reads the first packets of the container.
+    """
+    tracks = {track.index: track for track in _data(container) if "timecode" in track.metadata}
+    if not tracks:
+        return None
+    for packet in islice(container.demux(), SEARCHED_PACKETS):
+        track = tracks.get(packet.stream.index)
+        if track is not None and packet.size == 4:
+            label = [int(field) for field in re.findall(r"\d+", track.metadata["timecode"])]
+            if len(label) != 4:
+                return None
+            seconds = (label[0] * 60 + label[1]) * 60 + label[2]
+            number = int.from_bytes(bytes(packet), "big")
+            return round((number - label[3]) / seconds) or None if seconds else None
+    return None
+
+
+def _data(container: InputContainer) -> list[DataStream]:
+    return [stream for stream in container.streams if isinstance(stream, DataStream)]
 
 
 def missing_bytes(path: str) -> int:

@@ -223,7 +223,7 @@ def predict_video(reader: Reader, file: Path, name: str) -> None:
     if options.crop and found < len(rows):
         print(f"{file}: no face found in {len(rows) - found} frames, which were read whole")
     timing = time_frames(
-        times, opened.fps, opened.timecode, opened.timecode_fps, options.drop_frame
+        times, opened.fps, opened.timecode, opened.timecode_counts, options.drop_frame
     )
     livelink.write(
         options.out / f"{name}.csv",
