@@ -5,6 +5,7 @@ previous answer, from which the next one is drafted. `sf-jax predict` reads a vi
 the service keeps one for each client that names it.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,6 +71,21 @@ class Frame:
     number: int
 
 
+@dataclass(frozen=True)
+class Framed:
+    """An image that waits for the model's answer.
+
+    Attributes:
+      image: what is to be read, cropped where `crop` was asked for.
+      found: whether a face was found; True where none was searched for.
+      cropper: follows the face in the next frames, once this one is answered.
+    """
+
+    image: Picture
+    found: bool
+    cropper: Cropper
+
+
 class Session:
     """The state between the frames of one face.
 
@@ -107,17 +123,18 @@ class Session:
         """
         if self._model is None:
             raise ValueError("this session has no model; use `framed` and `answered`")
-        seen, found = self.framed(image)
-        action = self._model.predict(seen, previous=self.previous, **self._asked)
-        return self.answered(seen, found, action, seconds)
+        framed = self.framed(image)
+        action = self._model.predict(framed.image, previous=self.previous, **self._asked)
+        return self.answered(framed, action, seconds)
 
-    def framed(self, image: Picture) -> tuple[Picture, bool]:
-        """The first half of `frame`: the image to be read, and whether a face was found in it."""
-        return self._cropper(image) if self.options.crop else (image, True)
+    def framed(self, image: Picture) -> Framed:
+        """The first half of `frame`: the image to be read. Changes nothing, so that a frame may be
+        given up while a thread still works on it."""
+        cropper = copy(self._cropper)
+        seen, found = cropper(image) if self.options.crop else (image, True)
+        return Framed(seen, found, cropper)
 
-    def answered(
-        self, seen: Picture, found: bool, action: FaceAction, seconds: float | None = None
-    ) -> Frame:
+    def answered(self, framed: Framed, action: FaceAction, seconds: float | None = None) -> Frame:
         """The second half of `frame`: takes the model's answer to what `framed` gave."""
         values = self.values_of(action)
         if self.neutral is not None:
@@ -127,8 +144,8 @@ class Session:
             values = np.array(values)
             values[read] = self._filter(values[read], seconds)
         values = np.clip(values, channels.LOW, channels.HIGH)
-        frame = Frame(seen, action, values, found, self.number)
-        self.previous, self.number = action, self.number + 1
+        frame = Frame(framed.image, action, values, framed.found, self.number)
+        self.previous, self.number, self._cropper = action, self.number + 1, framed.cropper
         return frame
 
     def values_of(self, action: FaceAction) -> Values:

@@ -33,7 +33,7 @@ from sf_jax.convert.processor import FittedImage, ProcessorError
 from sf_jax.face.one_euro import TimeOrderError
 from sf_jax.media.images import ImageError, TooLargeError, read_bytes
 from sf_jax.reader.output import exact_json
-from sf_jax.reader.session import Frame, Session
+from sf_jax.reader.session import Frame, Framed, Session
 from sf_jax.sequence.chat import ChatError, chat_text
 from sf_jax.serve.batching import Batcher, ClosedError, Options, answer_batch, is_long
 from sf_jax.serve.sessions import SessionMismatchError, Sessions, SessionsFullError
@@ -136,19 +136,18 @@ class Service:
         finally:
             self.held -= 1
 
-    def read(self, body: bytes, session: Session | None = None) -> tuple[FittedImage, bool]:
-        """An image file's bytes as the model will see them, and whether a face was found.
+    def read(self, body: bytes, session: Session) -> tuple[FittedImage, Framed]:
+        """An image file's bytes as the model will see them, framed by their session.
 
-        Framed by its session, and resized, so that what waits is small.
+        Both are resized, so that what waits is small.
 
         Raises:
           Refusal: no image, or one that is too large or too long for its width.
         """
         try:
-            picture, found = read_bytes(body, self.limits.max_pixels), True
-            if session is not None:
-                picture, found = session.framed(picture)
-            return self.model.processor.fit(picture), found
+            framed = session.framed(read_bytes(body, self.limits.max_pixels))
+            fitted = self.model.processor.fit(framed.image)
+            return fitted, replace(framed, image=fitted.pixels)
         except TooLargeError as error:
             raise Refusal(413, str(error)) from error
         except (ImageError, ProcessorError) as error:
@@ -160,7 +159,7 @@ class Service:
         Raises:
           Refusal: what `read` refuses, or the model failed.
         """
-        picture, _ = await self._in_decoder(self.read, body)
+        picture, _ = await self._in_decoder(self.read, body, Session())
         return await self._predicted(picture, options)
 
     async def frame(self, body: bytes, options: Options, asked: Asked) -> Frame:
@@ -173,12 +172,12 @@ class Service:
         assert asked.session is not None
         try:
             async with self.sessions.use(asked.session, asked.session_options()) as session:
-                picture, found = await self._in_decoder(self.read, body, session)
+                picture, framed = await self._in_decoder(self.read, body, session)
                 previous = replace(options, previous=session.previous)
                 action = await self._predicted(picture, previous)
                 if asked.neutral:
                     session.set_neutral(action)
-                return session.answered(picture.pixels, found, action, asked.seconds)
+                return session.answered(framed, action, asked.seconds)
         except SessionsFullError as error:
             raise Refusal(503, f"busy: {error}", RETRY_AFTER) from error
         except SessionMismatchError as error:

@@ -112,6 +112,25 @@ def test_a_face_is_framed_and_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert searched == [0, 1, 1 + sessions.SEARCH_EVERY]
 
 
+def test_a_frame_that_is_never_answered_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given up after its framing, as by a time limit: the next frames are as without it."""
+    monkeypatch.setattr(
+        "sf_jax.reader.finder.face_box", lambda image: (5, int(image[0, 0, 1]) % 20, 9, 9)
+    )
+    columns = np.zeros((30, 40, 3), np.uint8)
+    columns[:, :, 0] = np.arange(40)  # what is cut out shows where
+
+    def image(green: int) -> np.ndarray:
+        return columns + np.uint8([0, green, 0])
+
+    plain, disturbed = begin(Model(), crop=True), begin(Model(), crop=True)
+    for green in (3, 17, 4, 9, 12, 1, 19):
+        disturbed.framed(image(240 - green))
+        np.testing.assert_array_equal(
+            disturbed.frame(image(green)).seen, plain.frame(image(green)).seen
+        )
+
+
 def test_two_sessions_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames of two faces in turn give what each gives alone."""
     monkeypatch.setattr(

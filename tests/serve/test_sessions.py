@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sf_jax.convert.processor import FittedImage
 from sf_jax.face import channels, livelink
 from sf_jax.media import video
 from sf_jax.reader import loading
@@ -21,6 +22,7 @@ from sf_jax.serve.service import Limits
 from sf_jax.serve.sessions import SessionMismatchError, Sessions, SessionsFullError
 from tests.media.test_video import write_video
 from tests.serve.test_service import (
+    PATIENCE,
     PREDICT,
     FakeModel,
     Reply,
@@ -101,6 +103,47 @@ def test_a_frame_that_fails_leaves_its_session_as_it_was() -> None:
         assert asked(app, "session=a", 14).status == 500
         assert asyncio.run(call(app, PREDICT, b"no picture", "session=a")).status == 422
         assert asked(app, "session=a", 2).content["frame"]["number"] == 1
+
+
+def test_a_frame_given_up_while_it_is_framed_does_not_move_the_box(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its thread goes on beside the next frame of its session, and after it."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def find(image: np.ndarray) -> tuple[int, int, int, int]:
+        level = int(image[0, 0, 0])
+        if level == 200:
+            begun.set()
+            gate.wait(PATIENCE)
+        return 5, level % 20, 30, 30
+
+    class Watching(FakeModel):
+        def predict_batch(self, images: list[FittedImage], **called: Any) -> list:
+            shown.append(images[0].pixels)
+            return super().predict_batch(images, **called)
+
+    async def ask_all(levels: list[int]) -> None:
+        for level in levels:
+            asked = asyncio.ensure_future(call(app, PREDICT, png(level), "session=a&crop=true"))
+            if level == 200:
+                await until(begun.is_set)
+                asked.cancel()  # as the time limit does
+                continue
+            assert (await asked).status == 200
+            if begun.is_set():
+                gate.set()
+                await asyncio.sleep(0.05)
+
+    monkeypatch.setattr("sf_jax.reader.finder.face_box", find)
+    monkeypatch.setattr("sf_jax.reader.session.SEARCH_EVERY", 2)
+    found = []
+    for levels in ([1, 2, 200, 3, 7, 9], [1, 2, 3, 7, 9]):
+        shown: list[np.ndarray] = []
+        with serving(Watching()) as (app, _):
+            asyncio.run(ask_all(levels))
+        found.append(shown)
+    np.testing.assert_array_equal(*found)
 
 
 def test_a_neutral_frame_is_subtracted_from_then_on() -> None:
