@@ -3,11 +3,15 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from sf_jax.convert.tensor_files import CheckpointError
 from sf_jax.media import small_files
+from sf_jax.media.small_files import Settings, checked, shown
 from sf_jax.model.config import Config, TextConfig, VisionConfig
+from sf_jax.model.vision import ROPE_THETA
 
 ARCHITECTURES = {
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
@@ -36,130 +40,196 @@ VISION_FIELDS = (
 )
 TOKEN_FIELDS = ("image_token_id", "vision_start_token_id", "vision_end_token_id")
 NO_TOKEN = -1  # in place of the image tokens of a model that reads text alone
-DEFAULTS = {"in_channels": 3}  # fields that released files may leave out
+
+# Bounds far above what any model has, and far below what would exhaust a machine.
+Width = Annotated[int, Field(ge=1, le=2**24)]
+Layers = Annotated[int, Field(ge=1, le=1024)]
+Side = Annotated[int, Field(ge=1, le=1024)]
+Index = Annotated[int, Field(ge=0, le=2**24)]
+Theta = Annotated[float, Field(ge=1, le=1e15)]
+Epsilon = Annotated[float, Field(gt=0, le=1)]
+ABSENT = 0.0  # a rope_theta that the file does not give
 
 
-def _field(section: dict[str, Any], name: str, file: Path) -> Any:
-    if name in section:
-        return section[name]
-    if name in DEFAULTS:
-        return DEFAULTS[name]
-    raise CheckpointError(f"field {name!r} is missing", path=file, field=name)
+class Rope(Settings):
+    """The rotary section of `text_config` or `vision_config`."""
+
+    rope_type: str = "default"
+    type: str = "default"  # the name of `rope_type` before
+    rope_theta: Theta = ABSENT
+    mrope_interleaved: Literal[True] = True
 
 
-def _expect(section: dict[str, Any], name: str, expected: object, file: Path) -> None:
-    """Refuses a variant that the model does not have; a missing field means the expected."""
-    if section.get(name, expected) != expected:
-        raise CheckpointError(f"{name} is {section[name]!r}, expected {expected!r}", path=file)
+class TextSection(Settings):
+    """What is read of `text_config`, or of the whole file of a model of text alone."""
+
+    vocab_size: Width
+    hidden_size: Width
+    intermediate_size: Width
+    num_hidden_layers: Layers
+    num_attention_heads: Width
+    num_key_value_heads: Width
+    head_dim: Width
+    rms_norm_eps: Epsilon
+    rope_theta: Theta | None = None
+    rope_scaling: dict[str, Any] | None = None
+    rope_parameters: dict[str, Any] | None = None
+    hidden_act: Literal["silu"] = "silu"
+    attention_bias: Literal[False] = False
+    use_sliding_window: Literal[False] = False
+    layer_types: list[Literal["full_attention"]] | None = None
+    max_position_embeddings: Width | None = None
 
 
-def _section(content: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
-    section = _field(content, name, file)
-    if not isinstance(section, dict):
+class VisionSection(Settings):
+    """What is read of `vision_config`."""
+
+    depth: Layers
+    hidden_size: Width
+    intermediate_size: Width
+    num_heads: Width
+    out_hidden_size: Width
+    num_position_embeddings: Width
+    patch_size: Side
+    temporal_patch_size: Side
+    spatial_merge_size: Side
+    in_channels: Side = 3  # released files may leave it out
+    deepstack_visual_indexes: list[Index] = Field(max_length=1024)
+    hidden_act: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
+    rope_theta: Theta | None = None
+    rope_scaling: dict[str, Any] | None = None
+    rope_parameters: dict[str, Any] | None = None
+
+
+class Kind(Settings):
+    """Which model a file describes."""
+
+    model_type: Literal["qwen3_vl", "qwen3"]
+    tie_word_embeddings: bool = False
+
+
+class Whole(Settings):
+    """What is read of a Qwen3-VL model beside its two sections."""
+
+    image_token_id: Index
+    vision_start_token_id: Index
+    vision_end_token_id: Index
+    text_config: dict[str, Any]
+    vision_config: dict[str, Any]
+
+
+class Sections(Settings):
+    """How the rotary frequencies are shared by time, height and width."""
+
+    mrope_section: list[Index] = Field(min_length=3, max_length=3)
+
+
+def _rope_name(section: dict[str, Any]) -> str:
+    """The field that holds the rotary section: transformers 5 takes `rope_scaling` where both do.
+
+    (`convert_rope_params_to_dict` of its `modeling_rope_utils`.)
+    """
+    return "rope_scaling" if section.get("rope_scaling") else "rope_parameters"
+
+
+def _rope(
+    section: dict[str, Any], within: str, types: tuple[str, ...] = ("default",)
+) -> tuple[float | None, str, str]:
+    """The section's theta, None where it gives none; its field; and the rotary section's.
+
+    Its own `rope_theta` comes before that of the section around it, as in transformers.
+    """
+    name = _rope_name(section)
+    where = f"{within}.{name}" if within else name
+    content = section.get(name) or {}
+    rope = checked(Rope, content, CheckpointError, where)
+    field = "rope_type" if "rope_type" in content else "type"
+    kind = getattr(rope, field)
+    if kind not in types:
+        expected = " or ".join(map(repr, types))
+        raise CheckpointError(f"found {kind!r:.60}, expected {expected}", field=f"{where}.{field}")
+    for key, value in content.items():  # by type of layer
+        if isinstance(value, dict):
+            raise CheckpointError("found an object, expected a value", field=f"{where}.{key}")
+    if rope.rope_theta != ABSENT:
+        return rope.rope_theta, f"{where}.rope_theta", where
+    return section.get("rope_theta"), f"{within}.rope_theta".removeprefix("."), where
+
+
+def _text_config(content: dict[str, Any], tied: bool, within: str) -> TextConfig:
+    fields = checked(TextSection, content, CheckpointError, within)
+    theta, field, where = _rope(content, within)
+    if theta is None:
+        raise CheckpointError("is missing", field=field)
+    # All three axes of a text token's position agree, so any split of the frequencies is plain
+    # rotation; the whole to the first axis is the one that needs no further choice.
+    section = [fields.head_dim // 2, 0, 0]
+    if within:
+        rope = content.get(_rope_name(content)) or {}
+        section = checked(Sections, rope, CheckpointError, where).mrope_section
+    return TextConfig(
+        **{name: getattr(fields, name) for name in TEXT_FIELDS},
+        rms_norm_eps=fields.rms_norm_eps,
+        mrope_section=tuple(section),  # type: ignore[arg-type]
+        rope_theta=theta,
+        tie_word_embeddings=tied,
+    )
+
+
+def _vision_config(content: dict[str, Any], within: str) -> VisionConfig:
+    fields = checked(VisionSection, content, CheckpointError, within)
+    theta, field, _ = _rope(content, within, ("default", "axial"))
+    if theta not in (None, ROPE_THETA):
+        raise CheckpointError(f"found {theta}, expected {ROPE_THETA}", field=field)
+    levels = fields.deepstack_visual_indexes
+    if levels != sorted(set(levels)):
         raise CheckpointError(
-            f"field {name!r} is {section!r}, expected an object", path=file, field=name
+            f"found {shown(levels)}, expected increasing numbers of blocks",
+            field=f"{within}.deepstack_visual_indexes",
         )
-    return section
-
-
-def _whole(section: dict[str, Any], name: str, file: Path, least: int = 1) -> int:
-    return _check_whole(_field(section, name, file), name, file, least)
-
-
-def _check_whole(value: object, name: str, file: Path, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise CheckpointError(
-            f"field {name!r} is {value!r}, expected a whole number of {least} or more",
-            path=file,
-            field=name,
-        )
-    return value
-
-
-def _wholes(section: dict[str, Any], name: str, file: Path) -> tuple[int, ...]:
-    values = _field(section, name, file)
-    if not isinstance(values, list):
-        raise CheckpointError(
-            f"field {name!r} is {values!r}, expected a list", path=file, field=name
-        )
-    return tuple(_check_whole(value, name, file, 0) for value in values)
-
-
-def _real(section: dict[str, Any], name: str, file: Path) -> float:
-    value = _field(section, name, file)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise CheckpointError(
-            f"field {name!r} is {value!r}, expected a number greater than 0", path=file, field=name
-        )
-    return float(value)
-
-
-def _rope(text: dict[str, Any]) -> dict[str, Any]:
-    """The rotary section under either of its names; transformers 5 writes the first."""
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    return rope if isinstance(rope, dict) else {}
-
-
-def _text_config(
-    text: dict[str, Any], tied: bool, section: tuple[int, ...], file: Path
-) -> TextConfig:
-    rope = _rope(text)
-    _expect(text, "hidden_act", "silu", file)
-    _expect(text, "attention_bias", False, file)
-    _expect(text, "use_sliding_window", False, file)
-    _expect(rope, "rope_type", "default", file)
-    if "rope_type" not in rope:  # its name of old
-        _expect(rope, "type", "default", file)
-    try:
-        return TextConfig(
-            **{name: _whole(text, name, file) for name in TEXT_FIELDS},
-            rms_norm_eps=_real(text, "rms_norm_eps", file),
-            mrope_section=section,  # type: ignore[arg-type]
-            rope_theta=_real(text if "rope_theta" in text else rope, "rope_theta", file),
-            tie_word_embeddings=tied,
-        )
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(str(error), path=file) from error
+    return VisionConfig(
+        **{name: getattr(fields, name) for name in VISION_FIELDS},
+        deepstack_visual_indexes=tuple(levels),
+    )
 
 
 def config_from_dict(content: Any, file: Path) -> Config:
     """The configuration in a parsed `config.json`; other architectures are refused.
 
+    Where two fields disagree, the one that transformers 5 takes is taken.
+
     Raises:
       CheckpointError: a field is missing or asks for what the model cannot do.
     """
-    if not isinstance(content, dict):
-        raise CheckpointError("holds no object of fields", path=file)
-    kind = content.get("model_type")
-    if kind not in ARCHITECTURES:
-        raise CheckpointError(
-            f"model_type is {kind!r}, expected one of {', '.join(ARCHITECTURES)}", path=file
-        )
-    if kind == "qwen3":
-        # All three axes of a text token's position agree, so any split of the frequencies is
-        # plain rotation; the whole to the first axis is the one that needs no further choice.
-        section: tuple[int, ...] = (_whole(content, "head_dim", file) // 2, 0, 0)
-        tied = bool(content.get("tie_word_embeddings", False))
-        text_config = _text_config(content, tied, section, file)
-        return Config(None, text_config, NO_TOKEN, NO_TOKEN, NO_TOKEN)
-    text, vision = (_section(content, f"{part}_config", file) for part in ("text", "vision"))
-    section = _wholes(_rope(text), "mrope_section", file)
-    _expect(_rope(text), "mrope_interleaved", True, file)
-    _expect(vision, "hidden_act", "gelu_pytorch_tanh", file)
-    tied = bool(content.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
-    image, start, end = (_whole(content, name, file, least=0) for name in TOKEN_FIELDS)
     try:
-        vision_config = VisionConfig(
-            **{name: _whole(vision, name, file) for name in VISION_FIELDS},
-            deepstack_visual_indexes=_wholes(vision, "deepstack_visual_indexes", file),
-        )
-    except CheckpointError:
+        return _config(content)
+    except CheckpointError as error:
+        error.at(path=file)
         raise
-    except ValueError as error:
+    except ValueError as error:  # of sizes that do not go together
         raise CheckpointError(str(error), path=file) from error
-    return Config(vision_config, _text_config(text, tied, section, file), image, start, end)
+
+
+def _config(content: Any) -> Config:
+    kind = checked(Kind, content, CheckpointError)
+    tied = kind.tie_word_embeddings
+    if kind.model_type == "qwen3":
+        return Config(None, _text_config(content, tied, ""), NO_TOKEN, NO_TOKEN, NO_TOKEN)
+    whole = checked(Whole, content, CheckpointError)
+    text = _text_config(whole.text_config, tied, "text_config")
+    tower = _vision_config(whole.vision_config, "vision_config")
+    if tower.out_hidden_size != text.hidden_size:
+        raise CheckpointError(
+            f"found {tower.out_hidden_size}, expected {text.hidden_size}, the hidden_size of the "
+            "text model",
+            field="vision_config.out_hidden_size",
+        )
+    tokens = [getattr(whole, name) for name in TOKEN_FIELDS]
+    for name, token in zip(TOKEN_FIELDS, tokens, strict=True):
+        if token >= text.vocab_size:
+            problem = f"found {token}, expected less than vocab_size, {text.vocab_size}"
+            raise CheckpointError(problem, field=name)
+    return Config(tower, text, *tokens)
 
 
 def _text_to_dict(text: TextConfig) -> dict[str, Any]:
@@ -210,8 +280,8 @@ def _fresh(config: Config) -> dict[str, Any]:
 
 def _write_rope(text: dict[str, Any], config: TextConfig, sections: bool) -> None:
     """Puts the rotary fields where this file keeps them."""
-    rope = _rope(text)
-    holder = text if "rope_theta" in text or "rope_theta" not in rope else rope
+    rope = text.get(_rope_name(text)) or {}
+    holder = rope if "rope_theta" in rope else text
     holder["rope_theta"] = config.rope_theta
     if sections:
         rope["mrope_section"] = list(config.mrope_section)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
+from pydantic import AfterValidator, Field
 
 from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
@@ -27,16 +28,56 @@ from sf_jax.media.resize import (
     resized_fixed_point,
     smart_size,
 )
+from sf_jax.media.small_files import Settings
 from sf_jax.model import vision
 from sf_jax.model.config import VisionConfig
 
 FILE = "preprocessor_config.json"
 WHOLE_FILE = "processor_config.json"
+SECTION = "image_processor"  # of the second file, where newer savers put the settings
+SIZES = ("patch_size", "merge_size", "temporal_patch_size")
 KINDS = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
 
 
 class ProcessorError(DataError):
     """A processor's file, or an image, that is not what a Qwen3-VL model takes."""
+
+
+def _scale_of_bytes(value: float) -> float:
+    if abs(value * 255 - 1) > 1e-9:
+        raise ValueError(f"found {value}, expected 1/255")
+    return value
+
+
+Pixels = Annotated[int, Field(ge=1, le=2**31)]
+Side = Annotated[int, Field(ge=1, le=1024)]
+Halves = Annotated[list[Literal[0.5]], Field(min_length=3, max_length=3)]  # type: ignore[valid-type]
+
+
+class Edges(Settings):
+    """Bounds of the area in pixels, despite their names."""
+
+    shortest_edge: Pixels | None = None
+    longest_edge: Pixels | None = None
+
+
+class Stored(Settings):
+    """The settings as files hold them; null is as absent, as in transformers."""
+
+    image_processor_type: Literal[KINDS]  # type: ignore[valid-type]
+    image_mean: Halves
+    image_std: Halves
+    patch_size: Side
+    merge_size: Side
+    temporal_patch_size: Side
+    size: Edges | None = None
+    min_pixels: Pixels | None = None
+    max_pixels: Pixels | None = None
+    resample: Literal[3] | None = None  # Pillow's number for bicubic
+    do_resize: Literal[True] | None = None
+    do_rescale: Literal[True] | None = None
+    do_normalize: Literal[True] | None = None
+    rescale_factor: Annotated[float, AfterValidator(_scale_of_bytes)] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +97,7 @@ class FittedImage:
 
 @dataclass(frozen=True)
 class ImageProcessor:
-    """Settings of a checkpoint's `preprocessor_config.json`.
+    """Settings of a checkpoint's `processor_config.json` or `preprocessor_config.json`.
 
     Attributes:
       min_pixels, max_pixels: bounds of an image's area once resized; a merged token covers
@@ -93,24 +134,16 @@ class ImageProcessor:
         Raises:
           ProcessorError: the file is missing, or a field is not what Qwen3-VL has; names both.
         """
-        file, whole = Path(directory) / FILE, Path(directory) / WHOLE_FILE
-        inside = whole.is_file() and not file.is_file()
-        file = whole if inside else file
-        content = small_files.read_json(file, ProcessorError)
-        if inside and isinstance(content, dict):  # where newer savers put it
-            content = content.get("image_processor")
-        if not isinstance(content, dict):
-            raise ProcessorError("expected a JSON object", path=file)
-        _check_fixed(file, content)
-        low, high = _bounds(file, content)
-        if low > high:
-            raise ProcessorError(f"min_pixels is {low}, more than max_pixels, {high}", path=file)
+        file, content, within = _stored(Path(directory))
+        try:
+            found = small_files.checked(Stored, content, ProcessorError, within)
+            low, high = _bounds(found, within)
+        except ProcessorError as error:
+            error.at(path=file)
+            raise
         high = high if max_pixels is None else min(high, max_pixels)
-        sizes = {
-            name: _whole(file, content, name)
-            for name in ("patch_size", "merge_size", "temporal_patch_size")
-        }
-        fast = not content["image_processor_type"].endswith("Pil")
+        sizes = {name: getattr(found, name) for name in SIZES}
+        fast = not found.image_processor_type.endswith("Pil")
         return cls(min(low, high), high, **sizes, fast=fast)
 
     def as_dict(self) -> dict[str, Any]:
@@ -228,37 +261,33 @@ class ImageProcessor:
             raise ProcessorError(str(error)) from error
 
 
-def _check_fixed(file: Path, content: dict[str, Any]) -> None:
-    """What every Qwen3-VL checkpoint has, and the code above assumes."""
-    kind = content.get("image_processor_type")
-    if kind not in KINDS:
-        raise ProcessorError(
-            f"image_processor_type is {kind!r}, expected one of {', '.join(KINDS)}", path=file
-        )
-    for name in ("image_mean", "image_std"):
-        if content.get(name) != [0.5, 0.5, 0.5]:
-            raise ProcessorError(
-                f"{name} is {content.get(name)}, expected [0.5, 0.5, 0.5]", path=file
-            )
-    if content.get("resample", 3) != 3:  # Pillow's number for bicubic
-        raise ProcessorError(f"resample is {content['resample']}, expected 3, bicubic", path=file)
-    for name in ("do_resize", "do_rescale", "do_normalize"):
-        if content.get(name) is False:
-            raise ProcessorError(f"{name} is false, expected true", path=file)
+def _stored(directory: Path) -> tuple[Path, Any, str]:
+    """The file that holds the settings, these, and the field that they are in.
+
+    As in transformers, `processor_config.json` comes first where it holds an image processor.
+    """
+    whole = directory / WHOLE_FILE
+    if whole.exists():
+        inside = small_files.read_json(whole, ProcessorError)
+        if not isinstance(inside, dict):
+            raise ProcessorError("expected an object of fields", path=whole)
+        if inside.get(SECTION) is not None:
+            return whole, inside[SECTION], SECTION
+    return directory / FILE, small_files.read_json(directory / FILE, ProcessorError), ""
 
 
-def _bounds(file: Path, content: dict[str, Any]) -> tuple[int, int]:
+def _bounds(found: Stored, within: str) -> tuple[int, int]:
     """The bounds of the area: `min_pixels` and `max_pixels` where given, else those of `size`."""
-    size = content.get("size") if isinstance(content.get("size"), dict) else {}
-    found = dict(size or {})
-    for name, alias in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
-        if content.get(name) is not None:
-            found[alias] = content[name]
-    return _whole(file, found, "shortest_edge"), _whole(file, found, "longest_edge")
-
-
-def _whole(file: Path, content: dict[str, Any], name: str) -> int:
-    value = content.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ProcessorError(f"{name} is {value!r}, expected a positive whole number", path=file)
-    return value
+    size = found.size or Edges()
+    low = size.shortest_edge if found.min_pixels is None else found.min_pixels
+    high = size.longest_edge if found.max_pixels is None else found.max_pixels
+    prefix = f"{within}." if within else ""
+    for name, value in (("size.shortest_edge", low), ("size.longest_edge", high)):
+        if value is None:
+            raise ProcessorError("is missing", field=prefix + name)
+    assert low is not None
+    assert high is not None
+    if low > high:
+        problem = f"min_pixels (or shortest_edge) is {low}, more than max_pixels, {high}"
+        raise ProcessorError(problem, field=f"{prefix}size")
+    return low, high

@@ -55,5 +55,5 @@ def test_truncated_file_and_missing_field(directory) -> None:
     content = json.loads((directory / "config.json").read_text())
     del content["text_config"]["head_dim"]
     (directory / "config.json").write_text(json.dumps(content))
-    with pytest.raises(hf.CheckpointError, match="'head_dim' is missing"):
+    with pytest.raises(hf.CheckpointError, match="field 'text_config.head_dim': is missing"):
         hf.load(directory)
