@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_pipelines import synthetic
+from sf_jax.media import locks
 
 
 class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
@@ -57,10 +58,12 @@ def build(directory: Path, train: int, evaluation: int, seed: int = 0) -> Synthe
     """Writes the dataset as ArrayRecord; read it with `.as_data_source()`.
 
     Raises:
+      BusyError: another process builds there.
       ValueError: the directory holds the dataset with other numbers of faces.
     """
     builder = SyntheticFaces(data_dir=directory, train=train, evaluation=evaluation, seed=seed)
-    builder.download_and_prepare(file_format="array_record")
+    with locks.held(directory):
+        builder.download_and_prepare(file_format="array_record")
     found = {split: builder.info.splits[split].num_examples for split in builder.counts}
     if found != builder.counts:  # TFDS keeps what is there
         raise ValueError(f"{directory}: holds {found} faces, expected {builder.counts}; remove it")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from data_pipelines import records
 from data_pipelines.sampler import sample
 from sf_jax.face.describe import describe
+from sf_jax.media import locks
 from sf_jax.render.draw import BACKGROUND, draw
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import Rig
@@ -76,15 +77,19 @@ def _write_shard(job: tuple[str, int, int, int, str]) -> int:
 def render(
     out: str | Path, count: int, *, split: str = "train", seed: int = 0, workers: int = 2
 ) -> None:
-    """Renders `count` faces into files of 2,000; whole files are kept, so it resumes."""
+    """Renders `count` faces into files of 2,000; whole files are kept, so it resumes.
+
+    Raises:
+      BusyError: another process renders there.
+    """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     jobs = [
         (str(out / f"{split}-{i // SHARD:05d}.array_record"), i, min(i + SHARD, count), seed, split)
         for i in range(0, count, SHARD)
     ]
     # A fork would copy the locks of JAX's threads as they happen to be.
     with (
+        locks.held(out),
         ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
         tqdm(total=count, desc=f"render {split}", unit="face") as bar,
     ):

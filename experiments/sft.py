@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from data_pipelines import records, synthetic
 from sf_jax.cli.arguments import Parser, former, whole
@@ -23,7 +24,7 @@ from sf_jax.reader import loading
 from sf_jax.systems.semanticface import fine_tuning
 from sf_jax.systems.semanticface.fine_tuning import Recipe, config_of
 from sf_jax.systems.semanticface.held_out import HeldOut
-from sf_jax.train import chips, footprint, hooks, task
+from sf_jax.train import chips, footprint, hooks, processes, task
 from sf_jax.train import mesh as meshes
 from sf_jax.train.losses.supervised import SupervisedConfig
 from sf_jax.train.optimizer import OptimizerConfig
@@ -167,6 +168,14 @@ def main(argv: list[str] | None = None) -> None:
     recipe.sft(config, mesh).check(mesh)  # before anything is rendered
     local = Path("runs", options.recipe) if "://" in options.out else Path(options.out)
     local = options.logs or local
+    with processes.held(local):
+        _run(options, recipe, source, mesh, local)
+
+
+def _run(
+    options: argparse.Namespace, recipe: Recipe, source: Path, mesh: Mesh, local: Path
+) -> None:
+    """Prepares the data and trains; `local` is the folder of logs and results."""
     held_out = None
     faces = options.faces if options.faces is not None else 2 if options.tiny else 64
     if faces:

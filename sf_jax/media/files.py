@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from sf_jax.media import locks
 from sf_jax.media.errors import DataError
 
 
@@ -89,20 +90,21 @@ def folder(path: str | os.PathLike) -> Iterator[Path]:
 
     Raises:
       DataError: `path` exists.
+      BusyError: another process is making it.
     """
     target = Path(path)
-    if target.exists():
-        raise DataError("exists already; name a folder that does not", path=path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(
-        tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    )
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        temporary.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with locks.held(target.parent, f".{target.name}.lock"):
+        if target.exists():
+            raise DataError("exists already; name a folder that does not", path=path)
+        temporary = Path(
+            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        )
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            temporary.replace(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _path(path: str | os.PathLike) -> Path:

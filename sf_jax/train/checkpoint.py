@@ -22,7 +22,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from sf_jax.media import files, small_files
+from sf_jax.media import files, locks, small_files
+from sf_jax.train import processes
 from sf_jax.train.step import TrainState
 
 CHECKSUMS = "checksums"  # a folder in each checkpoint, of one file a process
@@ -40,13 +41,26 @@ class Checkpoints:
     def __init__(
         self, directory: str | os.PathLike, keep: int = 3, report: Callable[[str], None] = print
     ):
-        """`keep` of 2 or more; `report` is called with a line for each checkpoint quarantined."""
+        """Takes the directory's lock, and holds it until `close`.
+
+        Args:
+          keep: 2 or more; report: is called with a line for each checkpoint quarantined.
+
+        Raises:
+          BusyError: another process writes there.
+        """
         self.directory = _absolute(directory)
         self._report = report
         options = ocp.CheckpointManagerOptions(
             max_to_keep=max(keep, 2), create=True, cleanup_tmp_directories=True
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        # Beside the directory, in which Orbax expects its own files alone.
+        self._lock = processes.acquire(self.directory.parent / f".{self.directory.name}.lock")
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except BaseException:
+            self._release()
+            raise
         self._sealing: threading.Thread | None = None
         self._failed: Exception | None = None
 
@@ -59,8 +73,11 @@ class Checkpoints:
 
         Raises:
           CheckpointError: the save before this one failed.
+          BusyError: another run has taken this one's lock over, which only a lease allows.
         """
         self.wait()
+        if problem := processes.shared_problem(self._taken_over()):
+            raise locks.BusyError(problem)
         step = int(state.step)
         content = ocp.args.Composite(
             state=ocp.args.StandardSave(replace(state, frozen=None)),
@@ -121,6 +138,20 @@ class Checkpoints:
         finally:
             with contextlib.suppress(Exception):  # the same error that `wait` raises
                 self._manager.close()
+            self._release()
+
+    def _taken_over(self) -> str:
+        """What is wrong with this process's lock; "" where it is held."""
+        try:
+            if self._lock is not None:
+                self._lock.check()
+        except locks.BusyError as error:
+            return str(error)
+        return ""
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _restored(self, step: int, like: TrainState) -> tuple[TrainState, Any]:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, replace(like, frozen=None))

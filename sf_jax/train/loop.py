@@ -1,6 +1,5 @@
 """The training loop: takes steps, saves checkpoints, resumes and stops. Hooks do the rest."""
 
-import json
 import os
 import signal
 import sys
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from sf_jax.train.checkpoint import Checkpoints
 from sf_jax.train.mesh import put
+from sf_jax.train.processes import gathered
 from sf_jax.train.step import TrainState
 
 
@@ -144,6 +143,7 @@ def run(
 
     Raises:
       CheckpointError: a checkpoint could not be saved, or none is sound.
+      BusyError: another run writes there.
       Stopped: the run was asked to stop.
       and whatever a hook raises, such as `TrainingError`.
     """
@@ -217,28 +217,3 @@ def _stop_requested() -> Iterator[Callable[[int], bool]]:
         yield lambda number: requested.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def gathered(state: Any) -> Any:
-    """The parts of a position that each process has, put together."""
-    if jax.process_count() == 1:
-        return state
-    encoded = np.frombuffer(json.dumps(state).encode(), np.uint8)
-    longest = int(multihost_utils.process_allgather(np.int32(len(encoded))).max())
-    padded = np.pad(encoded, (0, longest - len(encoded)), constant_values=ord(" "))
-    parts = multihost_utils.process_allgather(padded)
-    return joined([json.loads(part.tobytes()) for part in parts])
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """One tree of dictionaries that has everything the parts have.
-
-    Raises:
-      ValueError: two parts differ in what both have.
-    """
-    if all(isinstance(part, dict) for part in parts):
-        names = dict.fromkeys(name for part in parts for name in part)
-        return {name: joined([p[name] for p in parts if name in p]) for name in names}
-    if any(part != parts[0] for part in parts):
-        raise ValueError(f"processes disagree on the position of the data: {parts}")
-    return parts[0]

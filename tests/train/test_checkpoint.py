@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from sf_jax.media.locks import BusyError
 from sf_jax.train import checkpoint, step
 from sf_jax.train import mesh as meshes
 from sf_jax.train.checkpoint import CHECKSUMS, CORRUPT, INCOMPLETE, CheckpointError, Checkpoints
@@ -172,3 +173,27 @@ def test_a_state_is_restored_in_another_precision(tmp_path: Path) -> None:
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     saved(tmp_path, (1, 2, 3, 4, 5))
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit()) == list("345")
+
+
+def test_two_runs_in_one_directory_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "checkpoints", (2,))
+    first = Checkpoints(tmp_path / "checkpoints")
+    with pytest.raises(BusyError, match="process .* writes here"):
+        Checkpoints(tmp_path / "checkpoints")
+    first.save(state_of(3), {"at": 3})
+    first.close()
+    assert restored(tmp_path / "checkpoints") == (3, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_a_run_whose_lease_was_taken_over_saves_no_more(tmp_path: Path, monkeypatch) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+
+    def taken() -> None:
+        raise BusyError("was taken over by process 1")
+
+    monkeypatch.setattr(checkpoints._lock, "check", taken)
+    with pytest.raises(BusyError, match="taken over by process 1"):
+        checkpoints.save(state_of(3), {"at": 3})
+    assert checkpoints.latest() is None
+    checkpoints.close()

@@ -27,6 +27,7 @@ from sf_jax.convert import checksums, hf
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.program import compile_program
 from sf_jax.face import channels
+from sf_jax.media import locks
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
 from sf_jax.model.weights import Weights
@@ -362,9 +363,23 @@ def run(
 
     Args:
       start: an exported model whose tower to start from.
+
+    Raises:
+      BusyError: another run writes to `out`, or exports to `export`.
     """
+    with locks.held(out), locks.held(export.parent, f".{export.name}.lock"):
+        _run(recipe, out, stages, export, mesh, start)
+
+
+def _run(
+    recipe: Recipe,
+    out: Path,
+    stages: Sequence[str],
+    export: Path,
+    mesh: Mesh,
+    start: Path | None,
+) -> None:
     data = out / "data" / "train"
-    out.mkdir(parents=True, exist_ok=True)
     if "render" in stages:
         synthetic.render(data, recipe.images)
     tokenizer = make_tokenizer(recipe, out)
