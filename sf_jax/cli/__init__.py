@@ -6,6 +6,8 @@ answers at once.
 
 import argparse
 import importlib
+import io
+import os
 import sys
 
 from sf_jax.cli.arguments import Parser
@@ -44,10 +46,16 @@ def _dispatch(argv: list[str]) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; the exit code is 2 for bad input, with one line that says why."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a character of a name
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(sys.argv[1:] if argv is None else argv)
+    except BrokenPipeError:  # as of `| head`: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         return failed([error])
-    except KeyboardInterrupt:
-        print("sf-jax: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"sf-jax: stopped{f': {stop}' if str(stop) else ''}", file=sys.stderr)
         return 130

@@ -1,12 +1,21 @@
 """Reads images, folders, videos or a file of requests; writes JSON, CSV and preview sheets."""
 
 import argparse
+import tempfile
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sf_jax.cli import loading
+from sf_jax.cli import loading, show
 from sf_jax.cli.arguments import Adds, Parser, UsageError, former, model_arguments, number, whole
 from sf_jax.cli.report import failed
+from sf_jax.media.errors import printable
+from sf_jax.media.interrupts import Stopped, stoppable
+
+if TYPE_CHECKING:  # they bring jax, which `--help` need not wait for
+    from sf_jax.reader.estimator import Model
+    from sf_jax.reader.job import Job
+    from sf_jax.reader.reader import PredictOptions
 
 HELP = "see sf-jax predict --help"
 
@@ -15,7 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="sf-jax predict", description=__doc__)
     add = parser.add_argument
     add("paths", nargs="*", type=Path, metavar="IMAGE|VIDEO|FOLDER")
-    add("--out", type=Path, help="folder for JSON, CSV and previews")
+    add(
+        "--out",
+        type=Path,
+        help="folder for JSON, CSV and previews; without it readings are printed",
+    )
+    _folder_arguments(parser)
     model_arguments(parser)
     add(
         "--prompt",
@@ -42,6 +56,18 @@ def build_parser() -> argparse.ArgumentParser:
     add("--no-preview", dest="previews", action="store_false", help="write no preview sheets")
     _request_arguments(parser.add_argument_group("instead of images: MS-SWIFT requests"))
     return parser
+
+
+def _folder_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--recursive", action="store_true", help="search the folders in a folder too")
+    add(
+        "--skip-existing",
+        action="store_true",
+        help="leave out files whose complete results are in --out, made of the same file with the "
+        "same model and options",
+    )
+    add("--show", action="store_true", help="open the preview sheet of the one file given")
 
 
 def _rationale_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,41 +132,83 @@ def _prompt(path: Path | None) -> Any:
     return messages
 
 
+def _chosen(options: argparse.Namespace, **changed: Any) -> "PredictOptions":
+    from sf_jax.reader.reader import PredictOptions
+
+    given = vars(options) | changed
+    return PredictOptions(**{name: given[name] for name in PredictOptions.__dataclass_fields__})
+
+
 def _predict(options: argparse.Namespace) -> int:
-    if not options.paths or options.out is None:
-        lacking = "--out" if options.paths else "IMAGE|VIDEO|FOLDER or --requests"
-        raise UsageError(f"{lacking} is required ({HELP})")
+    """Chooses all names before the model is loaded, so that what cannot be costs no time."""
+    _check_paths(options)
+    viewer = show.viewer() if options.show else None
+    from sf_jax.reader.job import prepare
+
+    chosen = _chosen(options, prompt=_prompt(options.prompt))
+    with closing(prepare(options.paths, chosen)) as job:
+        _check_found(options, job)
+        return _read(options, job, viewer)
+
+
+def _read(options: argparse.Namespace, job: "Job", viewer: str | None) -> int:
+    if not (job.pictures or job.videos):
+        return failed(job.failures)
+    from sf_jax.reader.files import run
+
+    model = _load(options)
+    try:
+        failures = run(model, job)
+    except Stopped:
+        failed(job.failures)
+        raise
+    if viewer and not failures:
+        (names,) = job.plan.names.values()
+        show.opened(viewer, names.path(".preview.png"))
+    return failed(failures)
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    if not options.paths:
+        raise UsageError(f"IMAGE|VIDEO|FOLDER or --requests is required ({HELP})")
     if options.prompt and options.model is None:
         raise UsageError("--prompt is for another --model; the built-in one has its own question")
-    problem = "no such file or folder"
-    missing = [UsageError(problem, path=path) for path in options.paths if not path.exists()]
-    if len(missing) == len(options.paths):  # before a model is loaded
-        return failed(missing)
-    from sf_jax.reader.files import PredictOptions, predict_files
+    if options.skip_existing and options.out is None:
+        raise UsageError("--skip-existing skips what is in --out, which is required then")
+    if options.show and not options.previews:
+        raise UsageError("--show opens the preview sheet, which --no-preview leaves out")
+    if options.show and options.out is None:
+        options.out = Path(tempfile.mkdtemp(prefix="sf-jax-"))
 
-    chosen = vars(options) | {"prompt": _prompt(options.prompt)}
-    names = PredictOptions.__dataclass_fields__
-    model = loading.load_model(options.model, options.adapter, options.dtype)
-    return failed(
-        predict_files(
-            model, options.paths, PredictOptions(**{name: chosen[name] for name in names})
-        )
-    )
+
+def _check_found(options: argparse.Namespace, job: "Job") -> None:
+    if options.out is None and job.videos:
+        raise UsageError("--out is required for the frames of a video", path=job.videos[0].path)
+    count = len(job.pictures) + len(job.videos)
+    if options.show and count > 1:
+        raise UsageError(f"--show opens the sheet of one file; there are {count}")
+
+
+def _load(options: argparse.Namespace) -> "Model":
+    from sf_jax.reader.progress import waiting
+
+    with waiting("loading the model"):
+        return loading.load_model(options.model, options.adapter, options.dtype)
 
 
 def _predict_requests(options: argparse.Namespace) -> int:
     """Reads all requests before the model is loaded, so that a broken line costs no time."""
     _check_requests(options)
     from sf_jax.reader import requests
-    from sf_jax.reader.files import PredictOptions, Reader
+    from sf_jax.reader.reader import Reader
 
     read = requests.read_requests(options.requests)
-    chosen = vars(options) | {"out": options.results.parent}
-    names = PredictOptions.__dataclass_fields__
-    model = loading.load_model(options.model, options.adapter, options.dtype)
-    reader = Reader(model, PredictOptions(**{name: chosen[name] for name in names}))
+    outputs = [options.results, *([options.csv] if options.csv else [])]
+    inputs = [options.requests, *([options.neutral] if options.neutral else [])]
+    requests.check_outputs(read, outputs, inputs)
+    reader = Reader(_load(options), _chosen(options))
     failures = requests.predict_requests(reader, read, options.results, options.csv)
-    print(f"{len(read)} results in {options.results}")
+    print(f"{len(read)} results in {printable(options.results)}")
     return failed(failures)
 
 
@@ -152,16 +220,11 @@ def _check_requests(options: argparse.Namespace) -> None:
         if getattr(options, name):
             flag = "an image, video or folder" if name == "paths" else f"--{name}"
             raise UsageError(f"--requests does not go with {flag} ({HELP})")
-    files = [path.resolve() for path in (options.requests, options.results, options.csv) if path]
-    if len(set(files)) < len(files):
-        raise UsageError("--requests, --results and --csv must be different files")
-    for path in files:
-        if path.is_dir():  # else found after the work, when the results are renamed
-            raise UsageError("a folder, expected a file", path=path)
 
 
 def main(argv: list[str]) -> int:
     options = build_parser().parse_args(argv)
-    if options.requests or options.results or options.csv:
-        return _predict_requests(options)
-    return _predict(options)
+    with stoppable():
+        if options.requests or options.results or options.csv:
+            return _predict_requests(options)
+        return _predict(options)

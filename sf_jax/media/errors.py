@@ -6,9 +6,28 @@ part of the location raises with that part, and `at` adds what its caller knows.
 
 import os
 import re
+import unicodedata
 from typing import Self
 
 PARTS = ("path", "line", "record", "field")  # of a location
+
+
+def printable(text: str | os.PathLike) -> str:
+    r"""A path or other foreign text as text that every terminal, CSV and JSON file takes.
+
+    Control characters, lone surrogates, and bytes of a file name that are no UTF-8 become escapes:
+    `\x1b`, `\ud83d`, `\xff`.
+    """
+    found = os.fspath(text)
+    pieces = []
+    for character in found:
+        if "\udc80" <= character <= "\udcff":  # how Python holds such a byte
+            pieces.append(f"\\x{ord(character) - 0xDC00:02x}")
+        elif unicodedata.category(character) in ("Cc", "Cs"):
+            pieces.append(character.encode("unicode_escape").decode("ascii"))
+        else:
+            pieces.append(character)
+    return "".join(pieces)
 
 
 class DataError(ValueError):
@@ -62,7 +81,7 @@ class DataError(ValueError):
     def location(self) -> str:
         """Such as `faces.jsonl, line 3, field 'images'`; empty where nothing is known."""
         parts = [
-            self.path,
+            None if self.path is None else printable(self.path),
             None if self.line is None else f"line {self.line}",
             None if self.record is None else f"record {self.record}",
             self._field(),

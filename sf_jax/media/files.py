@@ -1,8 +1,8 @@
 """The one way to write a file or a folder: under a temporary name beside it, renamed once complete.
 
 Nobody who reads meets half a file, and a failure leaves what stood there before. Temporary names
-are hidden, end in `.partial` and hold the process id, so that two processes never share one.
-Files may also be at `gs://` addresses.
+are hidden, end in `.partial` and hold the process id; a name that exists is never taken, whoever
+made it. Files may also be at `gs://` addresses.
 """
 
 import json
@@ -11,11 +11,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import TextIO
 
 from sf_jax.media import locks
 from sf_jax.media.errors import DataError
+
+NAME_BYTES = 100  # of a target's name in its temporary name: file systems allow 143 to 255 in all
 
 
 @contextmanager
@@ -23,15 +26,18 @@ def replacing(path: str | os.PathLike, *, keep: bool = False) -> Iterator[Path]:
     """A temporary path to write to, which becomes `path` at the end of the block.
 
     Args:
-      keep: names it `PATH.partial`, and leaves it there if the block fails or is interrupted; else
-        it is removed then.
+      keep: names it `PATH.partial`, or `PATH.partial-2` and so on where that exists, and leaves it
+        there if the block fails or is interrupted; else it is removed then.
 
     Raises:
       OSError: the file cannot be written; names `path`.
     """
     target = _path(path)
-    name = f"{target.name}.partial" if keep else f".{target.name}.{os.getpid()}.partial"
-    temporary = target.with_name(name)
+    try:
+        temporary = _reserved(target, keep)
+    except OSError as error:
+        error.filename = os.fspath(target)
+        raise
     try:
         yield temporary
         temporary.replace(target)
@@ -43,6 +49,32 @@ def replacing(path: str | os.PathLike, *, keep: bool = False) -> Iterator[Path]:
         if not keep:
             with suppress(OSError):  # the error of the block is the one to report
                 temporary.unlink()
+
+
+def _reserved(target: Path, keep: bool) -> Path:
+    """An empty file beside the target, made under a name that was free."""
+    base = cut(target.name, NAME_BYTES)
+    first = f"{cut(target.name, 240)}.partial" if keep else f".{base}.{os.getpid()}.partial"
+    for number in count(1):
+        temporary = target.with_name(first if number == 1 else f"{first}-{number}")
+        if not isinstance(temporary, Path):
+            return temporary  # a bucket, where an object appears when it is complete
+        with suppress(FileExistsError):
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            return temporary
+    raise AssertionError("unreachable")
+
+
+def free(path: Path) -> Path:
+    """The path, or with -2 and so on after it the first that does not exist."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(found for found in chain([path], numbered) if not os.path.lexists(found))
+
+
+def cut(name: str, most: int) -> str:
+    """The beginning of a file name that takes at most so many bytes, in whole characters."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= most else encoded[:most].decode("utf-8", "ignore")
 
 
 @contextmanager
@@ -93,12 +125,11 @@ def folder(path: str | os.PathLike) -> Iterator[Path]:
       BusyError: another process is making it.
     """
     target = Path(path)
-    with locks.held(target.parent, f".{target.name}.lock"):
+    with locks.held(target.parent, f".{cut(target.name, NAME_BYTES)}.lock"):
         if target.exists():
             raise DataError("exists already; name a folder that does not", path=path)
-        temporary = Path(
-            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        )
+        prefix = f".{cut(target.name, NAME_BYTES)}."
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=target.parent))
         try:
             temporary.chmod(0o755)
             yield temporary

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from sf_jax.media import kinds
 from sf_jax.media.costs import jpeg_scans, tiff_pages
 from sf_jax.media.errors import DataError
 
@@ -18,20 +19,6 @@ MAX_PIXELS = 200_000_000  # an image of more is refused before it is decoded
 MAX_SCANS = 100  # of a JPEG; a progressive one has about 10
 MAX_PAGES = 1000  # of a TIFF, counted for the note on them
 WORKING_SIDE = 2048  # larger images are shrunk by whole factors, to no less than this
-EXTENSIONS = {
-    ".jpg",
-    ".jpeg",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".ppm",
-    ".pgm",
-    ".avif",
-}
 # Each further format is a decoder that a stranger's file may reach. Pillow would also hand
 # PostScript to an outside program, and decodes icons before their size is known.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
@@ -106,6 +93,34 @@ def read_bytes(content: bytes, max_pixels: int, name: str = "image") -> np.ndarr
     return _guarded(lambda: _open(io.BytesIO(content), name), name, max_pixels)[0]
 
 
+def refusal(path: Path) -> ImageError | None:
+    """The error for a file whose name claims a kind that is not read, unless its content is another
+    image after all; None for every other file."""
+    if kinds.reason(path) is None:
+        return None
+    try:
+        with _open(os.fspath(path), os.fspath(path)) as image:
+            return _raw(image, os.fspath(path))
+    except ImageError as error:
+        return error
+    except Exception:  # reading it will tell
+        return None
+
+
+def _raw(image: Image.Image, name: str) -> ImageError | None:
+    """The error for a camera's raw file, which Pillow would read the thumbnail of."""
+    if image.format == "TIFF" and kinds.is_raw(Path(name)):
+        return ImageError(kinds.reason(Path(name)) or "", path=name)
+    return None
+
+
+def _reason(start: bytes, path: Path) -> str | None:
+    """Why a file that no decoder knows is not read, where its beginning or its name tells."""
+    if kinds.is_heif(start):
+        return "a damaged or truncated HEIC" if kinds.reads_heif() else kinds.HEIF_MISSING
+    return kinds.reason(path)
+
+
 def _open(file: str | io.BytesIO, name: str) -> Image.Image:
     """Opens a file in one of `FORMATS`, which decodes nothing yet.
 
@@ -113,6 +128,12 @@ def _open(file: str | io.BytesIO, name: str) -> Image.Image:
       ImageError: another format, named where it is known, or a JPEG of too many scans.
     """
     Image.init()
+    formats = [known for known in FORMATS if known in Image.OPEN]
+    if isinstance(file, str) and kinds.reads_heif():  # not for the service, which reads bytes
+        from pillow_heif import register_heif_opener  # late: few need it
+
+        register_heif_opener()
+        formats.append("HEIF")
     with open(file, "rb") if isinstance(file, str) else nullcontext(file) as content:
         if jpeg_scans(content, MAX_SCANS + 1) > MAX_SCANS:
             raise ImageError(
@@ -125,10 +146,12 @@ def _open(file: str | io.BytesIO, name: str) -> Image.Image:
     if isinstance(file, io.BytesIO):
         file.seek(0)
     try:
-        return Image.open(file, formats=[known for known in FORMATS if known in Image.OPEN])
+        return Image.open(file, formats=formats)
     except UnidentifiedImageError:
+        if reason := _reason(start, Path(name)):
+            raise ImageError(reason, path=name) from None
         for other, (_, accepts) in Image.OPEN.items():
-            if other not in FORMATS and accepts and accepts(start) is True:
+            if other not in formats and accepts and accepts(start) is True:
                 raise ImageError(
                     f"not an image in a known format but in {other}; save it as PNG or JPEG",
                     path=name,
@@ -155,6 +178,8 @@ def _guarded(  # type: ignore[no-untyped-def]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, checked below, and of damaged EXIF blocks
             with open_it() as opened:
+                if error := _raw(opened, name):
+                    raise error
                 return _convert(opened, name, most)
     except ImageError:
         raise

@@ -25,10 +25,6 @@ from sf_jax.media.errors import DataError
 from sf_jax.media.video_frames import HDR, Display, pixel_aspect_of, stretched
 from sf_jax.media.video_times import PresentationTimes
 
-EXTENSIONS = {
-    ".mp4", ".mov", ".m4v", ".qt", ".3gp", ".3g2", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".ts",
-    ".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".flv", ".ogv", ".mxf", ".apng",
-}  # fmt: skip
 MIN_FPS, MAX_FPS = 0.01, 1000.0
 MAX_PIXELS = 100_000_000  # of a frame; 8K is a third of it
 UNTIMED_FPS = 30.0  # of frames that have times, in a file that states no rate

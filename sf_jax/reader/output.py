@@ -4,7 +4,7 @@ Sequences go through `sf_jax.face.livelink.write`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,11 +12,16 @@ from sf_jax.face.channels import INDEX, NAMES
 from sf_jax.face.describe import Description
 from sf_jax.reader.action import FaceAction, Provenance, Values, named
 
+if TYPE_CHECKING:  # it brings the face finder, which a client does not need
+    from sf_jax.reader.session import Frame
+
 NUMBERS = ("coefficients", "answer", "spread", "entropy", "log_likelihood")  # of each channel
 
 
 def as_json(action: FaceAction, source: str, values: np.ndarray) -> dict[str, Any]:
     """Everything known of one picture.
+
+    The coefficients are exact, all else is rounded.
 
     Args:
       source: the picture's path, kept under "image".
@@ -26,15 +31,14 @@ def as_json(action: FaceAction, source: str, values: np.ndarray) -> dict[str, An
     """
 
     def rounded(values: Values) -> dict[str, float]:
-        pairs = named(values, action.channels)
-        return {name: round(value, 4) for name, value in pairs.items()}
+        return _rounded(values, action.channels)
 
     return {
         "image": source,
         **_made_with(action),
         "rationale": _fields(action),
         "text": action.text,
-        "coefficients": rounded(values),
+        "coefficients": _exact(values, action.channels),
         "mean": rounded(action.coefficients),
         "answer": rounded(action.answer),
         "spread": rounded(action.spread),
@@ -47,6 +51,30 @@ def as_json(action: FaceAction, source: str, values: np.ndarray) -> dict[str, An
 def _made_with(action: FaceAction) -> dict[str, Any]:
     """Version and hashes under "sf_jax"; nothing where they are not known."""
     return {} if action.provenance is None else {"sf_jax": action.provenance.as_json()}
+
+
+def frame_json(frame: "Frame", seconds: float) -> dict[str, Any]:
+    """What one frame of a video shows; `seconds` from the first frame."""
+    action = frame.action
+    return {
+        "frame": frame.number,
+        "seconds": round(seconds, 6),
+        "found": frame.found,
+        **_made_with(action),
+        "rationale": _fields(action),
+        "coefficients": _exact(frame.values, action.channels),
+        "answer": _rounded(action.answer, action.channels),
+        "spread": _rounded(action.spread, action.channels),
+    }
+
+
+def _rounded(values: Values, read: Sequence[str]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in named(values, read).items()}
+
+
+def _exact(values: Values, read: Sequence[str]) -> dict[str, float]:
+    """The shortest decimals that give the same float32 again."""
+    return {name: float(str(np.float32(value))) for name, value in named(values, read).items()}
 
 
 def _fields(action: FaceAction) -> dict[str, str]:

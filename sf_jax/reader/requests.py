@@ -7,18 +7,22 @@ kept.
 """
 
 import json
-from dataclasses import dataclass
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from sf_jax.face import answers, channels, livelink
 from sf_jax.media import files, images, small_files
-from sf_jax.media.errors import DataError
-from sf_jax.reader.action import Provenance
-from sf_jax.reader.files import PICTURE_FPS, Reader
+from sf_jax.media.errors import DataError, printable
+from sf_jax.media.interrupts import Stopped, uninterrupted
+from sf_jax.reader.action import Provenance, Values
+from sf_jax.reader.progress import note, tracked
+from sf_jax.reader.reader import PICTURE_FPS, Reader
 from sf_jax.sequence.chat import ChatError, chat_text
 
 OURS = ("response", "labels", "logprobs", "messages", "images", "error", "sf_jax")  # written anew
@@ -57,7 +61,11 @@ class Request:
             chat_text(self.line.messages, [1])
         except ChatError as error:
             raise RequestError.of(error) from error
-        return self.path.parent / self.line.images[0]
+        return self.paths()[0]
+
+    def paths(self) -> list[Path]:
+        """The paths of all its pictures."""
+        return [self.path.parent / name for name in self.line.images]
 
     def result(self, made_with: Provenance, response: str | None, error: str | None = None) -> str:
         """The result line, in the form that MS-SWIFT writes; "sf_jax" names what made it."""
@@ -103,6 +111,46 @@ def _request(path: Path, number: int, text: bytes) -> Request:
     return Request(path, line, others)
 
 
+def check_outputs(requests: list[Request], outputs: Sequence[Path], inputs: list[Path]) -> None:
+    """Makes the folders of the outputs, and refuses what would replace an input.
+
+    Args:
+      outputs: files of results, which are replaced where they exist.
+      inputs: files that the run reads beside the images of the requests.
+
+    Raises:
+      RequestError: an output is an input or another output, or is or meets a folder.
+    """
+    names = [_folded(path) for path in (*outputs, *inputs)]
+    if any(names.count(_folded(path)) > 1 for path in outputs):
+        raise RequestError("--requests, --results and --csv must be different files")
+    images_read = [path for request in requests for path in request.paths()]
+    read = {_node(path) for path in (*inputs, *images_read)}
+    for path in outputs:
+        if path.is_dir():  # else found after the work, when the results are renamed
+            raise RequestError("a folder, expected a file", path=path)
+        if path.exists() and _node(path) in read:
+            raise RequestError("would be replaced by results, but is read by this run", path=path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise RequestError("a file, expected a folder", path=path.parent) from error
+
+
+def _folded(path: Path) -> str:
+    """The same text for names that some file systems take for one."""
+    return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
+
+
+def _node(path: Path) -> tuple[int, int] | None:
+    """What all links to a file share; None where there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 def predict_requests(
     reader: Reader, requests: list[Request], results: Path, csv: Path | None = None
 ) -> list[DataError]:
@@ -112,46 +160,82 @@ def predict_requests(
       results: the file of result lines; `results.partial` until it is complete, which an
         interruption leaves there with the lines written so far.
       csv: a Live Link file of the numbers asked for, one row a request, named in its last column.
-        The row of a request that failed holds no numbers and a BlendShapeCount of 0.
+        The row of a request that failed holds no numbers and a BlendShapeCount of 0. An
+        interruption leaves the rows so far in `csv.partial`.
 
     Returns:
       what failed.
 
     Raises:
       TimecodeError: the frame rate has no timecode of the kind asked for.
+      Stopped: the process was asked to stop; the text says what was kept.
     """
-    options, made_with = reader.options, reader.model.provenance
-    fps = options.fps or PICTURE_FPS
-    livelink.labels(1, fps, drop_frame=options.drop_frame)  # refused before the work
-    failures: list[DataError] = []
-    rows: list[np.ndarray | None] = []
-    results.parent.mkdir(parents=True, exist_ok=True)
-    with files.stream(results, keep=True) as file:
-        for request in tqdm(requests, unit="request", disable=len(requests) < 2):
-            try:
-                text, numbers = _answer(reader, request)
-            except (RequestError, images.ImageError) as error:
-                failed = RequestError(str(error), path=request.path, line=request.line.number)
-                failures.append(failed)
-                rows.append(None)
-                file.write(request.result(made_with, None, str(error)) + "\n")
-            else:
-                rows.append(numbers)
-                file.write(request.result(made_with, text) + "\n")
-            file.flush()
+    fps = reader.options.fps or PICTURE_FPS
+    livelink.labels(1, fps, drop_frame=reader.options.drop_frame)  # refused before the work
+    answered = Answered()
+    try:
+        with files.stream(results, keep=True) as file:
+            answered.partial = file.name
+            for request in tracked(requests, "request", hidden=len(requests) < 2):
+                file.write(_line(reader, request, answered) + "\n")
+                file.flush()
+    except KeyboardInterrupt as stop:
+        with uninterrupted():
+            raise _stopped(reader, requests, answered, csv) from stop
     if csv is not None:
-        csv.parent.mkdir(parents=True, exist_ok=True)
-        nothing = np.zeros(len(channels.NAMES), np.float32)
-        livelink.write(
-            csv,
-            np.stack([nothing if row is None else row for row in rows]),
-            fps=fps,
-            sources=[", ".join(request.line.images) for request in requests],
-            failed=[row is None for row in rows],
-            drop_frame=options.drop_frame,
-            channels=reader.channels,
-        )
-    return failures
+        _write_csv(reader, requests, answered, csv)
+    return answered.failures
+
+
+@dataclass
+class Answered:
+    """What has come of the requests so far: values of each, None of one that failed."""
+
+    rows: list[Values | None] = field(default_factory=list)
+    failures: list[DataError] = field(default_factory=list)
+    partial: str = ""
+
+
+def _line(reader: Reader, request: Request, answered: Answered) -> str:
+    """The result line of a request."""
+    made_with = reader.model.provenance
+    try:
+        text, values = _answer(reader, request)
+    except DataError as error:
+        failed = RequestError(str(error), path=request.path, line=request.line.number)
+        answered.failures.append(failed)
+        answered.rows.append(None)
+        return request.result(made_with, None, str(error))
+    answered.rows.append(values)
+    return request.result(made_with, text)
+
+
+def _write_csv(reader: Reader, requests: list[Request], answered: Answered, csv: Path) -> None:
+    """The rows of the requests answered so far."""
+    nothing = np.zeros(len(channels.NAMES), np.float32)
+    rows = answered.rows
+    livelink.write(
+        csv,
+        np.stack([nothing if row is None else row for row in rows]),
+        fps=reader.options.fps or PICTURE_FPS,
+        sources=[printable(", ".join(request.line.images)) for request in requests[: len(rows)]],
+        failed=[row is None for row in rows],
+        drop_frame=reader.options.drop_frame,
+        channels=reader.channels,
+    )
+
+
+def _stopped(
+    reader: Reader, requests: list[Request], answered: Answered, csv: Path | None
+) -> Stopped:
+    """Writes the rows so far beside the lines so far, and says where they are."""
+    count = len(answered.rows)
+    where = printable(answered.partial)
+    if csv is not None and count:
+        path = files.free(csv.with_name(f"{files.cut(csv.name, 240)}.partial"))
+        _write_csv(reader, requests, answered, path)
+        where += f" and {printable(path)}"
+    return Stopped(f"kept are {count} of {len(requests)} results in {where}")
 
 
 def _answer(reader: Reader, request: Request) -> tuple[str, np.ndarray]:
@@ -161,7 +245,7 @@ def _answer(reader: Reader, request: Request) -> tuple[str, np.ndarray]:
     messages = request.line.messages if reader.model.instructed else None
     frame = reader.read(picture, messages)
     if not frame.found:
-        notes = [*notes, f"{path}: no face found, the whole picture was read"]
-    for note in notes:
-        tqdm.write(note)
+        notes = [*notes, f"{printable(path)}: no face found, the whole picture was read"]
+    for text in notes:
+        note(text)
     return frame.action.text, frame.values

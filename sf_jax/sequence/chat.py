@@ -4,6 +4,7 @@ Each message stands between its control tokens. An image is a run of placeholder
 each merged patch, between two marks. There is no default system message.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from sf_jax.sequence.tokenizer import CONTROL, IM_END, IM_START, IMAGE, VISION_E
 
 TAG = "<image>"  # where MS-SWIFT messages show an image
 REFUSED = (*CONTROL, "<video>", "<audio>")  # in a text: they would be taken for what they name
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # as JSON may spell, and no tokenizer takes
 ROLES = ("system", "user", "assistant")
 
 # The same for transformers, with one placeholder an image, which its processor multiplies.
@@ -96,6 +98,11 @@ def _parts(number: int, message: Mapping[str, Any]) -> list[str | None]:
     else:
         raise ChatError(f"message {number}: the content is {content!r}, expected text or a list")
     for part in parts:
+        if part is not None and (lone := _LONE_SURROGATE.search(part)):
+            raise ChatError(
+                f"message {number}: the text holds U+{ord(lone[0]):04X} alone, which is half a "
+                "character"
+            )
         for name in REFUSED:
             if part is not None and name in part:
                 raise ChatError(f"message {number}: the text holds {name!r}; show images as {TAG}")

@@ -192,12 +192,16 @@ def test_an_interruption_leaves_the_old_results_and_what_was_done(
     path = write(folder, request(), request("images/black.png"), request())
     assert start(path, folder, "--csv", folder / "out" / "r.csv") == 130
     assert results(folder) == before
-    assert names(folder / "out") == ["r.jsonl", "r.jsonl.partial"]
+    assert names(folder / "out") == ["r.csv.partial", "r.jsonl", "r.jsonl.partial"]
     (done,) = (folder / "out" / "r.jsonl.partial").read_text().splitlines()
     assert answers.parse(json.loads(done)["response"]).coefficients[JAW] == pytest.approx(0.2)
-    assert "sf-jax: stopped" in capsys.readouterr().err
-    assert start(write(folder, request()), folder) == 0  # and the next run clears up
-    assert names(folder / "out") == ["r.jsonl"]
+    take = livelink.read(folder / "out" / "r.csv.partial", fps=30)
+    assert take.coefficients[:, JAW].tolist() == [pytest.approx(0.2)]
+    (stopped,) = errors(capsys)
+    assert "sf-jax: stopped: kept are 1 of 3 results in " in stopped
+    assert "r.jsonl.partial and " in stopped and "r.csv.partial" in stopped
+    assert start(write(folder, request()), folder) == 0  # and the next run leaves what was kept
+    assert names(folder / "out") == ["r.csv.partial", "r.jsonl", "r.jsonl.partial"]
 
 
 def test_flags_shape_the_csv(model: FakeModel, folder: Path) -> None:

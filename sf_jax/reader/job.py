@@ -1,0 +1,130 @@
+"""What `sf-jax predict` decides before a model is loaded: inputs and names of results."""
+
+import errno
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sf_jax.media.errors import DataError
+from sf_jax.reader.action import Provenance
+from sf_jax.reader.inputs import Input, Inputs, collect
+from sf_jax.reader.naming import Plan, plan
+from sf_jax.reader.reader import PredictOptions
+from sf_jax.reader.results import Results, Writing
+
+NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # nothing else can be written either
+
+
+@dataclass
+class Job:
+    """Inputs and names of results, and what has come of them.
+
+    Attributes:
+      inputs: the files to read.
+      results: the folder of results; None where readings are printed alone.
+      plan: the names of all results.
+      table_source: what tells the table of these images from that of others.
+      provenance: of the model that reads the files.
+      failures: what could not be read or written.
+      kept: a sentence on each thing that an interruption left.
+      ended: nothing more can be written.
+    """
+
+    inputs: Inputs
+    options: PredictOptions
+    results: Results | None
+    plan: Plan
+    table_source: str = ""
+    provenance: Provenance = field(default_factory=Provenance)
+    failures: list[DataError | OSError] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    ended: bool = False
+
+    @property
+    def pictures(self) -> list[Input]:
+        """The images to read: those whose results have names, or all where none are written."""
+        return [file for file in self.inputs.pictures if self._named(file)]
+
+    @property
+    def videos(self) -> list[Input]:
+        """The videos to read, likewise."""
+        return [file for file in self.inputs.videos if self._named(file)]
+
+    def _named(self, file: Input) -> bool:
+        return self.results is None or file in self.plan.names
+
+    @contextmanager
+    def failing(self, file: Input) -> Iterator[None]:
+        """What goes wrong with one file in the block is listed, and costs no other file."""
+        try:
+            yield
+        except DataError as error:
+            self.failures.append(error.at(path=file.path))
+        except OSError as error:
+            self.failures.append(error)
+            self.ended = error.errno in NO_MORE
+
+    @contextmanager
+    def writing(self, file: Input) -> Iterator[Writing]:
+        """Where to write the results of one input; see `Results.writing`."""
+        assert self.results is not None
+        source, stamp = self.results.relative(file.path), _stamp(file.path)
+        made = self._made_with(file)
+        with self.results.writing(self.plan.names[file], source, stamp, made) as writing:
+            yield writing
+
+    @contextmanager
+    def writing_table(self) -> Iterator[Writing]:
+        """Where to write the table of several images."""
+        assert self.results is not None and self.plan.table is not None
+        with self.results.writing(self.plan.table, self.table_source) as writing:
+            yield writing
+
+    def done(self, file: Input, suffixes: Sequence[str]) -> bool:
+        """Whether an earlier run wrote these results of the same file in the same way."""
+        if self.results is None or not self.options.skip_existing:
+            return False
+        entry = self.results.entries.get(self.results.relative(file.path))
+        if entry is None or entry.made != self._made_with(file):
+            return False
+        paths = [self.plan.names[file].path(suffix) for suffix in suffixes]
+        return entry.stamp == _stamp(file.path) and self.results.holds(entry, paths)
+
+    def _made_with(self, file: Input) -> str:
+        """The model and the options that the results of one file depend on, as text."""
+        options = self.options
+        names = ["crop", "values", "rationale", "temperature", "seed", "max_rationale", "prompt"]
+        names += ["smooth", "fps", "drop_frame"] if file.kind == "video" else []
+        chosen = {name: getattr(options, name) for name in names}
+        neutral = options.neutral and [str(options.neutral.resolve()), *_stamp(options.neutral)]
+        model = self.provenance.as_json()
+        return json.dumps(chosen | {"neutral": neutral, "model": model}, sort_keys=True)
+
+    def close(self) -> None:
+        """Unlocks the folder of results."""
+        if self.results is not None:
+            self.results.close()
+
+
+def prepare(paths: Sequence[Path], options: PredictOptions) -> Job:
+    """Finds all inputs and names all results.
+
+    Raises:
+      ResultsError, OSError: results cannot be written to the folder.
+    """
+    inputs = collect(paths, options.recursive)
+    if options.out is None or not inputs.files:
+        return Job(inputs, options, None, Plan(), failures=[*inputs.failures])
+    results = Results.open(options.out)
+    table = json.dumps(sorted(results.relative(path) for path in paths))
+    chosen = plan(inputs.files, results, table)
+    failures: list[DataError | OSError] = [*inputs.failures, *chosen.failures]
+    return Job(inputs, options, results, chosen, table, failures=failures)
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of the last change."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

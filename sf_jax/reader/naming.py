@@ -1,0 +1,147 @@
+"""Names of results, all chosen before the work: none meets an input, another result, or a file that
+`sf-jax` did not write.
+
+An input's results get its stem: `a.jpg` becomes `a.json`, `a.preview.png` and so on. Where one of
+these names is taken, or several inputs share the stem, they get the whole name, `a.jpg.json`, and
+where that is taken too, a number, `a.jpg-2.json`. Results of an earlier run are replaced, by those
+of the same input.
+"""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from sf_jax.media.errors import printable
+from sf_jax.media.files import cut
+from sf_jax.reader.inputs import Input, identity
+from sf_jax.reader.results import PARTIAL, RECORD, SUFFIXES, Names, Results, ResultsError
+
+TABLE = "pictures"  # stem of the table of several images
+NAME_BYTES = 255  # where the file system does not state its own limit
+
+
+@dataclass
+class Plan:
+    """Names of the results of each input, of the table of all images; and inputs without a name."""
+
+    names: dict[Input, Names] = field(default_factory=dict)
+    table: Names | None = None
+    failures: list[ResultsError] = field(default_factory=list)
+
+
+def plan(files: Sequence[Input], results: Results, table: str) -> Plan:
+    """Names the results of all files.
+
+    Args:
+      table: what identifies the table of all images among those of other runs; see `Entry.source`.
+    """
+    chosen = Plan()
+    claims = _Claims(results, files)
+    pictures = [file for file in files if file.kind == "picture"]
+    if len(pictures) > 1:
+        chosen.table = claims.names(Path(), [TABLE], table)
+    stems = Counter((_folded(file.folder), _folded(file.path.stem)) for file in files)
+    for file in files:
+        source = results.relative(file.path)
+        alone = stems[_folded(file.folder), _folded(file.path.stem)] == 1
+        try:
+            bases = [file.path.stem, file.path.name] if alone else [file.path.name]
+            chosen.names[file] = claims.names(file.folder, bases, source)
+        except ResultsError as error:
+            chosen.failures.append(error)
+    if len(pictures) == 1:
+        chosen.table = chosen.names.get(pictures[0])
+    return chosen
+
+
+def _folded(path: str | os.PathLike) -> str:
+    """The same text for names that some file systems take for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", os.fspath(path)).casefold())
+
+
+class _Claims:
+    """Which names are taken, by files on the disk and by results to be written."""
+
+    def __init__(self, results: Results, files: Sequence[Input]):
+        self.results = results
+        self.taken: set[str] = set()
+        self.inputs = {_node(file.path) for file in files}
+        self.numbers: Counter[tuple[Path, str]] = Counter()
+        self.most = _longest_name(results.folder) - max(map(len, SUFFIXES)) - len(PARTIAL)
+        # Names of before stay with their inputs where these are read again.
+        sources = {results.relative(file.path) for file in files}
+        self.reserved = {
+            _folded(entry.stem): source
+            for source, entry in results.entries.items()
+            if source in sources
+        }
+
+    def names(self, folder: Path, bases: Sequence[str], source: str) -> Names:
+        """The first names that are free, of those that the source had before, the bases, and the
+        last base with a number.
+
+        Raises:
+          ResultsError: a file is in the way of the folder.
+        """
+        inside = self.results.out / folder
+        self._check_folder(inside)
+        for stem in self._stems(folder, bases, source):
+            names = Names(inside, stem)
+            if self._free(names, source):
+                self.taken.update(map(_folded, names.all()))
+                return names
+        raise AssertionError("numbers do not end")
+
+    def _stems(self, folder: Path, bases: Sequence[str], source: str) -> Iterator[str]:
+        earlier = self.results.entries.get(source)
+        if earlier and Path(earlier.stem).parent == folder:
+            yield Path(earlier.stem).name
+        for base in bases:
+            yield cut(base, self.most)
+        last = bases[-1]
+        for number in count(self.numbers[folder, last] + 2):
+            self.numbers[folder, last] += 1
+            yield f"{cut(last, self.most - len(str(number)) - 1)}-{number}"
+
+    def _free(self, names: Names, source: str) -> bool:
+        owner = self.reserved.get(_folded(self.results.relative(names.folder / names.stem)))
+        if owner not in (None, source):
+            return False
+        return all(self._free_path(path, source) for path in names.all())
+
+    def _free_path(self, path: Path, source: str) -> bool:
+        if _folded(path) in self.taken or path.name == RECORD:
+            return False
+        if not os.path.lexists(path):
+            return True
+        return _node(path) not in self.inputs and self.results.owns(path, source)
+
+    def _check_folder(self, folder: Path) -> None:
+        for above in (folder, *folder.parents):
+            if above == self.results.out:
+                return
+            if os.path.lexists(above) and not above.is_dir():
+                raise ResultsError(
+                    f"a file, expected a folder for results of {printable(folder)}", path=above
+                )
+
+
+def _node(path: Path) -> tuple[int, int] | str:
+    """What all links to a file share."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return identity(path)
+    return status.st_dev, status.st_ino
+
+
+def _longest_name(folder: Path) -> int:
+    """Bytes that a file name may take."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError):
+        return NAME_BYTES

@@ -1,0 +1,303 @@
+"""The folder of results of `sf-jax predict`, and the record of what was written there.
+
+The rule: no result replaces a file that a run did not write itself, or that was changed since. The
+record is a hidden file of the folder, a JSON line for each input and for each table of several. A
+line holds the hashes of the results and is written before they get their names, so that whatever
+ends a run, the next one knows its files.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from sf_jax.media import files, hashes, locks
+from sf_jax.media.errors import DataError
+from sf_jax.media.locks import Lock
+
+RECORD = ".sf-jax-results.jsonl"
+LOCK = ".sf-jax-results.lock"
+HEADER = {"record": "results of sf-jax predict", "version": 1}
+KEPT = 2  # hashes of a name: a run that was killed may have written the newest, or not
+
+# Of all results that an input may have: a stem is given to an input where all of these are free.
+SUFFIXES = (".json", ".jsonl", ".csv", ".index.csv", ".preview.png")
+PARTIAL = ".partial"  # before the suffix of what an interruption left
+
+
+class ResultsError(DataError):
+    """A folder or a name where results cannot be written."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of the results of one input: those of `SUFFIXES` after one stem in one folder."""
+
+    folder: Path
+    stem: str
+
+    def file(self, suffix: str) -> str:
+        """The name of one result."""
+        return self.stem + suffix
+
+    def path(self, suffix: str, partial: bool = False) -> Path:
+        """The path of one result, or of what an interruption left of it."""
+        return self.folder / self.file(PARTIAL + suffix if partial else suffix)
+
+    def all(self) -> list[Path]:
+        """All paths that the results may take."""
+        return [self.path(suffix, partial) for suffix in SUFFIXES for partial in (False, True)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The results of one input, or one table of several inputs.
+
+    Attributes:
+      source: the input's path relative to the folder of results; of a table, the paths named.
+      stem: the part of the names that is common to the results, with their subfolder.
+      files: relative path of each result → the hash of its content.
+      older: relative path → hashes of results that earlier runs wrote for the same input.
+      stamp: size and time of the last change (ns) of the input.
+      made: what else the results depend on, as text.
+      complete: False for what an interruption left.
+    """
+
+    source: str
+    stem: str
+    files: dict[str, str] = field(default_factory=dict)
+    older: dict[str, list[str]] = field(default_factory=dict)
+    stamp: list[int] = field(default_factory=list)
+    made: str = ""
+    complete: bool = True
+
+
+class Record:
+    """The record of one folder, as read.
+
+    Attributes:
+      folder: its real path.
+      entries: by source.
+    """
+
+    def __init__(self, folder: Path, entries: dict[str, Entry]):
+        self.folder, self.entries = folder, entries
+        self._known: dict[str, list[str]] = {}
+        self._sources: dict[str, str] = {}
+        for entry in entries.values():
+            self._know(entry)
+
+    @classmethod
+    def of(cls, folder: Path) -> "Record | None":
+        """The record of a folder; None where it has none."""
+        path = folder / RECORD
+        if not os.path.lexists(path):
+            return None
+        return cls(Path(os.path.realpath(folder)), _entries(path))
+
+    def _know(self, entry: Entry) -> None:
+        known = {name: [digest] for name, digest in entry.files.items()}
+        for name, older in entry.older.items():
+            known[name] = [*known.get(name, []), *older]
+        self._known.update(known)
+        self._sources.update(dict.fromkeys(known, entry.source))
+
+    def relative(self, path: Path) -> str:
+        """A path relative to the folder, one text for all spellings; links are not resolved."""
+        real = os.path.join(os.path.realpath(path.parent), path.name)
+        return os.path.relpath(real, self.folder)
+
+    def owns(self, path: Path, source: str | None = None) -> bool:
+        """Whether a file is a result that nobody changed since, or what a crash left of one.
+
+        Args:
+          source: the results of this one alone; see `Entry`.
+        """
+        name = self.relative(path)
+        known = self._known.get(name)
+        if not known or path.is_symlink() or not path.is_file():
+            return False
+        if source is not None and self._sources[name] != source:
+            return False
+        with suppress(OSError):
+            return hashes.of_file(path) in known or _cut_short(path)
+        return False
+
+    def holds(self, entry: Entry, paths: Iterable[Path]) -> bool:
+        """Whether results of an entry are there, as they were written."""
+        names = [self.relative(path) for path in paths]
+        if not entry.complete or not entry.files.keys() >= set(names):
+            return False
+        with suppress(OSError):
+            return all(hashes.of_file(self.folder / n) == entry.files[n] for n in names)
+        return False
+
+
+def _entries(path: Path) -> dict[str, Entry]:
+    """The lines of a record; the last one may be cut short.
+
+    Raises:
+      ResultsError: the file is no record.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n") if path.is_file() else []
+        if path.is_symlink() or json.loads(lines[0]) != HEADER:
+            raise ValueError
+    except (ValueError, IndexError, RecursionError):
+        problem = "not a record of results; name another folder with --out"
+        raise ResultsError(problem, path=path) from None
+    entries: dict[str, Entry] = {}
+    for line in lines[1:]:
+        with suppress(ValueError, TypeError, AttributeError, RecursionError):
+            entry = _entry(json.loads(line))
+            entries[entry.source] = entry
+    return entries
+
+
+def _entry(line: dict) -> Entry:
+    entry = Entry(**line)
+    older = [digest for digests in entry.older.values() for digest in digests]
+    texts = [entry.source, entry.stem, entry.made, *entry.files, *entry.files.values(), *older]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    return entry
+
+
+def _cut_short(path: Path) -> bool:
+    """Whether a file is the beginning of a result: empty, or without its end."""
+    content = path.read_bytes()
+    if path.suffix == ".png":
+        return not content.endswith(b"IEND\xaeB`\x82")
+    if path.suffix == ".json":
+        try:
+            json.loads(content)
+        except (ValueError, RecursionError):
+            return True
+        return False
+    return not content.endswith(b"\n")
+
+
+@dataclass
+class Writing:
+    """Results of one input on their way: written into `folder` under the stem of `names`.
+
+    Attributes:
+      complete: False where a later run is to read the input again.
+      interrupted: True gives the results other names, as of something that was stopped.
+    """
+
+    folder: Path
+    names: Names
+    complete: bool = True
+    interrupted: bool = False
+
+    def path(self, suffix: str) -> Path:
+        """Where to write a result."""
+        return self.folder / self.names.file(suffix)
+
+    def final(self, path: Path) -> Path:
+        """The name that a result gets."""
+        suffix = path.name.removeprefix(self.names.stem)
+        return self.names.path(suffix, partial=self.interrupted)
+
+
+class Results(Record):
+    """The folder of results of this run, which no other run writes to at the same time."""
+
+    @classmethod
+    def open(cls, out: Path) -> "Results":
+        """Makes the folder, if need be, and locks it until `close` or the end of the process.
+
+        Raises:
+          ResultsError: it is a file, or its record is none.
+          BusyError: another run writes to it.
+          OSError: it cannot be written to.
+        """
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ResultsError("a file, expected a folder", path=error.filename) from error
+        lock = locks.acquire(out / LOCK)
+        try:
+            record = Record.of(out)
+            results = cls(Path(os.path.realpath(out)), record.entries if record else {})
+            results.out, results._lock = out, lock
+            lines = [HEADER, *(asdict(entry) for entry in results.entries.values())]
+            files.write_text(out / RECORD, "".join(json.dumps(line) + "\n" for line in lines))
+        except BaseException:
+            lock.release()
+            raise
+        return results
+
+    out: Path
+    _lock: Lock
+
+    def close(self) -> None:
+        """Unlocks the folder."""
+        self._lock.release()
+
+    @contextmanager
+    def writing(
+        self, names: Names, source: str, stamp: list[int] | None = None, made: str = ""
+    ) -> Iterator[Writing]:
+        """A folder to write results into, which get their names together at the end of the block.
+
+        Raises:
+          OSError: one cannot be written; names the result.
+          ResultsError: a file that is not ours has got one of the names in the meantime.
+        """
+        try:
+            names.folder.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=".sf-jax-", suffix=".partial", dir=names.folder))
+        except OSError as error:
+            error.filename, error.filename2 = os.fspath(names.folder), None
+            raise
+        writing = Writing(work, names)
+        try:
+            yield writing
+            self._commit(writing, source, stamp or [], made)
+        except OSError as error:
+            written = Path(os.fsdecode(error.filename or ""))
+            if work in written.parents:
+                error.filename, error.filename2 = os.fspath(names.folder / written.name), None
+            raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _commit(self, writing: Writing, source: str, stamp: list[int], made: str) -> None:
+        moves = {path: writing.final(path) for path in sorted(writing.folder.iterdir())}
+        for target in moves.values():
+            if os.path.lexists(target) and not self.owns(target, source):
+                raise ResultsError("is not a result of before, and is left as it is", path=target)
+        found = {self.relative(target): hashes.of_file(path) for path, target in moves.items()}
+        stem = self.relative(writing.names.folder / writing.names.stem)
+        older = self._older(source, found)
+        self._append(Entry(source, stem, found, older, stamp, made, writing.complete))
+        for path, target in moves.items():
+            path.replace(target)
+        if not writing.interrupted:
+            self._clear(writing.names)
+
+    def _older(self, source: str, found: dict[str, str]) -> dict[str, list[str]]:
+        """The hashes of what may be on the disk of results that are replaced now, or are not."""
+        earlier = self.entries.get(source)
+        names = {*found, *(earlier.files if earlier else ()), *(earlier.older if earlier else ())}
+        known = {name: self._known.get(name, []) for name in names}
+        return {name: digests[:KEPT] for name, digests in known.items() if digests}
+
+    def _append(self, entry: Entry) -> None:
+        self.entries[entry.source] = entry
+        self._know(entry)
+        with (self.out / RECORD).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(entry)) + "\n")
+
+    def _clear(self, names: Names) -> None:
+        """Removes what an interrupted run left of results that are now complete."""
+        for suffix in SUFFIXES:
+            path = names.path(suffix, partial=True)
+            if self.owns(path):
+                path.unlink(missing_ok=True)
