@@ -40,15 +40,15 @@ def model_arguments(parser: Adds, dtype: bool = True) -> None:
         )
 
 
-def number(low: float, above: bool, what: str) -> Callable[[str], float]:
-    """An argparse type: a finite float from `low` on, or above it."""
+def number(low: float, above: bool, what: str, high: float = math.inf) -> Callable[[str], float]:
+    """An argparse type: a finite float from `low` on, or above it, and up to `high`."""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not (value > low if above else value >= low) or math.isinf(value):
+        if not (value > low if above else value >= low) or math.isinf(value) or value > high:
             raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
         return value
 

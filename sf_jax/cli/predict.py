@@ -11,6 +11,7 @@ from sf_jax.cli.arguments import Adds, Parser, UsageError, former, model_argumen
 from sf_jax.cli.report import failed
 from sf_jax.media.errors import printable
 from sf_jax.media.interrupts import Stopped, stoppable
+from sf_jax.media.video_times import MAX_FPS, MIN_FPS
 
 if TYPE_CHECKING:  # they bring jax, which `--help` need not wait for
     from sf_jax.reader.estimator import Model
@@ -49,8 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--neutral", type=Path, metavar="IMAGE", help="this person at rest, to be subtracted")
     add(
         "--fps",
-        type=number(0, True, "a positive number"),
-        help="frame rate, instead of the video's own (images: 30)",
+        type=number(MIN_FPS, False, f"a positive number from {MIN_FPS:g} to {MAX_FPS:g}", MAX_FPS),
+        help="frames of a video are evenly spaced at this rate, whatever times the file has "
+        "(default: the times in the file); rate of the rows of images (default: 30)",
     )
     add("--drop-frame", action="store_true", help="drop-frame timecode at 29.97 and 59.94")
     add("--no-preview", dest="previews", action="store_false", help="write no preview sheets")

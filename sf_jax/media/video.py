@@ -23,9 +23,8 @@ from av.video.stream import VideoStream
 from sf_jax.media import video_container as container_of
 from sf_jax.media.errors import DataError
 from sf_jax.media.video_frames import HDR, Display, pixel_aspect_of, stretched
-from sf_jax.media.video_times import PresentationTimes
+from sf_jax.media.video_times import MAX_FPS, MIN_FPS, PresentationTimes
 
-MIN_FPS, MAX_FPS = 0.01, 1000.0
 MAX_PIXELS = 100_000_000  # of a frame; 8K is a third of it
 UNTIMED_FPS = 30.0  # of frames that have times, in a file that states no rate
 LATE = 0.05  # seconds after the sound at which frames may begin without a note
@@ -109,7 +108,7 @@ class Video:
         for seconds in times.spliced:
             found.append(f"the clock restarts; its frames follow from {seconds:.3f} s")
         exact = decoder.container.format.name.startswith("mov")  # AVI counts pauses as frames
-        if exact and self.count > decoder.seen and not decoder.damage:
+        if exact and self.count > decoder.seen and not decoder.failures:
             found.append(f"states {self.count} frames, of which {decoder.seen} were found")
         self.notes.extend(note for note in found if note not in self.notes)
 
@@ -120,19 +119,20 @@ class _Decoder:
     Attributes:
       good: number of frames given.
       seen: number of frames given, hidden by an edit list, or damaged.
-      damage: what could not be decoded; empty where nothing was.
+      failures: number of times that something could not be read or decoded.
     """
 
     def __init__(self, path: str, container: InputContainer, stream: VideoStream):
         self.path, self.container, self.stream = path, container, stream
-        self.good = self.seen = 0
-        self.damage: list[str] = []
+        self.good = self.seen = self.failures = 0
+        self._first_failure = ""
         self._corrupt: set[int | None] = set()  # time stamps of packets that are cut off
-        self._last: float | None = None
+        # There, the mark means a gap before the packet, as where two recordings were joined.
+        self._gaps_only = container.format.name == "mpegts"
 
     def __iter__(self) -> Iterator[tuple[Fraction | None, VideoFrame]]:
         for packet in self._packets():
-            if packet.is_corrupt:
+            if packet.is_corrupt and not self._gaps_only:
                 self._corrupt.add(packet.pts)
             self.seen += packet.is_discard
             try:
@@ -144,12 +144,12 @@ class _Decoder:
                 continue
             for frame in frames:
                 self.seen += 1
-                if frame.is_corrupt or (frame.pts in self._corrupt and frame.pts is not None):
+                if frame.is_corrupt or frame.pts in self._corrupt:
+                    self._corrupt.discard(frame.pts)
                     self._damaged("incomplete frame")
                     continue
                 self.good += 1
                 stamp = None if frame.pts is None else frame.pts * _time_base(frame, self.stream)
-                self._last = self._last if stamp is None else float(stamp)
                 yield stamp, frame
 
     def _packets(self) -> Iterator[av.Packet]:
@@ -166,7 +166,8 @@ class _Decoder:
                 self._damaged(_reason(error))
 
     def _damaged(self, problem: str) -> None:
-        self.damage.append(f"{problem} after frame {self.good}")
+        self.failures += 1
+        self._first_failure = self._first_failure or f"{problem} after frame {self.good}"
 
     def finish(self, count: int) -> None:
         """Raises what was found damaged.
@@ -175,15 +176,15 @@ class _Decoder:
           VideoDamaged: see the class.
         """
         cut = container_of.missing_bytes(self.path)
-        if not self.damage and not cut:
+        if not self.failures and not cut:
             return
         parts = [f"damaged: {self.good}" + (f" of {count}" if count > self.good else "")]
         parts[0] += " frames could be read"
         if cut:
             parts.append(f"the file lacks its last {cut:,} bytes")
-        if self.damage:
-            more = f" and {len(self.damage) - 1} more" if len(self.damage) > 1 else ""
-            parts.append(f"{self.damage[0]}{more}")
+        if self.failures:
+            more = f", and {self.failures - 1} more failures" if self.failures > 1 else ""
+            parts.append(f"{self._first_failure}{more}")
         kind = VideoDamaged if self.good else VideoError
         raise kind("; ".join(parts), path=self.path)
 
@@ -253,7 +254,12 @@ def _container(path: str, file: BinaryIO) -> InputContainer:
     try:
         return av.open(container_of.Nameless(file), "r", options=options, metadata_errors="replace")
     except (FFmpegError, ValueError, MemoryError) as error:
-        raise VideoError("damaged, or not a video that can be decoded", path=path) from error
+        raise VideoError(_unreadable(path), path=path) from error
+
+
+def _unreadable(path: str) -> str:
+    lacking = " (it has no index: was its recording cut off?)" * container_of.lacks_index(path)
+    return f"damaged, or not a video that can be decoded{lacking}"
 
 
 def _stream(path: str, container: InputContainer) -> VideoStream:
@@ -261,8 +267,7 @@ def _stream(path: str, container: InputContainer) -> VideoStream:
     if stream is None:
         if len(container.streams):
             raise VideoError("holds no video stream", path=path)
-        lacking = " (it has no index: a recording that was cut off?)"
-        raise VideoError(f"damaged, or not a video that can be decoded{lacking}", path=path)
+        raise VideoError(_unreadable(path), path=path)
     if stream.codec_context is None:
         codec = container_of.undecodable(container, stream)
         raise VideoError(f"its codec, {codec}, cannot be decoded", path=path)

@@ -3,6 +3,7 @@
 import os
 import re
 import struct
+from collections.abc import Iterator
 from itertools import islice
 from typing import BinaryIO
 
@@ -16,6 +17,8 @@ FORMATS = (
     "mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "ogg", "mxf", "gif",
     "apng", "webp", "nut", "ivf", "yuv4mpegpipe", "dv", "obu", "h264", "hevc",
 )  # fmt: skip
+
+_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 
 SEARCHED_PACKETS = 200  # for the sample of a timecode track, which is among the first
 
@@ -129,11 +132,17 @@ def missing_bytes(path: str) -> int:
             end = 8 + struct.unpack("<I", start[4:8])[0]
         elif start[:4] == b"\x1aE\xdf\xa3":
             end = _matroska_end(start)
-        elif start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            end = _boxes_end(file, size)
         else:
-            end = 0
+            end = max((end for _, end in _boxes(file, size)), default=0)
     return max(0, end - size)
+
+
+def lacks_index(path: str) -> bool:
+    """Whether an MP4 or QuickTime file has no index, which recorders write when they stop."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        kinds = [kind for kind, _ in _boxes(file, size)]
+    return bool(kinds) and b"moov" not in kinds
 
 
 def _matroska_end(start: bytes) -> int:
@@ -154,14 +163,14 @@ def _vint(content: bytes, position: int) -> tuple[int, int]:
     return value & (2 ** (7 * length) - 1), length
 
 
-def _boxes_end(file: BinaryIO, size: int) -> int:
-    """The end of the last top-level box."""
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """Type and declared end of each top-level box of an ISO media file; none of other files."""
     position = 0
     while position + 8 <= size:
         file.seek(position)
-        length, _, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
-        length = large if length == 1 else length
-        if length < 8:  # 0: to the end of the file; others are damaged
-            return 0
+        length, kind, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+        length = {0: size - position, 1: large}.get(length, length)
+        if length < 8 or (position == 0 and kind not in _FIRST_BOXES):
+            return
         position += length
-    return position
+        yield kind, position

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+MIN_FPS, MAX_FPS = 0.01, 1000.0  # frame rates that are believed
+
 SPLICE = Fraction(1)  # seconds; a step back of more starts another recording in the same file
 NEAREST = Fraction(1, 2000)  # seconds between two frames; nearer stamps are taken to be the same
 GAP = Fraction(10)  # seconds; MPEG streams with a longer step forwards are spliced there too

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 
 from sf_jax.face import channels
 from sf_jax.face.one_euro import OneEuro
+from sf_jax.media.video_times import MAX_FPS, MIN_FPS
 from sf_jax.reader.action import FaceAction, Values
 from sf_jax.reader.finder import Cropper
 
@@ -47,8 +48,9 @@ class SessionOptions:
     def __post_init__(self) -> None:
         if self.values not in ("mean", "answer"):
             raise ValueError(f"values is {self.values!r}, expected 'mean' or 'answer'")
-        if not 0 < self.fps < np.inf:
-            raise ValueError(f"fps is {self.fps!r}, expected a positive number")
+        if not MIN_FPS <= self.fps <= MAX_FPS:
+            expected = f"{MIN_FPS:g} to {MAX_FPS:g}"
+            raise ValueError(f"fps is {self.fps!r}, expected {expected}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
+from sf_jax.media.video_times import MAX_FPS, MIN_FPS
 from sf_jax.reader.action import named
 from sf_jax.reader.output import exact_json
 from sf_jax.reader.session import Frame, SessionOptions
@@ -48,7 +49,7 @@ class Asked(BaseModel):
     values: Literal["mean", "answer"] | None = Field(None, description="of `frame.values`")
     smooth: bool | None = Field(None, description="one-euro filter over `frame.values`")
     fps: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="frames a second, for the filter"
+        None, ge=MIN_FPS, le=MAX_FPS, description="frames a second, for the filter"
     )
     seconds: float | None = Field(
         None, allow_inf_nan=False, description="the frame's time, in place of `fps`"

@@ -1,47 +1,27 @@
-"""Frames in order at the file's rate, and crops that hold still."""
+"""Frames in order, with their times, and crops that hold still."""
 
+import os
 import subprocess
 import sys
 import tracemalloc
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from sf_jax.media import crop
-from sf_jax.media.video import VideoError, open_video
+from sf_jax.media.video import VideoDamaged, VideoError, open_video
 from sf_jax.reader import finder
 from sf_jax.reader.finder import Cropper, crop_square, face_box
 from sf_jax.render.draw import Drawing, draw
 from sf_jax.render.head import builtin
 from sf_jax.render.scene import plain_scene
+from tests.media.videos import counted, counting, write_video
 
 FRAMES = 60
-
-
-def write_video(path: Path, fps: float, frames: list[np.ndarray]) -> Path:
-    codec = "MJPG" if path.suffix == ".avi" else "mp4v"
-    height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
-    assert writer.isOpened()
-    for frame in frames:
-        writer.write(np.ascontiguousarray(frame[..., ::-1]))
-    writer.release()
-    return path
-
-
-def counting(number: int) -> np.ndarray:
-    """A frame that tells its number by where a red bar stands on blue."""
-    frame = np.full((48, 144, 3), (0, 0, 200), np.uint8)
-    frame[:, 2 * number : 2 * number + 16] = 230, 0, 0
-    return frame
-
-
-def counted(frame: np.ndarray) -> float:
-    """The number that a frame of `counting` tells."""
-    red, blue = frame[..., 0].astype(int), frame[..., 2].astype(int)
-    return (np.nonzero((red > blue).mean(axis=0) > 0.5)[0].mean() - 7.5) / 2
 
 
 @pytest.mark.parametrize("name, fps", [("a.mp4", 24.0), ("a.avi", 30.0), ("a.mp4", 30000 / 1001)])
@@ -114,6 +94,146 @@ def test_the_decoder_adds_no_lines_of_its_own(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stderr == "" and done.stdout.count("\n") == 1 and "damaged" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "time_base"),
+    [
+        ("a.mp4", "libx264", Fraction(1, 16000)),
+        ("a.mkv", "libx264", Fraction(1, 1000)),
+        ("a.mov", "mpeg4", Fraction(1, 600)),
+        ("a.webm", "libvpx", Fraction(1, 1000)),
+        ("a.ts", "libx264", Fraction(1, 90000)),
+        ("a.avi", "mpeg4", Fraction(1, 30)),
+        ("a.gif", "gif", Fraction(1, 100)),
+        ("a.apng", "apng", Fraction(1, 1000)),
+    ],
+)
+def test_frame_times_are_those_of_the_container(
+    tmp_path: Path, name: str, codec: str, time_base: Fraction
+) -> None:
+    """Thirty frames a second and then ten, in the order of showing, not in that of the packets."""
+    times = [*(Fraction(i, 30) for i in range(20)), *(1 + Fraction(i, 10) for i in range(10))]
+    pixels = {"gif": "rgb8", "apng": "rgb24"}.get(codec)
+    path = write_video(
+        tmp_path / name,
+        30,
+        [counting(i) for i in range(30)],
+        times=[2 + time for time in times] if name not in ("a.gif", "a.apng", "a.avi") else times,
+        codec=codec,
+        time_base=time_base,
+        pixels=pixels,
+    )
+    found = list(open_video(path).timed_frames())
+    assert [round(counted(frame)) for _, frame in found] == list(range(30))
+    np.testing.assert_allclose(
+        [seconds for seconds, _ in found], np.array(times, float), atol=0.006
+    )
+
+
+def test_what_an_edit_list_hides_is_not_shown(tmp_path: Path) -> None:
+    """Frames before time zero are cut away by an edit list; the next one is then the first."""
+    frames = [counting(i) for i in range(20)]
+    times = [Fraction(i - 10, 30) for i in range(20)]
+    path = write_video(tmp_path / "a.mp4", 30, frames, times=times, codec="libx264")
+    video = open_video(path)
+    found = list(video.timed_frames())
+    assert [round(counted(frame)) for _, frame in found] == list(range(10, 20))
+    assert found[0][0] == 0 and not video.notes
+
+
+def test_joined_recordings_go_on(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.ts", 30, [counting(i) for i in range(40)], codec="libx264")
+    path.write_bytes(2 * path.read_bytes())
+    video = open_video(path)
+    seconds = [seconds for seconds, _ in video.timed_frames()]
+    np.testing.assert_allclose(seconds, np.arange(80) / 30, atol=1e-6)
+    assert any("the clock restarts" in note for note in video.notes)
+
+
+def test_codecs_are_decoded_or_named(tmp_path: Path) -> None:
+    frames = [counting(i) for i in range(3)]
+    for codec in ("libsvtav1", "libx265", "prores_ks", "libvpx-vp9"):
+        pixels = "yuv422p10le" if codec == "prores_ks" else None
+        quiet = {"x265-params": "log-level=none"} if codec == "libx265" else None
+        path = tmp_path / ("a.mov" if codec == "prores_ks" else "a.mkv")
+        images = [cv2.resize(frame, (144, 64)) for frame in frames]
+        write_video(path, 30, images, codec=codec, pixels=pixels, options=quiet)
+        assert len(list(open_video(path).frames())) == 3
+    content = write_video(tmp_path / "a.mp4", 30, frames, codec="libx264").read_bytes()
+    for tag, name in ((b"evc1", "evc"), (b"zzzz", r"unknown \(zzzz\)"), (b"encv", "encrypted")):
+        (tmp_path / "b.mp4").write_bytes(content.replace(b"avc1", tag))
+        with pytest.raises(VideoError, match=rf"b\.mp4: its codec, {name}.*cannot be decoded"):
+            open_video(tmp_path / "b.mp4")
+
+
+LISTS = {
+    "ffconcat version 1.0\nfile a.mp4\n": "an ffconcat script",
+    "#EXTM3U\n#EXTINF:1,\na.mp4\n": "an M3U playlist",
+    "v=0\no=- 0 0 IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n": "a session description",
+    '<?xml version="1.0"?>\n<MPD><BaseURL>a.mp4</BaseURL></MPD>': "a DASH manifest",
+    '<ASX version="3.0"><entry><ref href="a.mp4"/></entry></ASX>': "a playlist",
+    "[Reference]\nRef1=a.mp4\n": "a playlist",
+    "concat:a.mp4|a.mp4": "a text that names a file",
+}
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_lists_of_other_files_are_not_followed(tmp_path: Path, text: str) -> None:
+    write_video(tmp_path / "a.mp4", 30, [counting(0)])
+    (tmp_path / "list.mp4").write_text(text)
+    with pytest.raises(VideoError, match=rf"list\.mp4: {LISTS[text]}"):
+        open_video(tmp_path / "list.mp4")
+
+
+def test_names_are_names_and_no_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for i in range(3):
+        cv2.imwrite(f"a{i:03}.png", counting(i))
+    for name in ("a%03d.png", "a*.png", "concat:a.mp4", "http://localhost/a.mp4", "-"):
+        with pytest.raises(VideoError, match="no such file"):
+            open_video(name)
+    write_video(tmp_path / "b.mp4", 30, [counting(i) for i in range(5)])
+    for name in ("a%03d.png", "a*.png", "concat:a.mp4", b"\xff.mp4"):
+        path = os.path.join(os.fsencode(tmp_path), os.fsencode(name))
+        os.replace("b.mp4", path)
+        assert len(list(open_video(os.fsdecode(path)).frames())) == 5
+        os.replace(path, "b.mp4")
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.mov"])
+def test_a_video_cut_short_gives_its_frames_and_then_an_error(tmp_path: Path, name: str) -> None:
+    frames = [np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8) for i in range(20)]
+    first = {"movflags": "faststart"} if name == "a.mov" else {}  # the index comes first
+    path = write_video(tmp_path / name, 30, frames, codec="mjpeg", container_options=first)
+    whole = list(open_video(path).timed_frames())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    found = []
+    with pytest.raises(
+        VideoDamaged, match=rf"{name}: damaged: \d+ .*frames could be read; the file"
+    ):
+        for pair in open_video(path).timed_frames():
+            found.append(pair)
+    assert 8 < len(found) < 20
+    for (seconds, frame), (expected, other) in zip(found, whole, strict=False):
+        assert seconds == expected
+        np.testing.assert_array_equal(frame, other)
+
+
+def test_a_sound_alone_or_no_index(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate, frame.pts = 48000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(VideoError, match=r"a\.mp4: holds no video stream"):
+        open_video(path)
+    content = write_video(path, 30, [counting(i) for i in range(20)]).read_bytes()
+    path.write_bytes(content[: content.index(b"moov") - 4])
+    with pytest.raises(VideoError, match=r"a\.mp4: damaged.* no index"):
+        open_video(path)
 
 
 @pytest.fixture(scope="module")

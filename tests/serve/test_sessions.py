@@ -20,7 +20,7 @@ from sf_jax.reader.session import SessionOptions
 from sf_jax.serve.client import ServiceError, Session, ask
 from sf_jax.serve.service import Limits
 from sf_jax.serve.sessions import SessionMismatchError, Sessions, SessionsFullError
-from tests.media.test_video import write_video
+from tests.media.videos import write_video
 from tests.serve.test_service import (
     PATIENCE,
     PREDICT,
