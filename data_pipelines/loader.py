@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, SupportsIndex
 
 import grain.python as grain
@@ -9,6 +10,10 @@ import numpy as np
 
 from data_pipelines import records
 from sf_jax.face.channels import mirror
+from sf_jax.media import hashes
+from sf_jax.train.fingerprint import FileFingerprint, Fingerprint
+
+SAMPLED, LEAST_SAMPLED = 256 << 20, 64 << 10  # bytes hashed of all files, and of each
 
 
 class RecordSource:
@@ -21,6 +26,27 @@ class RecordSource:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def fingerprint(self, **order: float) -> Fingerprint:
+        """What a resumed run compares its data with.
+
+        Small data is hashed whole, of more than 256 MB so much in samples, and of each file 64 KB.
+
+        Args:
+          order: settings beside the files that the order of examples depends on.
+
+        Raises:
+          OSError: a file cannot be read.
+        """
+        budget = max(LEAST_SAMPLED, SAMPLED // len(self.paths))
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(lambda path: hashes.of_samples(path, budget), self.paths))
+        counts = np.diff(self.ends, prepend=0).tolist()
+        files = {
+            os.path.basename(path): FileFingerprint(os.path.getsize(path), records, digest)
+            for path, records, digest in zip(self.paths, counts, found, strict=True)
+        }
+        return Fingerprint(files, order)
 
     def place(self, index: int) -> tuple[str, int]:
         """The file that a record is in, and its number there."""
@@ -40,6 +66,7 @@ class ShuffledRecords:
     def __init__(self, directory: str | os.PathLike, seed: int = 0):
         """Raises RecordError where there are no record files, or a damaged one."""
         self._source = RecordSource(records.files(directory))
+        self._seed = seed
         self._order = grain.MapDataset.range(len(self._source)).seed(seed).shuffle().repeat()
 
     def __call__(self, number: int) -> tuple[str, dict[str, Any]]:
@@ -50,6 +77,10 @@ class ShuffledRecords:
         """
         index = int(self._order[number])
         return "{}, record {}".format(*self._source.place(index)), self._source[index]
+
+    def fingerprint(self, **order: float) -> Fingerprint:
+        """See `RecordSource.fingerprint`; the seed is added."""
+        return self._source.fingerprint(seed=self._seed, **order)
 
     def locations(self, numbers: Iterable[int]) -> str:
         """Where the records of these numbers lie, in words."""
@@ -105,8 +136,8 @@ def faces(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
-) -> grain.DatasetIterator:
-    """An iterator over batches with `get_state` and `set_state`.
+) -> tuple[grain.DatasetIterator, Fingerprint]:
+    """An iterator over batches with `get_state` and `set_state`, and the fingerprint of the data.
 
     Args:
       batch_size: of the whole job; each process gets its share, and the shares of a step make the
@@ -128,6 +159,7 @@ def faces(
     # Process p takes records p, p + n, …: a step's shares together are consecutive records.
     data = data[process_index::process_count]
     data = data.batch(batch_size // process_count, drop_remainder=True, batch_fn=collate)
-    return iter(
+    batches = iter(
         data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8))
     )
+    return batches, source.fingerprint(seed=seed, batch=batch_size, mirrored=mirror_share)

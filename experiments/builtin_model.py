@@ -9,7 +9,7 @@ Each stage resumes where it stopped; `sf_jax/systems/semanticface/pretraining.py
 from dataclasses import replace
 from pathlib import Path
 
-from sf_jax.cli.arguments import Parser, former, whole
+from sf_jax.cli.arguments import Parser, accept_changed_data, former, whole
 from sf_jax.model.config import TextConfig, VisionConfig
 from sf_jax.reader import loading
 from sf_jax.systems.semanticface import pretraining
@@ -108,10 +108,12 @@ def main(argv: list[str] | None = None) -> None:
     add("--mesh", type=meshes.parse, help="as data=4,fsdp=2 (default: the recipe's)")
     add("--images", type=whole(1, 10**7), help="rendered faces")
     former(parser, "--pictures", dest="images", type=whole(1, 10**7))
+    accept_changed_data(parser)
     for stage in ("warmup", "reading", "language"):
         add(f"--{stage}-steps", type=whole(1, 10**9))
     options = parser.parse_args(argv)
     recipe = tiny(RECIPE) if options.tiny else RECIPE
+    recipe = replace(recipe, accept_changed_data=options.accept_changed_data)
     if options.images:
         recipe = replace(recipe, images=options.images)
     for name in ("warmup", "reading", "language"):

@@ -18,7 +18,7 @@ import jax
 from jax.sharding import Mesh
 
 from data_pipelines import records, synthetic
-from sf_jax.cli.arguments import Parser, former, whole
+from sf_jax.cli.arguments import Parser, accept_changed_data, former, whole
 from sf_jax.model.lora import LoraConfig
 from sf_jax.reader import loading
 from sf_jax.systems.semanticface import fine_tuning
@@ -118,6 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--images", type=whole(1, 10**6), help="to render where there is no --data (default 2000)")
     former(parser, "--pictures", dest="images", type=whole(1, 10**6))
     add("--seed", type=whole(0, 2**32 - 1), default=0)
+    accept_changed_data(parser)
     group = parser.add_argument_group("several processes")
     group.add_argument("--distributed", action="store_true", help="on a pod: all of its hosts")
     group.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere, with the next two")
@@ -193,7 +194,9 @@ def _run(
         feed,
         mesh,
         options.out,
-        task.RunConfig(options.save_every, beside=beside),
+        task.RunConfig(
+            options.save_every, beside=beside, accept_changed_data=options.accept_changed_data
+        ),
         logs=local,
         export=local,
         cost=hooks.StepCost(footprint.operations_of(sft).model, chips.peak_of(mesh)),

@@ -40,6 +40,16 @@ def model_arguments(parser: Adds, dtype: bool = True) -> None:
         )
 
 
+def accept_changed_data(parser: Adds) -> None:
+    """--accept-changed-data, of commands that train."""
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="resume although the data or its order is not that of the checkpoint: some examples "
+        "are then repeated and others left out (default: refused)",
+    )
+
+
 def number(low: float, above: bool, what: str, high: float = math.inf) -> Callable[[str], float]:
     """An argparse type: a finite float from `low` on, or above it, and up to `high`."""
 

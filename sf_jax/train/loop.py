@@ -17,9 +17,12 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from sf_jax.train.checkpoint import Checkpoints
+from sf_jax.train.fingerprint import Fingerprint, changes
 from sf_jax.train.mesh import put
-from sf_jax.train.processes import gathered
+from sf_jax.train.processes import gathered, shared_problem
 from sf_jax.train.step import TrainState
+
+POSITION, FINGERPRINT = "position", "fingerprint"  # of the data, in a checkpoint
 
 
 class Batches(Protocol):
@@ -49,11 +52,14 @@ class LoopConfig:
     Attributes:
       steps: the step to stop at, counted from the start of the first run.
       save_every: steps between checkpoints; keep: the newest checkpoints to keep, at least 2.
+      accept_changed_data: resumes although the data is not that of the checkpoint. The position
+        then means other examples: some are repeated and others left out.
     """
 
     steps: int
     save_every: int = 500
     keep: int = 3
+    accept_changed_data: bool = False
 
 
 @dataclass
@@ -128,6 +134,7 @@ def run(
     hooks: Sequence[Hook] = (),
     rows: Sequence[int] | None = None,
     row_count: int | None = None,
+    fingerprint: Fingerprint | None = None,
     logs: str | os.PathLike | None = None,
 ) -> TrainState:
     """Trains, from the newest sound checkpoint in `directory` if there is one.
@@ -140,12 +147,14 @@ def run(
         `directory`.
       hooks: called in this order (`sf_jax.train.hooks`).
       rows, row_count: see `mesh.put`.
+      fingerprint: of the data, saved with every checkpoint; None where it is not known.
 
     Raises:
       CheckpointError: a checkpoint could not be saved, or none is sound.
       BusyError: another run writes there.
       Stopped: the run was asked to stop.
-      and whatever a hook raises, such as `TrainingError`.
+      TrainingError: the data is not that of the checkpoint.
+      and whatever a hook raises.
     """
     this = Run(config, Path(directory if logs is None else logs), hooks, state)
     this.writes = jax.process_index() == 0
@@ -154,7 +163,7 @@ def run(
         closing.callback(checkpoints.close)
         for hook in hooks:
             closing.callback(hook.close)
-        _restore(this, checkpoints, batches)
+        _restore(this, checkpoints, batches, fingerprint)
         for hook in hooks:
             hook.begin(this)
         with _stop_requested() as stop_after:
@@ -167,7 +176,7 @@ def run(
                     hook.after_step(this)
                 stopping = stop_after(this.step)
                 if stopping or this.step == config.steps or this.step % config.save_every == 0:
-                    _save(this, checkpoints, batches)
+                    _save(this, checkpoints, batches, fingerprint)
                 if stopping and this.step < config.steps:
                     checkpoints.wait()
                     raise Stopped(f"stopped at step {this.step}, which is saved")
@@ -176,21 +185,47 @@ def run(
     return this.state
 
 
-def _restore(this: Run, checkpoints: Checkpoints, batches: Batches) -> None:
+def _restore(
+    this: Run, checkpoints: Checkpoints, batches: Batches, fingerprint: Fingerprint | None
+) -> None:
     restored = checkpoints.restore(this.state)
     if restored is not None:
         this.state, data_state = restored
+        saved = None
+        if data_state.keys() == {POSITION, FINGERPRINT}:  # else written before fingerprints were
+            data_state, saved = data_state[POSITION], data_state[FINGERPRINT]
+        if int(this.state.step) < this.config.steps and fingerprint is not None:
+            _compare(saved, fingerprint, int(this.state.step), this.config.accept_changed_data)
         batches.set_state(data_state)
         _report(f"resumed from step {int(this.state.step)}")
     this.step = int(this.state.step)
     this.idle = time.monotonic() - this.began
 
 
-def _save(this: Run, checkpoints: Checkpoints, batches: Batches) -> None:
+def _compare(saved: Any, now: Fingerprint, step: int, accept: bool) -> None:
+    """Raises TrainingError, in every process, where one finds other data than was saved."""
+    if saved is None:
+        _report(f"checkpoint {step} has no fingerprint of its data, which must be the same as then")
+        return
+    found = shared_problem(changes(Fingerprint.from_json(saved), now))
+    if found and not accept:
+        raise TrainingError(
+            f"the training data is not that of checkpoint {step}: {found}. Give the same data, or "
+            "--accept-changed-data to resume in another order of examples"
+        )
+    if found:
+        _report(f"the training data is not that of checkpoint {step}, which is accepted: {found}")
+
+
+def _save(
+    this: Run, checkpoints: Checkpoints, batches: Batches, fingerprint: Fingerprint | None
+) -> None:
     for hook in this.hooks:
         hook.before_save(this)
+    position = gathered(batches.get_state())
+    saved = None if fingerprint is None else fingerprint.as_json()
     with this.outside_steps():
-        checkpoints.save(this.state, gathered(batches.get_state()))
+        checkpoints.save(this.state, {POSITION: position, FINGERPRINT: saved})
 
 
 def _report(text: str) -> None:

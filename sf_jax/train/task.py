@@ -32,6 +32,7 @@ from sf_jax.kernels.sharded import ROWS
 from sf_jax.model import declared, lora
 from sf_jax.train import hooks, loop, step, trainable
 from sf_jax.train import mesh as meshes
+from sf_jax.train.fingerprint import Fingerprint
 from sf_jax.train.optimizer import OptimizerConfig, build
 from sf_jax.train.step import TrainState
 from sf_jax.train.trainable import Trainable
@@ -231,12 +232,14 @@ class Feed:
       rows: which rows of the global batch they hold, None for all.
       examples: the numbers of the examples in the batch handed out last, row by row; locate: which
         records examples come from, as text for an error.
+      fingerprint: of the data; a resumed run must find the one that it saved.
     """
 
     batches: loop.Batches
     rows: Sequence[int] | None = None
     examples: Callable[[], hooks.ExampleNumbers] | None = None
     locate: Callable[[Iterable[int]], str] | None = None
+    fingerprint: Fingerprint | None = None
 
 
 @dataclass(frozen=True)
@@ -246,11 +249,13 @@ class RunConfig:
     Attributes:
       save_every: steps between checkpoints; keep: the newest ones to keep.
       beside: what the standard hooks do.
+      accept_changed_data: see `loop.LoopConfig`.
     """
 
     save_every: int = 500
     keep: int = 3
     beside: hooks.HookConfig = field(default_factory=hooks.HookConfig)
+    accept_changed_data: bool = False
 
 
 def run(
@@ -293,11 +298,14 @@ def run(
         task.build_step(mesh),
         feed.batches,
         mesh,
-        loop.LoopConfig(task.optimizer.steps, config.save_every, config.keep),
+        loop.LoopConfig(
+            task.optimizer.steps, config.save_every, config.keep, config.accept_changed_data
+        ),
         directory,
         hooks=[*beside, *extra],
         rows=feed.rows,
         row_count=task.rows,
+        fingerprint=feed.fingerprint,
         logs=logs,
     )
 

@@ -1,6 +1,7 @@
 """Batches: the same every time, resumable, the same for any number of processes, mirrored whole."""
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from data_pipelines import loader, records
 from data_pipelines.records import RecordError
 from sf_jax.face.channels import INDEX, mirror
+from sf_jax.media import hashes
+from sf_jax.train.fingerprint import Fingerprint, changes
 
 OPPOSITE = np.array([1, 0, 2])
 
@@ -53,7 +56,7 @@ def assert_same(found: list[dict[str, np.ndarray]], expected: list[dict[str, np.
 
 
 def build(directory: Path, size: int = 4, **options: Any) -> Any:
-    return loader.faces(directory, size, collate, landmark_mirror=OPPOSITE, **options)
+    return loader.faces(directory, size, collate, landmark_mirror=OPPOSITE, **options)[0]
 
 
 def test_a_seed_gives_the_same_batches(directory: Path) -> None:
@@ -178,3 +181,41 @@ def test_records_come_by_number_in_shuffled_epochs(tmp_path: Path) -> None:
     )
     assert [again(n)[1]["identity"] for n in (20, 3)] == [identities[20], identities[3]]
     assert [other(n)[1]["identity"] for n in range(11)] != epochs[0]
+
+
+def fingerprint(directory: Path, **order: float) -> Fingerprint:
+    return loader.ShuffledRecords(directory, seed=2).fingerprint(**order)
+
+
+def test_a_fingerprint_is_of_content_and_order_not_of_the_folder(
+    directory: Path, tmp_path: Path
+) -> None:
+    whole = fingerprint(directory, rows=4)
+    assert [file.records for file in whole.files.values()] == [9, 4, 10]
+    assert whole.order == {"seed": 2, "rows": 4}
+    shutil.copytree(directory, tmp_path / "moved")
+    assert fingerprint(tmp_path / "moved", rows=4) == whole
+    path = tmp_path / "moved" / "train-1.array_record"
+    records.write(path, [record(9), record(10), record(11) | {"identity": 4}, record(12)])
+    assert changes(whole, fingerprint(tmp_path / "moved", rows=4)).startswith("train-1.array_rec")
+    path.rename(path.with_name("train-9.array_record"))
+    found = changes(whole, fingerprint(tmp_path / "moved", rows=5))
+    assert found == (
+        "train-1.array_record is missing; train-9.array_record is new; rows is 5, was 4"
+    )
+    batches = loader.faces(directory, 4, collate, seed=1, landmark_mirror=OPPOSITE)
+    assert batches[1].order == {"seed": 1, "batch": 4, "mirrored": 0.0}
+
+
+def test_large_data_is_hashed_in_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "SAMPLE", 10)
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(250)))
+    found = {hashes.of_samples(path, 50)}
+    for at in (0, 9, 60, 69, 120, 249, 10, 59, 200):  # samples begin at 0, 60, 120, 180 and 240
+        content = bytearray(range(250))
+        content[at] ^= 1
+        path.write_bytes(content)
+        sampled = at % 60 < 10
+        assert (hashes.of_samples(path, 50) not in found) == sampled, at
+        assert hashes.of_samples(path, 250) == hashes.of_file(path)

@@ -233,7 +233,12 @@ def feed_of(
         rows=meshes.own_rows(sft.rows, mesh),
         pool=recipe.pool,
     )
-    return batches, Feed(batches, batches.rows, lambda: batches.examples, records.locations)
+    fingerprint = records.fingerprint(
+        rows=sft.rows, length=sft.length, patches=sft.patches, pool=recipe.pool
+    )
+    return batches, Feed(
+        batches, batches.rows, lambda: batches.examples, records.locations, fingerprint
+    )
 
 
 def initial_state(sft: FaceSft, mesh: Mesh, scratch: bool, seed: int) -> TrainState:

@@ -91,6 +91,7 @@ class Recipe:
       draft_answers: the model's own answers from which draft heads are learnt.
       mesh: how the devices are shared out.
       product_dtype: of training; the model is exported in float32.
+      accept_changed_data: see `train.loop.LoopConfig`.
     """
 
     images: int
@@ -113,6 +114,7 @@ class Recipe:
     mesh: dict[str, int]
     product_dtype: str
     seed: int = 0
+    accept_changed_data: bool = False
 
     @property
     def processor(self) -> ImageProcessor:
@@ -313,7 +315,7 @@ def train_stage(
     else:  # twins are made of the records
         stage, count, mirrored = each.stage, each.rows // 2, 0.0
         seed = recipe.seed + (1 if each.reading else 2)
-    batches = loader.faces(
+    batches, fingerprint = loader.faces(
         data, count, each.batch, seed=seed, mirror_share=mirrored, landmark_mirror=landmark_mirror()
     )
     beside = hooks.HookConfig(bad_steps=stage.bad_steps, label=label)
@@ -321,10 +323,10 @@ def train_stage(
     return task.run(
         each,
         each.create(weights, mesh),
-        task.Feed(batches),
+        task.Feed(batches, fingerprint=fingerprint),
         mesh,
         directory,
-        task.RunConfig(beside=beside),
+        task.RunConfig(beside=beside, accept_changed_data=recipe.accept_changed_data),
     )
 
 
