@@ -10,10 +10,18 @@ import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from sf_jax.convert.tensor_files import INDEX, SINGLE, CheckpointError, read_json
+from sf_jax.convert.tensor_files import INDEX, SINGLE, CheckpointError, read_index, read_settings
 from sf_jax.media import files, hashes
+from sf_jax.media.small_files import Settings
 
 FILE = "checksums.json"
+
+
+class _Stored(Settings):
+    """The fields of the file."""
+
+    algorithm: str
+    files: dict[str, str]
 
 
 SUFFIXES = (".jinja", ".json", ".model", ".safetensors", ".txt")  # of a model's files
@@ -70,16 +78,11 @@ def verify(folder: Path) -> dict[str, str] | None:
 
 def _read(file: Path) -> dict[str, str]:
     """The checksums by file name."""
-    content = read_json(file)
-    listed = content.get("files") if isinstance(content, dict) else None
-    if not isinstance(listed, dict) or not all(isinstance(x, str) for x in listed.values()):
-        raise CheckpointError("field 'files' holds no checksums", path=file, field="files")
-    if content.get("algorithm") != hashes.NAME:
-        raise CheckpointError(
-            f"field 'algorithm' is {content.get('algorithm')!r}, expected {hashes.NAME!r}",
-            path=file,
-            field="algorithm",
-        )
+    found = read_settings(file, _Stored)
+    if found.algorithm != hashes.NAME:
+        problem = f"found {found.algorithm!r:.60}, expected {hashes.NAME!r}"
+        raise CheckpointError(problem, path=file, field="algorithm")
+    listed = found.files
     for name in listed:
         path = PurePosixPath(name)
         if "\0" in name or path.is_absolute() or ".." in path.parts:
@@ -97,10 +100,8 @@ def weights_hash(folder: Path, known: dict[str, str] | None = None) -> str:
       CheckpointError: the index of the shards cannot be read.
       OSError: a file cannot be read.
     """
-    if (folder / SINGLE).is_file():
-        names = {SINGLE}
-    else:
-        names = set(read_json(folder / INDEX)["weight_map"].values())
+    single = (folder / SINGLE).is_file()
+    names = {SINGLE} if single else set(read_index(folder / INDEX).values())
     return _joint(folder, names, known or {})
 
 

@@ -9,21 +9,24 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from pydantic import BeforeValidator
 
 from sf_jax.convert import checksums, hf, orbax, peft
 from sf_jax.convert.hf_config import config_from_dict
-from sf_jax.convert.tensor_files import CheckpointError, read_json
+from sf_jax.convert.tensor_files import CheckpointError, read_json, read_settings
 from sf_jax.media import files
+from sf_jax.media.small_files import Settings
 from sf_jax.model import lora
 from sf_jax.model.config import Config, Source
 from sf_jax.model.declared import abstract
 from sf_jax.model.weights import Weights
 
+Dtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS, STORED = "weights", "stored.json"
 SIDE_FILES = (
     "tokenizer.json",
@@ -42,6 +45,11 @@ SIDE_FILES = (
     "schema.json",
     "readout.safetensors",
 )
+
+
+def _pair(value: object) -> object:
+    """A list as the tuple that is declared: in strict mode neither is taken for the other."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _copy_side_files(source: Path, out: Path) -> None:
@@ -73,6 +81,13 @@ def import_checkpoint(source: Path, out: Path, dtype: DTypeLike | None = None) -
     return sum(leaf.size for leaf in jax.tree.leaves(weights))
 
 
+class Stored(Settings):
+    """The fields of `stored.json`: type of each tensor, and type and shape of each weight."""
+
+    tensors: dict[str, Literal["F32", "F16", "BF16"]]
+    weights: dict[str, Annotated[tuple[Dtype, list[int]], BeforeValidator(_pair)]]
+
+
 def load_imported(directory: Path, like: Weights | None = None) -> tuple[Config, Weights]:
     """An imported directory's configuration and weights.
 
@@ -85,26 +100,22 @@ def load_imported(directory: Path, like: Weights | None = None) -> tuple[Config,
     checksums.verify(directory)
     file = directory / "config.json"
     config = config_from_dict(read_json(file), file)
-    stored = read_json(directory / STORED)
-    fields = stored.values() if isinstance(stored, dict) else ()
-    if set(stored) != {"tensors", "weights"} or not all(isinstance(f, dict) for f in fields):
-        raise CheckpointError(
-            "expected the fields 'tensors' and 'weights'", path=directory / STORED
-        )
+    stored = read_settings(directory / STORED, Stored)
     if not (directory / WEIGHTS).is_dir():
         raise CheckpointError(
             "no such folder; an imported model holds one", path=directory / WEIGHTS
         )
-    types = tuple(sorted(stored["tensors"].items()))
+    types = tuple(sorted(stored.tensors.items()))
     config = replace(config, source=Source(file.read_bytes().decode("utf-8"), types))
-    like = _expected(config, stored["weights"], directory / STORED) if like is None else like
+    like = _expected(config, stored.weights, directory / STORED) if like is None else like
     try:
         return config, orbax.restore(directory / WEIGHTS, like)
-    except (ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"not readable: {error}", path=directory / WEIGHTS) from error
+    except Exception as error:  # Orbax and its storage raise many kinds
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise CheckpointError(f"not readable: {first}", path=directory / WEIGHTS) from error
 
 
-def _expected(config: Config, stored: dict[str, Any], file: Path) -> Weights:
+def _expected(config: Config, stored: dict[str, tuple[Dtype, list[int]]], file: Path) -> Weights:
     """The tree that was saved, checked against the configuration, to go to the first device."""
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
@@ -121,7 +132,12 @@ def _expected(config: Config, stored: dict[str, Any], file: Path) -> Weights:
             )
         return jax.ShapeDtypeStruct(weight.shape, jnp.dtype(dtype), sharding=here)
 
-    return jax.tree_util.tree_map_with_path(leaf, abstract(config.declare()))
+    expected = jax.tree_util.tree_map_with_path(leaf, abstract(config.declare()))
+    names = {jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(expected)}
+    for name in sorted(stored.keys() - names):
+        problem = f"weight {name!r} is none of the model's by config.json"
+        raise CheckpointError(problem, path=file, field=name)
+    return expected
 
 
 def export_checkpoint(source: Path, out: Path, dtype: DTypeLike | None = None) -> int:

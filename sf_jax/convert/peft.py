@@ -7,18 +7,20 @@ an adapter read in part would give wrong answers without an error.
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
+from pydantic import AfterValidator, Field
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from sf_jax.convert import checksums
-from sf_jax.convert.tensor_files import CheckpointError, read_json
+from sf_jax.convert.tensor_files import DTYPES, CheckpointError, read_json
 from sf_jax.media import files, safetensors_files
+from sf_jax.media.small_files import Settings, checked, shown
 from sf_jax.model import lora
 from sf_jax.model.declared import Weight
 from sf_jax.model.lora import ALL_LINEAR, Adapter, LoraConfig
@@ -38,30 +40,63 @@ WITHOUT_EFFECT = (
 INITIALISATIONS = (None, True, False, "gaussian", "orthogonal", "eva")
 
 
-def _chooser(value: object, name: str, file: Path) -> Any:
+def _texts(value: object) -> object:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        raise ValueError(f"found {shown(value)}, expected text or a list of it")
+    return value
+
+
+def _numbers(value: object) -> object:
+    listed = value if isinstance(value, list) else [value]
+    if not all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in listed):
+        raise ValueError(f"found {shown(value)}, expected a whole number or a list of them")
+    return value
+
+
+Rank = Annotated[int, Field(ge=1, le=2**16)]
+Alpha = Annotated[float, Field(ge=-1e9, le=1e9)]
+Texts = Annotated[object, AfterValidator(_texts)]
+Numbers = Annotated[object, AfterValidator(_numbers)]
+
+
+class Stored(Settings):
+    """What is read of `adapter_config.json`; null is as absent."""
+
+    r: Rank
+    lora_alpha: Alpha
+    target_modules: Texts
+    exclude_modules: Texts | None = None
+    rank_pattern: dict[str, Rank] | None = None
+    alpha_pattern: dict[str, Alpha] | None = None
+    use_rslora: bool | None = None
+    layers_to_transform: Numbers | None = None
+    layers_pattern: Texts | None = None
+
+
+def _chooser(value: object) -> lora.Chooser:
     if isinstance(value, str):
         return ALL_LINEAR if value.lower() == ALL_LINEAR else value
-    return _names(value, name, file)
+    return _listed(value)
 
 
-def _names(value: object, name: str, file: Path) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise CheckpointError(
-            f"field {name!r} is {value!r}, expected text or a list of it", path=file, field=name
-        )
-    return tuple(value)
+def _listed(value: Any) -> tuple[Any, ...]:
+    """One value, several or none, as a tuple."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
 def _refuse_unsupported(content: dict[str, Any], file: Path) -> None:
     if content.get("peft_type") != "LORA":
         raise CheckpointError(
-            f"peft_type is {content.get('peft_type')!r}, expected 'LORA'", path=file
+            f"peft_type is {content.get('peft_type')!r:.60}, expected 'LORA'", path=file
         )
     if content.get("bias", "none") != "none":
-        raise CheckpointError(f"bias is {content['bias']!r}, expected 'none'", path=file)
+        raise CheckpointError(f"bias is {content['bias']!r:.60}, expected 'none'", path=file)
     if content.get("init_lora_weights") not in INITIALISATIONS:
         raise CheckpointError(
-            f"init_lora_weights is {content['init_lora_weights']!r}, which changes the "
+            f"init_lora_weights is {content['init_lora_weights']!r:.60}, which changes the "
             "base's weights; convert the adapter to plain LoRA with PEFT first",
             path=file,
         )
@@ -69,7 +104,7 @@ def _refuse_unsupported(content: dict[str, Any], file: Path) -> None:
     for name, value in content.items():
         if value and name not in known:
             raise CheckpointError(
-                f"field {name!r} is {value!r}; only plain LoRA is supported, so it must "
+                f"field {name!r} is {value!r:.60}; only plain LoRA is supported, so it must "
                 "be null, false or empty",
                 path=file,
                 field=name,
@@ -83,27 +118,23 @@ def config_from_dict(content: dict[str, Any], file: Path) -> LoraConfig:
       CheckpointError: a field is missing or wrong, or asks for more than plain LoRA.
     """
     _refuse_unsupported(content, file)
-    for name in ("r", "lora_alpha", "target_modules"):
-        if content.get(name) is None:
-            raise CheckpointError(f"field {name!r} is missing", path=file, field=name)
-    layers = content.get("layers_to_transform")
-    layers = [layers] if isinstance(layers, int) else layers
-    lists = content.get("layers_pattern") or []
     try:
+        found = checked(Stored, content, CheckpointError)
         return LoraConfig(
-            targets=_chooser(content["target_modules"], "target_modules", file),
-            rank=content["r"],
-            alpha=float(content["lora_alpha"]),
-            rank_pattern=tuple((content.get("rank_pattern") or {}).items()),
-            alpha_pattern=tuple((content.get("alpha_pattern") or {}).items()),
-            rank_stabilised=bool(content.get("use_rslora")),
-            exclude=_chooser(content.get("exclude_modules") or [], "exclude_modules", file),
-            layers=tuple(layers) if layers else None,
-            layers_pattern=(lists,) if isinstance(lists, str) else tuple(lists),
+            targets=_chooser(found.target_modules),
+            rank=found.r,
+            alpha=found.lora_alpha,
+            rank_pattern=tuple((found.rank_pattern or {}).items()),
+            alpha_pattern=tuple((found.alpha_pattern or {}).items()),
+            rank_stabilised=bool(found.use_rslora),
+            exclude=_chooser(found.exclude_modules),
+            layers=_listed(found.layers_to_transform) or None,
+            layers_pattern=_listed(found.layers_pattern),
         )
-    except CheckpointError:
+    except CheckpointError as error:
+        error.at(path=file)
         raise
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise CheckpointError(str(error), path=file) from error
 
 
@@ -164,46 +195,56 @@ def _read_tensors(
 ) -> Adapter:
     if not file.exists():
         raise CheckpointError("no such file; older adapter_model.bin files are not read", path=file)
+    opened = safetensors_files.open_tensors(file, CheckpointError)
+    stored = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+    _check_tensors(file, stored, lora_config, declared)
+
+    def read(name: str) -> np.ndarray:
+        array = opened.get_tensor(name).astype(np.float32)
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"tensor {name!r} holds NaN or infinity", path=file, field=name)
+        return array.T
+
+    def make(module: str, *_: int) -> tuple[np.ndarray, np.ndarray]:
+        a, b = _tensor_names(module)
+        return read(a), read(b)
+
     try:
-        with safetensors_files.open_tensors(file, CheckpointError) as source:
-            unread = set(source.keys())
-
-            def read(name: str, shape: tuple[int, int]) -> np.ndarray:
-                if name not in unread:
-                    raise CheckpointError(
-                        f"tensor {name!r} is missing, expected shape {shape}", path=file, field=name
-                    )
-                unread.discard(name)
-                array = source.get_tensor(name).astype(np.float32)
-                if array.shape != shape:
-                    raise CheckpointError(
-                        f"tensor {name!r} has shape {array.shape}, expected {shape}",
-                        path=file,
-                        field=name,
-                    )
-                if not np.isfinite(array).all():
-                    raise CheckpointError(
-                        f"tensor {name!r} holds NaN or infinity", path=file, field=name
-                    )
-                return array.T
-
-            def make(
-                module: str, inputs: int, rank: int, outputs: int
-            ) -> tuple[np.ndarray, np.ndarray]:
-                name = PREFIX + module
-                a = read(f"{name}.lora_A.weight", (rank, inputs))
-                return a, read(f"{name}.lora_B.weight", (outputs, rank))
-
-            adapter = lora.build(lora_config, declared, make, dtype)
+        return lora.build(lora_config, declared, make, dtype)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"not a readable safetensors file: {error}", path=file) from error
+
+
+def _tensor_names(module: str) -> tuple[str, str]:
+    return f"{PREFIX}{module}.lora_A.weight", f"{PREFIX}{module}.lora_B.weight"
+
+
+def _check_tensors(
+    file: Path, stored: dict[str, Any], lora_config: LoraConfig, declared: PyTree[Weight]
+) -> None:
+    """The file holds the tensors of the modules that are adapted, and no other, unread yet."""
+    unread = set(stored)
+    for module, inputs, rank, outputs in lora.layout(lora_config, declared):
+        names = _tensor_names(module)
+        for name, shape in zip(names, ((rank, inputs), (outputs, rank)), strict=True):
+            if name not in unread:
+                raise CheckpointError(
+                    f"tensor {name!r} is missing, expected shape {shape}", path=file, field=name
+                )
+            unread.discard(name)
+            found = tuple(stored[name].get_shape())
+            if found != shape:
+                problem = f"tensor {name!r} has shape {found}, expected {shape}"
+                raise CheckpointError(problem, path=file, field=name)
+            if stored[name].get_dtype() not in DTYPES:
+                problem = f"tensor {name!r} is of type {stored[name].get_dtype()}, expected one of "
+                raise CheckpointError(problem + ", ".join(DTYPES), path=file, field=name)
     if unread:
         raise CheckpointError(
             f"unexpected tensor {sorted(unread)[0]!r}: this base has no such module, or "
             f"target_modules in {CONFIG_FILE} do not choose it",
             path=file,
         )
-    return adapter
 
 
 def save(

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from sf_jax.media import files, safetensors_files, small_files
 from sf_jax.media.errors import DataError
+from sf_jax.media.small_files import Kind
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -73,6 +74,15 @@ def read_json(file: Path) -> Any:
     return small_files.read_json(file, CheckpointError, MOST_BYTES)
 
 
+def read_settings(file: Path, kind: type[Kind]) -> Kind:
+    """The declared fields of a JSON file of a checkpoint directory."""
+    try:
+        return small_files.checked(kind, read_json(file), CheckpointError)
+    except CheckpointError as error:
+        error.at(path=file)
+        raise
+
+
 def open_file(file: Path) -> dict[str, StoredTensor]:
     """Opens one file.
 
@@ -106,12 +116,7 @@ def open_directory(directory: Path) -> tuple[Path, dict[str, StoredTensor]]:
     index = directory / INDEX
     if (directory / SINGLE).is_file() or not index.is_file():
         return directory / SINGLE, open_file(directory / SINGLE)
-    content = read_json(index)
-    files_of = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(files_of, dict) or not all(isinstance(f, str) for f in files_of.values()):
-        raise CheckpointError(
-            "field 'weight_map' is missing, or holds no file names", path=index, field="weight_map"
-        )
+    files_of = read_index(index)
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(files_of.values())):
         if not (directory / shard).is_file():
@@ -125,6 +130,27 @@ def open_directory(directory: Path) -> tuple[Path, dict[str, StoredTensor]]:
                 field=name,
             )
     return index, tensors
+
+
+class _Index(small_files.Settings):
+    """The index of a checkpoint's shards."""
+
+    weight_map: dict[str, str]
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """Name of each tensor → file beside the index.
+
+    Raises:
+      CheckpointError: the index cannot be read, or names what is no file beside it.
+    """
+    found = read_settings(index, _Index).weight_map
+    for name, shard in found.items():
+        if not shard or "\0" in shard or Path(shard).name != shard:
+            problem = f"found {small_files.shown(shard)}, expected the name of a file beside it"
+            field = f"weight_map.{small_files.shown(name)}"
+            raise CheckpointError(problem, path=index, field=field)
+    return found
 
 
 @dataclass(frozen=True)

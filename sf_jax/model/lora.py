@@ -77,9 +77,12 @@ class LoraConfig:
             if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not isfinite(alpha):
                 raise ValueError(f"alpha is {alpha!r}, expected a number")
         patterns = [pattern for pattern, _ in (*self.rank_pattern, *self.alpha_pattern)]
-        for pattern in (*patterns, *self.layers_pattern, self.targets, self.exclude):
+        for pattern in (*self.layers_pattern, self.targets, self.exclude):
             if isinstance(pattern, str):
-                _check_expression(pattern)
+                _check_expression(pattern, pattern)
+        for pattern in patterns:
+            _check_expression(pattern, _ending(pattern))
+        _check_expression(" and ".join(self.layers_pattern), self._layer_number())
         if isinstance(self.targets, str) and self.layers is not None:
             raise ValueError("layers go with a list of targets; a regular expression holds them")
 
@@ -105,22 +108,31 @@ class LoraConfig:
     def _has_layer(self, module: str) -> bool:
         if self.layers is None:
             return True
+        number = re.search(self._layer_number(), module)
+        return number is not None and int(number["layer_number"]) in self.layers
+
+    def _layer_number(self) -> str:
         lists = "|".join(self.layers_pattern) or "[^.]+"
-        number = re.search(rf"(?:^|\.)(?:{lists})\.(\d+)\.", module)
-        return number is not None and int(number[1]) in self.layers
+        return rf"(?:^|\.)(?:{lists})\.(?P<layer_number>\d+)\."
 
 
-def _check_expression(pattern: str) -> None:
+def _check_expression(pattern: str, expression: str) -> None:
+    """Checks the expression that is made of a pattern."""
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+        re.compile(expression)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"{pattern!r:.200} is not a regular expression: {error}") from error
+
+
+def _ending(pattern: str) -> str:
+    """An expression for modules whose name ends, at a dot, in what fits a pattern."""
+    return rf"(.*\.)?({pattern})$"
 
 
 def _fitting(patterns: tuple[tuple[str, V], ...], module: str, default: V) -> V:
     """The value of the first pattern that fits the end of a module's name, at a dot."""
     for pattern, value in patterns:
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        if re.match(_ending(pattern), module):
             return value
     return default
 
@@ -194,6 +206,16 @@ def families(lora: LoraConfig, declared: PyTree[Weight]) -> dict[str, Weight]:
     if not found:
         raise ValueError(f"targets {lora.targets!r} choose no linear of this model")
     return found
+
+
+def layout(lora: LoraConfig, declared: PyTree[Weight]) -> Iterator[tuple[str, int, int, int]]:
+    """Name, inputs, rank and outputs of every module that is adapted."""
+    for weight in families(lora, declared).values():
+        inputs, outputs = weight.shape[-2:]
+        for module in _modules(weight):
+            rank = lora.rank_of(module)
+            if rank:
+                yield module, inputs, rank, outputs
 
 
 def build(

@@ -16,13 +16,15 @@ from typing import Protocol
 import sentencepiece as spm
 import tokenizers
 
-from sf_jax.media import files
+from sf_jax.media import files, small_files
 from sf_jax.media.errors import DataError
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 IMAGE = "<|image_pad|>"
 CONTROL = (IM_START, IM_END, VISION_START, VISION_END, IMAGE)
+MOST_BYTES = 128 * 2**20  # of a tokenizer's file; the largest released ones have some 30 MB
+SLOW_FILES = ("vocab.json", "merges.txt")  # what older savers wrote in place of tokenizer.json
 LINE, BLANK_LINE = "\n", "\n\n"
 
 
@@ -76,9 +78,18 @@ def load(directory: str | os.PathLike) -> Tokenizer:
     """
     folder = Path(directory)
     model, other = folder / SentencePieceTokenizer.file, folder / JsonTokenizer.file
-    if model.is_file() or not other.is_file():
+    if model.exists():
         return SentencePieceTokenizer.load(model)
-    return JsonTokenizer.load(other)
+    if other.exists():
+        return JsonTokenizer.load(other)
+    parts = [name for name in SLOW_FILES if (folder / name).exists()]
+    if parts:
+        raise TokenizerError(
+            f"no such file; {' and '.join(parts)} alone are not read. Write it with transformers: "
+            f"AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
+            path=other,
+        )
+    raise TokenizerError(f"no such file, and no {other.name} either", path=model)
 
 
 def _symbol(tokenizer: Tokenizer, text: str) -> int:
@@ -108,11 +119,13 @@ class SentencePieceTokenizer:
         Raises:
           TokenizerError: the file is missing or is no SentencePiece model.
         """
+        content = small_files.read_bytes(path, TokenizerError, MOST_BYTES)
         try:
-            loaded = cls(Path(path).read_bytes())
-        except (OSError, RuntimeError) as error:
+            loaded = cls(content)
+        except RuntimeError as error:
+            what = small_files.recognised(content) or error
             raise TokenizerError(
-                f"not a readable SentencePiece model: {error}", path=path
+                f"not a readable SentencePiece model: {what}", path=path
             ) from error
         if not len(loaded):
             raise TokenizerError("not a readable SentencePiece model: it is empty", path=path)
@@ -160,16 +173,25 @@ class JsonTokenizer:
         Raises:
           TokenizerError: the file is missing or is no tokenizer.
         """
+        content = small_files.read_text(path, TokenizerError, MOST_BYTES)
         try:
-            return cls(Path(path).read_text(encoding="utf-8"))
+            loaded = cls(content)
         except Exception as error:  # the library raises bare Exceptions
-            raise TokenizerError(f"not a readable tokenizer.json: {error}", path=path) from error
+            what = small_files.recognised(content[:64].encode()) or error
+            raise TokenizerError(f"not a readable tokenizer.json: {what}", path=path) from error
+        if not loaded.vocabulary():
+            raise TokenizerError("the vocabulary is empty", path=path, field="model.vocab")
+        return loaded
 
     def save(self, directory: str | os.PathLike) -> None:
         files.write_text(Path(directory) / self.file, self.content)
 
     def __len__(self) -> int:
-        return max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
+        return max(self.vocabulary().values()) + 1
+
+    def vocabulary(self) -> dict[str, int]:
+        """Every token and its id."""
+        return self._inner.get_vocab(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
         return self._inner.encode(text, add_special_tokens=False).ids

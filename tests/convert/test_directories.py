@@ -1,6 +1,8 @@
 """`sf-jax convert`: round trips, merging, and what a verification finds."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -169,3 +171,46 @@ def test_a_damaged_import_is_refused(base, tmp_path, capsys) -> None:
     note, error = capsys.readouterr().err.splitlines()
     assert "has no checksums.json and cannot be verified" in note
     assert "stored.json: weight" in error and "expected (" in error
+
+
+@pytest.fixture(scope="module")
+def imported(base, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("imported") / "in"
+    run("import", base, folder)
+    (folder / checksums.FILE).unlink()  # as written before checksums were
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda _: [], r"stored.json: found \[\], expected an object"),
+        (lambda c: c.pop("tensors"), "stored.json, field 'tensors': is missing"),
+        (lambda c: c.update(tensors=[]), "field 'tensors': found .*, expected an object"),
+        (lambda c: c["tensors"].update(x="F8"), "field 'tensors.x': found .F8., expected 'F32'"),
+        (lambda c: c["tensors"].update(x=None), "field 'tensors.x': found null"),
+        (lambda c: c.update(weights=None), "field 'weights': found null, expected an object"),
+        (lambda c: c["weights"].update(x=["float32", [2]]), "weight 'x' is none of the model's"),
+        (lambda c: c["weights"].update(x=["int4", [2]]), r"field 'weights.x\[0\]': found .int4"),
+        (lambda c: c["weights"].update(x=["float32", 2]), r"'weights.x\[1\]': found 2, expected a"),
+        (lambda c: c["weights"].update(x=["float32", [2.0]]), r"'weights.x\[1\]\[0\]': found 2.0"),
+        (lambda c: c["weights"].update(x=["float32"]), "field 'weights.x"),
+        (lambda c: c["weights"].update(x=7), "field 'weights.x': found 7, expected a list"),
+        (lambda c: c["weights"].popitem(), "weight '.*' is missing"),
+    ],
+)
+def test_a_stored_json_of_other_types_is_refused(
+    imported, tmp_path, capsys, change: Callable, problem: str
+) -> None:
+    file = imported / "stored.json"
+    before = file.read_text()
+    content = json.loads(before)
+    replaced = change(content)
+    file.write_text(json.dumps(replaced if replaced == [] else content))
+    try:
+        assert run("export", imported, tmp_path / "out") == 2
+    finally:
+        file.write_text(before)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(problem, error), error
+    assert not (tmp_path / "out").exists()

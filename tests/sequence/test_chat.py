@@ -8,7 +8,14 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from sf_jax.reader.question import WITH_RATIONALE, prompt_ids
 from sf_jax.sequence.chat import ChatError, chat_text
-from sf_jax.sequence.tokenizer import CONTROL, IM_END, IMAGE, JsonTokenizer, TokenizerError
+from sf_jax.sequence.tokenizer import (
+    CONTROL,
+    IM_END,
+    IMAGE,
+    JsonTokenizer,
+    TokenizerError,
+    load,
+)
 
 SAMPLE = ["Read the face in words, then in numbers.", "<image>A smile, é.", '{"JawOpen": 0.3}']
 
@@ -55,12 +62,41 @@ def test_saved_as_it_was_read(file: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff\xfe", b"no json"])
-def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None) -> None:
+EMPTY = b'{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}'
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "no such file"),
+        (b"", "not a readable tokenizer.json: an empty file"),
+        (b"{}", "not a readable tokenizer.json"),
+        (b"\xff\xfe", "not a text file in UTF-8"),
+        (b"no json", "not a readable tokenizer.json"),
+        (b"[" * 5000 + b"]" * 5000, "not a readable tokenizer.json"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (b"<!doctype html>", "an HTML page"),
+        (EMPTY, "the vocabulary is empty"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, problem: str) -> None:
     if content is not None:
         (tmp_path / "tokenizer.json").write_bytes(content)
-    with pytest.raises(TokenizerError, match="tokenizer.json: not a readable tokenizer.json"):
+    with pytest.raises(TokenizerError, match=f"tokenizer.json.*: {problem}"):
         JsonTokenizer.load(tmp_path / "tokenizer.json")
+    if content is not None:
+        (tmp_path / "tokenizer.model").write_bytes(content)
+        with pytest.raises(TokenizerError, match=r"tokenizer.model: .*"):
+            load(tmp_path)
+
+
+def test_a_directory_of_older_files_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match="tokenizer.model: no such file, and no tokenizer.js"):
+        load(tmp_path)
+    (tmp_path / "vocab.json").write_text("{}")
+    (tmp_path / "merges.txt").write_text("#version: 0.2")
+    with pytest.raises(TokenizerError, match="tokenizer.json: no such file; vocab.json and mer"):
+        load(tmp_path)
 
 
 def test_the_chat_form_in_full() -> None:
