@@ -99,8 +99,9 @@ def refusal(path: Path) -> ImageError | None:
     if kinds.reason(path) is None:
         return None
     try:
-        with _open(os.fspath(path), os.fspath(path)) as image:
-            return _raw(image, os.fspath(path))
+        name = os.fspath(path)
+        with warnings.catch_warnings(action="ignore"), _open(name, name) as image:
+            return _raw(image, name)
     except ImageError as error:
         return error
     except Exception:  # reading it will tell
