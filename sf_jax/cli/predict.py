@@ -145,6 +145,8 @@ def _predict(options: argparse.Namespace) -> int:
     """Chooses all names before the model is loaded, so that what cannot be costs no time."""
     _check_paths(options)
     viewer = show.viewer() if options.show else None
+    if options.show and options.out is None:
+        options.out = Path(tempfile.mkdtemp(prefix="sf-jax-"))
     from sf_jax.reader.job import prepare
 
     chosen = _chosen(options, prompt=_prompt(options.prompt))
@@ -179,16 +181,13 @@ def _check_paths(options: argparse.Namespace) -> None:
         raise UsageError("--skip-existing skips what is in --out, which is required then")
     if options.show and not options.previews:
         raise UsageError("--show opens the preview sheet, which --no-preview leaves out")
-    if options.show and options.out is None:
-        options.out = Path(tempfile.mkdtemp(prefix="sf-jax-"))
+    if options.show and (len(options.paths) > 1 or options.paths[0].is_dir()):
+        raise UsageError("--show opens the sheet of one image or video; name one")
 
 
 def _check_found(options: argparse.Namespace, job: "Job") -> None:
     if options.out is None and job.videos:
         raise UsageError("--out is required for the frames of a video", path=job.videos[0].path)
-    count = len(job.pictures) + len(job.videos)
-    if options.show and count > 1:
-        raise UsageError(f"--show opens the sheet of one file; there are {count}")
 
 
 def _load(options: argparse.Namespace) -> "Model":

@@ -1,23 +1,23 @@
 """Live Link Face CSV: takes read by column name, with their real frame rate, and written back.
 
-A file holds a timecode, a count that is 61 and the 61 channels; rows of a model that reads some
-channels alone have that number for a count, and empty fields for the others. It holds no frame rate
-and no source. The rate is inferred from the timecode: at what number its frame field wraps, and how
-far it steps from row to row. The two differ in practice: a phone may label two frames at a time at
-60 and drop some, so that the take runs at 29.98.
+A file holds a timecode, a count that is 61 and the 61 channels: plain 63 columns. It holds no
+frame rate and no source; `timing` infers the rate. The count is never needed, since columns are
+read by name. Rows of a model that reads some channels alone have their number for a count and
+empty fields for the others; rows of frames without an answer are empty, with a count of 0.
 
-29.97 non-drop timecode looks exactly like 30; say `fps=29.97` to tell them apart. Drop-frame labels
-(`;`) are read as 29.97 or 59.94 by themselves.
+29.97 non-drop timecode looks exactly like 30; give `fps=29.97` to tell them apart. Drop-frame
+labels (`;`) are read as 29.97 or 59.94 by themselves.
 
-Where rows come from pictures or video frames, the writer keeps them in one further, last column
-named `Source`. Without sources the file has the plain 63 columns and no more.
+On request the writer adds a last column `Source` that names the picture of each row. Unreal
+Engine's importer takes all columns after the second for channels, counts timecode at 30 or, where
+a frame number is above 30, at 60, knows no drop-frame labels, and stops at a row with empty fields.
 """
 
-import csv
+import re
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +30,15 @@ from sf_jax.face.channels import (
     HIGH,
     LOW,
     NAMES,
+    Channel,
     UnknownChannel,
     eye_pitch_disagrees,
     eye_pitch_downward,
     lookup,
 )
 from sf_jax.face.timecode import Timecode, TimecodeError
-from sf_jax.media import files
+from sf_jax.face.timing import timing
+from sf_jax.media import files, table
 from sf_jax.media.errors import DataError
 
 # Trackers overshoot: real takes hold 1.003. Values up to these limits are clamped into the range of
@@ -59,12 +61,13 @@ class Take:
       timecodes: N labels as the file spells them.
       seconds: float64 [N], from the first frame.
       coefficients: float64 [N, 61] in canonical order, each within its channel's range; NaN where
-        a subset of channels was read.
+        a subset of channels was read, and in empty rows that were kept.
       fps: frames a second, as given, or else as measured from the first frame to the last.
       timecode_rate: the rate at which the timecode counts, often a multiple of `fps`.
       source: the file read.
       sources: N pictures or frames the rows come from, or None where the file names none.
       notes: what was inferred, clamped or odd, one sentence each.
+      lines: the line number of each row in the file.
     """
 
     timecodes: list[str]
@@ -75,6 +78,17 @@ class Take:
     source: Path
     sources: list[str] | None
     notes: list[str]
+    lines: list[int]
+
+    @property
+    def empty(self) -> np.ndarray:
+        """bool [N]: rows without any value, of frames without an answer."""
+        return np.isnan(self.coefficients).all(axis=1)
+
+    @property
+    def empty_lines(self) -> list[int]:
+        """Line numbers of these rows."""
+        return [line for line, empty in zip(self.lines, self.empty, strict=True) if empty]
 
 
 def read(
@@ -83,8 +97,12 @@ def read(
     drop_frame: bool = False,
     eye_pitch: str = "down",
     subset: bool = False,
+    keep_empty: bool = False,
 ) -> Take:
     """Reads a take.
+
+    The file may be a spreadsheet's: `;` or tab between fields, decimal commas, UTF-16, a first
+    line `sep=;` (see `media/table.py`).
 
     Args:
       path: the CSV file.
@@ -94,6 +112,8 @@ def read(
         Face and SemanticFace do, or "up", as KeyframeFace's example does; converted to "down".
       subset: accept rows that hold some channels and leave the fields of others empty, as models
         that read a part of the face write them; the others become NaN.
+      keep_empty: keep rows without any value, as `write` makes them of frames without an answer:
+        NaN in every channel, and named by `Take.empty_lines`. Else they are refused.
 
     Raises:
       LiveLinkError: a channel is missing, or a value is no number, NaN or far out of range, or the
@@ -101,115 +121,190 @@ def read(
       OSError: the file cannot be opened.
     """
     path = Path(path)
-    header, lines, rows = _rows(path)
-    columns, notes = _columns(path, header)
-    values = np.array(
-        [_values(path, line, row, columns, subset) for line, row in zip(lines, rows, strict=True)]
-    )
-    coefficients, clamped = _clamp(path, lines, values)
+    with table.reading(path, _is_column, LiveLinkError) as opened:
+        columns, notes = _columns(opened)
+        rows = _Rows(opened, columns, subset, keep_empty)
+    coefficients, clamped = _clamp(path, rows.lines, rows.values())
     coefficients = eye_pitch_downward(coefficients, eye_pitch)
-    if eye_pitch_disagrees(coefficients):
+    if eye_pitch_disagrees(np.nan_to_num(coefficients)):
         notes.append("eye pitch runs against EyeLookDown and EyeLookUp: is it of the other sign?")
-    texts = [row[columns["Timecode"]].strip() for row in rows]
-    seconds, rate, counting, timing = _timing(path, lines, texts, fps, drop_frame)
-    sources = [row[columns["Source"]] for row in rows] if "Source" in columns else None
-    notes += clamped + timing
-    return Take(texts, seconds, coefficients, float(rate), counting, path, sources, notes)
-
-
-def _rows(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
-    """The header, and the rows with their line numbers; empty lines at the end are no rows."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            numbered = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise LiveLinkError(f"not a CSV text file: {error}", path=path) from error
-    while numbered and not any(field.strip() for field in numbered[-1][1]):
-        numbered.pop()
-    if len(numbered) < 2:
-        raise LiveLinkError(
-            "holds no frames; expected a header line and one line a frame", path=path
-        )
-    header = [name.strip() for name in numbered[0][1]]
-    for line, row in numbered[1:]:
-        if len(row) != len(header):
-            raise LiveLinkError(
-                f"{len(row)} fields, but the header has {len(header)} columns", path=path, line=line
-            )
-    return header, [line for line, _ in numbered[1:]], [row for _, row in numbered[1:]]
+        timed = timing(path, rows.lines, rows.timecodes, fps, drop_frame)
+    except TimecodeError as error:
+        raise LiveLinkError.of(error, path=path, field="Timecode") from error
+    return Take(
+        rows.timecodes,
+        timed.seconds,
+        coefficients,
+        float(timed.fps),
+        timed.counting,
+        path,
+        rows.sources if "Source" in columns else None,
+        [*notes, *rows.notes(), *clamped, *timed.notes],
+        rows.lines,
+    )
 
 
 _OTHERS = {"timecode": "Timecode", "blendshapecount": "BlendShapeCount", "source": "Source"}
 
 
-def _columns(path: Path, header: list[str]) -> tuple[dict[str, int], list[str]]:
+def _column(spelling: str) -> str | None:
+    """The canonical name of a column, or None."""
+    other = _OTHERS.get(re.sub(r"[\s_-]", "", spelling).lower())
+    if other:
+        return other
+    try:
+        return lookup(spelling).name
+    except UnknownChannel:
+        return None
+
+
+def _is_column(spelling: str) -> bool:
+    return _column(spelling) is not None
+
+
+def _columns(opened: table.Table) -> tuple[dict[str, int], list[str]]:
     """Position of every column by its canonical name, and a note for each that is not read."""
     columns: dict[str, int] = {}
     notes = []
-    for position, spelling in enumerate(header):
-        try:
-            name = _OTHERS.get(spelling.lower()) or lookup(spelling).name
-        except UnknownChannel:
-            notes.append(f"column {position + 1}, {spelling!r}, is not known and was not read")
+
+    def error(problem: str) -> LiveLinkError:
+        return LiveLinkError(problem, path=opened.path, line=opened.header_line)
+
+    for position, spelling in enumerate(opened.header):
+        name = _column(spelling)
+        if name is None:
+            if spelling:
+                notes.append(f"column {position + 1}, {spelling!r}, is not known and was not read")
             continue
         if name in columns:
-            raise LiveLinkError(f"the header names {name} twice", path=path, line=1)
+            raise error(
+                f"the header names {name} twice, in columns {columns[name] + 1} and {position + 1}"
+            )
         columns[name] = position
+    if not columns:
+        found = ", ".join(opened.header)
+        raise error(
+            "no header of a Live Link Face file, which is Timecode, BlendShapeCount and 61 "
+            f"channels; found {found[:60]!r}"
+        )
     missing = [name for name in ("Timecode", *NAMES) if name not in columns]
     if missing:
-        raise LiveLinkError(f"the header lacks {', '.join(missing)}", path=path, line=1)
+        more = f" and {len(missing) - 10} more" if len(missing) > 12 else ""
+        raise error(f"the header lacks {', '.join(missing[:10] if more else missing)}{more}")
     return columns, notes
 
 
-def _values(
-    path: Path, line: int, row: list[str], columns: dict[str, int], subset: bool
-) -> list[float]:
-    """The 61 values of a row in canonical order, within the limits; NaN where a subset has none."""
-    texts = [row[columns[channel.name]].strip() for channel in CHANNELS]
-    _check_count(path, line, row, columns, sum(map(bool, texts)) if subset else len(CHANNELS))
-    values = []
-    for channel, text in zip(CHANNELS, texts, strict=True):
-        if subset and not text:
-            values.append(float("nan"))
-            continue
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        low, high = BLENDSHAPE_LIMITS if channel.unit == "coefficient" else ANGLE_LIMITS
-        if not low <= value <= high:  # false for NaN too
-            raise LiveLinkError(
-                f"found {text!r}, expected a number between "
-                f"{channel.low:g} and {channel.high:g} (refused outside {low:.2f} to {high:.2f})",
-                path=path,
-                line=line,
-                field=channel.name,
+class _Rows:
+    """The rows of a take, read and checked one by one."""
+
+    def __init__(
+        self, opened: table.Table, columns: dict[str, int], subset: bool, keep_empty: bool
+    ):
+        self.opened, self.columns = opened, columns
+        self.subset, self.keep_empty = subset, keep_empty
+        self.lines: list[int] = []
+        self.timecodes: list[str] = []
+        self.sources: list[str] = []
+        self._numbers = array("d")
+        self._counts: list[tuple[int, str, int]] = []  # line, found and expected where they differ
+        self._empty: list[int] = []
+        self._decimal_commas = 0
+        for line, row in opened.rows:
+            self._add(line, self._fitted(line, row))
+        if not self.lines:
+            raise LiveLinkError("holds no frames after its header", path=opened.path)
+
+    def values(self) -> np.ndarray:
+        """float64 [N, 61]"""
+        return np.array(self._numbers).reshape(-1, len(NAMES))
+
+    def error(self, problem: str, line: int, field: str | None = None) -> LiveLinkError:
+        return LiveLinkError(problem, path=self.opened.path, line=line, field=field)
+
+    def _fitted(self, line: int, row: list[str]) -> list[str]:
+        """A row of as many fields as the header: spreadsheets add empty ones or leave them out."""
+        width = len(self.opened.header)
+        if len(row) > width and not any(map(str.strip, row[width:])):
+            return row[:width]
+        lacking = [name for name, column in self.columns.items() if column >= len(row)]
+        if len(row) > width or lacking:
+            hint = f"; {lacking[0]} is the first that is missing" if lacking else ""
+            if len(row) > width and self.opened.delimiter == ",":
+                hint = "; are there decimal commas? they need ';' or tab between fields"
+            raise self.error(f"{len(row)} fields, but the header has {width} columns{hint}", line)
+        return row + [""] * (width - len(row))
+
+    def _add(self, line: int, row: list[str]) -> None:
+        texts = [row[self.columns[name]].strip() for name in NAMES]
+        filled = sum(map(bool, texts))
+        if not filled:
+            self._check_empty(line)
+        if "BlendShapeCount" in self.columns:
+            found = row[self.columns["BlendShapeCount"]].strip()
+            if table.number(found) != filled:
+                self._counts.append((line, found, filled))
+        numbers = [
+            self._number(line, channel, text, filled)
+            for channel, text in zip(CHANNELS, texts, strict=True)
+        ]
+        self._decimal_commas += any("," in text for text in texts)
+        self._numbers.extend(numbers)
+        self.lines.append(line)
+        self.timecodes.append(row[self.columns["Timecode"]].strip())
+        if "Source" in self.columns:
+            self.sources.append(plain(row[self.columns["Source"]]))
+
+    def _check_empty(self, line: int) -> None:
+        if not self.keep_empty:
+            raise self.error(
+                "holds no values: a frame without an answer, which keep_empty=True keeps as NaN",
+                line,
             )
-        values.append(value)
-    return values
+        self._empty.append(line)
 
+    def _number(self, line: int, channel: Channel, text: str, filled: int) -> float:
+        """A value within the limits; NaN where there may be none."""
+        if not text and (self.subset or not filled):
+            return float("nan")
+        value = table.number(text)
+        low, high = BLENDSHAPE_LIMITS if channel.unit == "coefficient" else ANGLE_LIMITS
+        if low <= value <= high:  # false for NaN too
+            return value
+        reason = ""
+        if not text:
+            reason = (
+                f"; {filled} of {len(NAMES)} channels hold a value, as of a model that reads some "
+                "channels alone (subset=True takes it)"
+            )
+        raise self.error(
+            f"found {text[:40]!r}, expected a number between "
+            f"{channel.low:g} and {channel.high:g} (refused outside {low:.2f} to {high:.2f})"
+            f"{reason}",
+            line,
+            channel.name,
+        )
 
-def _check_count(
-    path: Path, line: int, row: list[str], columns: dict[str, int], expected: int
-) -> None:
-    """Refuses a row whose BlendShapeCount is another, or which failed."""
-    if "BlendShapeCount" not in columns:
-        return
-    found = row[columns["BlendShapeCount"]].strip()
-    if found == str(expected) and expected:
-        return
-    reason = ""
-    if found == "0":
-        reason = ", as of a row that failed"
-    elif found.isdigit() and int(found) < len(CHANNELS) == expected:
-        reason = ", as of a model that reads some channels alone (subset=True takes it)"
-    raise LiveLinkError(
-        f"found {found!r}, expected {expected}{reason}",
-        path=path,
-        line=line,
-        field="BlendShapeCount",
-    )
+    def notes(self) -> list[str]:
+        notes = []
+        if self._counts:
+            line, found, filled = self._counts[0]
+            notes.append(
+                f"BlendShapeCount differs from the number of values in {len(self._counts)} rows, "
+                f"first on line {line}: {found[:40]!r} for {filled}; columns are read by name"
+            )
+        if self._empty:
+            notes.append(
+                f"{len(self._empty)} rows hold no values, the first on line {self._empty[0]}"
+            )
+        if self._decimal_commas:
+            notes.append(f"{self._decimal_commas} rows have decimal commas")
+        if self.opened.blank:
+            notes.append(
+                f"{len(self.opened.blank)} blank lines between rows were skipped, the first is "
+                f"line {self.opened.blank[0]}"
+            )
+        return notes
 
 
 def _clamp(path: Path, lines: list[int], values: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -230,123 +325,22 @@ def _clamp(path: Path, lines: list[int], values: np.ndarray) -> tuple[np.ndarray
     return clamped + 0.0, notes  # -0.0 becomes 0.0
 
 
-def _timing(
-    path: Path, lines: list[int], texts: list[str], fps: float | Fraction | None, drop_frame: bool
-) -> tuple[np.ndarray, Fraction, Fraction, list[str]]:
-    """Seconds from the first frame, frame rate, timecode rate, notes."""
-    labels = []
-    drop_frame = drop_frame or any(";" in text for text in texts)
-    for line, text in zip(lines, texts, strict=True):
-        try:
-            labels.append(Timecode.parse(text, drop_frame))
-        except TimecodeError as error:
-            raise LiveLinkError.of(error, path=path, line=line, field="Timecode") from error
-    seen = _label_seconds(labels)
-    if fps is not None:
-        return _given_timing(labels, timecode.exact_rate(fps), seen)
-    nominal = seen or next(n for n in (30, 60, 120, 240, 1000) if n > max(x.frames for x in labels))
-    counting = Fraction(nominal * 1000, 1001) if drop_frame else Fraction(nominal)
-    try:
-        frames = _unwrapped(labels, counting)
-    except TimecodeError as error:
-        raise LiveLinkError.of(error, path=path, field="Timecode") from error
-    back = next((i for i in range(1, len(frames)) if frames[i] < frames[i - 1]), None)
-    if back is not None:
-        raise LiveLinkError(
-            f"{texts[back]} comes before the line above, {texts[back - 1]}; give the frame rate "
-            "(fps) to space the lines evenly instead",
-            path=path,
-            line=lines[back],
-            field="Timecode",
-        )
-    rate = _measured_rate(path, frames, counting)
-    how = "counts" if seen else "is too short to show its rate and is taken to count"
-    note = (
-        f"timecode {how} {nominal} frames a second; the take runs at {float(rate):.4g} "
-        "frames a second (give fps if that is wrong)"
-    )
-    return _seconds(frames, counting), rate, counting, [note, *_gap_notes(frames)]
+# A spreadsheet runs a cell as a formula that starts so, also after what it takes for a delimiter.
+_START = r"(^|[;,|\t\r\n])( *)"
+_FORMULA = "[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]"
+_TO_ESCAPE = re.compile(f"{_START}(?='*{_FORMULA})")
+_ESCAPED = re.compile(f"{_START}'(?='*{_FORMULA})")
 
 
-def _label_seconds(labels: list[Timecode]) -> int | None:
-    """How many labels a second of timecode holds, seen where the seconds field steps by one.
-
-    There the frame field jumps from F to F' and would have reached F + step, so the second holds
-    F + step - F' labels. None where no second is filled, so that nothing can be seen.
-    """
-    clock = np.array([(x.hours * 60 + x.minutes) * 60 + x.seconds for x in labels])
-    field = np.array([float(x.frames + x.subframe) for x in labels])
-    clock_step, field_step = np.diff(clock), np.diff(field)
-    within, across = clock_step == 0, clock_step == 1
-    if not within.any() or not across.any():
-        return None
-    step = np.median(field_step[within])
-    held = round(float(np.median(step - field_step[across])))
-    return held if held > field.astype(int).max() else None
+def harmless(text: str) -> str:
+    """A text for a cell that no spreadsheet takes for a formula: an apostrophe before `=`, `+`,
+    `-`, `@`, tab and line ends at its start or after a delimiter; `plain` takes it out again."""
+    return _TO_ESCAPE.sub(r"\1\2'", text)
 
 
-def _unwrapped(labels: list[Timecode], counting: Fraction) -> list[Fraction]:
-    """Frame numbers from the first label, running on over midnight."""
-    drop_frame = labels[0].drop_frame
-    day = timecode.frames_per_day(counting, drop_frame)
-    numbers = [label.frame(counting) for label in labels]
-    frames = [Fraction(0)]
-    for earlier, later in pairwise(numbers):
-        step = later - earlier
-        frames.append(frames[-1] + (step + day if step < -day / 2 else step))
-    return frames
-
-
-def _seconds(frames: list[Fraction], counting: Fraction) -> np.ndarray:
-    return np.array([float(frame / counting) for frame in frames])
-
-
-def _measured_rate(path: Path, frames: list[Fraction], counting: Fraction) -> Fraction:
-    """Frames a second from the first frame to the last."""
-    if len(frames) == 1:
-        return counting
-    if frames[-1] == 0:
-        raise LiveLinkError(
-            "every line has the same timecode; give the frame rate (fps)", path=path
-        )
-    return counting * (len(frames) - 1) / frames[-1]
-
-
-def _gap_notes(frames: list[Fraction]) -> list[str]:
-    steps = np.diff(np.array([float(frame) for frame in frames]))
-    gaps = int(np.sum(steps > 1.5 * np.median(steps))) if len(steps) > 1 else 0
-    repeats = int(np.sum(steps == 0))
-    notes = [f"frames are missing at {gaps} positions"] if gaps else []
-    if repeats:
-        notes.append(f"{repeats} lines repeat the timecode of the line above")
-    return notes
-
-
-def _given_timing(
-    labels: list[Timecode], fps: Fraction, seen: int | None
-) -> tuple[np.ndarray, Fraction, Fraction, list[str]]:
-    """As `_timing`, at a given frame rate.
-
-    The labels keep telling the time, gaps included, where they step by some whole number k of
-    frames at k times the rate; otherwise the frames are spaced evenly.
-    """
-    top = max(label.frames for label in labels)
-    for step in range(1, 241):
-        counting = fps * step
-        nominal = timecode.frames_per_label_second(counting)
-        if nominal <= top or (nominal != seen if seen else counting not in timecode.STANDARD_RATES):
-            continue
-        try:
-            frames = _unwrapped(labels, counting)
-        except TimecodeError:
-            continue
-        steps = np.diff(np.array([float(frame) for frame in frames]))
-        if not len(steps) or (steps.min() > 0 and round(float(np.median(steps))) == step):
-            note = f"frame rate {float(fps):.4g} as given; timecode counts {nominal} to its second"
-            return _seconds(frames, counting), fps, counting, [note, *_gap_notes(frames)]
-    seconds = np.arange(len(labels)) / float(fps)
-    note = f"frame rate {float(fps):.4g} as given; the timecode does not fit: lines spaced evenly"
-    return seconds, fps, timecode.counting_rate(fps), [note]
+def plain(cell: str) -> str:
+    """The text of which `harmless` made a cell."""
+    return _ESCAPED.sub(r"\1\2", cell)
 
 
 def write(
@@ -375,9 +369,9 @@ def write(
       start: the label of the first frame.
       drop_frame: write drop-frame timecode, at 29.97 and 59.94 only.
       decimals: of the values; Live Link Face writes ten.
-      sources: N pictures or frames, for a last column `Source`.
+      sources: N pictures or frames, for a last column `Source`; made `harmless`.
       failed: N flags; such a row stays, with empty values and a BlendShapeCount of 0, which
-        `read` refuses by its line.
+        `read` refuses by its line, or keeps with `keep_empty=True`.
       channels: those that were read off the images. The fields of all others stay empty, and
         BlendShapeCount is how many were read; `read` takes such rows with `subset=True`.
 
@@ -398,18 +392,24 @@ def write(
             raise LiveLinkError(f"{len(given)} {what} for {len(rows)} frames", path=path)
     for label in timecodes:
         Timecode.parse(label)
+    extra = [""] * len(rows) if sources is None else ["," + _cell(text) for text in sources]
     with files.stream(path, newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        extra = [] if sources is None else ["Source"]
-        writer.writerow(["Timecode", "BlendShapeCount", *NAMES, *extra])
+        names = ["Timecode", "BlendShapeCount", *NAMES, *([] if sources is None else ["Source"])]
+        file.write(",".join(names) + "\n")
         for i, row in enumerate(rows):
-            extra = [] if sources is None else [sources[i]]
             if failed is not None and failed[i]:
-                writer.writerow([timecodes[i], "0", *[""] * len(NAMES), *extra])
+                file.write(",".join([timecodes[i], "0", *[""] * len(NAMES)]) + extra[i] + "\n")
                 continue
             # "z" writes -0.00 as 0.00
             texts = [f"{x:z.{decimals}f}" if ok else "" for x, ok in zip(row, known, strict=True)]
-            writer.writerow([timecodes[i], str(known.sum()), *texts, *extra])
+            file.write(",".join([timecodes[i], str(known.sum()), *texts]) + extra[i] + "\n")
+
+
+def _cell(text: str) -> str:
+    """A text as a CSV field; bytes of a file name that are no UTF-8 are spelled out."""
+    text = harmless(text.encode("utf-8", "backslashreplace").decode())
+    quoted = text.replace('"', '""')
+    return f'"{quoted}"' if re.search(r'["\s,;|]', text) else text
 
 
 def labels(

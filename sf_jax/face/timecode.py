@@ -28,7 +28,7 @@ NEAR_STANDARD = 0.005  # relative: a rate measured from rounded times is this cl
 TICKS = 1000  # of a frame: labels have three decimals
 
 _NTSC = [rate for rate in STANDARD_RATES if rate.denominator != 1]
-_LABEL = re.compile(r"(\d{1,2}):(\d{2}):(\d{2})([:;])(\d{1,3})(?:\.(\d+))?")
+_LABEL = re.compile(r"(\d{1,2})[:;](\d{2})[:;](\d{2})([:;])(\d{1,3})(?:[.,](\d{1,9}))?", re.ASCII)
 
 
 class TimecodeError(DataError):
@@ -138,7 +138,7 @@ def labels_at(
 
 def _exact_time(number: int, time: float | Fraction) -> Fraction:
     try:
-        return Fraction(time)
+        return time if isinstance(time, Fraction) else Fraction(float(time))
     except (ValueError, OverflowError, TypeError) as error:
         raise TimecodeError(f"frame {number} is at {time!r}, expected seconds") from error
 
@@ -178,7 +178,7 @@ class Timecode:
 
     @classmethod
     def parse(cls, text: str, drop_frame: bool | None = None) -> "Timecode":
-        """Reads `HH:MM:SS:FF.fff`; `drop_frame` overrules what the separator says.
+        """Reads `HH:MM:SS:FF.fff`; `drop_frame` overrules what the last separator means.
 
         Raises:
           TimecodeError: the text is no timecode.

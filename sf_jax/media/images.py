@@ -99,8 +99,9 @@ def refusal(path: Path) -> ImageError | None:
     if kinds.reason(path) is None:
         return None
     try:
-        with _open(os.fspath(path), os.fspath(path)) as image:
-            return _raw(image, os.fspath(path))
+        name = os.fspath(path)
+        with warnings.catch_warnings(action="ignore"), _open(name, name) as image:
+            return _raw(image, name)
     except ImageError as error:
         return error
     except Exception:  # reading it will tell
@@ -185,9 +186,7 @@ def _guarded(  # type: ignore[no-untyped-def]
         raise
     except UnidentifiedImageError:
         raise ImageError("not an image in a known format", path=name) from None
-    except MemoryError as error:
-        raise TooLargeError("too large for the memory that there is", path=name) from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, MemoryError) as error:
         raise TooLargeError(f"too large, at most {most:,} pixels are read", path=name) from error
     except Exception as error:  # decoders raise many kinds on damaged files
         raise ImageError(f"damaged or truncated: {error}", path=name) from error

@@ -12,6 +12,7 @@ MIN_FPS, MAX_FPS = 0.01, 1000.0  # frame rates that are believed
 SPLICE = Fraction(1)  # seconds; a step back of more starts another recording in the same file
 NEAREST = Fraction(1, 2000)  # seconds between two frames; nearer stamps are taken to be the same
 GAP = Fraction(10)  # seconds; MPEG streams with a longer step forwards are spliced there too
+LONGEST = Fraction(12 * 3600)  # seconds; so are others: the hours of timecode begin again each day
 
 
 class PresentationTimes:
@@ -68,7 +69,7 @@ class PresentationTimes:
         elif time is None or self._last - SPLICE <= time <= self._last + NEAREST:
             self.mended += 1
             return self._last + self.duration
-        if time < self._last or (self.restarts and time - self._last > GAP):
+        if time < self._last or time - self._last > (GAP if self.restarts else LONGEST):
             self._offset += self._last + self.duration - time
             time = self._last + self.duration
             self.spliced.append(float(time))

@@ -43,7 +43,9 @@ def run(model: Model, job: Job) -> list[DataError | OSError]:
                 break
     except KeyboardInterrupt as stop:
         kept = "; ".join(job.kept)
-        raise Stopped(f"kept are {kept}" if kept else "nothing was kept") from stop
+        raise Stopped(f"kept are {kept}" if kept else "nothing was read yet") from stop
     if job.results is not None:
+        if job.skipped:
+            print(f"{job.skipped} files skipped, whose results are complete")
         print(f"results in {printable(job.results.out)}/")
     return job.failures

@@ -71,13 +71,20 @@ def collect(paths: Sequence[Path], recursive: bool = False) -> Inputs:
         for file in inputs:
             files.setdefault(identity(file.path), file)
     for file in files.values():
-        refused = images.refusal(file.path) if file.kind == "picture" else None
-        if refused is not None:
-            found.failures.append(refused)
-        else:
+        refused = _refusal(file)
+        if refused is None:
             found.files.append(file)
+        else:
+            found.failures.append(refused)
     found.files.sort(key=lambda file: file.kind == "video")  # a stable sort
     return found
+
+
+def _refusal(file: Input) -> DataError | None:
+    """Why a file cannot be read, where that can be known at once."""
+    if file.path.is_symlink() and not os.path.exists(file.path):
+        return PredictError("a link to a file that is not there", path=file.path)
+    return images.refusal(file.path) if file.kind == "picture" else None
 
 
 def identity(path: Path) -> str:
@@ -99,7 +106,7 @@ def _in_folder(top: Path, recursive: bool, found: Inputs) -> Iterator[Input]:
     others: Counter[str] = Counter()
     count, failed = 0, len(found.failures)
     for file in _walk(top, recursive, found):
-        kind = kinds.kind_of(file)
+        kind = None if _is_script(file) else kinds.kind_of(file)
         if kind is None:
             others.update([] if file.name.startswith(".") else [file.suffix.lower() or file.name])
             continue
@@ -138,7 +145,7 @@ def _walk(top: Path, recursive: bool, found: Inputs) -> Iterator[Path]:
         inside = []
         for entry in entries:
             path = folder / entry.name
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 if not any(record.owns(path) for record in records):
                     yield path
             elif recursive and entry.is_symlink():
@@ -146,6 +153,21 @@ def _walk(top: Path, recursive: bool, found: Inputs) -> Iterator[Path]:
             elif recursive and not _system(entry.name):
                 inside.append(path)
         waiting += reversed(inside)
+
+
+def _is_script(path: Path) -> bool:
+    """Whether a `.ts` file is TypeScript and no MPEG transport stream, which begins with a G."""
+    if path.suffix.lower() != ".ts" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(1) != b"G"
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in circles
+        return False
 
 
 def _system(name: str) -> bool:

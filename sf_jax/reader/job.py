@@ -29,6 +29,7 @@ class Job:
       provenance: of the model that reads the files.
       failures: what could not be read or written.
       kept: a sentence on each thing that an interruption left.
+      skipped: number of files whose results are there already.
       ended: nothing more can be written.
     """
 
@@ -40,6 +41,7 @@ class Job:
     provenance: Provenance = field(default_factory=Provenance)
     failures: list[DataError | OSError] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    skipped: int = 0
     ended: bool = False
 
     @property
@@ -90,7 +92,9 @@ class Job:
         if entry is None or entry.made != self._made_with(file):
             return False
         paths = [self.plan.names[file].path(suffix) for suffix in suffixes]
-        return entry.stamp == _stamp(file.path) and self.results.holds(entry, paths)
+        done = entry.stamp == _stamp(file.path) and self.results.holds(entry, paths)
+        self.skipped += done
+        return done
 
     def _made_with(self, file: Input) -> str:
         """The model and the options that the results of one file depend on, as text."""

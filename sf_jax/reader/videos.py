@@ -70,9 +70,11 @@ def predict_video(reader: Reader, job: Job, file: Input) -> None:
             stop, writing.complete = error, False
             writing.interrupted = not isinstance(error, video.VideoDamaged)
         timing = _write(reader, opened, read, writing)
-    _print_summary(reader, opened, read, timing)
-    if stop is not None:
+    if writing.interrupted:
         job.kept.append(_kept(opened, read, job, file))
+    else:
+        _print_summary(reader, opened, read, timing)
+    if stop is not None:
         raise stop
 
 
@@ -98,7 +100,7 @@ def _write(reader: Reader, opened: video.Video, read: Read, writing: Writing) ->
         timecodes=timing.labels(),
         channels=reader.channels,
     )
-    if read.sheet and reader.options.previews:
+    if read.sheet and reader.options.previews and not writing.interrupted:  # it takes seconds
         preview(read.sheet.seen, read.sheet.action, writing.path(".preview.png"))
     return timing
 

@@ -244,14 +244,13 @@ def check_all(
     try:
         if honest:
             for _ in range(2):
-                fault, base = _run(worker, honest, np.random.default_rng(0), seconds=300)
+                _, base, _ = _run(worker, honest, np.random.default_rng(0), seconds=300)
                 assert base.code == 0, f"a sound input fails: {base.traceback or base.stderr}"
         for number in numbers:
             kind = kinds[number % len(kinds)]
             draw = np.random.default_rng([SEED, point_seed, number])
             allowed = SECONDS + (base.seconds if base else 0)
-            fault, outcome = _run(worker, kind, draw, seconds=allowed)
-            wrong = problems(fault, outcome, base)
+            fault, _, wrong = _run(worker, kind, draw, allowed, base)
             if wrong:
                 failures.append(f"{number}, {kind.__name__}, {fault.name}: " + "; ".join(wrong))
     finally:
@@ -261,9 +260,15 @@ def check_all(
 
 
 def _run(
-    worker: Worker, kind: Kind, draw: np.random.Generator, seconds: float
-) -> tuple[Fault, Outcome]:
+    worker: Worker,
+    kind: Kind,
+    draw: np.random.Generator,
+    seconds: float,
+    honest: Outcome | None = None,
+) -> tuple[Fault, Outcome, list[str]]:
+    """A fault, its outcome and what is wrong with that, found while its folder still exists."""
     with tempfile.TemporaryDirectory(prefix="sf_jax-fault-") as made:
         folder = Path(made)
         fault = kind(draw, folder)
-        return fault, worker.run(fault, folder, seconds)
+        outcome = worker.run(fault, folder, seconds)
+        return fault, outcome, problems(fault, outcome, honest)

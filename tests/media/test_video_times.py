@@ -52,6 +52,7 @@ def test_a_long_step_is_a_pause_except_in_mpeg_streams() -> None:
     stamps = [0, 1, 2000, 2001]
     assert times_of(stamps)[0] == pytest.approx([0, 1, 2000, 2001])
     assert times_of(stamps, restarts=True)[0] == pytest.approx([0, 1, 2, 3])
+    assert times_of([0, 1, 500_000, 500_001])[0] == pytest.approx([0, 1, 2, 3])  # 14 hours
 
 
 def test_rounding_of_the_time_base_goes_and_real_unevenness_stays() -> None:

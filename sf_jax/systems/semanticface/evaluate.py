@@ -4,10 +4,15 @@ Compared: zeros, the training mean, the per-channel training median, a direct-re
 same vision features (trained on the same data), and the model's slot means and generated values.
 """
 
+import math
+import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from tqdm import tqdm
 
@@ -50,6 +55,42 @@ def regression(model: estimator.Model, images: list[np.ndarray], file: Path) -> 
         patches = batch.inputs["vision"]
         out.append(np.asarray(predict(patches))[: len(part)])
     return np.concatenate(out)
+
+
+def as_json(
+    scores: Mapping[str, metrics.Scores], model: estimator.Model, data: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything that `sf-jax evaluate` finds, for a file; what is not a number is null.
+
+    Args:
+      data: how the faces and the answers were made, kept as it is.
+    """
+
+    def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+    def of(score: metrics.Scores) -> dict[str, Any]:
+        return {
+            "all": finite(score.summary()),
+            "regions": {name: finite(each) for name, each in score.by_region().items()},
+            "channels": {name: finite(each) for name, each in score.by_channel().items()},
+            "constant_labels": list(score.constant_labels),
+            "constant_predictions": list(score.constant_predictions),
+        }
+
+    return {
+        "sf_jax": model.provenance.as_json(),
+        "versions": {
+            "python": platform.python_version(),
+            "jax": jax.__version__,
+            "jaxlib": jaxlib.__version__,
+            "numpy": np.__version__,
+        },
+        "device": jax.devices()[0].device_kind,
+        "product_dtype": model.config.product_dtype,
+        **data,
+        "scores": {name: of(score) for name, score in scores.items()},
+    }
 
 
 def compare(

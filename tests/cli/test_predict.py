@@ -1,0 +1,392 @@
+"""`sf-jax predict` beside files of the user's own: names of results, later runs, interruptions."""
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sf_jax.cli import loading, show
+from sf_jax.face import livelink
+from sf_jax.media import locks
+from sf_jax.reader import pictures, videos
+from sf_jax.reader.results import LOCK, RECORD
+from tests.cli.test_cli import JAW, Action, FakeModel, errors, names, run
+from tests.media.test_video import counting, write_video
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
+    """A model without weights; the sheets are small images."""
+    fake = FakeModel()
+    monkeypatch.setattr(loading, "load_model", lambda *_: fake)
+    for module in (pictures, videos):
+        monkeypatch.setattr(module, "preview", small_sheet)
+    return fake
+
+
+def small_sheet(seen: np.ndarray, _: Action, path: Path) -> None:
+    Image.fromarray(seen).save(path, "PNG")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a file below the test's folder; the jaw opens by the green of an image."""
+
+    def make(name: str | bytes, green: int = 150) -> Path:
+        path = tmp_path / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 16), (200, green, 30)).save(path, "PNG")
+        return path
+
+    return make
+
+
+def clip(path: Path, count: int = 4) -> Path:
+    return write_video(path, 24.0, [counting(i) for i in range(count)])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (RECORD, LOCK)
+    }
+
+
+def rows(path: Path) -> list[float]:
+    with path.open(encoding="utf-8") as file:
+        return [float(row["JawOpen"]) for row in csv.DictReader(file)]
+
+
+def test_a_video_named_as_the_table_gets_another_name(
+    model: FakeModel, image: Callable, tmp_path: Path
+) -> None:
+    files = [image("a.jpg"), image("b.jpg"), clip(tmp_path / "pictures.mp4")]
+    assert run("predict", *files, "--out", tmp_path / "o", "--no-preview") == 0
+    assert names(tmp_path / "o") == [
+        "a.json", "b.json", "pictures.csv", "pictures.mp4.csv", "pictures.mp4.jsonl",
+    ]  # fmt: skip
+    assert len(rows(tmp_path / "o" / "pictures.csv")) == 2
+    assert len(rows(tmp_path / "o" / "pictures.mp4.csv")) == 4
+
+
+OWN = ["x.preview.png", "y.json", "pictures.csv", "z.csv", "z.jsonl", "Y.JSONL"]
+
+
+def test_in_the_folder_of_the_inputs_no_file_of_the_users_own_is_touched(
+    model: FakeModel, image: Callable, tmp_path: Path
+) -> None:
+    folder = tmp_path / "f"
+    for name in ("x.jpg", "y.jpg", "x.preview.png"):
+        image(f"f/{name}")
+    clip(folder / "z.mp4")
+    for name in OWN[1:]:
+        (folder / name).write_text(f"mine: {name}")
+    before = contents(folder)
+    for _ in range(3):  # the second and third run replace the results of the first
+        assert run("predict", folder, "--out", folder) == 0
+        after = contents(folder)
+        assert {name: after[name] for name in before} == before
+        assert len(after) == len(before) + 3 * 2 + 3 + 1
+    assert (folder / "x.jpg.preview.png").exists() and (folder / "pictures-2.csv").exists()
+    assert len(rows(folder / "pictures-2.csv")) == 3  # results were not read as images
+
+
+def test_linked_inputs_and_folders_of_results_stay(
+    model: FakeModel, image: Callable, tmp_path: Path
+) -> None:
+    """Links of both kinds from where a result would go to an input or another file."""
+    first = image("in/a.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    os.link(first, out / "a.preview.png")
+    (out / "b.json").symlink_to(image("in/b.png"))
+    (out / "b.png.csv").symlink_to("nowhere")
+    before = contents(tmp_path)
+    assert run("predict", tmp_path / "in", "--out", out, "--recursive") == 0
+    assert {name: contents(tmp_path)[name] for name in before} == before
+    assert (out / "b.json").is_symlink() and (out / "b.png.csv").is_symlink()
+    assert {"a.png.json", "b.png-2.json", "pictures.csv"} <= set(names(out))
+
+
+def test_names_that_some_file_systems_take_for_one_are_apart(
+    model: FakeModel, image: Callable, tmp_path: Path
+) -> None:
+    folder = image("f/Face.png").parent
+    for name in (
+        "f/face.png",
+        "f/e\u0301.png",
+        "f/\u00e9.png",
+        "f/stra\u00dfe.png",
+        "f/STRASSE.png",
+    ):
+        image(name)
+    assert run("predict", folder, "--out", tmp_path / "o", "--no-preview") == 0
+    found = [name.casefold() for name in names(tmp_path / "o")]
+    assert len(found) == len(set(found)) == 7
+
+
+def test_folders_below_a_folder_keep_their_results_apart(
+    model: FakeModel, image: Callable, tmp_path: Path
+) -> None:
+    for name in ("f/x.png", "f/a/x.png", "f/b/x.png", "f/blocked/x.png"):
+        image(name)
+    out = tmp_path / "f" / "out"
+    out.mkdir()
+    (out / "blocked").write_text("a file of the user's own")
+    for _ in range(2):
+        assert run("predict", tmp_path / "f", "--recursive", "--out", out, "--no-preview") == 2
+        assert names(out) == ["a", "b", "blocked", "pictures.csv", "x.json"]
+        assert names(out / "a") == names(out / "b") == ["x.json"]
+        assert len(model.seen) in (3, 6)  # the second time too: no result is an input
+
+
+def test_long_names_are_cut_and_odd_ones_cost_nobody_the_table(
+    model: FakeModel, image: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    odd = ["l" * 251 + ".png", "\u00e9" * 125 + ".png", "a\nb.png", "\x1b[31mred.png", b"\xff.png"]
+    for name in odd:
+        image(f"f/{os.fsdecode(name)}")
+    (tmp_path / "f" / os.fsdecode(b"bad\xfe.png")).write_bytes(b"no image")
+    out = tmp_path / "o"
+    assert run("predict", tmp_path / "f", "--out", out) == 2
+    assert len(rows(out / "pictures.csv")) == 5 and len(names(out)) == 11
+    (error,) = errors(capsys)
+    assert r"bad\xfe.png: not an image" in error
+    found = json.loads((out / os.fsdecode(b"\xff.json")).read_text(encoding="utf-8"))
+    assert found["image"].endswith(r"\xff.png")
+    assert run("predict", tmp_path / "f" / os.fsdecode(b"\xff.png")) == 0
+    assert r"\xff.png" in capsys.readouterr().out
+
+
+def test_a_later_run_replaces_what_it_wrote_and_leaves_what_was_edited(
+    model: FakeModel, image: Callable, tmp_path: Path
+) -> None:
+    first, out = image("one/a.png", 50), tmp_path / "o"
+    assert run("predict", first, "--out", out, "--no-preview") == 0
+    image("one/a.png", 100)
+    assert run("predict", first, "--out", out, "--no-preview") == 0
+    assert names(out) == ["a.csv", "a.json"] and rows(out / "a.csv") == [pytest.approx(100 / 255)]
+    (out / "a.csv").write_text((out / "a.csv").read_text() + "my own line\n")
+    assert run("predict", first, "--out", out, "--no-preview") == 0
+    assert names(out) == ["a.csv", "a.json", "a.png.csv", "a.png.json"]
+    assert "my own line" in (out / "a.csv").read_text()
+    assert run("predict", image("two/a.png"), "--out", out, "--no-preview") == 0
+    assert {"a.png-2.csv", "a.png-2.json"} <= set(names(out)), "of another input of the same name"
+
+
+def test_skip_existing_skips_complete_results_alone(
+    model: FakeModel, image: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for number in range(6):
+        image(f"f/{number}.png", 40 * number)
+    clip(tmp_path / "f" / "c.mp4")
+    arguments = ["predict", tmp_path / "f", "--out", tmp_path / "o", "--skip-existing"]
+    assert run(*arguments) == 0 and len(model.seen) == 10
+    before, out = contents(tmp_path / "o"), tmp_path / "o"
+    assert run(*arguments) == 0 and len(model.seen) == 10
+    assert contents(out) == before and "7 files skipped" in capsys.readouterr().out
+    (out / "0.json").write_bytes(before["0.json"][:300])  # cut short
+    (out / "1.preview.png").unlink()
+    (out / "2.json").write_bytes(b"")
+    (out / "c.jsonl").write_bytes(before["c.jsonl"][:-20])
+    assert run(*arguments) == 0 and len(model.seen) == 10 + 3 + 4
+    assert contents(out) == before
+    image("f/3.png", 33)
+    assert run(*arguments) == 0 and len(model.seen) == 18
+    assert rows(out / "pictures.csv")[3] == pytest.approx(33 / 255)
+    assert run(*arguments, "--values", "answer") == 0 and len(model.seen) == 28
+
+
+def test_a_record_cut_short_is_read_and_a_file_that_is_none_is_refused(
+    model: FakeModel, image: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, files = tmp_path / "o", [image("a.png"), image("b.png")]
+    arguments = ["predict", *files, "--out", out, "--no-preview", "--skip-existing"]
+    assert run(*arguments) == 0
+    lines = (out / RECORD).read_text().splitlines(keepends=True)
+    (out / RECORD).write_text(lines[0] + lines[1] + lines[2][:40])
+    assert run(*arguments) == 0 and len(model.seen) == 3
+    (out / RECORD).write_text("my notes\n")
+    assert run(*arguments) == 2
+    assert f"{RECORD}: not a record of results" in errors(capsys)[0]
+    assert (out / RECORD).read_text() == "my notes\n"
+
+
+def test_two_runs_do_not_write_to_one_folder(
+    model: FakeModel, image: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with locks.held(tmp_path / "o", LOCK):
+        assert run("predict", image("a.png"), "--out", tmp_path / "o") == 2
+    assert "writes here" in errors(capsys)[0] and not model.seen
+    assert run("predict", image("a.png"), "--out", tmp_path / "o") == 0
+
+
+def test_a_file_that_appears_during_the_work_stays(
+    model: FakeModel, image: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "o"
+    preview = pictures.preview
+
+    def other(*given: object) -> None:
+        (out / "a.json").write_text("of another program")
+        preview(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pictures, "preview", other)
+    assert run("predict", image("a.png"), image("b.png"), "--out", out) == 2
+    assert (out / "a.json").read_text() == "of another program"
+    assert names(out) == ["a.json", "b.json", "b.preview.png", "pictures.csv"]
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EACCES"])
+def test_a_full_disk_ends_the_run_and_another_error_one_file(
+    model: FakeModel,
+    image: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    code: str,
+) -> None:
+    files = [image(f"{name}.png") for name in "abcd"]
+    write = pictures.write_json
+
+    def full(path: Path, content: object) -> None:
+        if path.name == "b.json":
+            raise OSError(getattr(__import__("errno"), code), "it cannot be", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(pictures, "write_json", full)
+    out = tmp_path / "o"
+    assert run("predict", *files, "--out", out, "--no-preview") == 2
+    assert f"'{out}/b.json'" in errors(capsys)[0]
+    left = ["a.json", "pictures.partial.csv"] if code == "ENOSPC" else [
+        "a.json", "c.json", "d.json", "pictures.csv",
+    ]  # fmt: skip
+    assert names(out) == left
+
+
+@pytest.mark.parametrize("out", ["file", "file/deeper", "/proc/none", "/dev/null"])
+def test_a_folder_that_cannot_be_is_refused_before_the_work(
+    model: FakeModel, image: Callable, tmp_path: Path, capsys: pytest.CaptureFixture, out: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert run("predict", image("a.png"), "--out", tmp_path / out) == 2
+    assert out.split("/")[1 if out[0] == "/" else 0] in errors(capsys)[0] and not model.seen
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+class StoppingModel(FakeModel):
+    """Gets a signal while it reads its third image."""
+
+    sent = signal.SIGINT
+
+    def predict(self, picture: np.ndarray, **called: object) -> Action:
+        if len(self.seen) == 2:
+            os.kill(os.getpid(), self.sent)
+        return super().predict(picture, **called)
+
+
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_interruption_keeps_what_was_read(
+    monkeypatch: pytest.MonkeyPatch,
+    image: Callable,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    sent: str,
+) -> None:
+    stopping = StoppingModel()
+    stopping.sent = getattr(signal, sent)
+    monkeypatch.setattr(loading, "load_model", lambda *_: stopping)
+    folder, out = image("f/1.png").parent, tmp_path / "o"
+    for number in (2, 3, 4):
+        image(f"f/{number}.png", 60 * number)
+    assert run("predict", folder, "--out", out, "--no-preview") == 130
+    assert names(out) == ["1.json", "2.json", "pictures.partial.csv"]
+    assert len(rows(out / "pictures.partial.csv")) == 2
+    assert "stopped: kept are 2 of 4 pictures, with rows in" in errors(capsys)[-1]
+    monkeypatch.setattr(loading, "load_model", lambda *_: FakeModel())
+    assert run("predict", folder, "--out", out, "--no-preview", "--skip-existing") == 0
+    assert names(out) == ["1.json", "2.json", "3.json", "4.json", "pictures.csv"]
+    assert len(rows(out / "pictures.csv")) == 4
+
+
+def test_an_interrupted_video_keeps_its_frames_and_the_results_of_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    video, out = clip(tmp_path / "c.mp4"), tmp_path / "o"
+    monkeypatch.setattr(loading, "load_model", lambda *_: FakeModel())
+    assert run("predict", video, "--out", out, "--no-preview") == 0
+    before = contents(out)
+    monkeypatch.setattr(loading, "load_model", lambda *_: StoppingModel())
+    assert run("predict", video, "--out", out, "--no-preview") == 130
+    assert "kept are 2 of 4 frames of" in errors(capsys)[-1]
+    after = contents(out)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"c.partial.csv", "c.partial.jsonl"}
+    assert len(rows(out / "c.partial.csv")) == 2
+
+
+def test_a_video_has_a_json_line_a_frame(model: FakeModel, tmp_path: Path) -> None:
+    video, out = clip(tmp_path / "c.mp4"), tmp_path / "o"
+    assert run("predict", video, "--out", out, "--no-preview") == 0
+    lines = [json.loads(line) for line in (out / "c.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == [0, 1, 2, 3]
+    assert [line["seconds"] for line in lines] == pytest.approx(
+        [0, 1 / 24, 2 / 24, 3 / 24], abs=1e-5
+    )
+    assert set(lines[0]["rationale"]) == {"expression", "movements", "emotion", "symmetry"}
+    assert lines[0]["spread"]["JawOpen"] == pytest.approx(0.05)
+    take = livelink.read(out / "c.csv")
+    jaws = [np.float32(line["coefficients"]["JawOpen"]) for line in lines]
+    np.testing.assert_allclose(take.coefficients[:, JAW], jaws, rtol=0, atol=1e-9)
+
+
+def test_without_out_the_reading_is_printed_and_nothing_written(
+    model: FakeModel, image: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    files = [image("a.png"), image("b.png", 0)]
+    before = contents(tmp_path)
+    assert run("predict", *files) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("Expression:") == 2 and "JawOpen               0.59" in printed
+    assert contents(tmp_path) == before
+    assert run("predict", clip(tmp_path / "c.mp4")) == 2
+    assert "c.mp4: --out is required for the frames of a video" in errors(capsys)[0]
+
+
+def test_show_opens_the_sheet_or_says_what_is_missing(
+    model: FakeModel,
+    image: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run("predict", image("a.png"), "--show") == 2
+    assert "--show needs a display" in errors(capsys)[0] and not model.seen
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert run("predict", image("a.png"), "--show") == 2
+    assert "xdg-open" in errors(capsys)[0] and not model.seen
+    viewer = tmp_path / "bin" / "xdg-open"
+    viewer.parent.mkdir()
+    viewer.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/shown\nexit 0\n')
+    viewer.chmod(0o755)
+    assert run("predict", image("a.png"), "--show") == 0
+    shown = Path((tmp_path / "shown").read_text().strip())
+    assert shown.name == "a.preview.png" and Image.open(shown).size == (24, 16)
+    viewer.write_text("#!/bin/sh\nexit 4\n")
+    assert run("predict", image("a.png"), "--show", "--out", tmp_path / "o") == 2
+    assert "could not open it (exit code 4)" in errors(capsys)[0]
+    assert run("predict", image("a.png"), image("b.png"), "--show") == 2
+    assert "one image or video" in errors(capsys)[0]
+    assert show.viewer() == str(viewer)
