@@ -3,13 +3,15 @@
     sf-jax serve --port 8000
     curl --data-binary @photo.jpg http://127.0.0.1:8000/v1/predict
 
-It listens at once, compiles its programs (/health reports when it is ready), and at the end answers
-every request it has accepted before it exits.
+It listens at once and compiles its programs: single images are answered after the first of them,
+batches as their programs are there (/health reports "warming up", then "ready"). At the end it
+answers every request that it has accepted before it exits.
 """
 
 import argparse
 import re
 import sys
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from sf_jax.cli import loading
@@ -18,7 +20,7 @@ from sf_jax.cli.arguments import Parser, UsageError, former, model_arguments, nu
 if TYPE_CHECKING:
     from sf_jax.serve.service import Limits
 
-FRAMEWORK = ("fastapi", "pydantic", "starlette", "uvicorn")
+FRAMEWORK = ("fastapi", "fastapi_offline", "pydantic", "starlette", "uvicorn")
 
 
 def build_parser(limits: "Limits") -> argparse.ArgumentParser:
@@ -32,13 +34,6 @@ def build_parser(limits: "Limits") -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     add("--port", type=whole(0, 65535), default=8000, help="0 takes a free one (default 8000)")
     model_arguments(parser)
-    _batch_arguments(parser)
-    _limit_arguments(parser, limits)
-    return parser
-
-
-def _batch_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
     add(
         "--batch",
         type=whole(1, 1024),
@@ -53,19 +48,6 @@ def _batch_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help="how long an idle model waits for a second image (default 5)",
     )
-    caps: dict[str, Any] = {
-        "dest": "max_rationale",
-        "type": whole(1, 4096),
-        "nargs": "+",
-        "metavar": "TOKENS",
-    }
-    add(
-        "--max-rationale-tokens",
-        default=[],
-        help="caps on the rationale that requests may ask for, compiled at the start",
-        **caps,
-    )
-    former(parser, "--max-words", **caps)
     add(
         "--warm",
         type=_size,
@@ -75,51 +57,52 @@ def _batch_arguments(parser: argparse.ArgumentParser) -> None:
         help="image sizes to compile for at the start (default 512x512; the built-in model has "
         "one program for all sizes, others about one for each number of patches)",
     )
+    _rationale_caps(parser)
+    _limit_arguments(parser, limits)
+    return parser
+
+
+def _rationale_caps(parser: argparse.ArgumentParser) -> None:
+    how: dict[str, Any] = {"type": whole(1, 4096), "nargs": "+", "metavar": "TOKENS"}
+    parser.add_argument(
+        "--max-rationale-tokens",
+        dest="max_rationale",
+        default=[],
+        help="caps on the rationale that requests may ask for, compiled at the start "
+        "(default: none but the model's own)",
+        **how,
+    )
+    former(parser, "--max-words", dest="max_rationale", **how)
 
 
 def _limit_arguments(parser: argparse.ArgumentParser, limits: "Limits") -> None:
-    add = parser.add_argument
-    add(
-        "--max-bytes",
-        type=whole(1, 2**31),
-        default=limits.max_bytes,
-        metavar="N",
-        help=f"of a request's body (default {limits.max_bytes:,})",
-    )
-    add(
-        "--max-pixels",
-        type=whole(1, 200_000_000),
-        default=limits.max_pixels,
-        metavar="N",
-        help=f"of an image (default {limits.max_pixels:,})",
-    )
-    add(
-        "--timeout",
-        type=number(0, True, "a positive number"),
-        default=limits.timeout,
+    """A flag for each field of `Limits` that is a number."""
+    positive = number(0, True, "a positive number")
+    for flag, kind, metavar, what in (
+        ("max-bytes", whole(1, 2**31), "N", "of a request's body"),
+        ("max-pixels", whole(1, 200_000_000), "N", "of an image"),
+        ("timeout", positive, "SECONDS", "from a request's head to its answer"),
+        ("queue", whole(1, 100_000), "N", "the most requests held at once"),
+        ("sessions", whole(0, 100_000), "N", "the most sessions open at once"),
+        ("session-idle", positive, "SECONDS", "without a frame, after which a session is closed"),
+        ("decoders", whole(1, 1024), "N", "processes that decode images"),
+        ("decode-seconds", positive, "SECONDS", "of a processor, the most to decode an image"),
+    ):
+        default = getattr(limits, flag.replace("-", "_"))
+        shown = f"{default:,}" if isinstance(default, int) else f"{default:g}"
+        parser.add_argument(
+            f"--{flag}",
+            type=kind,
+            default=default,
+            metavar=metavar,
+            help=f"{what} (default {shown})",
+        )
+    parser.add_argument(
+        "--grace",
+        type=number(1, False, "1 or more"),
         metavar="SECONDS",
-        help=f"from a request's head to its answer (default {limits.timeout:g})",
-    )
-    add(
-        "--queue",
-        type=whole(1, 100_000),
-        default=limits.queue,
-        metavar="N",
-        help=f"the most requests held at once (default {limits.queue})",
-    )
-    add(
-        "--sessions",
-        type=whole(0, 100_000),
-        default=limits.sessions,
-        metavar="N",
-        help=f"the most sessions open at once (default {limits.sessions})",
-    )
-    add(
-        "--session-idle",
-        type=number(0, True, "a positive number"),
-        default=limits.session_idle,
-        metavar="SECONDS",
-        help=f"without a frame, after which a session is closed (default {limits.session_idle:g})",
+        help="from a SIGTERM to the end of the process, whatever hangs (default: 10 more than "
+        "--timeout)",
     )
 
 
@@ -148,16 +131,9 @@ def main(argv: list[str]) -> None:
             f"serve needs {error.name}, which is not installed: pip install 'sf_jax[serve]'"
         ) from error
     options = build_parser(Limits()).parse_args(argv)
-    caps = tuple(sorted(set(options.max_rationale)))
-    limits = Limits(
-        options.max_bytes,
-        options.max_pixels,
-        options.timeout,
-        options.queue,
-        caps,
-        options.sessions,
-        options.session_idle,
-    )
+    options.max_rationale = tuple(sorted(set(options.max_rationale)))
+    given: dict[str, Any] = vars(options)
+    limits = Limits(**{one.name: given[one.name] for one in fields(Limits) if one.name in given})
     listening = server.listen(options.host, options.port)  # before a model is loaded
     print(f"starting: {server.address(listening)}", flush=True)
     with listening:
@@ -166,7 +142,12 @@ def main(argv: list[str]) -> None:
 
         def warm() -> None:
             server.warm_up(
-                model, options.batch, caps, options.warm, lambda: service.status == "draining"
+                model,
+                options.batch,
+                limits.max_rationale,
+                options.warm,
+                lambda: service.status == "draining",
+                service.compiled,
             )
 
         server.run(service, listening, warm)

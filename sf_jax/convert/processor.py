@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -29,8 +29,9 @@ from sf_jax.media.resize import (
     smart_size,
 )
 from sf_jax.media.small_files import Settings
-from sf_jax.model import vision
-from sf_jax.model.config import VisionConfig
+
+if TYPE_CHECKING:
+    from sf_jax.model.config import VisionConfig
 
 FILE = "preprocessor_config.json"
 WHOLE_FILE = "processor_config.json"
@@ -161,7 +162,7 @@ class ImageProcessor:
             "image_std": [0.5, 0.5, 0.5],
         }
 
-    def check(self, config: VisionConfig, directory: str | os.PathLike) -> None:
+    def check(self, config: "VisionConfig", directory: str | os.PathLike) -> None:
         """Raises ProcessorError unless patches are what the vision tower takes."""
         names = {
             "patch_size": config.patch_size,
@@ -227,6 +228,8 @@ class ImageProcessor:
         Raises:
           ProcessorError: no image, or one of another type or absurd shape, named by its number.
         """
+        from sf_jax.model import vision  # late: it brings jax, which fitting an image does without
+
         if not images:
             raise ProcessorError("no image was given")
         patches, grids = [], []

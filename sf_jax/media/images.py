@@ -186,7 +186,9 @@ def _guarded(  # type: ignore[no-untyped-def]
         raise
     except UnidentifiedImageError:
         raise ImageError("not an image in a known format", path=name) from None
-    except (Image.DecompressionBombError, MemoryError) as error:
+    except MemoryError as error:
+        raise TooLargeError("too large for the memory that there is", path=name) from error
+    except Image.DecompressionBombError as error:
         raise TooLargeError(f"too large, at most {most:,} pixels are read", path=name) from error
     except Exception as error:  # decoders raise many kinds on damaged files
         raise ImageError(f"damaged or truncated: {error}", path=name) from error

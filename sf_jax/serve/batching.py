@@ -8,6 +8,7 @@ images exceed the largest size; each is a batch of its own.
 """
 
 import json
+import sys
 import threading
 import time
 from collections import deque
@@ -101,6 +102,7 @@ class Batcher:
         batch: int = 16,
         wait: float = 0.005,
         alone: Callable[[FittedImage], bool] = lambda image: False,
+        most: Callable[[Options], int] = lambda options: sys.maxsize,
     ):
         """
         Args:
@@ -108,12 +110,15 @@ class Batcher:
           batch: the most images answered at once.
           wait: seconds that an image waits for others when nothing else is being answered.
           alone: whether an image shares no batch with others.
+          most: how many images of such options may share a batch at present.
         """
         self.batches = self.answered = 0
-        self._answer, self._batch, self._wait, self._alone = answer, batch, wait, alone
+        self._answer, self._batch, self._wait = answer, batch, wait
+        self._alone, self._most = alone, most
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._began: float | None = None  # when the batch in work was begun
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
 
@@ -143,10 +148,24 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
+    def problem(self, limit: float) -> str:
+        """Why no image can be answered, "" if all is well.
+
+        Args:
+          limit: seconds after which a batch that is being answered counts as stuck.
+        """
+        if not self._thread.is_alive() and not self._closing:
+            return "the thread that runs the model has ended"
+        began = self._began
+        taken = 0.0 if began is None else time.monotonic() - began
+        return f"the model has been answering a batch for {taken:.0f} s" if taken > limit else ""
+
     def _work(self) -> None:
         while (jobs := self._next()) is not None:
             if jobs:
+                self._began = time.monotonic()
                 self._run(jobs)
+                self._began = None
             del jobs  # images are not kept while there is nothing to do
 
     def _next(self) -> list[_Job] | None:
@@ -156,7 +175,7 @@ class Batcher:
             if not self._jobs:
                 return None
             ends = self._jobs[0].since + self._wait
-            while not (self._jobs[0].alone or self._closing or len(self._chosen()) == self._batch):
+            while not (self._closing or self._full(self._chosen())):
                 left = ends - time.monotonic()
                 if left <= 0:
                     break
@@ -173,13 +192,20 @@ class Batcher:
             return [first]
         key = group(first.options)
         alike = [job for job in self._jobs if not job.alone and group(job.options) == key]
-        return alike[: self._batch]
+        return alike[: self._room(first)]
+
+    def _room(self, first: _Job) -> int:
+        """How many images the batch of the longest waiting one may have."""
+        return 1 if first.alone else min(self._batch, self._most(first.options))
+
+    def _full(self, jobs: list[_Job]) -> bool:
+        return len(jobs) >= self._room(jobs[0])
 
     def _run(self, jobs: list[_Job]) -> None:
         """Answers a batch. If it fails, each goes alone, so that one failure harms no other."""
         try:
             found = self._padded(jobs)
-        except Exception as error:  # whatever the model raises goes to its request
+        except BaseException as error:  # whatever the model raises goes to its request
             if len(jobs) > 1:
                 for job in jobs:
                     self._run([job])

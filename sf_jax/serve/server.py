@@ -1,12 +1,17 @@
 """The HTTP server: listens, warms the model up, answers until a signal comes, then drains."""
 
 import asyncio
+import contextlib
+import os
+import resource
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +26,8 @@ if TYPE_CHECKING:
     from sf_jax.reader.estimator import Model
 
 HEAD = 10.0  # seconds for a request's head; also longer than a connection may idle between two
-GRACE = 5  # seconds beyond the time limit of a request, for the reply to leave
+ENDING = 3  # seconds of those left after a signal that are kept for what follows the last reply
+CONNECTIONS = 1000  # open at a time
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -50,38 +56,47 @@ def warm_up(
     caps: Sequence[int],
     pictures: Sequence[tuple[int, int]],
     stopped: Callable[[], bool] = lambda: False,
+    compiled: Callable[[Options, int], None] = lambda options, size: None,
 ) -> None:
     """Compiles every program that requests will need, by answering noise.
+
+    Those for single images come first, and of these the one for a request without options.
 
     Args:
       caps: values of max_rationale on offer, beside the model's own.
       pictures: widths and heights in pixels.
       stopped: asked before each program whether to leave it.
+      compiled: is given options and the size of a batch once there is a program for them.
     """
     noise = np.random.default_rng(0)
     shown = [noise.integers(0, 256, (h, w, 3)).astype(np.uint8) for w, h in pictures]
     fitted = [model.processor.fit(picture) for picture in shown]
-    asked = [Options(rationale=False), Options(), *(Options(max_rationale=cap) for cap in caps)]
-    jobs = list(product(fitted, sizes(batch), asked))
+    asked = [Options(), Options(rationale=False), *(Options(max_rationale=cap) for cap in caps)]
+    jobs = list(product(sizes(batch), fitted, asked))
     longest = model.processor.fit(np.zeros((*model.processor.longest, 3), np.uint8))
     if is_long(model, longest):  # such images are answered one by one
-        jobs += product([longest], [1], asked)
-    for picture, size, options in tqdm(jobs, desc="compiling", unit="program"):
+        jobs += product([1], [longest], asked)
+    for size, picture, options in tqdm(jobs, desc="compiling", unit="program"):
         if stopped():
             return
         found = answer_batch(model, [picture] * size, [options] * size)
+        compiled(options, size)
         if not model.drafts_rationale:
             # Frames of sessions have a rationale to draft from: another width, another program.
             drafted = [replace(options, previous=action) for action in found]
             answer_batch(model, [picture] * size, drafted)
+            compiled(drafted[0], size)
 
 
 class Protocol(H11Protocol):
-    """Closes a connection on which no request's head has come for `HEAD` seconds; uvicorn limits
-    the time between requests alone, and a head that never ends would keep its place for ever."""
+    """Closes a connection on which no request's head has come for `HEAD` seconds, and those beyond
+    `CONNECTIONS`; uvicorn limits the time between requests alone, and a head that never ends would
+    keep its place for ever."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            transport.abort()
         self.loop.call_later(HEAD, self._look, None)
 
     def _look(self, before: object) -> None:
@@ -96,11 +111,16 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Says to the service that it is ending, and leaves with 0 after a signal."""
+    """Tells the service that it is ending, and leaves with 0 after a signal.
+
+    Whatever hangs, the process has ended `Limits.ends_within` seconds after the first signal, and
+    at once after a second Ctrl-C.
+    """
 
     def __init__(self, service: Service):
         # Loop and parser are named, so that what else is installed changes nothing; configuring
         # the logging would close other people's handlers.
+        within = service.limits.ends_within
         config = uvicorn.Config(
             build_app(service),
             loop="asyncio",
@@ -111,14 +131,36 @@ class Server(uvicorn.Server):
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=int(service.limits.timeout) + GRACE,
+            timeout_graceful_shutdown=max(1, int(within - ENDING)),
         )
         super().__init__(config)
         self.service = service
+        self.end = threading.Timer(within, leave, (f"it has not ended within {within:g} s",))
+        self.end.daemon = True
 
-    def handle_exit(self, *args) -> None:  # type: ignore[no-untyped-def]
-        self.service.status = "draining"
-        super().handle_exit(*args)
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.service.status != "draining":
+            self.service.status = "draining"
+            self.end.start()
+        elif sig == signal.SIGINT:
+            leave("interrupted again")
+        super().handle_exit(sig, frame)
+
+
+def leave(reason: str) -> None:
+    """Ends the process whatever its threads are doing; its decoders end with it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"sf-jax: error: {reason}; leaving", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _allow_connections() -> None:
+    """Each connection takes a file descriptor, of which many systems allow 1,024 at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def run(service: Service, listening: socket.socket, warm: Callable[[], None]) -> None:
@@ -127,6 +169,7 @@ def run(service: Service, listening: socket.socket, warm: Callable[[], None]) ->
     Raises:
       whatever `warm` raised.
     """
+    _allow_connections()
     server, where = Server(service), address(listening)
     failures: list[Exception] = []
 
@@ -136,7 +179,7 @@ def run(service: Service, listening: socket.socket, warm: Callable[[], None]) ->
         except Exception as error:  # raised by the main thread, which ends
             failures.append(error)
             server.should_exit = True
-        if service.status == "starting" and not failures:
+        if service.status != "draining" and not failures:
             service.status = "ready"
             print(f"ready: {where}, see {where}/docs", flush=True)
 
@@ -144,11 +187,12 @@ def run(service: Service, listening: socket.socket, warm: Callable[[], None]) ->
     # before uvicorn listens to signals must not be lost.
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, server.handle_exit)
-    preparing = threading.Thread(target=prepare, name="warm-up")
+    preparing = threading.Thread(target=prepare, name="warm-up", daemon=True)
     preparing.start()
     server.run(sockets=[listening])
     service.status = "draining"
     preparing.join()
     service.close()
+    server.end.cancel()
     if failures:
         raise failures[0]

@@ -16,26 +16,31 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import sf_jax
 from sf_jax.convert.processor import FittedImage, ProcessorError
 from sf_jax.face.one_euro import TimeOrderError
-from sf_jax.media.images import ImageError, TooLargeError, read_bytes
+from sf_jax.media.images import ImageError, TooLargeError
 from sf_jax.reader.output import exact_json
 from sf_jax.reader.session import Frame, Framed, Session
 from sf_jax.sequence.chat import ChatError, chat_text
 from sf_jax.serve.batching import Batcher, ClosedError, Options, answer_batch, is_long
+from sf_jax.serve.bodies import CLOSE, image_and_messages, read_body
+from sf_jax.serve.decoder import Settings
+from sf_jax.serve.decoding import DecoderError, Decoders
 from sf_jax.serve.sessions import SessionMismatchError, Sessions, SessionsFullError
 from sf_jax.serve.wire import (
     BODY,
@@ -46,9 +51,10 @@ from sf_jax.serve.wire import (
     Error,
     FrameAnswer,
     Health,
+    Refusal,
+    State,
     WireError,
     frame_json,
-    read_json_body,
 )
 
 if TYPE_CHECKING:
@@ -56,12 +62,9 @@ if TYPE_CHECKING:
     from sf_jax.reader.estimator import Model
     from sf_jax.reader.question import Messages
 
-T = TypeVar("T")
-
-DECODERS = 2  # threads that decode images beside the one that answers
-LINGER = 1.0  # seconds for which the rest of a refused body is read and dropped
+FRAMERS = 2  # threads that search faces in the frames of sessions
+PATIENCE = 2.0  # seconds of a processor that an image may take while others have waited as long
 RETRY_AFTER = {"Retry-After": "1"}
-CLOSE = {"Connection": "close"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Limits:
         them is the server's to say.
       sessions: open at a time; session_idle: seconds after which an unused one is closed.
       messages: bytes of a request's messages as JSON.
+      decoders: processes that decode images; decode_seconds: of a processor, the
+        most that an image may take there.
+      grace: seconds after a SIGTERM by which the process has ended, whatever hangs; by default the
+        time limit of a request and 10 more.
     """
 
     max_bytes: int = 10 * 2**20
@@ -87,80 +94,139 @@ class Limits:
     sessions: int = 64
     session_idle: float = 60.0
     messages: int = 32_768
+    decoders: int = 2
+    decode_seconds: float = 5.0
+    grace: float | None = None
 
+    @property
+    def ends_within(self) -> float:
+        """Seconds from a SIGTERM to the end."""
+        return self.timeout + 10 if self.grace is None else self.grace
 
-class Refusal(Exception):
-    """A request that is not answered: an HTTP status and the reason."""
-
-    def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None):
-        super().__init__(reason)
-        self.status, self.reason, self.headers = status, reason, headers
+    @property
+    def decode_memory(self) -> int:
+        """Bytes that a decoder may take: of the formats that are read none needs more."""
+        return 2**28 + 24 * self.max_pixels + 2 * self.max_bytes
 
 
 class Service:
-    """A model, its batcher, its sessions, and their state.
+    """A model, its batcher, its decoders, its sessions, and their state.
 
     Attributes:
-      status: "starting" until the programs are compiled, then "ready"; "draining" at the end.
+      status: "starting" until a program is compiled, "warming up" until all are, then "ready";
+        "draining" at the end.
       held: requests being read, waiting or being answered.
       sessions: those that are open.
     """
 
-    def __init__(self, model: "Model", limits: Limits, batch: int = 16, wait: float = 0.005):
+    def __init__(
+        self,
+        model: "Model",
+        limits: Limits,
+        batch: int = 16,
+        wait: float = 0.005,
+        decoders: Decoders | None = None,
+    ):
+        """
+        Args:
+          batch, wait: see `Batcher`.
+          decoders: in place of new ones.
+        """
         self.model, self.limits = model, limits
-        self.status: Literal["starting", "ready", "draining"] = "starting"
+        self.status: Literal["starting", "warming up", "ready", "draining"] = "starting"
         self.held = 0
         self.sessions = Sessions(limits.sessions, limits.session_idle)
-        self.batcher = Batcher(partial(answer_batch, model), batch, wait, partial(is_long, model))
-        self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
+        answer, alone = partial(answer_batch, model), partial(is_long, model)
+        self.batcher = Batcher(answer, batch, wait, alone, self._most_together)
+        self.decoders = decoders or Decoders(
+            Settings(model.processor, limits.decode_memory, limits.decode_seconds),
+            limits.decoders,
+            PATIENCE,
+        )
+        self._framers = ThreadPoolExecutor(FRAMERS, "framer")
+        self._compiled: dict[Hashable, int] = {}
 
     def close(self) -> None:
         """Takes nothing more; returns once everything is answered."""
-        self._decoders.shutdown()
         self.batcher.close()
+        self._framers.shutdown()
+        self.decoders.close()
+
+    def compiled(self, options: Options, size: int) -> None:
+        """Takes note that batches of such options may now have so many images."""
+        self._compiled[self._program(options)] = size
+        if self.status == "starting":
+            self.status = "warming up"
+
+    def _program(self, options: Options) -> Hashable:
+        """What programs differ in, beside the size of a batch and the length of messages."""
+        drafted = options.previous is not None and not self.model.drafts_rationale
+        return options.rationale, options.max_rationale, drafted
+
+    def _most_together(self, options: Options) -> int:
+        """How many images may share a batch without a program being compiled for them."""
+        return self._compiled.get(self._program(options), 1) if self._warming else sys.maxsize
+
+    @property
+    def _warming(self) -> bool:
+        return self.status in ("starting", "warming up")
+
+    def problems(self) -> list[str]:
+        """What keeps requests from being answered."""
+        found = [self.batcher.problem(self.limits.timeout), self.decoders.problem()]
+        if (waited := self.decoders.waited()) > self.limits.timeout / 2:
+            found.append(f"an image has waited {waited:.0f} s for a decoder")
+        return [problem for problem in found if problem]
+
+    def health(self) -> Health:
+        """What it is doing, and how well."""
+        problems, status = self.problems(), self.status
+        shown: State = status
+        if status in ("warming up", "ready"):
+            shown = "failing" if problems else "busy" if self._full() else status
+        return Health(
+            status=shown,
+            problems=problems,
+            held=self.held,
+            waiting=self.batcher.waiting,
+            answered=self.batcher.answered,
+            batches=self.batcher.batches,
+            sessions=len(self.sessions),
+            decoders=self.decoders.alive,
+            killed=self.decoders.killed,
+            sf_jax=self.model.provenance.as_json(),
+        )
+
+    def _full(self) -> bool:
+        return self.held >= self.limits.queue
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
         """Counts one request among those held.
 
         Raises:
-          Refusal: not ready yet, or there is no room.
+          Refusal: not ready yet, there is no room, or no request can be answered.
         """
         if self.status == "starting":
             raise Refusal(503, "starting: the model is being compiled", RETRY_AFTER)
-        if self.held >= self.limits.queue:
+        if self._full():
             raise Refusal(503, f"busy: {self.held} requests are held already", RETRY_AFTER)
+        if problems := self.problems():
+            raise Refusal(503, f"failing: {'; '.join(problems)}", RETRY_AFTER)
         self.held += 1
         try:
             yield
         finally:
             self.held -= 1
 
-    def read(self, body: bytes, session: Session) -> tuple[FittedImage, Framed]:
-        """An image file's bytes as the model will see them, framed by their session.
-
-        Both are resized, so that what waits is small.
-
-        Raises:
-          Refusal: no image, or one that is too large or too long for its width.
-        """
-        try:
-            framed = session.framed(read_bytes(body, self.limits.max_pixels))
-            fitted = self.model.processor.fit(framed.image)
-            return fitted, replace(framed, image=fitted.pixels)
-        except TooLargeError as error:
-            raise Refusal(413, str(error)) from error
-        except (ImageError, ProcessorError) as error:
-            raise Refusal(422, str(error)) from error
-
     async def answer(self, body: bytes, options: Options) -> "FaceAction":
         """The answer to an image file's bytes.
 
         Raises:
-          Refusal: what `read` refuses, or the model failed.
+          Refusal: no image, one that is too large, too long for its width or takes too long to
+            decode, or the model failed.
         """
-        picture, _ = await self._in_decoder(self.read, body, Session())
-        return await self._predicted(picture, options)
+        return await self._predicted(await self._fitted(body), options)
 
     async def frame(self, body: bytes, options: Options, asked: Asked) -> Frame:
         """The answer to an image file's bytes as the next frame of the session asked for.
@@ -172,7 +238,7 @@ class Service:
         assert asked.session is not None
         try:
             async with self.sessions.use(asked.session, asked.session_options()) as session:
-                picture, framed = await self._in_decoder(self.read, body, session)
+                picture, framed = await self._framed(body, session)
                 previous = replace(options, previous=session.previous)
                 action = await self._predicted(picture, previous)
                 if asked.neutral:
@@ -185,26 +251,34 @@ class Service:
         except TimeOrderError as error:
             raise Refusal(422, f"seconds: {error}") from error
 
-    async def _in_decoder(self, work: Callable[..., T], *arguments: Any) -> T:
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._decoders, work, *arguments)
-        except (Refusal, asyncio.CancelledError):
-            raise
-        except Exception as error:
-            raise _failed(error) from error
+    async def _fitted(self, body: bytes) -> FittedImage:
+        """An image file's bytes as the model will see them."""
+        with _refusals():
+            return await asyncio.wrap_future(self.decoders.fitted(body, self.limits.max_pixels))
+
+    async def _framed(self, body: bytes, session: Session) -> tuple[FittedImage, Framed]:
+        """The same, framed by its session."""
+        if not session.options.crop:
+            picture = await self._fitted(body)
+            return picture, session.framed(picture.pixels)
+        with _refusals():
+            decoded = self.decoders.whole(body, self.limits.max_pixels)
+            whole = await asyncio.wrap_future(decoded)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._framers, self._cut, session, whole
+            )
+
+    def _cut(self, session: Session, whole: np.ndarray) -> tuple[FittedImage, Framed]:
+        framed = session.framed(whole)
+        picture = self.model.processor.fit(framed.image)
+        return picture, replace(framed, image=picture.pixels)
 
     async def _predicted(self, picture: FittedImage, options: Options) -> "FaceAction":
-        try:
+        if self._warming and self._program(options) not in self._compiled:
+            reason = "warming up: the program for these options is being compiled"
+            raise Refusal(503, reason, RETRY_AFTER)
+        with _refusals():
             return await asyncio.wrap_future(self.batcher.submit(picture, options))
-        except ClosedError as error:
-            raise Refusal(503, f"draining: {error}", RETRY_AFTER) from error
-        except ImageError as error:
-            raise Refusal(422, str(error)) from error
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            raise _failed(error) from error
 
     def check_messages(self, messages: "Messages") -> None:
         """Whether the model can answer them.
@@ -229,6 +303,23 @@ class Service:
             raise Refusal(422, f"messages: {error}") from error
 
 
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Turns what goes wrong with an image into the refusal of its request."""
+    try:
+        yield
+    except ClosedError as error:
+        raise Refusal(503, f"draining: {error}", RETRY_AFTER) from error
+    except DecoderError as error:
+        raise Refusal(503, str(error), RETRY_AFTER) from error
+    except TooLargeError as error:
+        raise Refusal(413, str(error)) from error
+    except (ImageError, ProcessorError) as error:
+        raise Refusal(422, str(error)) from error
+    except Exception as error:
+        raise _failed(error) from error
+
+
 def _failed(error: Exception) -> Refusal:
     """What a client learns of an error that is no fault of its request; the log gets the rest."""
     print(f"sf-jax: error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -237,10 +328,11 @@ def _failed(error: Exception) -> Refusal:
 
 def build_app(service: Service) -> FastAPI:
     """The ASGI app of a service."""
-    app = FastAPI(
+    app = FastAPIOffline(  # as FastAPI, but /docs needs nothing from the internet
         title="sf_jax",
         version=sf_jax.__version__,
         description="Facial action estimation: an image → rationale and ARKit coefficients.",
+        redoc_url=None,
     )
     _reply_with_reasons(app)
 
@@ -268,17 +360,9 @@ def build_app(service: Service) -> FastAPI:
         "/health", response_model=Health, responses={503: {"model": Health}}, summary="Is it ready?"
     )
     async def health() -> JSONResponse:
-        batcher = service.batcher
-        content = Health(
-            status=service.status,
-            held=service.held,
-            waiting=batcher.waiting,
-            answered=batcher.answered,
-            batches=batcher.batches,
-            sessions=len(service.sessions),
-            sf_jax=service.model.provenance.as_json(),
-        )
-        return JSONResponse(content.model_dump(), 200 if service.status == "ready" else 503)
+        content = service.health()
+        well = content.status in ("warming up", "ready")
+        return JSONResponse(content.model_dump(), 200 if well else 503)
 
     return app
 
@@ -308,8 +392,8 @@ async def _in_time(
     body, limits = None, service.limits
     try:
         async with asyncio.timeout(limits.timeout):
-            body = await _read_body(request, limits.max_bytes)
-            picture, messages = _parts(request, body)
+            body = await read_body(request, limits.max_bytes)
+            picture, messages = image_and_messages(request, body)
             if messages is not None:
                 service.check_messages(messages)
                 options = replace(options, messages=messages)
@@ -324,56 +408,6 @@ async def _in_time(
         raise Refusal(504, reason, RETRY_AFTER) from None
     except ClientDisconnect:
         raise Refusal(400, "the connection ended before the body did") from None
-
-
-def _parts(request: Request, body: bytes) -> "tuple[bytes, Messages | None]":
-    """The image file's bytes and the messages of a body."""
-    if not request.headers.get("content-type", "").startswith("application/json"):
-        return body, None
-    try:
-        return read_json_body(body)
-    except WireError as error:
-        raise Refusal(422, str(error)) from error
-
-
-async def _read_body(request: Request, most: int) -> bytes:
-    """The body, cut off where it passes `most` bytes, whether or not its length was declared.
-
-    Raises:
-      Refusal: too long, empty, or a form.
-    """
-    declared = request.headers.get("content-length", "")
-    stream = request.stream()
-    body = bytearray()
-    if not declared.isdigit() or int(declared) <= most:
-        async for chunk in stream:
-            body += chunk
-            if len(body) > most:
-                break
-        else:
-            _check_kind(request, body)
-            return bytes(body)
-    if "expect" not in request.headers:  # such a client sends nothing before it is asked to
-        await _drop(stream, most)
-    size = f"{int(declared):,} bytes" if declared.isdigit() else f"more than {most:,} bytes"
-    raise Refusal(413, f"the body is {size}, at most {most:,} are read", CLOSE)
-
-
-def _check_kind(request: Request, body: bytearray) -> None:
-    if request.headers.get("content-type", "").startswith("multipart/"):
-        raise Refusal(415, "a form; send the image's bytes as the body (curl --data-binary)")
-    if not body:
-        raise Refusal(422, "the body is empty; send the bytes of an image file")
-
-
-async def _drop(stream: AsyncIterator[bytes], most: int) -> None:
-    """Reads on for a while: closing on a client that still sends would lose it the reason."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER):
-            async for chunk in stream:
-                most -= len(chunk)
-                if most < 0:
-                    return
 
 
 def _reason(name: str, problem: str) -> str:

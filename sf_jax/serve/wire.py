@@ -22,10 +22,21 @@ RENAMED = {"words": "rationale", "max_words": "max_rationale"}  # parameters of 
 OF_SESSIONS = ("crop", "values", "smooth", "fps", "seconds", "neutral")  # parameters
 
 
+State = Literal["starting", "warming up", "ready", "busy", "failing", "draining"]
+
+
 class WireError(DataError):
     """A request that cannot be understood; names the field."""
 
     FIELD = "{}"
+
+
+class Refusal(Exception):
+    """A request that is not answered: an HTTP status and the reason."""
+
+    def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None):
+        super().__init__(reason)
+        self.status, self.reason, self.headers = status, reason, headers
 
 
 class Asked(BaseModel):
@@ -128,13 +139,20 @@ class Error(BaseModel):
 class Health(BaseModel):
     """What the service is doing."""
 
-    status: Literal["starting", "ready", "draining"]
+    status: State = Field(
+        description="starting: no program is compiled yet; warming up: single images are answered, "
+        "other programs are still being compiled; ready; busy: as many requests are held as there "
+        "is room for; failing: see problems; draining: it is ending"
+    )
+    problems: list[str] = Field(description="what keeps requests from being answered")
     held: int = Field(description="requests being read, waiting or being answered")
     waiting: int = Field(description="of these, images that wait for a batch")
     answered: int = Field(description="images answered since the start")
     batches: int = Field(description="batches they were answered in")
     sessions: int = Field(description="sessions that are open")
     sf_jax: dict[str, str] = Field(description="version, and hashes of the weights")
+    decoders: int = Field(description="processes that decode images and are there")
+    killed: int = Field(description="of these, how many had to be killed since the start")
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -143,7 +161,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     409: {"model": Error, "description": "the session began with other options"},
     415: {"model": Error, "description": "a form in place of an image"},
     422: {"model": Error, "description": "no readable image, or an option that is not offered"},
-    503: {"model": Error, "description": "busy, starting or ending; see Retry-After"},
+    503: {"model": Error, "description": "busy, starting, failing or ending; see Retry-After"},
     504: {"model": Error, "description": "no answer within the time limit"},
 }
 BODY = {

@@ -82,6 +82,7 @@ def answered(service: Service, files: list[bytes]) -> tuple[list[FaceAction], li
 
 def check(model: estimator.Model, files: list[bytes], batch: int) -> None:
     service = Service(model, Limits(), batch=batch)
+    service.status = "ready"
     try:
         with compilations() as met:
             alone, together = answered(service, files)

@@ -14,7 +14,8 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from sf_jax.reader.action import Provenance
 from sf_jax.reader.output import from_json
 from sf_jax.serve import server as serve
 from sf_jax.serve.client import ask
+from sf_jax.serve.decoder import Settings
+from sf_jax.serve.decoding import Decoders
 from sf_jax.serve.service import Answer, Limits, Service, build_app
 
 PATIENCE = 60.0  # seconds after which a test gives up
@@ -141,12 +144,24 @@ async def call(
     return Reply(sent[0]["status"], found, content, taken)
 
 
+class SharedDecoders(Decoders):
+    """Those of all tests that do not kill them: each process takes half a second to start."""
+
+    def close(self) -> None:
+        pass
+
+
+@cache
+def decoders() -> Decoders:
+    return SharedDecoders(Settings(FakeModel().processor, 2**31, 60.0), 2, 60.0)
+
+
 @contextmanager
 def serving(
     model: Any = None, limits: Limits | None = None, batch: int = 4, wait: float = 0.0
 ) -> Iterator[tuple[Any, Service]]:
     """The app of a service that is ready, and the service."""
-    service = Service(model or FakeModel(), limits or Limits(), batch, wait)
+    service = Service(model or FakeModel(), limits or Limits(), batch, wait, decoders())
     service.status = "ready"
     try:
         yield build_app(service), service
@@ -400,7 +415,7 @@ def test_warming_up_meets_every_program() -> None:
     )  # frames of sessions have programs of their own
     serve.warm_up(model, 1, [], [(64, 64)])  # type: ignore[arg-type]
     found = [(called["rationale"], called["previous"] is None) for _, called in model.called]
-    assert found == [(False, True), (False, False), (True, True), (True, False)]
+    assert found == [(True, True), (True, False), (False, True), (False, False)]
     model.called = []
     serve.warm_up(model, 3, [40], [(64, 64)], lambda: True)  # type: ignore[arg-type]
     assert not model.called
@@ -555,14 +570,8 @@ def test_without_the_framework_the_error_says_what_to_install(
 
 
 def test_limits_have_their_defaults() -> None:
-    options = command.build_parser(Limits()).parse_args([])
-    found = Limits(
-        options.max_bytes,
-        options.max_pixels,
-        options.timeout,
-        options.queue,
-        (),
-        options.sessions,
-        options.session_idle,
-    )
-    assert found == Limits() and replace(found, queue=1) != Limits()
+    options = vars(command.build_parser(Limits()).parse_args([]))
+    given = {one.name: options[one.name] for one in fields(Limits) if one.name != "messages"}
+    given["max_rationale"] = tuple(given["max_rationale"])
+    assert Limits(**given) == Limits()
+    assert (Limits(timeout=7).ends_within, Limits(grace=3).ends_within) == (17, 3)

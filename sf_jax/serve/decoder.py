@@ -1,0 +1,121 @@
+"""A process that decodes images for the service, and may be killed at any moment.
+
+`sf_jax.serve.decoding` starts it and owns the other end of the connection. What comes back over
+it is JSON and pixels, never a pickle, as a stranger's file may have taken this process over.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sf_jax.convert.processor import ImageProcessor
+
+DEATH_SIGNAL = 1  # prctl's number for the signal at the parent's death
+READY, BEGUN = b"ready", b"begun"
+BY_ITSELF = 5.0  # times as long an image may take before the process ends by itself
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a decoder is given at its start.
+
+    Attributes:
+      processor: fits the images.
+      memory: bytes of address space beyond what the process has after its imports.
+      seconds: of a processor that an image may take. Much later by the clock, the kernel ends the
+        process, whatever became of the one that watches it.
+    """
+
+    processor: "ImageProcessor"
+    memory: int
+    seconds: float
+
+
+def die_with(parent: int) -> None:
+    """Ends this process when its parent does, even in the middle of a decoder's inner loop."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:  # gone already
+        sys.exit()
+
+
+def limit_memory(more: int) -> None:
+    """Allows `more` bytes of address space beyond those in use; no dump of memory on a crash."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    statistics = Path("/proc/self/statm")
+    if statistics.exists():
+        used = int(statistics.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + more,) * 2)
+
+
+def warm_up() -> None:
+    """Pillow imports its formats for the first image."""
+    from sf_jax.media.images import ImageError, read_bytes
+
+    with contextlib.suppress(ImageError):
+        read_bytes(b"no image", 1)
+
+
+def answer(
+    connection: Connection, settings: Settings, body: bytes, whole: bool, max_pixels: int
+) -> None:
+    """Decodes an image, and fits it unless it is asked for whole.
+
+    Sends what became of it, as JSON, and the pixels if it could be read.
+    """
+    from sf_jax.convert.processor import ProcessorError  # late: see `main`
+    from sf_jax.media.images import ImageError, TooLargeError, read_bytes
+
+    def refuse(error: Exception | str, too_large: bool) -> None:
+        reply = {"error": str(error), "too_large": too_large}
+        connection.send_bytes(json.dumps(reply).encode())
+
+    try:
+        pixels = read_bytes(body, max_pixels)
+        if not whole:
+            pixels = settings.processor.fit(pixels).pixels
+    except TooLargeError as error:
+        refuse(error, True)
+    except MemoryError:
+        refuse("image: too large for the memory of a decoder", True)
+    except (ImageError, ProcessorError) as error:
+        refuse(error, False)
+    else:
+        connection.send_bytes(json.dumps({"shape": pixels.shape}).encode())
+        connection.send_bytes(pixels.data.cast("B"))
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Answers until the connection ends.
+
+    Args:
+      descriptor: the open file that is this end of the connection.
+      parent: the number of the process that owns this one.
+    """
+    connection = Connection(descriptor)
+    die_with(parent)  # before the imports, which take longest
+    # They are sent to all processes of a terminal or a control group: the service may still need
+    # this one for what it has accepted.
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, OSError):
+        settings: Settings = connection.recv()  # imports the processor
+        warm_up()
+        limit_memory(settings.memory)
+        connection.send_bytes(READY)
+        while True:
+            asked = json.loads(connection.recv_bytes())
+            body = connection.recv_bytes()
+            connection.send_bytes(BEGUN)
+            signal.setitimer(signal.ITIMER_REAL, BY_ITSELF * settings.seconds)
+            answer(connection, settings, body, **asked)
+            signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,0 +1,332 @@
+"""Decoding images in processes that can be killed.
+
+An image file decides how long its decoder runs and how much memory it takes, and no decoder can be
+interrupted from within. Each image is therefore decoded by a process (`sf_jax.serve.decoder`) that
+is killed when its time is over, and replaced. Each process has a connection of its own and shares
+nothing with the others: whenever one of them dies, one image is lost and no other.
+
+Process pools of libraries were no choice: their processes share locks and queues, so that one that
+is killed while it receives an image stops the others (pebble), or the pool is then broken
+(concurrent.futures, loky).
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from sf_jax.convert.processor import FittedImage
+from sf_jax.media.images import ImageError, TooLargeError
+from sf_jax.serve.decoder import BEGUN, Settings
+
+TICK = 0.05  # seconds between looks at the clocks
+CLOCK = 3  # seconds of the clock for one of a processor, which others may be using too
+STARTING = 60.0  # seconds that a process may take to import its libraries
+RETRY = 1.0  # seconds before another is started after one that did not start
+
+
+# Signals by which a process ends through what it does itself, not through others.
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+
+
+class DecoderError(RuntimeError):
+    """An image that was not decoded through no fault of its own, as far as is known."""
+
+
+@dataclass
+class _Job:
+    """An image that is to be decoded.
+
+    Attributes:
+      since: when it came, in seconds of the clock.
+      begun: whether a process has received it, which may then have ended because of it.
+      again: whether it was given to a process before, which ended without receiving it.
+    """
+
+    body: bytes
+    max_pixels: int
+    whole: bool
+    future: Future = field(default_factory=Future)
+    since: float = field(default_factory=time.monotonic)
+    begun: bool = False
+    again: bool = False
+
+
+class _Worker:
+    """A process that decodes, and our end of the connection to it.
+
+    Attributes:
+      job: what it is decoding.
+      killed: the error of its image, if we killed it.
+    """
+
+    def __init__(self, settings: Settings):
+        """
+        Raises:
+          DecoderError: the process did not start; says why as far as is known.
+        """
+        self.job: _Job | None = None
+        self.killed: Exception | None = None
+        self._began = 0.0, 0.0
+        self.connection, other = Pipe()
+        with other:
+            self.process = _start(other)
+        timer = threading.Timer(STARTING, self.process.kill)
+        timer.start()
+        try:
+            self.connection.send(settings)
+            self.connection.recv_bytes()
+        except (EOFError, OSError) as error:
+            self.close()
+            raise DecoderError(f"a decoder does not start: {self.end()}") from error
+        finally:
+            timer.cancel()
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def begin(self, job: _Job) -> None:
+        """Notes when a job begins."""
+        self._began = time.monotonic(), self._processor()
+        self.job = job
+
+    def taken(self) -> float:
+        """Seconds of a processor that the present job has taken, or its share of the clock's, which
+        pass for a process that is stopped too."""
+        clock, processor = self._began
+        return max((time.monotonic() - clock) / CLOCK, self._processor() - processor)
+
+    def _processor(self) -> float:
+        """Seconds of a processor that the process has taken; 0 where that cannot be known."""
+        try:
+            return time.clock_gettime((~self.process.pid << 3) | 2)  # Linux: the clock of a process
+        except (OSError, OverflowError):
+            return 0.0
+
+    def kill(self, error: Exception) -> None:
+        """Ends the process; `error` is what becomes of its image."""
+        self.killed = error
+        self.process.kill()
+
+    def close(self) -> None:
+        """Ends the process, however busy."""
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> str:
+        """How the process ended."""
+        code = self.process.wait()
+        return signal.strsignal(-code) or f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _start(connection: Connection) -> subprocess.Popen:
+    """Not by `multiprocessing`, which would import this process's own main module anew, and jax."""
+    ours = connection.fileno(), os.getpid()
+    # Libraries that start a thread for each core would take address space for nothing.
+    single = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from sf_jax.serve.decoder import main; main{ours}"],
+        env=os.environ | single | path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[connection.fileno()],
+    )
+
+
+class Decoders:
+    """Processes that decode images, each killed and replaced when an image takes too long.
+
+    Attributes:
+      killed: how often that was so.
+    """
+
+    def __init__(self, settings: Settings, count: int, patience: float):
+        """
+        Args:
+          settings: of each process; `seconds` are the most for an image.
+          count: of processes.
+          patience: seconds of a processor that an image may take while others have waited as long.
+        """
+        self.killed = 0
+        self._settings, self._patience = settings, patience
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closing, self._failure = False, ""
+        self._workers: list[_Worker | None] = [None] * count
+        # They do not keep the interpreter from ending.
+        self._threads = [
+            threading.Thread(target=self._work, args=(i,), name=f"decoder-{i}", daemon=True)
+            for i in range(count)
+        ]
+        self._threads.append(threading.Thread(target=self._watch, name="decoders", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def fitted(self, body: bytes, max_pixels: int) -> "Future[FittedImage]":
+        """An image file's bytes as the model will see them.
+
+        Raises:
+          DecoderError: `close` was called.
+
+        The future raises:
+          TooLargeError: too many pixels, or too much memory.
+          ImageError: no image, one that takes too long, or of an absurd shape.
+          DecoderError: no decoder is there, it ended, or others could not wait any longer.
+        """
+        return self._submit(_Job(body, max_pixels, whole=False))
+
+    def whole(self, body: bytes, max_pixels: int) -> "Future[np.ndarray]":
+        """An image file's bytes as `read_image` reads them; raises as `fitted` does."""
+        return self._submit(_Job(body, max_pixels, whole=True))
+
+    def _submit(self, job: _Job) -> Future:
+        with self._changed:
+            if self._closing:
+                raise DecoderError("no more images are taken")
+            self._jobs.append(job)
+            self._changed.notify()
+        return job.future
+
+    @property
+    def alive(self) -> int:
+        """Processes that are there."""
+        return sum(worker is not None and worker.alive() for worker in self._workers)
+
+    def waited(self) -> float:
+        """Seconds that the first of the waiting images has waited."""
+        with self._changed:
+            waiting = (job.since for job in self._jobs if not job.future.cancelled())
+            since = next(waiting, None)
+        return 0.0 if since is None else time.monotonic() - since
+
+    def problem(self) -> str:
+        """Why no image can be decoded, "" if all is well."""
+        if not all(thread.is_alive() for thread in self._threads) and not self._closing:
+            return "a thread of the decoders has ended"
+        return "" if self.alive else self._failure
+
+    def close(self) -> None:
+        """Takes no more images and kills the processes; images not decoded fail."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            for worker in filter(None, self._workers):
+                worker.process.kill()
+        for thread in self._threads:
+            thread.join()
+        self._fail_all("no more images are taken")
+
+    def _work(self, number: int) -> None:
+        """Decodes one image after another with a process of its own."""
+        while not self._closing:
+            try:
+                worker = self._workers[number] = _Worker(self._settings)
+            except (DecoderError, OSError) as error:
+                self._failed(str(error))
+                continue
+            self._failure = ""
+            while worker.alive() and not self._closing:
+                if job := self._next():
+                    self._decode(worker, job)
+            worker.close()
+
+    def _failed(self, reason: str) -> None:
+        """No process could be started. Unless another is there, nobody waits in vain."""
+        self._failure = reason
+        if not self.alive:
+            self._fail_all(reason)
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing, RETRY)
+
+    def _fail_all(self, reason: str) -> None:
+        """Fails the images that wait."""
+        while job := self._first():
+            job.future.set_exception(DecoderError(reason))
+
+    def _first(self) -> _Job | None:
+        """Takes the first of the waiting images that somebody still waits for."""
+        with self._changed:
+            while self._jobs:
+                job = self._jobs.popleft()
+                if job.again or job.future.set_running_or_notify_cancel():
+                    return job
+        return None
+
+    def _next(self) -> _Job | None:
+        """The next image; None from time to time, or when closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closing, RETRY)
+        return None if self._closing else self._first()
+
+    def _decode(self, worker: _Worker, job: _Job) -> None:
+        worker.begin(job)
+        try:
+            asked = {"whole": job.whole, "max_pixels": job.max_pixels}
+            worker.connection.send_bytes(json.dumps(asked).encode())
+            worker.connection.send_bytes(job.body)
+            job.begun = worker.connection.recv_bytes() == BEGUN
+            reply = json.loads(worker.connection.recv_bytes())
+            if "error" in reply:
+                kind = TooLargeError if reply["too_large"] else ImageError
+                job.future.set_exception(kind(reply["error"]))
+                return
+            pixels = np.empty(reply["shape"], np.uint8)
+            worker.connection.recv_bytes_into(pixels.data.cast("B"))
+            job.future.set_result(pixels if job.whole else FittedImage(pixels))
+        except (EOFError, OSError):
+            worker.close()
+            if job.begun or job.again or worker.killed:
+                job.future.set_exception(self._lost(worker))
+            else:
+                self._give_back(job)
+        except Exception as error:  # whatever a process sends that a file has taken over
+            worker.close()
+            job.future.set_exception(DecoderError(f"the decoder's answer is none: {error!r}"))
+        finally:
+            worker.job = None
+
+    def _give_back(self, job: _Job) -> None:
+        """Lets another process have an image that the last one ended without."""
+        job.again = True
+        with self._changed:
+            self._jobs.appendleft(job)
+
+    def _lost(self, worker: _Worker) -> Exception:
+        """Why a process is gone that was decoding an image."""
+        if worker.killed:
+            return worker.killed
+        if -worker.process.returncode in CRASHES:
+            return ImageError(f"image: its decoder crashed: {worker.end()}")
+        return DecoderError(f"the decoder of the image ended: {worker.end()}")
+
+    def _watch(self) -> None:
+        """Kills the processes that take too long."""
+        while not self._closing:
+            time.sleep(TICK)
+            late = self.waited() > self._patience
+            for worker in filter(None, self._workers):
+                if worker.job is None or worker.killed:
+                    continue
+                taken, most = worker.taken(), self._settings.seconds
+                if taken > most:
+                    reason = f"image: decoding takes more than {most:g} s of a processor"
+                    worker.kill(ImageError(reason))
+                elif late and taken > self._patience:
+                    reason = f"the image took {taken:.1f} s to decode while others waited"
+                    worker.kill(DecoderError(f"busy: {reason}"))
+                else:
+                    continue
+                self.killed += 1
+                break  # the next one only if that did not help
