@@ -13,6 +13,7 @@ from data_pipelines import records
 from data_pipelines.sampler import sample
 from sf_jax.face.describe import describe
 from sf_jax.media import locks
+from sf_jax.media.errors import DataError
 from sf_jax.render.draw import BACKGROUND, draw
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import Rig
@@ -72,6 +73,18 @@ def _write_shard(job: tuple[str, int, int, int, str]) -> int:
             if records.count(path) >= stop - start:
                 return stop - start
     return records.write(path, (face_record(i, seed, split) for i in range(start, stop)))
+
+
+def check_unchanged(out: Path, count: int, split: str = "train") -> None:
+    """Raises DataError where other than `count` faces are rendered already.
+
+    Rendering would change them, and a run that has begun with them could not be resumed.
+    """
+    paths = sorted(out.glob(f"{split}-*.array_record"))
+    found = sum(records.count(path) for path in paths)
+    if paths and found != count:
+        problem = f"the run began with {found:,} faces, {count:,} are asked for; give --images "
+        raise DataError(f"{problem}{found}, or another --out", path=out)
 
 
 def render(

@@ -24,7 +24,7 @@ from sf_jax.reader import loading
 from sf_jax.systems.semanticface import fine_tuning
 from sf_jax.systems.semanticface.fine_tuning import Recipe, config_of
 from sf_jax.systems.semanticface.held_out import HeldOut
-from sf_jax.train import chips, footprint, hooks, processes, task
+from sf_jax.train import checkpoint, chips, footprint, hooks, processes, task
 from sf_jax.train import mesh as meshes
 from sf_jax.train.losses.supervised import SupervisedConfig
 from sf_jax.train.optimizer import OptimizerConfig
@@ -183,7 +183,10 @@ def _run(
         where = options.held_out or _rendered(local / "data" / "held-out", faces, "evaluation")
         held_out = HeldOut(records.first(where, faces))
     count = options.images or (24 if options.tiny else 2000)
-    data = options.data or _rendered(local / "data" / "train", count, "train")
+    train = local / "data" / "train"
+    if options.data is None and checkpoint.begun(options.out) and not options.accept_changed_data:
+        synthetic.check_unchanged(train, count)
+    data = options.data or _rendered(train, count, "train")
     sft = fine_tuning.task_of(recipe, source, mesh, held_out)
     batches, feed = fine_tuning.feed_of(sft, recipe, data, mesh, options.seed)
     log_every = options.log_every or (1 if options.tiny else 10)

@@ -45,8 +45,8 @@ def accept_changed_data(parser: Adds) -> None:
     parser.add_argument(
         "--accept-changed-data",
         action="store_true",
-        help="resume although the data or its order is not that of the checkpoint: some examples "
-        "are then repeated and others left out (default: refused)",
+        help="resume although data, its order or --model are not those of the checkpoint: some "
+        "examples are then repeated and others left out (default: refused)",
     )
 
 

@@ -100,9 +100,17 @@ def weights_hash(folder: Path, known: dict[str, str] | None = None) -> str:
       CheckpointError: the index of the shards cannot be read.
       OSError: a file cannot be read.
     """
+    return _joint(folder, weight_files(folder), known or {})
+
+
+def weight_files(folder: Path) -> set[str]:
+    """Names of the files that hold a directory's weights.
+
+    Raises:
+      CheckpointError: the index of the shards cannot be read.
+    """
     single = (folder / SINGLE).is_file()
-    names = {SINGLE} if single else set(read_index(folder / INDEX).values())
-    return _joint(folder, names, known or {})
+    return {SINGLE} if single else set(read_index(folder / INDEX).values())
 
 
 def adapter_hash(folder: Path, names: Iterable[str]) -> str:

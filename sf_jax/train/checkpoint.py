@@ -249,6 +249,11 @@ class _State(enum.IntEnum):
     UNREADABLE = 3
 
 
+def begun(run: str | os.PathLike) -> bool:
+    """Whether the folder of a run, local or gs://, has checkpoints."""
+    return any(path.name.isdigit() for path in _absolute(f"{os.fspath(run)}/checkpoints").glob("*"))
+
+
 def _absolute(directory: str | os.PathLike) -> epath.Path:
     """A local path from the root, or a path like gs://bucket/folder as it is."""
     text = os.fspath(directory)

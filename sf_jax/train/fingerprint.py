@@ -1,21 +1,26 @@
-"""What the order of a run's examples depends on, saved with its checkpoints and compared later.
+"""What a run reads beside its checkpoints, saved with them and compared when it resumes.
 
-A position in the data means the same examples only where files, seed and batch are the same.
+A position in the data means the same examples only where files, seed and batch are the same, and
+a checkpoint without the weights that are not trained continues only beside those it began with.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from sf_jax.media import hashes
+
 SHOWN = 3  # changes that are listed
+SAMPLED = 64 << 20  # bytes hashed of a model's files
 
 
 @dataclass(frozen=True)
 class FileFingerprint:
-    """Of one file of records.
+    """Of one file of records, or of a model.
 
     Attributes:
-      bytes: its size; records: how many it holds.
+      bytes: its size; records: how many it holds, 0 for a model's.
       hash: of its content, or of samples of it.
     """
 
@@ -33,6 +38,20 @@ class Fingerprint:
 
     files: Mapping[str, FileFingerprint]
     order: Mapping[str, float]
+
+    def with_model(self, folder: Path, names: Iterable[str]) -> "Fingerprint":
+        """This fingerprint with files of a model, as `model/NAME`; names of no file are left out.
+
+        Raises:
+          OSError: a file cannot be read.
+        """
+        paths = {f"model/{name}": folder / name for name in names if (folder / name).is_file()}
+        budget = SAMPLED // max(1, len(paths))
+        found = {
+            name: FileFingerprint(path.stat().st_size, 0, hashes.of_samples(path, budget))
+            for name, path in paths.items()
+        }
+        return replace(self, files={**self.files, **found})
 
     def as_json(self) -> dict[str, Any]:
         """What `from_json` takes."""

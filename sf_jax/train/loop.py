@@ -52,8 +52,8 @@ class LoopConfig:
     Attributes:
       steps: the step to stop at, counted from the start of the first run.
       save_every: steps between checkpoints; keep: the newest checkpoints to keep, at least 2.
-      accept_changed_data: resumes although the data is not that of the checkpoint. The position
-        then means other examples: some are repeated and others left out.
+      accept_changed_data: resumes although data or model are not those of the checkpoint. The
+        position then means other examples: some are repeated and others left out.
     """
 
     steps: int
@@ -147,13 +147,13 @@ def run(
         `directory`.
       hooks: called in this order (`sf_jax.train.hooks`).
       rows, row_count: see `mesh.put`.
-      fingerprint: of the data, saved with every checkpoint; None where it is not known.
+      fingerprint: of data and model, saved with every checkpoint; None where it is not known.
 
     Raises:
       CheckpointError: a checkpoint could not be saved, or none is sound.
       BusyError: another run writes there.
       Stopped: the run was asked to stop.
-      TrainingError: the data is not that of the checkpoint.
+      TrainingError: data or model are not those of the checkpoint.
       and whatever a hook raises.
     """
     this = Run(config, Path(directory if logs is None else logs), hooks, state)
@@ -210,11 +210,11 @@ def _compare(saved: Any, now: Fingerprint, step: int, accept: bool) -> None:
     found = shared_problem(changes(Fingerprint.from_json(saved), now))
     if found and not accept:
         raise TrainingError(
-            f"the training data is not that of checkpoint {step}: {found}. Give the same data, or "
-            "--accept-changed-data to resume in another order of examples"
+            f"data or model are not those of checkpoint {step}: {found}. Give the same ones, or "
+            "--accept-changed-data to resume with these"
         )
     if found:
-        _report(f"the training data is not that of checkpoint {step}, which is accepted: {found}")
+        _report(f"data or model are not those of checkpoint {step}, which is accepted: {found}")
 
 
 def _save(

@@ -9,6 +9,7 @@ import pytest
 
 from data_pipelines import records, synthetic
 from data_pipelines.sampler import sample
+from sf_jax import cli
 from sf_jax.cli import data
 from sf_jax.face.describe import describe
 from sf_jax.render.draw import BACKGROUND
@@ -119,3 +120,23 @@ def test_main_renders_in_processes(tmp_path: Path) -> None:
     assert Path(path).name == "evaluation-00000.array_record"
     for i, record in enumerate(records.read(path)):
         assert_equal(record, synthetic.face_record(i, 0, "evaluation"))
+
+
+def test_data_of_a_run_that_has_begun_is_not_rendered_anew(tmp_path: Path, capsys) -> None:
+    """A mistaken --images would change it, and the run could not be resumed."""
+    data = tmp_path / "run" / "data" / "train"
+    synthetic.check_unchanged(data, 3)
+    data.mkdir(parents=True)
+    faces = (synthetic.face_record(number, 0, "train") for number in range(3))
+    records.write(data / "train-00000.array_record", faces)
+    synthetic.check_unchanged(data, 3)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.array_record")}
+    for name, recipe in (("checkpoints", "sft builtin"), ("warmup/checkpoints", "builtin_model")):
+        (tmp_path / "run" / name / "2").mkdir(parents=True)
+        command = ["train", *recipe.split(), "--tiny", "--images", "4", "--out"]
+        if recipe != "builtin_model":
+            command[3:3] = ["--faces", "0"]
+        assert cli.main([*command, str(tmp_path / "run")]) == 2
+        (error,) = capsys.readouterr().err.splitlines()[-1:]
+        assert "data/train: the run began with 3 faces, 4 are asked for; give --images 3" in error
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.array_record")} == before

@@ -66,14 +66,12 @@ def test_other_data_is_refused_unless_it_is_accepted(resume, capsys) -> None:
     other = with_file("a", None)
     assert resume(other, 2) == 2  # no step is left, and nothing is read
     for _ in range(2):
-        message = (
-            "data is not that of checkpoint 2: a is missing. Give the same data, or --accept-c"
-        )
+        message = "not those of checkpoint 2: a is missing. Give the same ones, or --accept-changed"
         with pytest.raises(TrainingError, match=message):
             resume(other, 4)
     assert resume(DATA, 4) == 4
     assert resume(other, 6, accept=True) == 6
-    assert "not that of checkpoint 4, which is accepted: a is missing" in capsys.readouterr().err
+    assert "not those of checkpoint 4, which is accepted: a is missing" in capsys.readouterr().err
     assert resume(other, 8) == 8  # the data of the newest checkpoint counts
 
 
@@ -92,3 +90,17 @@ def test_checkpoints_of_before_have_no_fingerprint_and_resume(
     assert json.loads(saved.read_text()) == {"at": 2}
     assert resume(DATA, 4) == 4
     assert "checkpoint 2 has no fingerprint of its data" in capsys.readouterr().err
+
+
+def test_the_files_of_a_model_are_compared_too(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "notes.json").write_text("{}")
+    names = ("config.json", "schema.json")
+    before = DATA.with_model(tmp_path, names)
+    assert changes(before, DATA.with_model(tmp_path, names)) == ""
+    (tmp_path / "config.json").write_text("[]")
+    assert (
+        changes(before, DATA.with_model(tmp_path, names)) == "model/config.json has other content"
+    )
+    (tmp_path / "schema.json").write_text("{}")
+    assert changes(before, DATA.with_model(tmp_path, names)).endswith("; model/schema.json is new")

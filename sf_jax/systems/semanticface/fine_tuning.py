@@ -15,8 +15,10 @@ from jax.sharding import Mesh, NamedSharding
 from data_pipelines.loader import ShuffledRecords
 from sf_jax.convert import checksums, hf, peft
 from sf_jax.convert.hf_config import config_from_dict
+from sf_jax.convert.processor import FILE as PROCESSOR_FILE
 from sf_jax.convert.tensor_files import read_json
 from sf_jax.decode.program import compile_program
+from sf_jax.decode.schema_file import FILE as SCHEMA_FILE
 from sf_jax.kernels.sharded import ROWS
 from sf_jax.model.config import Config
 from sf_jax.model.declared import initialise_on
@@ -25,6 +27,7 @@ from sf_jax.reader import estimator, loading
 from sf_jax.reader.schema import require_all_channels
 from sf_jax.sequence.example import Example
 from sf_jax.sequence.packing import PackedBatches
+from sf_jax.sequence.tokenizer import JsonTokenizer, SentencePieceTokenizer
 from sf_jax.systems.semanticface.examples import ChatExamples, FaceExamples
 from sf_jax.systems.semanticface.held_out import HeldOut, on_host
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
@@ -35,6 +38,8 @@ from sf_jax.train.sft import Sft
 from sf_jax.train.step import TrainState
 from sf_jax.train.task import Feed, Frozen
 from sf_jax.train.trainable import Trainable
+
+TOKENIZER_FILES = (SentencePieceTokenizer.file, JsonTokenizer.file)
 
 
 @dataclass(frozen=True)
@@ -179,6 +184,12 @@ def check_size(recipe: Recipe, config: Config, directory: Path) -> None:
         )
 
 
+def model_files(directory: Path, weights: bool) -> list[str]:
+    """Names of the files of a model that training depends on, with those of its weights or not."""
+    found = checksums.weight_files(directory) if weights else ()
+    return [*found, "config.json", PROCESSOR_FILE, SCHEMA_FILE, *TOKENIZER_FILES]
+
+
 def values_of(directory: Path, config: Config) -> SlotValues | None:
     """The values of the slots for the loss; None where some take several tokens."""
     if loading.is_instructed(directory):
@@ -235,7 +246,7 @@ def feed_of(
     )
     fingerprint = records.fingerprint(
         rows=sft.rows, length=sft.length, patches=sft.patches, pool=recipe.pool
-    )
+    ).with_model(sft.source, model_files(sft.source, weights=not recipe.scratch))
     return batches, Feed(
         batches, batches.rows, lambda: batches.examples, records.locations, fingerprint
     )

@@ -318,6 +318,8 @@ def train_stage(
     batches, fingerprint = loader.faces(
         data, count, each.batch, seed=seed, mirror_share=mirrored, landmark_mirror=landmark_mirror()
     )
+    if isinstance(each, JointTask):
+        fingerprint = fingerprint.with_model(data.parents[1], [SentencePieceTokenizer.file])
     beside = hooks.HookConfig(bad_steps=stage.bad_steps, label=label)
     each.check(mesh)
     return task.run(
@@ -382,6 +384,9 @@ def _run(
     start: Path | None,
 ) -> None:
     data = out / "data" / "train"
+    begun = any(checkpoint.begun(out / stage) for stage in ("warmup", "reading", "language"))
+    if "render" in stages and begun and not recipe.accept_changed_data:
+        synthetic.check_unchanged(data, recipe.images)
     if "render" in stages:
         synthetic.render(data, recipe.images)
     tokenizer = make_tokenizer(recipe, out)
