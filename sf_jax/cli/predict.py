@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sf_jax.cli import loading, show
 from sf_jax.cli.arguments import Adds, Parser, UsageError, former, model_arguments, number, whole
 from sf_jax.cli.report import failed
+from sf_jax.decode.limits import MOST_TEMPERATURE, SEEDS
 from sf_jax.media.errors import printable
 from sf_jax.media.interrupts import Stopped, stoppable
 from sf_jax.media.video_times import MAX_FPS, MIN_FPS
@@ -86,11 +87,11 @@ def _rationale_arguments(parser: argparse.ArgumentParser) -> None:
     former(parser, "--max-words", **cap)
     add(
         "--temperature",
-        type=number(0, False, "0 or more"),
+        type=number(0, False, f"a number from 0 to {MOST_TEMPERATURE:g}", MOST_TEMPERATURE),
         default=0.0,
         help="0 takes the likeliest answer (default)",
     )
-    add("--seed", type=whole(0, 2**32 - 1), default=0, help="of sampling at a temperature above 0")
+    add("--seed", type=whole(0, SEEDS - 1), default=0, help="of sampling at a temperature above 0")
 
 
 def _request_arguments(group: Adds) -> None:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Int32
 
 from sf_jax.decode.drafts import Draft, DraftHeads
 from sf_jax.decode.generate import SEQUENTIAL, Filled, Generated, generate
+from sf_jax.decode.limits import MOST_TEMPERATURE, SEEDS
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.policy import DevicePolicy, policy_of
 from sf_jax.decode.program import SlotProgram, compile_program
@@ -254,8 +255,13 @@ class Decoder:
           of the rationale's tokens and its end, and of each value.
 
         Raises:
-          ValueError: the rationale holds text that no generated rationale can.
+          ValueError: the rationale holds text that no generated rationale can, or a value is not
+            finite.
         """
+        for row in np.atleast_2d(values):
+            for name, value in zip(self.schema.names, row, strict=False):
+                if not np.isfinite(value):
+                    raise ValueError(f"{name} is {value}, expected a finite number")
         ids, free = self._given(rationale)
         padded = np.zeros((1, -(-max(len(ids), 1) // RATIONALE_STEP) * RATIONALE_STEP), np.int32)
         padded[0, : len(ids)] = ids
@@ -330,8 +336,16 @@ class Decoder:
 def sampling_of(
     temperature: float | Sequence[float], seed: int | Sequence[int], rows: int
 ) -> Sampling:
-    """Temperature and seed of each row: one of each for all, or one for each."""
-    temperatures = np.broadcast_to(np.asarray(temperature, np.float32), (rows,))
-    if not (np.isfinite(temperatures) & (temperatures >= 0)).all():
-        raise ValueError(f"temperature is {temperature}, expected 0 or more")
-    return Sampling(temperatures, np.broadcast_to(np.asarray(seed).astype(np.uint32), (rows,)))
+    """Temperature and seed of each row: one of each for all, or one for each.
+
+    Raises:
+      ValueError: a temperature is not from 0 to `MOST_TEMPERATURE`, or a seed no whole number of 32
+        bits.
+    """
+    temperatures = np.broadcast_to(np.asarray(temperature, np.float64), (rows,))
+    if not ((temperatures >= 0) & (temperatures <= MOST_TEMPERATURE)).all():
+        raise ValueError(f"temperature is {temperature}, expected 0 to {MOST_TEMPERATURE:g}")
+    seeds = np.broadcast_to(np.asarray(seed), (rows,))
+    if seeds.dtype.kind not in "iu" or not ((seeds >= 0) & (seeds < SEEDS)).all():
+        raise ValueError(f"seed is {seed}, expected a whole number from 0 to {SEEDS - 1}")
+    return Sampling(temperatures.astype(np.float32), seeds.astype(np.uint32))

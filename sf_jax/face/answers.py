@@ -34,6 +34,8 @@ from sf_jax.face.channels import (
 from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
 
+SYSTEM = ("system", "system_prompt")  # fields of a line that hold a system text; the first wins
+
 
 class AnswerError(DataError):
     """An answer that does not hold every channel exactly once and in range."""
@@ -283,7 +285,8 @@ class Line:
 
     Attributes:
       number: of the line in its file, from 1.
-      messages: each with "role" and "content", without the assistant's answer.
+      messages: each with "role" and "content", without the assistant's answer; a system text that
+        the line has beside its messages is the first of them.
       images: paths as written.
       response: the text answered, by the model or as the example to learn; None for a request.
     """
@@ -332,7 +335,26 @@ def read_line(number: int, text: str | bytes) -> Line:
     if response is not None and not isinstance(response, str):
         problem = f'"response" is {_start(str(response))}, expected text'
         raise AnswerError(problem, line=number, field="response")
+    messages = _with_system(number, messages, record)
     return Line(number, messages, _images(number, record.get("images") or []), response)
+
+
+def _with_system(
+    number: int, messages: list[dict[str, Any]], record: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The messages after the line's own system text, if there is one and they do not begin so.
+
+    As MS-SWIFT's `MessagesPreprocessor.to_std_messages` has it: a system message among the messages
+    comes before the field.
+    """
+    field = next((name for name in SYSTEM if name in record), None)
+    system = None if field is None else record[field]
+    if system is not None and not isinstance(system, str):
+        problem = f'"{field}" is {small_files.shown(system)}, expected text'
+        raise AnswerError(problem, line=number, field=field)
+    if not messages or not system or messages[0].get("role") == "system":
+        return messages
+    return [{"role": "system", "content": system}, *messages]
 
 
 def _images(number: int, images: object) -> list[str]:

@@ -89,7 +89,8 @@ class DataError(ValueError):
         return ", ".join(part for part in parts if part is not None)
 
     def _field(self) -> str | None:
-        if self.field is None or re.search(rf"(?<!\w){re.escape(self.field)}(?!\w)", self.problem):
+        found = self.problem.partition(", expected")[0]  # a type, as "text", may be a name too
+        if self.field is None or re.search(rf"(?<!\w){re.escape(self.field)}(?!\w)", found):
             return None
         return self.FIELD.format(self.field)
 

@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeVar
+from typing import IO, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -165,23 +165,12 @@ def parse_json(text: str | bytes, error: Errors = DataError) -> Any:
             raise error("given twice", field=twice[:SHOWN])
         return found
 
-    def constant(name: str) -> NoReturn:
-        raise error(f"{name} is no number in JSON; expected finite numbers")
-
-    def number(digits: str) -> float:
-        value = float(digits)
-        if not math.isfinite(value):
-            raise error(f"the number {digits[:SHOWN]} is too large")
-        return value
-
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
         found = json.loads(
             text.removeprefix("\ufeff"),
             object_pairs_hook=pairs,
-            parse_constant=constant,
-            parse_float=number,
         )
     except DataError:
         raise
@@ -193,7 +182,23 @@ def parse_json(text: str | bytes, error: Errors = DataError) -> Any:
         raise error(f"not JSON: {fault}") from fault
     if too_deep(found):
         raise error(f"nested more than {MOST_DEPTH} deep")
+    field = _not_finite(found)
+    if field is not None:
+        raise error("found NaN or infinity, expected a finite number", field=field or None)
     return found
+
+
+def _not_finite(content: Any) -> str | None:
+    """Where the first number that is not finite is, such as `slots[2].low`; else None."""
+    if not isinstance(content, dict | list):
+        return "" if isinstance(content, float) and not math.isfinite(content) else None
+    members = content.items() if isinstance(content, dict) else enumerate(content)
+    for name, value in members:
+        if isinstance(value, dict | list | float):
+            found = _not_finite(value)
+            if found is not None:
+                return _joined("", (name,)) + (f".{found}" if found[:1] not in ("", "[") else found)
+    return None
 
 
 def too_deep(content: Any, most: int = MOST_DEPTH) -> bool:

@@ -209,10 +209,14 @@ class Model:
           messages: as for `predict`.
 
         Raises:
-          ValueError: the rationale holds text that no generated rationale can.
+          ValueError: the rationale holds text that no generated rationale can, or the answer has
+            not 61 values, or one that is read is not finite.
         """
+        given = np.asarray(answer, np.float32)
+        if given.shape != (len(channels.NAMES),):
+            raise ValueError(f"an answer of shape {given.shape}, expected [{len(channels.NAMES)}]")
+        values = given[self._channels]
         prompt, prefix = self.inputs([read_image(image)], rationale is not None, messages)
-        values = np.asarray(answer, np.float32)[self._channels]
         text, slots = self.decoder.score(prompt, prefix, values, rationale)
         return Likelihood(float(text.sum()), self._all_channels(slots))
 

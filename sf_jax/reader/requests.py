@@ -8,6 +8,7 @@ kept.
 
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from sf_jax.reader.reader import PICTURE_FPS, Reader
 from sf_jax.sequence.chat import ChatError, chat_text
 
 OURS = ("response", "labels", "logprobs", "messages", "images", "error", "sf_jax")  # written anew
+NOT_READ = ("videos", "audios", "tools", "objects")  # fields that would change the answer
+# How the base64 of a JPEG, PNG, GIF, WebP or TIFF file begins.
+BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkq", "TU0A")
 
 
 class RequestError(DataError):
@@ -52,15 +56,16 @@ class Request:
         Raises:
           RequestError: it has none or several, or its messages show another number of them.
         """
-        for name in ("videos", "audios"):
+        for name in NOT_READ:
             if self.others.get(name):
-                raise RequestError(f'the request has "{name}"; only images are read')
+                raise RequestError(f'the request has "{name}"; only images and texts are read')
         if len(self.line.images) != 1:
             raise RequestError(f"the request has {len(self.line.images)} pictures, expected one")
         try:
             chat_text(self.line.messages, [1])
         except ChatError as error:
             raise RequestError.of(error) from error
+        _check_path(self.line.images[0])
         return self.paths()[0]
 
     def paths(self) -> list[Path]:
@@ -82,6 +87,18 @@ class Request:
             "sf_jax": made_with.as_json(),
         }
         return json.dumps(record if error is None else record | {"error": error})
+
+
+def _check_path(name: str) -> None:
+    """Refuses what is no path: addresses are not fetched, and content has no place in a path."""
+    what = None
+    if name[:5].lower() == "data:" or (len(name) > 200 and name.startswith(BASE64)):
+        what = "the content of an image"
+    elif re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
+        what = "an address"
+    if what is not None:
+        problem = f'"images" holds {what}, {small_files.shown(name)}; expected the path of a file'
+        raise RequestError(problem, field="images")
 
 
 def read_requests(path: Path) -> list[Request]:
@@ -107,7 +124,7 @@ def _request(path: Path, number: int, text: bytes) -> Request:
         problem = '"messages" holds no question'
         raise RequestError(problem, path=path, line=number, field="messages")
     record = small_files.parse_json(text)
-    others = {name: value for name, value in record.items() if name not in OURS}
+    others = {name: value for name, value in record.items() if name not in (*OURS, *answers.SYSTEM)}
     return Request(path, line, others)
 
 

@@ -112,6 +112,12 @@ def _parts(number: int, message: Mapping[str, Any]) -> list[str | None]:
 def _part(number: int, part: object) -> str | None:
     found = part if isinstance(part, dict) else {}
     if found.get("type") == "image":
+        for key, value in found.items():
+            if key != "type" and value is not None:
+                raise ChatError(
+                    f"message {number}: an image is given under {key!r} in the message, expected "
+                    "among the request's images"
+                )
         return None
     if found.get("type") == "text" and isinstance(found.get("text"), str):
         return found["text"]

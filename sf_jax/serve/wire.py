@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sf_jax.decode.limits import MOST_TEMPERATURE, SEEDS
 from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
 from sf_jax.media.video_times import MAX_FPS, MIN_FPS
@@ -45,9 +46,9 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")  # a misspelt one is refused, not passed over
     rationale: bool = Field(True, description="generate the rationale first")
     temperature: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="0 takes the likeliest answer"
+        0.0, ge=0, le=MOST_TEMPERATURE, description="0 takes the likeliest answer"
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="of sampling at a temperature above 0")
+    seed: int = Field(0, ge=0, lt=SEEDS, description="of sampling at a temperature above 0")
     max_rationale: int | None = Field(
         None, description="cap on the rationale in tokens, one of those that the server offers"
     )

@@ -299,7 +299,10 @@ def test_crop_says_where_no_face_was_found(
         (["predict", "face.png", "--out", "o", "--values", "best"], "best"),
         (["predict", "face.png", "--out", "o", "--fps", "0"], "'0' is not a positive number"),
         (["predict", "face.png", "--out", "o", "--fps", "nan"], "'nan' is not a positive number"),
-        (["predict", "face.png", "--out", "o", "--temperature", "-1"], "'-1' is not 0 or more"),
+        (
+            ["predict", "face.png", "--out", "o", "--temperature", "-1"],
+            "'-1' is not a number from 0 to 1e+06",
+        ),
         (["predict", "face.png", "--out", "o", "--neutral", "text.png"], "text.png: not an image"),
         (["predict", "face.png", "--out", "text.png"], "text.png"),
         (["predict", "face.png", "--out", "o", "--wrong"], "--wrong"),

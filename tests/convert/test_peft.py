@@ -117,7 +117,7 @@ def test_tensors_of_another_base_are_named(directory, tiny_config, change, messa
         ("target_modules", ["q_proj", "lm_head"], "target_modules: targets choose 'lm_head'"),
         ("target_modules", ["c_attn"], "choose no linear of this model"),
         ("lora_alpha", "much", "field 'lora_alpha': found .much., expected a number"),
-        ("lora_alpha", float("nan"), "NaN is no number"),
+        ("lora_alpha", float("nan"), "field 'lora_alpha': found NaN"),
         (
             "alpha_pattern",
             {"q_proj": "8"},

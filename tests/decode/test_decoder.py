@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sf_jax.decode.decoder import Decoded, Decoder, Previous
+from sf_jax.decode.limits import MOST_TEMPERATURE
 from sf_jax.decode.policy import LARGE, PLANS, policy_of
 from sf_jax.decode.schema import Repeat, Schema
 from sf_jax.model.config import Config
@@ -74,6 +75,11 @@ def test_scoring_agrees_with_generation(single: Decoder) -> None:
     assert (text < 0).all() and (slots < 0).all()
     with pytest.raises(ValueError, match="the rationale holds '{'"):
         single.score(batch, None, made.values, "a {")
+    for value in (np.nan, np.inf, -np.inf):
+        given = made.values.copy()
+        given[1] = value
+        with pytest.raises(ValueError, match=f"{SHAPES.names[1]} is {value}, expected a finite"):
+            single.score(batch, None, given, None)
 
 
 def test_what_is_out_of_range_is_refused(single: Decoder) -> None:
@@ -82,9 +88,25 @@ def test_what_is_out_of_range_is_refused(single: Decoder) -> None:
         ({"decoding": "other"}, "decoding is 'other'"),
         ({"max_rationale": 0}, "max_rationale is 0"),
         ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": np.nan}, "temperature is nan"),
+        ({"temperature": 1e38}, r"temperature is 1e\+38, expected 0 to 1e\+06"),
+        ({"temperature": 1e39}, r"temperature is 1e\+39, expected 0 to 1e\+06"),
+        ({"temperature": [np.inf]}, "temperature is "),
+        ({"seed": -1}, "seed is -1, expected a whole number from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"seed": 10**39}, "seed is 1000"),
+        ({"seed": 1.0}, "seed is 1.0"),
     ):
         with pytest.raises(ValueError, match=problem):
             single.generate(batch, **({"max_rationale": CAP} | asked))  # type: ignore[arg-type]
+
+
+def test_no_banned_token_is_drawn_at_the_highest_temperature(single: Decoder) -> None:
+    for seed in range(3):
+        asked = {"max_rationale": CAP, "temperature": MOST_TEMPERATURE, "seed": seed}
+        made = single.generate(prompts(single, "a shape here"), **asked)  # type: ignore[arg-type]
+        (row,) = single.decoded(jax.device_get(made), rationale=True)
+        assert len(row.rationale_ids) and not single.program.banned[row.rationale_ids].any()
 
 
 def test_prefixes_are_few_lengths_and_few(single: Decoder) -> None:

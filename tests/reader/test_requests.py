@@ -112,6 +112,55 @@ def test_a_training_example_keeps_its_answer_as_the_label(model: FakeModel, fold
     assert found["messages"][-1]["content"] == found["response"] != "to learn"
 
 
+EXACT = {"role": "system", "content": "Be exact."}
+ASKED = {"role": "user", "content": "<image>Read."}
+
+
+@pytest.mark.parametrize(
+    ("fields", "messages", "first"),
+    [
+        ({"system": "Only X."}, [ASKED], "Only X."),
+        ({"system": "Only X."}, [EXACT, ASKED], "Be exact."),  # as MS-SWIFT has it
+        ({"system_prompt": "Only X."}, [ASKED], "Only X."),
+        ({"system_prompt": "Only Y.", "system": "Only X."}, [ASKED], "Only X."),
+        ({"system": None}, [ASKED], None),
+        ({"system": ""}, [ASKED], None),
+    ],
+)
+def test_a_system_text_beside_the_messages_comes_before_them(
+    model: SpeakingModel, folder: Path, fields: dict, messages: list, first: str | None
+) -> None:
+    model.instructed = True
+    line = {"messages": messages, "images": ["images/1.png"], **fields}
+    assert start(write(folder, line), folder) == 0
+    given = model.called[0]["messages"]
+    assert [m["content"] for m in given] == ([first] if first else []) + ["<image>Read."]
+    (found,) = results(folder)
+    assert [m["content"] for m in found["messages"][:-1]] == [m["content"] for m in given]
+    assert not fields.keys() & found.keys()
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ('{"id": NaN, "messages": []}', "line 1, field 'id': found NaN or infinity"),
+        ('{"messages": [{"role": "user", "content": "x", "loss": 1e999}]}', "messages[0].loss"),
+        ('{"messages": ' + "[" * 3000 + "]" * 3000 + "}", "line 1: nested more than 64 deep"),
+        ('{"messages": [], "messages": []}', "line 1, field 'messages': given twice"),
+        (json.dumps(request(system=5)), 'line 1: "system" is 5, expected text'),
+        (json.dumps(request(images=[{"bytes": "aGk="}])), 'line 1: "images" holds'),
+    ],
+)
+def test_lines_that_are_no_requests_are_one_line(
+    model: FakeModel, folder: Path, capsys: pytest.CaptureFixture, line: str, named: str
+) -> None:
+    assert start(write(folder, line), folder) == 2
+    error = capsys.readouterr().err
+    assert "requests.jsonl, line 1" in error and named in error
+    assert error.count("\n") == 1
+    assert not (folder / "out").exists()
+
+
 FAILING = [
     (request("images/none.png"), "images/none.png: no such file"),
     (request("images/broken.png"), "images/broken.png: not an image"),
@@ -121,6 +170,13 @@ FAILING = [
     (request(text="<image><image>Which?"), "show 2 images, 1 are given"),
     ({"messages": [{"role": "robot", "content": "<image>"}], "images": ["images/1.png"]},
      "message 1: the role is 'robot'"),
+    (request("https://example.org/face.png"), '"images" holds an address, "https://example.org/'),
+    (request("s3://faces/1.png"), '"images" holds an address, "s3://faces/1.png"'),
+    (request("data:image/png;base64,iVBORw0KGgo="), '"images" holds the content of an image'),
+    (request("iVBORw0KGgo" + "A" * 5000), '"images" holds the content of an image'),
+    (request(text="<image>Read.", tools=[{"name": "x"}]), 'the request has "tools"'),
+    ({"messages": [{"role": "user", "content": [{"type": "image", "image": "https://a/b.png"}]}],
+      "images": ["images/1.png"]}, "message 1: an image is given under 'image'"),
 ]  # fmt: skip
 
 
@@ -133,7 +189,7 @@ def test_every_failure_has_its_line_in_its_place(
     path, table = write(folder, *lines), folder / "out" / "r.csv"
     assert start(path, folder, "--csv", table) == 2
     found = results(folder)
-    assert len(found) == len(lines) == 15
+    assert len(found) == len(lines) == 2 * len(FAILING) + 1
     reported = errors(capsys)
     for number, (failing, words) in enumerate(FAILING):
         record = found[2 * number + 1]
@@ -150,13 +206,13 @@ def test_every_failure_has_its_line_in_its_place(
     assert names(folder / "out") == ["r.csv", "r.jsonl"]
     with table.open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["BlendShapeCount"] for row in rows] == ["61"] + ["0", "61"] * 7
+    assert [row["BlendShapeCount"] for row in rows] == ["61"] + ["0", "61"] * len(FAILING)
     assert all(row["JawOpen"] == "" for row in rows[1::2]) and rows[0]["JawOpen"] != ""
     with pytest.raises(livelink.LiveLinkError, match="r.csv, line 3: holds no values"):
         livelink.read(table)
     # Read back strictly or not, a failed line is an error and never a row of numbers.
     read = answers.read_results(folder / "out" / "r.jsonl", strict=False)
-    assert [result.answer is None for result in read] == [False] + [True, False] * 7
+    assert [result.answer is None for result in read] == [False] + [True, False] * len(FAILING)
 
 
 @pytest.mark.parametrize(
