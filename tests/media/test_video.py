@@ -186,6 +186,18 @@ def test_lists_of_other_files_are_not_followed(tmp_path: Path, text: str) -> Non
         open_video(tmp_path / "list.mp4")
 
 
+def test_only_containers_of_frames_are_recognised(tmp_path: Path) -> None:
+    """An image is read as an image; a session description may open sockets."""
+    path = tmp_path / "a.mp4"
+    cv2.imwrite(str(tmp_path / "a.png"), counting(0))
+    (tmp_path / "a.png").rename(path)
+    with pytest.raises(VideoError, match="damaged, or not a video"):
+        open_video(path)
+    path.write_text("\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n")
+    with pytest.raises(VideoError, match="damaged, or not a video"):
+        open_video(path)
+
+
 def test_names_are_names_and_no_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for i in range(3):
