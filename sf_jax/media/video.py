@@ -26,6 +26,7 @@ from sf_jax.media.video_frames import HDR, Display, pixel_aspect_of, stretched
 from sf_jax.media.video_times import MAX_FPS, MIN_FPS, PresentationTimes
 
 MAX_PIXELS = 100_000_000  # of a frame; 8K is a third of it
+STREAMS = ("mpegts", "mpeg")  # which may begin and be joined anywhere
 UNTIMED_FPS = 30.0  # of frames that have times, in a file that states no rate
 LATE = 0.05  # seconds after the sound at which frames may begin without a note
 THREADS = 4  # of the decoder; more hold more frames in memory
@@ -96,7 +97,8 @@ class Video:
                     raise VideoError(reason, path=self.path) from error
                 yield float(seconds), pixels
             self._note(times, decoder)
-            decoder.finish(self.count)
+            if not decoder.whole:
+                raise decoder.error(self.count)
 
     def _note(self, times: PresentationTimes, decoder: "_Decoder") -> None:
         found = []
@@ -105,6 +107,8 @@ class Video:
                 f"{times.mended} frames have no presentation time of their own: "
                 "each was put between its neighbours"
             )
+        if decoder.early:
+            found.append(f"begins between key frames: {decoder.early} packets were skipped")
         for seconds in times.spliced:
             found.append(f"the clock restarts; its frames follow from {seconds:.3f} s")
         exact = decoder.container.format.name.startswith("mov")  # AVI counts pauses as frames
@@ -120,19 +124,20 @@ class _Decoder:
       good: number of frames given.
       seen: number of frames given, hidden by an edit list, or damaged.
       failures: number of times that something could not be read or decoded.
+      early: as many before the first frame of an MPEG stream, which may begin between key frames.
     """
 
     def __init__(self, path: str, container: InputContainer, stream: VideoStream):
         self.path, self.container, self.stream = path, container, stream
-        self.good = self.seen = self.failures = 0
+        self.good = self.seen = self.failures = self.early = 0
         self._first_failure = ""
         self._corrupt: set[int | None] = set()  # time stamps of packets that are cut off
-        # There, the mark means a gap before the packet, as where two recordings were joined.
-        self._gaps_only = container.format.name == "mpegts"
+        self._is_stream = container.format.name in STREAMS
 
     def __iter__(self) -> Iterator[tuple[Fraction | None, VideoFrame]]:
         for packet in self._packets():
-            if packet.is_corrupt and not self._gaps_only:
+            # In a stream it means a gap before the packet, as where two recordings were joined.
+            if packet.is_corrupt and not self._is_stream:
                 self._corrupt.add(packet.pts)
             self.seen += packet.is_discard
             try:
@@ -166,27 +171,32 @@ class _Decoder:
                 self._damaged(_reason(error))
 
     def _damaged(self, problem: str) -> None:
+        if self._is_stream and not self.good:
+            self.early += 1
+            return
         self.failures += 1
         self._first_failure = self._first_failure or f"{problem} after frame {self.good}"
 
-    def finish(self, count: int) -> None:
-        """Raises what was found damaged.
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was found missing or damaged."""
+        return self.good > 0 and not self.failures and not container_of.missing_bytes(self.path)
 
-        Raises:
-          VideoDamaged: see the class.
-        """
+    def error(self, count: int) -> VideoError:
+        """What was found missing or damaged, of so many frames as the file states."""
+        codec = self.stream.codec_context.name
+        parts = [f"no frame of its codec, {codec}, can be decoded"]
+        if self.good:
+            of_all = f" of {count}" if count > self.good else ""
+            parts = [f"damaged: {self.good}{of_all} frames could be read"]
         cut = container_of.missing_bytes(self.path)
-        if not self.failures and not cut:
-            return
-        parts = [f"damaged: {self.good}" + (f" of {count}" if count > self.good else "")]
-        parts[0] += " frames could be read"
         if cut:
             parts.append(f"the file lacks its last {cut:,} bytes")
         if self.failures:
             more = f", and {self.failures - 1} more failures" if self.failures > 1 else ""
             parts.append(f"{self._first_failure}{more}")
         kind = VideoDamaged if self.good else VideoError
-        raise kind("; ".join(parts), path=self.path)
+        return kind("; ".join(parts), path=self.path)
 
 
 def _reason(error: FFmpegError) -> str:
@@ -205,7 +215,7 @@ def _presentation_times(
         duration=1 / Fraction(fps),
         grid=rate if rate and rate.denominator in (1, 1001) else None,
         tick=stream.time_base or Fraction(0),
-        restarts=container.format.name in ("mpegts", "mpeg"),
+        restarts=container.format.name in STREAMS,
     )
 
 
@@ -304,9 +314,7 @@ def open_video(path: str | os.PathLike, fps: float | None = None) -> Video:
         decoder = _Decoder(name, container, stream)
         stamp, frame = next(iter(decoder), (None, None))
         if frame is None:
-            decoder.finish(0)
-            codec = stream.codec_context.name
-            raise VideoError(f"no frame of its codec, {codec}, could be decoded", path=name)
+            raise decoder.error(0)
         rate = stated_rate(stream) if fps is None else Fraction(fps)
         if rate is None and stamp is None:
             raise VideoError(

@@ -18,7 +18,8 @@ FORMATS = (
     "apng", "webp", "nut", "ivf", "yuv4mpegpipe", "dv", "obu", "h264", "hevc",
 )  # fmt: skip
 
-_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+_BOXES = b"""ftyp styp moov moof mdat mfra meta free skip wide pnot uuid sidx ssix prft emsg
+udta""".split()  # at the top level of ISO media files
 
 SEARCHED_PACKETS = 200  # for the sample of a timecode track, which is among the first
 
@@ -129,7 +130,8 @@ def missing_bytes(path: str) -> int:
     with open(path, "rb") as file:
         start = file.read(64)
         if start[:4] == b"RIFF" and start[8:11] == b"AVI":
-            end = 8 + struct.unpack("<I", start[4:8])[0]
+            length = struct.unpack("<I", start[4:8])[0]
+            end = 0 if length == 2**32 - 1 else 7 + length  # a last odd byte may lack its padding
         elif start[:4] == b"\x1aE\xdf\xa3":
             end = _matroska_end(start)
         else:
@@ -170,7 +172,7 @@ def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
         file.seek(position)
         length, kind, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
         length = {0: size - position, 1: large}.get(length, length)
-        if length < 8 or (position == 0 and kind not in _FIRST_BOXES):
+        if length < 8 or kind not in _BOXES:  # cameras append data of their own
             return
         position += length
         yield kind, position

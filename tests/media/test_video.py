@@ -151,6 +151,23 @@ def test_joined_recordings_go_on(tmp_path: Path) -> None:
     assert any("the clock restarts" in note for note in video.notes)
 
 
+def test_a_stream_that_begins_between_key_frames_is_read_from_the_next_one(tmp_path: Path) -> None:
+    frames = [counting(i) for i in range(40)]
+    path = write_video(tmp_path / "a.ts", 30, frames, codec="libx264", options={"g": "10"})
+    packets = [(packet.pts, packet.pos) for packet in av.open(str(path)).demux(video=0)]
+    content = path.read_bytes()
+    path.write_bytes(content[packets[5][1] :])  # packets of 188 bytes; the sixth starts a frame
+    video = open_video(path)
+    numbers = [round(counted(frame)) for frame in video.frames()]
+    assert numbers[-1] == 39 and numbers == sorted(numbers) and 28 <= len(numbers) < 40
+
+
+def test_what_a_camera_appends_is_no_damage(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 30, [counting(i) for i in range(3)])
+    path.write_bytes(path.read_bytes() + b"\x7f\xff\xff\xffSEFH" + bytes(50))
+    assert len(list(open_video(path).frames())) == 3
+
+
 def test_codecs_are_decoded_or_named(tmp_path: Path) -> None:
     frames = [counting(i) for i in range(3)]
     for codec in ("libsvtav1", "libx265", "prores_ks", "libvpx-vp9"):
