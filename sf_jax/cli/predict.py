@@ -53,9 +53,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--fps",
         type=number(MIN_FPS, False, f"a positive number from {MIN_FPS:g} to {MAX_FPS:g}", MAX_FPS),
         help="frames of a video are evenly spaced at this rate, whatever times the file has "
-        "(default: the times in the file); rate of the rows of images (default: 30)",
+        "(default: the times in the file); images become frames of a take at this rate (default: "
+        "unrelated images, one row a second)",
     )
     add("--drop-frame", action="store_true", help="drop-frame timecode at 29.97 and 59.94")
+    add(
+        "--source-column",
+        action="store_true",
+        help="name the image of each row in a last column of the CSV, which Unreal's importer "
+        "takes for a channel; NAME.index.csv names it in any case",
+    )
     add("--no-preview", dest="previews", action="store_false", help="write no preview sheets")
     _request_arguments(parser.add_argument_group("instead of images: MS-SWIFT requests"))
     return parser
@@ -114,8 +121,8 @@ def _request_arguments(group: Adds) -> None:
         "--csv",
         type=Path,
         metavar="OUT.csv",
-        help="the coefficients (see --values) as Live Link Face CSV, a row a request, in order. "
-        "The row of one that failed has empty values and a BlendShapeCount of 0",
+        help="the coefficients (see --values) as Live Link Face CSV, a row a request, in order, "
+        "with OUT.index.csv. One that failed has a row of empty values and a BlendShapeCount of 0",
     )
 
 
@@ -201,13 +208,16 @@ def _load(options: argparse.Namespace) -> "Model":
 def _predict_requests(options: argparse.Namespace) -> int:
     """Reads all requests before the model is loaded, so that a broken line costs no time."""
     _check_requests(options)
-    from sf_jax.reader import requests
+    from sf_jax.reader import requests, stills
     from sf_jax.reader.reader import Reader
 
     read = requests.read_requests(options.requests)
-    outputs = [options.results, *([options.csv] if options.csv else [])]
+    tables = [options.csv, stills.index_path(options.csv)] if options.csv else []
+    outputs = [options.results, *tables]
     inputs = [options.requests, *([options.neutral] if options.neutral else [])]
     requests.check_outputs(read, outputs, inputs)
+    for index in tables[1:]:
+        stills.check_index(index)
     reader = Reader(_load(options), _chosen(options))
     failures = requests.predict_requests(reader, read, options.results, options.csv)
     print(f"{len(read)} results in {printable(options.results)}")
@@ -218,6 +228,8 @@ def _check_requests(options: argparse.Namespace) -> None:
     if options.requests is None or options.results is None:
         lacking = "--results" if options.requests else "--requests"
         raise UsageError(f"{lacking} is required ({HELP})")
+    if options.drop_frame and options.fps is None:
+        raise UsageError(f"--drop-frame needs --fps 29.97 or 59.94 with --requests ({HELP})")
     for name in ("paths", "out", "smooth", "prompt"):
         if getattr(options, name):
             flag = "an image, video or folder" if name == "paths" else f"--{name}"

@@ -392,7 +392,7 @@ def write(
             raise LiveLinkError(f"{len(given)} {what} for {len(rows)} frames", path=path)
     for label in timecodes:
         Timecode.parse(label)
-    extra = [""] * len(rows) if sources is None else ["," + _cell(text) for text in sources]
+    extra = [""] * len(rows) if sources is None else ["," + cell(text) for text in sources]
     with files.stream(path, newline="") as file:
         names = ["Timecode", "BlendShapeCount", *NAMES, *([] if sources is None else ["Source"])]
         file.write(",".join(names) + "\n")
@@ -405,8 +405,8 @@ def write(
             file.write(",".join([timecodes[i], str(known.sum()), *texts]) + extra[i] + "\n")
 
 
-def _cell(text: str) -> str:
-    """A text as a CSV field; bytes of a file name that are no UTF-8 are spelled out."""
+def cell(text: str) -> str:
+    """A text as a harmless CSV field; bytes of a file name that are no UTF-8 are spelled out."""
     text = harmless(text.encode("utf-8", "backslashreplace").decode())
     quoted = text.replace('"', '""')
     return f'"{quoted}"' if re.search(r'["\s,;|]', text) else text

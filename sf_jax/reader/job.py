@@ -101,6 +101,7 @@ class Job:
         options = self.options
         names = ["crop", "values", "rationale", "temperature", "seed", "max_rationale", "prompt"]
         names += ["smooth", "fps", "drop_frame"] if file.kind == "video" else []
+        names += ["source_column"] if [file] == self.pictures else []  # it has a CSV of its own
         chosen = {name: getattr(options, name) for name in names}
         neutral = options.neutral and [str(options.neutral.resolve()), *_stamp(options.neutral)]
         model = self.provenance.as_json()

@@ -1,94 +1,75 @@
 """Images → JSON, preview sheet and Live Link CSV, or text."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from sf_jax.face import livelink
 from sf_jax.media import images
 from sf_jax.media.errors import printable
 from sf_jax.media.files import write_json
 from sf_jax.media.interrupts import uninterrupted
+from sf_jax.reader import stills
 from sf_jax.reader.inputs import Input
 from sf_jax.reader.job import Job
 from sf_jax.reader.output import as_json, unnamed
 from sf_jax.reader.progress import note, tracked
-from sf_jax.reader.reader import PICTURE_FPS, Reader
+from sf_jax.reader.reader import Reader
 from sf_jax.reader.report import report
 from sf_jax.reader.results import Writing
-from sf_jax.reader.session import Frame, Values
+from sf_jax.reader.session import Frame
+from sf_jax.reader.stills import Still
 from sf_jax.render.preview import preview
 
 
-@dataclass
-class Table:
-    """The rows of one Live Link CSV: values of images, and the image of each."""
-
-    values: list[Values] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
-
-    def add(self, file: Input, values: Values) -> None:
-        """A further row."""
-        self.values.append(values)
-        self.sources.append(printable(file.path.name))
-
-    def write(self, reader: Reader, writing: Writing) -> None:
-        """The CSV, one row an image."""
-        livelink.write(
-            writing.path(".csv"),
-            np.stack(self.values),
-            fps=reader.options.fps or PICTURE_FPS,
-            sources=self.sources,
-            drop_frame=reader.options.drop_frame,
-            channels=reader.channels,
-        )
-
-
 def predict_pictures(reader: Reader, job: Job) -> None:
-    """JSON and preview of each image, and one Live Link CSV with a row for each.
+    """JSON and preview of each image, and one Live Link CSV with a row for each, see `stills`.
 
     Whatever ends the work, the rows of what was read are written.
+
+    Raises:
+      TimecodeError: the given rate has no timecode of the kind asked for.
     """
-    pictures, table = job.pictures, Table()
+    stills.check_rate(reader)
+    pictures = job.pictures
+    rows: list[Still] = []
     several = len(pictures) > 1
     complete = False
     try:
         for file in tracked(pictures, "picture", hidden=not several):
             with job.failing(file):
-                values = _predict_picture(reader, job, file)
-                if values is not None:
-                    table.add(file, values)
+                still = _predict_picture(reader, job, file)
+                if still is not None:
+                    rows.append(still)
             if job.ended:
                 return
         complete = True
     finally:
-        if several and table.values:
+        if several and rows:
             with uninterrupted():
-                _write_table(reader, job, table, complete)
+                _write_table(reader, job, rows, complete)
 
 
-def _predict_picture(reader: Reader, job: Job, file: Input) -> Values | None:
+def _predict_picture(reader: Reader, job: Job, file: Input) -> Still | None:
     """Reads one image and writes its results; its row of the table, if there is one."""
     single = len(job.pictures) == 1
-    suffixes = [".json"] + [".preview.png"] * job.options.previews + [".csv"] * single
+    suffixes = [".json"] + [".preview.png"] * job.options.previews
+    suffixes += [".csv", stills.INDEX_SUFFIX] if single else []
     if job.done(file, suffixes):
         content = json.loads(job.plan.names[file].path(".json").read_bytes())["coefficients"]
-        return unnamed(content, tuple(content))
+        return Still(printable(file.path), unnamed(content, tuple(content)))
     frame = _frame(reader, file.path)
     if single or job.results is None:
         print(report(frame.action, frame.values, str(file.path)))
     if job.results is None:
         return None
+    still = Still(printable(file.path), frame.values, frame.found)
     with job.writing(file) as writing:
         content = as_json(frame.action, printable(file.path), frame.values)
         write_json(writing.path(".json"), content)
         if job.options.previews:
             preview(frame.seen, frame.action, writing.path(".preview.png"))
         if single:
-            Table([frame.values], [printable(file.path.name)]).write(reader, writing)
-    return frame.values
+            _write_rows(reader, writing, [still])
+    return still
 
 
 def _frame(reader: Reader, path: Path) -> Frame:
@@ -102,15 +83,23 @@ def _frame(reader: Reader, path: Path) -> Frame:
     return frame
 
 
-def _write_table(reader: Reader, job: Job, table: Table, complete: bool) -> None:
+def _write_rows(reader: Reader, writing: Writing, rows: list[Still]) -> None:
+    stills.write(reader, writing.path(".csv"), writing.path(stills.INDEX_SUFFIX), rows)
+
+
+def _write_table(reader: Reader, job: Job, rows: list[Still], complete: bool) -> None:
     """The table of several images, under the name of an interrupted one unless it is complete."""
     try:
         with job.writing_table() as writing:
             writing.interrupted = not complete
-            table.write(reader, writing)
+            _write_rows(reader, writing, rows)
     except OSError as error:
         job.failures.append(error)
         return
     assert job.plan.table is not None
-    path = printable(job.plan.table.path(".csv", partial=not complete))
-    job.kept.append(f"{len(table.values)} of {len(job.pictures)} pictures, with rows in {path}")
+    path, index = (
+        printable(job.plan.table.path(suffix, partial=not complete))
+        for suffix in (".csv", stills.INDEX_SUFFIX)
+    )
+    print(stills.summary(reader, path, index, len(rows)))
+    job.kept.append(f"{len(rows)} of {len(job.pictures)} pictures, with rows in {path}")

@@ -11,7 +11,7 @@ from sf_jax.media import images
 from sf_jax.reader.estimator import Model
 from sf_jax.reader.session import Frame, Session, SessionOptions, Values
 
-PICTURE_FPS = 30  # of a CSV made from unrelated pictures, where no time exists
+PICTURE_FPS = 30  # of a session of one image, where no time exists
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -29,6 +29,7 @@ class PredictOptions:
     neutral: Path | None = None
     fps: float | None = None
     drop_frame: bool = False
+    source_column: bool = False
     rationale: bool = True
     previews: bool = True
     temperature: float = 0.0

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sf_jax.face import answers, channels, livelink
+from sf_jax.face import answers
 from sf_jax.media import files, images, small_files
 from sf_jax.media.errors import DataError, printable
 from sf_jax.media.interrupts import Stopped, uninterrupted
-from sf_jax.reader.action import Provenance, Values
+from sf_jax.reader import stills
+from sf_jax.reader.action import Provenance
 from sf_jax.reader.progress import note, tracked
-from sf_jax.reader.reader import PICTURE_FPS, Reader
+from sf_jax.reader.reader import Reader
+from sf_jax.reader.session import Frame
 from sf_jax.sequence.chat import ChatError, chat_text
 
 OURS = ("response", "labels", "logprobs", "messages", "images", "error", "sf_jax")  # written anew
@@ -140,7 +140,7 @@ def check_outputs(requests: list[Request], outputs: Sequence[Path], inputs: list
     """
     names = [_folded(path) for path in (*outputs, *inputs)]
     if any(names.count(_folded(path)) > 1 for path in outputs):
-        raise RequestError("--requests, --results and --csv must be different files")
+        raise RequestError("--requests, --results, --csv and its index must be different files")
     images_read = [path for request in requests for path in request.paths()]
     read = {_node(path) for path in (*inputs, *images_read)}
     for path in outputs:
@@ -176,9 +176,9 @@ def predict_requests(
     Args:
       results: the file of result lines; `results.partial` until it is complete, which an
         interruption leaves there with the lines written so far.
-      csv: a Live Link file of the numbers asked for, one row a request, named in its last column.
-        The row of a request that failed holds no numbers and a BlendShapeCount of 0. An
-        interruption leaves the rows so far in `csv.partial`.
+      csv: a Live Link file of the numbers asked for, one row a request, with an index beside it,
+        see `stills`. The row of a request that failed holds no numbers and a BlendShapeCount of 0.
+        An interruption leaves the rows so far in `csv.partial`.
 
     Returns:
       what failed.
@@ -187,8 +187,7 @@ def predict_requests(
       TimecodeError: the frame rate has no timecode of the kind asked for.
       Stopped: the process was asked to stop; the text says what was kept.
     """
-    fps = reader.options.fps or PICTURE_FPS
-    livelink.labels(1, fps, drop_frame=reader.options.drop_frame)  # refused before the work
+    stills.check_rate(reader)  # before the work
     answered = Answered()
     try:
         with files.stream(results, keep=True) as file:
@@ -200,15 +199,17 @@ def predict_requests(
         with uninterrupted():
             raise _stopped(reader, requests, answered, csv) from stop
     if csv is not None:
-        _write_csv(reader, requests, answered, csv)
+        index = stills.index_path(csv)
+        stills.write(reader, csv, index, answered.rows)
+        print(stills.summary(reader, printable(csv), printable(index), len(answered.rows)))
     return answered.failures
 
 
 @dataclass
 class Answered:
-    """What has come of the requests so far: values of each, None of one that failed."""
+    """What has come of the requests so far: a row of each."""
 
-    rows: list[Values | None] = field(default_factory=list)
+    rows: list[stills.Still] = field(default_factory=list)
     failures: list[DataError] = field(default_factory=list)
     partial: str = ""
 
@@ -217,29 +218,18 @@ def _line(reader: Reader, request: Request, answered: Answered) -> str:
     """The result line of a request."""
     made_with = reader.model.provenance
     try:
-        text, values = _answer(reader, request)
+        frame = _answer(reader, request)
     except DataError as error:
         failed = RequestError(str(error), path=request.path, line=request.line.number)
         answered.failures.append(failed)
-        answered.rows.append(None)
+        answered.rows.append(stills.Still(_shown(request), None))
         return request.result(made_with, None, str(error))
-    answered.rows.append(values)
-    return request.result(made_with, text)
+    answered.rows.append(stills.Still(_shown(request), frame.values, frame.found))
+    return request.result(made_with, frame.action.text)
 
 
-def _write_csv(reader: Reader, requests: list[Request], answered: Answered, csv: Path) -> None:
-    """The rows of the requests answered so far."""
-    nothing = np.zeros(len(channels.NAMES), np.float32)
-    rows = answered.rows
-    livelink.write(
-        csv,
-        np.stack([nothing if row is None else row for row in rows]),
-        fps=reader.options.fps or PICTURE_FPS,
-        sources=[printable(", ".join(request.line.images)) for request in requests[: len(rows)]],
-        failed=[row is None for row in rows],
-        drop_frame=reader.options.drop_frame,
-        channels=reader.channels,
-    )
+def _shown(request: Request) -> str:
+    return printable(", ".join(request.line.images))
 
 
 def _stopped(
@@ -249,14 +239,14 @@ def _stopped(
     count = len(answered.rows)
     where = printable(answered.partial)
     if csv is not None and count:
-        path = files.free(csv.with_name(f"{files.cut(csv.name, 240)}.partial"))
-        _write_csv(reader, requests, answered, path)
+        path = files.free(csv.with_name(f"{files.cut(csv.name, 220)}.partial"))
+        stills.write(reader, path, files.free(stills.index_path(path)), answered.rows)
         where += f" and {printable(path)}"
     return Stopped(f"kept are {count} of {len(requests)} results in {where}")
 
 
-def _answer(reader: Reader, request: Request) -> tuple[str, np.ndarray]:
-    """The text spoken and the numbers [61] asked for."""
+def _answer(reader: Reader, request: Request) -> Frame:
+    """What the image of a request shows."""
     path = request.picture()
     picture, notes = images.read_noted(path)
     messages = request.line.messages if reader.model.instructed else None
@@ -265,4 +255,4 @@ def _answer(reader: Reader, request: Request) -> tuple[str, np.ndarray]:
         notes = [*notes, f"{printable(path)}: no face found, the whole picture was read"]
     for text in notes:
         note(text)
-    return frame.action.text, frame.values
+    return frame

@@ -96,6 +96,9 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != RECORD)
 
 
+TABLE = ["pictures.csv", "pictures.index.csv"]
+
+
 def test_one_picture_gives_json_csv_preview_and_a_table(
     model: FakeModel, picture: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -104,7 +107,12 @@ def test_one_picture_gives_json_csv_preview_and_a_table(
     assert "Expression:" in printed and "Symmetry:" in printed
     rows = [line.split()[:2] for line in printed.splitlines() if line.startswith(("Jaw", "Head"))]
     assert rows == [["JawOpen", "0.59"], ["HeadYaw", "0.28"]]
-    assert names(tmp_path / "out") == ["face.csv", "face.json", "face.preview.png"]
+    assert names(tmp_path / "out") == [
+        "face.csv",
+        "face.index.csv",
+        "face.json",
+        "face.preview.png",
+    ]
     found = json.loads((tmp_path / "out" / "face.json").read_text())
     assert list(found["coefficients"]) == list(channels.NAMES)
     assert found["coefficients"]["JawOpen"] == pytest.approx(150 / 255, abs=1e-4)
@@ -122,7 +130,7 @@ def test_values_answer_writes_the_spoken_numbers(
 ) -> None:
     out = tmp_path / "out"
     assert run("predict", picture(), "--out", out, "--values", "answer", "--no-preview") == 0
-    assert names(out) == ["face.csv", "face.json"]
+    assert names(out) == ["face.csv", "face.index.csv", "face.json"]
     found = json.loads((out / "face.json").read_text())
     assert found["coefficients"]["JawOpen"] == pytest.approx(0.6)
     assert found["mean"]["JawOpen"] == pytest.approx(150 / 255, abs=1e-4)
@@ -207,9 +215,10 @@ def test_in_a_folder_the_good_are_read_and_the_bad_are_listed(
     lines = errors(capsys)
     assert len(lines) == 2 and all(line.startswith("sf-jax: error: ") for line in lines)
     assert "c.png: not an image" in lines[0] and "e.png: damaged or truncated" in lines[1]
-    assert names(tmp_path / "out") == ["a.json", "b.json", "d.json", "pictures.csv"]
-    with (tmp_path / "out" / "pictures.csv").open() as file:
-        assert [row["Source"] for row in csv.DictReader(file)] == ["a.jpg", "b.png", "d.png"]
+    assert names(tmp_path / "out") == ["a.json", "b.json", "d.json", *TABLE]
+    with (tmp_path / "out" / "pictures.index.csv").open() as file:
+        found = [Path(row["image"]).name for row in csv.DictReader(file)]
+    assert found == ["a.jpg", "b.png", "d.png"]
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +286,7 @@ def test_a_broken_video_is_listed_and_the_rest_is_read(
     assert run("predict", tmp_path / "bad.mp4", picture(), "--out", out, "--no-preview") == 2
     (line,) = errors(capsys)
     assert "bad.mp4: damaged, or not a video" in line
-    assert names(out) == ["face.csv", "face.json"]
+    assert names(out) == ["face.csv", "face.index.csv", "face.json"]
 
 
 def test_crop_says_where_no_face_was_found(
@@ -399,7 +408,7 @@ def test_files_of_one_stem_keep_their_results_apart(
     files = [picture(name) for name in ("one/a.png", "one/a.jpg", "two/a.png", "one/b.png")]
     out = tmp_path / "out"
     assert run("predict", *files, files[0], "--out", out, "--no-preview") == 0
-    assert names(out) == ["a.jpg.json", "a.png-2.json", "a.png.json", "b.json", "pictures.csv"]
+    assert names(out) == ["a.jpg.json", "a.png-2.json", "a.png.json", "b.json", *TABLE]
     found = json.loads((out / "a.png-2.json").read_text())
     assert found["image"].endswith("two/a.png") and len(model.seen) == 4
 

@@ -98,7 +98,15 @@ def test_the_released_form_of_request_is_answered(model: FakeModel, folder: Path
     assert (found[1]["id"], found[1]["loss"]) == ("b", 1)
     take = livelink.read(folder / "out" / "r.csv", fps=30)
     np.testing.assert_allclose(take.coefficients[:, JAW], [0.2, 0.4, 0.6], atol=1e-6)
-    assert take.sources == ["images/1.png", "images/2.png", str(folder / "job/images/3.png")]
+    assert take.sources is None
+    with (folder / "out" / "r.index.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [
+        "images/1.png",
+        "images/2.png",
+        str(folder / "job/images/3.png"),
+    ]
+    assert [row["kind"] for row in rows] == ["still"] * 3
     read = answers.read_results(folder / "out" / "r.jsonl")  # and back through our own reader
     assert len(read) == 3 and read[1].line.images == ["images/2.png"]
 
@@ -203,13 +211,16 @@ def test_every_failure_has_its_line_in_its_place(
         assert "error" not in record
         assert answers.parse(record["response"]).coefficients[JAW] == pytest.approx(0.6)
     assert len(reported) == len(FAILING)
-    assert names(folder / "out") == ["r.csv", "r.jsonl"]
+    assert names(folder / "out") == ["r.csv", "r.index.csv", "r.jsonl"]
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["BlendShapeCount"] for row in rows] == ["61"] + ["0", "61"] * len(FAILING)
     assert all(row["JawOpen"] == "" for row in rows[1::2]) and rows[0]["JawOpen"] != ""
     with pytest.raises(livelink.LiveLinkError, match="r.csv, line 3: holds no values"):
         livelink.read(table)
+    assert livelink.read(table, keep_empty=True).empty_lines == list(range(3, 17, 2))
+    with (folder / "out" / "r.index.csv").open() as file:
+        assert [row["answered"] for row in csv.DictReader(file)] == ["true"] + ["false", "true"] * 7
     # Read back strictly or not, a failed line is an error and never a row of numbers.
     read = answers.read_results(folder / "out" / "r.jsonl", strict=False)
     assert [result.answer is None for result in read] == [False] + [True, False] * len(FAILING)
@@ -240,6 +251,9 @@ def test_a_broken_line_is_reported_before_a_model_is_loaded(
     assert not (folder / "out").exists()
 
 
+INTERRUPTED = ["r.csv.partial", "r.csv.partial.index.csv", "r.jsonl", "r.jsonl.partial"]
+
+
 def test_an_interruption_leaves_the_old_results_and_what_was_done(
     model: FakeModel, folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -248,7 +262,7 @@ def test_an_interruption_leaves_the_old_results_and_what_was_done(
     path = write(folder, request(), request("images/black.png"), request())
     assert start(path, folder, "--csv", folder / "out" / "r.csv") == 130
     assert results(folder) == before
-    assert names(folder / "out") == ["r.csv.partial", "r.jsonl", "r.jsonl.partial"]
+    assert names(folder / "out") == INTERRUPTED
     (done,) = (folder / "out" / "r.jsonl.partial").read_text().splitlines()
     assert answers.parse(json.loads(done)["response"]).coefficients[JAW] == pytest.approx(0.2)
     take = livelink.read(folder / "out" / "r.csv.partial", fps=30)
@@ -257,7 +271,7 @@ def test_an_interruption_leaves_the_old_results_and_what_was_done(
     assert "sf-jax: stopped: kept are 1 of 3 results in " in stopped
     assert "r.jsonl.partial and " in stopped and "r.csv.partial" in stopped
     assert start(write(folder, request()), folder) == 0  # and the next run leaves what was kept
-    assert names(folder / "out") == ["r.csv.partial", "r.jsonl", "r.jsonl.partial"]
+    assert names(folder / "out") == INTERRUPTED
 
 
 def test_flags_shape_the_csv(model: FakeModel, folder: Path) -> None:

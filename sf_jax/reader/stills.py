@@ -1,0 +1,128 @@
+"""The Live Link CSV of images that are no take, and the index of which row is which image.
+
+Unrelated images have no time. Their rows are one second apart, so that no software takes them for
+a performance; a given frame rate makes them a take. The CSV has the plain 63 columns. Its index, a
+second CSV file, has a line for each row:
+
+| column | content |
+|---|---|
+| `row` | number of the row, from 1 |
+| `line` | its line in the CSV, from 2 |
+| `timecode` | its timecode |
+| `kind` | `still`, or `frame` where a frame rate was given |
+| `image` | the path as it was given; apostrophes as in `livelink.harmless` |
+| `found` | whether a face was found; empty where none was searched for, or not known |
+| `answered` | `false` where the image could not be read and the row is empty |
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sf_jax.face import channels, livelink, timecode
+from sf_jax.media import files
+from sf_jax.media.errors import DataError
+from sf_jax.reader.reader import Reader
+from sf_jax.reader.session import Values
+
+INDEX_SUFFIX = ".index.csv"
+LONGEST_STEM = 220  # bytes, so that temporary names fit a file system too
+COLUMNS = ("row", "line", "timecode", "kind", "image", "found", "answered")
+
+
+@dataclass(frozen=True)
+class Still:
+    """One row.
+
+    Attributes:
+      image: its image, as printable text.
+      values: float [61]; None of one that could not be read.
+      found: whether a face was found; None where that is not known.
+    """
+
+    image: str
+    values: Values | None
+    found: bool | None = None
+
+
+def index_path(csv: Path) -> Path:
+    """Where the index of a CSV goes: `faces.index.csv` beside `faces.csv`."""
+    stem = csv.stem if csv.suffix.lower() == ".csv" else csv.name
+    return csv.with_name(files.cut(stem, LONGEST_STEM) + INDEX_SUFFIX)
+
+
+def check_index(path: Path) -> None:
+    """Before any work is done.
+
+    Raises:
+      DataError: a file of this name is there that is no index.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        found = file.readline(100)
+    if found.rstrip() != ",".join(COLUMNS).encode():
+        raise DataError("would be replaced by the index of a CSV, and is none itself", path=path)
+
+
+def check_rate(reader: Reader) -> None:
+    """Before any work is done.
+
+    Raises:
+      TimecodeError: the given rate has no timecode of the kind asked for.
+    """
+    labels(reader, 1)
+
+
+def labels(reader: Reader, count: int) -> list[str]:
+    """Timecodes of the rows."""
+    options = reader.options
+    if options.fps is None:
+        return timecode.labels_at(range(count), 30)
+    return livelink.labels(count, options.fps, drop_frame=options.drop_frame)
+
+
+def write(reader: Reader, csv: Path, index: Path, stills: list[Still]) -> None:
+    """Writes a CSV with a row for each image, and its index.
+
+    Raises:
+      OSError: one of them cannot be written.
+    """
+    nothing = np.zeros(len(channels.NAMES), np.float32)
+    timecodes = labels(reader, len(stills))
+    livelink.write(
+        csv,
+        np.stack([nothing if still.values is None else still.values for still in stills]),
+        timecodes=timecodes,
+        sources=[still.image for still in stills] if reader.options.source_column else None,
+        failed=[still.values is None for still in stills],
+        channels=reader.channels,
+    )
+    with files.stream(index, newline="") as file:
+        file.write(",".join(COLUMNS) + "\n")
+        for number, (still, label) in enumerate(zip(stills, timecodes, strict=True), 1):
+            file.write(",".join(_line(reader, number, still, label)) + "\n")
+
+
+def _line(reader: Reader, number: int, still: Still, label: str) -> list[str]:
+    searched = reader.options.crop and still.found is not None
+    return [
+        str(number),
+        str(number + 1),
+        label,
+        "still" if reader.options.fps is None else "frame",
+        livelink.cell(still.image),
+        str(still.found).lower() if searched else "",
+        str(still.values is not None).lower(),
+    ]
+
+
+def summary(reader: Reader, csv: str, index: str, count: int) -> str:
+    """A sentence for people."""
+    fps = reader.options.fps
+    if fps is None:
+        kind = "unrelated images, one second apart and no take (--fps makes them one)"
+    else:
+        kind = f"images as frames of a take at {fps:g} a second"
+    return f"{csv}: {count} {kind}; {index} lists the image of each row"
