@@ -22,7 +22,14 @@ from av.video.stream import VideoStream
 
 from sf_jax.media import video_container as container_of
 from sf_jax.media.errors import DataError
-from sf_jax.media.video_frames import HDR, Display, pixel_aspect_of, stretched
+from sf_jax.media.video_frames import (
+    BT2020,
+    HDR,
+    Display,
+    matrix_of,
+    pixel_aspect_of,
+    stretched,
+)
 from sf_jax.media.video_times import MAX_FPS, MIN_FPS, PresentationTimes
 
 MAX_PIXELS = 100_000_000  # of a frame; 8K is a third of it
@@ -104,7 +111,7 @@ class Video:
         found = []
         if times.mended:
             found.append(
-                f"{times.mended} frames have no presentation time of their own: "
+                f"frames without a usable presentation time: {times.mended}; "
                 "each was put between its neighbours"
             )
         if decoder.early:
@@ -154,8 +161,18 @@ class _Decoder:
                     self._damaged("incomplete frame")
                     continue
                 self.good += 1
-                stamp = None if frame.pts is None else frame.pts * _time_base(frame, self.stream)
-                yield stamp, frame
+                yield self._stamp(frame), frame
+
+    def _stamp(self, frame: VideoFrame) -> Fraction | None:
+        """The frame's time stamp in seconds.
+
+        AVI has none but those of decoding, which are in the order of showing where a frame comes
+        out of the decoder; what FFmpeg makes of them for each packet is wrong with B-frames.
+        """
+        stamp = frame.pts
+        if self.container.format.name == "avi" and frame.dts is not None:
+            stamp = frame.dts
+        return None if stamp is None else stamp * _time_base(frame, self.stream)
 
     def _packets(self) -> Iterator[av.Packet]:
         """Packets of the stream, and after an error those that follow it."""
@@ -343,6 +360,9 @@ def _notes(
         notes.append(f"has {others + 1} video streams, of which number {stream.index} was read")
     if frame.color_trc in HDR:
         notes.append(f"high dynamic range ({HDR[frame.color_trc]}) was converted to BT.709")
+    if matrix_of(frame) != frame.colorspace:
+        name = "BT.2020" if matrix_of(frame) == BT2020 else "BT.601"
+        notes.append(f"colour matrix {frame.colorspace} of H.273 is not known: read as {name}")
     absurd = pixel_aspect_of(stream.sample_aspect_ratio)[1]
     if absurd:
         notes.append(absurd)

@@ -11,6 +11,10 @@ from sf_jax.media.images import BACKGROUND
 
 PIXEL_ASPECTS = (Fraction(1, 4), Fraction(4))  # width to height of a pixel; beyond it, a mistake
 
+# Matrices that can be converted, and what stands for another one; by their numbers in ITU-T H.273.
+MATRICES = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
+BT601, BT2020, BT2020_CONSTANT_LUMINANCE = 5, 9, 10
+
 # Transfer functions of high dynamic range, by their number in ITU-T H.273.
 HDR = {ColorTrc.SMPTE2084.value: "PQ", ColorTrc.ARIB_STD_B67.value: "HLG"}
 
@@ -48,6 +52,7 @@ class Display:
             width,
             height,
             "rgba" if transparent else "rgb24",
+            src_colorspace=matrix_of(frame),
             interpolation="BICUBIC",
             dst_color_trc=ColorTrc.BT709 if hdr else None,
             dst_color_primaries=ColorPrimaries.BT709 if hdr else None,
@@ -56,6 +61,13 @@ class Display:
         if transparent:
             pixels = _on_grey(pixels)
         return np.ascontiguousarray(oriented(pixels, display_matrix(frame)))
+
+
+def matrix_of(frame: VideoFrame) -> int:
+    """The matrix by which to convert a frame: its own, or the nearest that is known."""
+    if frame.colorspace in MATRICES:
+        return frame.colorspace
+    return BT2020 if frame.colorspace == BT2020_CONSTANT_LUMINANCE else BT601
 
 
 def stretched(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:

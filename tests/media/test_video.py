@@ -131,6 +131,14 @@ def test_frame_times_are_those_of_the_container(
     )
 
 
+def test_avi_with_b_frames_keeps_its_even_times(tmp_path: Path) -> None:
+    frames = [counting(i) for i in range(40)]
+    path = write_video(tmp_path / "a.avi", 30, frames, codec="libx264", options={"bf": "3"})
+    found = list(open_video(path).timed_frames())
+    np.testing.assert_allclose([seconds for seconds, _ in found], np.arange(40) / 30, atol=1e-6)
+    assert [round(counted(frame)) for _, frame in found] == list(range(40))
+
+
 def test_what_an_edit_list_hides_is_not_shown(tmp_path: Path) -> None:
     """Frames before time zero are cut away by an edit list; the next one is then the first."""
     frames = [counting(i) for i in range(20)]

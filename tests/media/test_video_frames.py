@@ -124,6 +124,14 @@ def _written(folder: Path, frame: av.VideoFrame, pixels: str) -> Path:
     return path
 
 
+def test_an_unknown_matrix_is_reported(tmp_path: Path) -> None:
+    image = cv2.resize(texture(6, 9), (90, 60), interpolation=cv2.INTER_CUBIC)
+    untagged = first_frame(write_video(tmp_path / "a.mkv", 30, [image], codec="ffv1"))
+    path = write_video(tmp_path / "b.mkv", 30, [image], codec="ffv1", tags={"colorspace": 14})
+    assert open_video(path).notes == ["colour matrix 14 of H.273 is not known: read as BT.601"]
+    np.testing.assert_array_equal(first_frame(path), untagged)
+
+
 def test_ordinary_videos_give_the_pixels_that_opencv_gives(tmp_path: Path) -> None:
     image = cv2.resize(texture(15, 20), (160, 120), interpolation=cv2.INTER_CUBIC)
     for name in ("a.mp4", "a.avi", "a.mkv", "a.webm"):
