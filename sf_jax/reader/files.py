@@ -44,6 +44,8 @@ def run(model: Model, job: Job) -> list[DataError | OSError]:
     except KeyboardInterrupt as stop:
         kept = "; ".join(job.kept)
         raise Stopped(f"kept are {kept}" if kept else "nothing was read yet") from stop
+    if job.ended and job.kept:
+        note(f"kept are {'; '.join(job.kept)}")
     if job.results is not None:
         if job.skipped:
             print(f"{job.skipped} files skipped, whose results are complete")

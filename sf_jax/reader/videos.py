@@ -64,7 +64,7 @@ def predict_video(reader: Reader, job: Job, file: Input) -> None:
             with writing.path(".jsonl").open("w", encoding="utf-8", newline="\n") as lines:
                 _read_frames(reader, opened, read, lines)
         except BaseException as error:
-            if not read.values:
+            if not read.values or isinstance(error, OSError):  # nothing can be written
                 raise
             saving.enter_context(uninterrupted())
             stop, writing.complete = error, False

@@ -360,6 +360,16 @@ def test_without_out_the_reading_is_printed_and_nothing_written(
     assert "c.mp4: --out is required for the frames of a video" in errors(capsys)[0]
 
 
+def test_half_a_character_in_a_prompt_is_refused(
+    model: FakeModel, image: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A model with a tokenizer.json would raise a TypeError for each image."""
+    prompt = tmp_path / "prompt.json"
+    prompt.write_text('{"messages": [{"role": "user", "content": "<image>Read \\ud83d"}]}')
+    assert run("predict", image("a.png"), "--model", tmp_path, "--prompt", prompt) == 2
+    assert "prompt.json: message 1: the text holds U+D83D alone" in errors(capsys)[0]
+
+
 def test_show_opens_the_sheet_or_says_what_is_missing(
     model: FakeModel,
     image: Callable,

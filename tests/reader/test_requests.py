@@ -176,6 +176,9 @@ FAILING = [
     (request(None, "Keyframe One: the gaze is lowered."), "has 0 pictures, expected one"),
     (request(images=["images/1.png", "images/2.png"]), "has 2 pictures, expected one"),
     (request(text="<image><image>Which?"), "show 2 images, 1 are given"),
+    (request(text="<image>Read \ud83d"), "message 2: the text holds U+D83D alone"),
+    (request("images/\ud83d.png"), "images/\\ud83d.png: no such file"),
+    (request("images/\0.png"), "images/\\x00.png: no such file"),
     ({"messages": [{"role": "robot", "content": "<image>"}], "images": ["images/1.png"]},
      "message 1: the role is 'robot'"),
     (request("https://example.org/face.png"), '"images" holds an address, "https://example.org/'),
@@ -272,6 +275,53 @@ def test_an_interruption_leaves_the_old_results_and_what_was_done(
     assert "r.jsonl.partial and " in stopped and "r.csv.partial" in stopped
     assert start(write(folder, request()), folder) == 0  # and the next run leaves what was kept
     assert names(folder / "out") == INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    "flag, output, words",
+    [
+        ("--results", "job/images/1.png", "would be replaced by results"),
+        ("--csv", "job/images/1.png", "would be replaced by results"),
+        ("--csv", "hard.csv", "would be replaced by results"),
+        ("--csv", "neutral.png", "different files"),
+        ("--csv", "link.csv", "different files"),
+        ("--results", "file/r.jsonl", "file: a file, expected a folder"),
+        ("--csv", "R.JSONL", "different files"),  # one file on a disk that ignores case
+        ("--csv", "job", "job: a folder, expected a file"),
+    ],
+)
+def test_outputs_meet_no_input_and_no_other_output(
+    model: FakeModel,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    flag: str,
+    output: str,
+    words: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    write(folder, request())
+    for name in ("neutral.png", "file"):
+        (folder / name).write_bytes((folder / "job" / "images" / "1.png").read_bytes())
+    (folder / "hard.csv").hardlink_to(folder / "job" / "images" / "1.png")
+    (folder / "link.csv").symlink_to(folder / "job" / "requests.jsonl")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    given = {"--results": "r.jsonl", "--csv": "r.csv", "--neutral": "neutral.png"} | {flag: output}
+    flat = [part for pair in given.items() for part in pair]
+    assert run("predict", "--requests", "job/requests.jsonl", *flat) == 2
+    assert words in errors(capsys)[0] and model.seen == []
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_file_that_is_named_as_unfinished_results_stays(model: FakeModel, folder: Path) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "r.jsonl.partial").write_text("mine")
+    assert start(write(folder, request()), folder) == 0
+    assert (folder / "out" / "r.jsonl.partial").read_text() == "mine"
+    path = write(folder, request(), request("images/black.png"))
+    assert start(path, folder) == 130
+    assert (folder / "out" / "r.jsonl.partial").read_text() == "mine"
+    assert len((folder / "out" / "r.jsonl.partial-2").read_text().splitlines()) == 1
 
 
 def test_flags_shape_the_csv(model: FakeModel, folder: Path) -> None:
