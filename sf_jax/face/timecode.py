@@ -185,7 +185,7 @@ class Timecode:
         """
         match = _LABEL.fullmatch(text.strip())
         if match is None:
-            raise TimecodeError(f"{text!r} is no timecode HH:MM:SS:FF.fff")
+            raise TimecodeError(f"{text[:40]!r} is no timecode HH:MM:SS:FF.fff")
         hours, minutes, seconds = (int(field) for field in match.group(1, 2, 3))
         if hours > 23 or minutes > 59 or seconds > 59:
             raise TimecodeError(f"{text!r} is no time of a day")
