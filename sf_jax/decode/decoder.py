@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32, Int32
 
+from sf_jax.decode.degenerate import is_degenerate
 from sf_jax.decode.drafts import Draft, DraftHeads
 from sf_jax.decode.generate import SEQUENTIAL, Filled, Generated, generate
 from sf_jax.decode.limits import MOST_TEMPERATURE, SEEDS
@@ -86,6 +87,11 @@ class Decoded:
     entropy: Float32[np.ndarray, "*R C"]
     log_likelihood: Float32[np.ndarray, "*R C"]
     passes: dict[str, int]
+
+    @property
+    def degenerate(self) -> bool:
+        """Whether the rationale is no text, see `is_degenerate`; the values depend on it."""
+        return is_degenerate(self.rationale, self.rationale_ids)
 
 
 class Decoder:

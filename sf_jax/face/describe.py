@@ -30,6 +30,7 @@ from sf_jax.media.errors import DataError
 _BOUNDS = (0.15, 0.3, 0.6)
 _HEAD_BOUNDS = (0.1, 0.25, 0.45)
 ASYMMETRY = 0.15
+HEAD_ANGLES = ("HeadYaw", "HeadPitch", "HeadRoll")
 _NOT_COMPARED = ("EyeLookIn", "EyeLookOut")  # looking aside is no asymmetry
 
 
@@ -107,7 +108,7 @@ def channels_of(stem: str) -> tuple[str, ...]:
 def _levels(coefficients: np.ndarray) -> dict[str, int]:
     """Levels of all blendshapes and signed levels of the head angles."""
     levels = {name: level(float(coefficients[INDEX[name]])) for name in NAMES[BLENDSHAPES]}
-    for name in ("HeadYaw", "HeadPitch", "HeadRoll"):
+    for name in HEAD_ANGLES:
         levels[name] = head_level(float(coefficients[INDEX[name]]))
     return levels
 
@@ -150,7 +151,7 @@ def _movements(levels: dict[str, int], generator: np.random.Generator) -> str:
         if clauses:
             parts.append(f"{region}: {', '.join(clauses)}")
     clauses = []
-    for name in ("HeadYaw", "HeadPitch", "HeadRoll"):
+    for name in HEAD_ANGLES:
         words = HEAD[name, 1 if levels[name] > 0 else -1]
         adverb = LEVEL_WORDS[abs(levels[name]) or 1]
         if levels[name]:
@@ -209,6 +210,25 @@ def describe(coefficients: np.ndarray, seed: int = 0) -> Description:
         emotion=emotion,
         symmetry=_symmetry(coefficients),
     )
+
+
+def redescribed(description: Description, coefficients: np.ndarray) -> Description:
+    """A description of other coefficients in place of a given one.
+
+    Empty where the given one is not in the describer's language, as other models' rationales are,
+    and where a channel that the describer speaks of is not known: no words rather than wrong ones.
+
+    Args:
+      coefficients: [61] in canonical order, NaN where a channel is not known.
+    """
+    try:
+        read(description.text)
+    except DescriptionError:
+        return Description("", "", "", "")
+    spoken = [*range(len(NAMES))[BLENDSHAPES], *map(INDEX.get, HEAD_ANGLES)]
+    if np.isnan(coefficients[spoken]).any():
+        return Description("", "", "", "")
+    return describe(coefficients)
 
 
 def _wordings() -> dict[tuple[bool, str, str], str]:

@@ -114,6 +114,8 @@ class Model:
         Args:
           image: a path, a PIL image or uint8 [H, W, 3].
           rationale: generate the rationale first (slower, and what the coefficients then rest on).
+            Where what is generated is degenerate, no text but loops or bare punctuation, the image
+            is read again without: the answer is that of `rationale=False`.
           temperature: 0 is greedy; otherwise rationale and answer are sampled with `seed`.
           messages: the conversation to answer, in MS-SWIFT's form with one `<image>`; only for a
             model that is instructed. None asks our own question.
@@ -160,8 +162,31 @@ class Model:
             return []
         read = [one if isinstance(one, FittedImage) else read_image(one) for one in images]
         inputs = self.inputs(read, rationale, messages)
-        generated = self.generate(*inputs, rationale=rationale, **asked)
-        return list(self.actions(jax.device_get(generated), rationale))
+        generated = jax.device_get(self.generate(*inputs, rationale=rationale, **asked))
+        decoded = list(self.decoder.decoded(generated, rationale))
+        return [
+            self._without_rationale(image, row, messages, asked)
+            if rationale and one.degenerate
+            else self._action(one)
+            for row, (image, one) in enumerate(zip(read, decoded, strict=True))
+        ]
+
+    def _without_rationale(
+        self,
+        image: np.ndarray | FittedImage,
+        row: int,
+        messages: Messages | None,
+        asked: dict[str, Any],
+    ) -> FaceAction:
+        """The answer to one image of a batch whose rationale is degenerate: read anew without one,
+        since the coefficients would rest on it."""
+        own = {name: value for name, value in asked.items() if name != "max_rationale"}
+        for name in ("temperature", "seed", "previous"):
+            if isinstance(own.get(name), Sequence):
+                own[name] = own[name][row]
+        if own.get("previous") is not None:
+            own["previous"] = [own["previous"]]
+        return self.predict_batch([image], rationale=False, messages=messages, **own)[0]
 
     def generate(
         self,

@@ -18,17 +18,23 @@ if TYPE_CHECKING:  # it brings the face finder, which a client does not need
 NUMBERS = ("coefficients", "answer", "spread", "entropy", "log_likelihood")  # of each channel
 
 
-def as_json(action: FaceAction, source: str, values: np.ndarray) -> dict[str, Any]:
+def as_json(frame: "Frame", source: str) -> dict[str, Any]:
     """Everything known of one picture.
 
-    The coefficients are exact, all else is rounded.
+    The coefficients are exact, all else is rounded. "coefficients" are the values asked for: slot
+    means or generated values, relative to a neutral face where one was given, and "rationale" is
+    of these values; what the model generated of the uncorrected face is then under "uncorrected".
+    "mean", "answer" and "spread" are the model's own, untouched. Channels that the model does not
+    read are left out everywhere.
 
     Args:
       source: the picture's path, kept under "image".
-      values: those asked for, kept under "coefficients": slot means or generated values, relative
-        to a neutral face where one was given. "mean", "answer" and "spread" are the model's own,
-        untouched. Channels that the model does not read are left out everywhere.
     """
+    action = frame.action
+    generated: dict[str, Any] = {"text": action.text}
+    if frame.corrected:
+        own = {"rationale": rationale_json(action.rationale), "text": action.text}
+        generated = {"uncorrected": own}
 
     def rounded(values: Values) -> dict[str, float]:
         return _rounded(values, action.channels)
@@ -36,9 +42,9 @@ def as_json(action: FaceAction, source: str, values: np.ndarray) -> dict[str, An
     return {
         "image": source,
         **_made_with(action),
-        "rationale": _fields(action),
-        "text": action.text,
-        "coefficients": _exact(values, action.channels),
+        "rationale": rationale_json(frame.rationale),
+        **generated,
+        "coefficients": _exact(frame.values, action.channels),
         "mean": rounded(action.coefficients),
         "answer": rounded(action.answer),
         "spread": rounded(action.spread),
@@ -61,7 +67,7 @@ def frame_json(frame: "Frame", seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 6),
         "found": frame.found,
         **_made_with(action),
-        "rationale": _fields(action),
+        "rationale": rationale_json(frame.rationale),
         "coefficients": _exact(frame.values, action.channels),
         "answer": _rounded(action.answer, action.channels),
         "spread": _rounded(action.spread, action.channels),
@@ -77,8 +83,8 @@ def _exact(values: Values, read: Sequence[str]) -> dict[str, float]:
     return {name: float(str(np.float32(value))) for name, value in named(values, read).items()}
 
 
-def _fields(action: FaceAction) -> dict[str, str]:
-    rationale = action.rationale
+def rationale_json(rationale: Description) -> dict[str, str]:
+    """The four fields."""
     return {
         "expression": rationale.expression,
         "movements": rationale.movements,
@@ -92,7 +98,7 @@ def exact_json(action: FaceAction) -> dict[str, Any]:
     numbers = {field: named(getattr(action, field), action.channels) for field in NUMBERS}
     return {
         **_made_with(action),
-        "rationale": _fields(action),
+        "rationale": rationale_json(action.rationale),
         "text": action.text,
         "channels": list(action.channels),
         **numbers,

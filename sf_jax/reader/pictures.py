@@ -58,15 +58,15 @@ def _predict_picture(reader: Reader, job: Job, file: Input) -> Still | None:
         return Still(printable(file.path), unnamed(content, tuple(content)))
     frame = _frame(reader, file.path)
     if single or job.results is None:
-        print(report(frame.action, frame.values, str(file.path)))
+        print(report(frame.shown, frame.values, str(file.path)))
     if job.results is None:
         return None
     still = Still(printable(file.path), frame.values, frame.found)
     with job.writing(file) as writing:
-        content = as_json(frame.action, printable(file.path), frame.values)
+        content = as_json(frame, printable(file.path))
         write_json(writing.path(".json"), content)
         if job.options.previews:
-            preview(frame.seen, frame.action, writing.path(".preview.png"))
+            preview(frame.seen, frame.shown, writing.path(".preview.png"))
         if single:
             _write_rows(reader, writing, [still])
     return still

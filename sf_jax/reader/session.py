@@ -6,13 +6,14 @@ the service keeps one for each client that names it.
 """
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
 from sf_jax.face import channels
+from sf_jax.face.describe import Description, redescribed
 from sf_jax.face.one_euro import OneEuro
 from sf_jax.media.video_times import MAX_FPS, MIN_FPS
 from sf_jax.reader.action import FaceAction, Values
@@ -62,6 +63,9 @@ class Frame:
       action: the model's answer, as `Model.predict` gives it.
       values: of each channel as the options ask: relative to the neutral face, smoothed, and within
         the channel's range.
+      rationale: of these values. Where a neutral face was subtracted, the model's own describes
+        other values: it is written anew by the describer, or empty, see `redescribed`.
+      corrected: whether a neutral face was subtracted.
       found: whether a face was found; True where none was searched for.
       number: how many frames of the session came before it.
     """
@@ -69,8 +73,17 @@ class Frame:
     seen: Picture
     action: FaceAction
     values: Values
+    rationale: Description
+    corrected: bool
     found: bool
     number: int
+
+    @property
+    def shown(self) -> FaceAction:
+        """What a sheet shows: the answer, or where it was corrected the values and rationale."""
+        if not self.corrected:
+            return self.action
+        return replace(self.action, coefficients=self.values, rationale=self.rationale)
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,11 @@ class Session:
             values = np.array(values)
             values[read] = self._filter(values[read], seconds)
         values = np.clip(values, channels.LOW, channels.HIGH)
-        frame = Frame(framed.image, action, values, framed.found, self.number)
+        rationale = action.rationale
+        if self.neutral is not None:
+            rationale = redescribed(rationale, values)
+        corrected = self.neutral is not None
+        frame = Frame(framed.image, action, values, rationale, corrected, framed.found, self.number)
         self.previous, self.number, self._cropper = action, self.number + 1, framed.cropper
         return frame
 

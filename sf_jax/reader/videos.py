@@ -101,7 +101,7 @@ def _write(reader: Reader, opened: video.Video, read: Read, writing: Writing) ->
         channels=reader.channels,
     )
     if read.sheet and reader.options.previews and not writing.interrupted:  # it takes seconds
-        preview(read.sheet.seen, read.sheet.action, writing.path(".preview.png"))
+        preview(read.sheet.seen, read.sheet.shown, writing.path(".preview.png"))
     return timing
 
 

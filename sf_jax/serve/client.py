@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from sf_jax.face.channels import NAMES
+from sf_jax.face.describe import Description
 from sf_jax.media import small_files
 from sf_jax.reader.action import FaceAction, Values
 from sf_jax.reader.output import from_json, unnamed
@@ -81,7 +82,7 @@ class RemoteFrame:
 
     Attributes:
       action: the model's answer.
-      values: of each channel as the session's options ask.
+      values: of each channel as the session's options ask; rationale: of these values.
       found: whether a face was found; True where none was searched for.
       number: how many frames of the session came before it. 0 anew: the service closed the session
         in between.
@@ -89,6 +90,7 @@ class RemoteFrame:
 
     action: FaceAction
     values: Values
+    rationale: Description
     found: bool
     number: int
 
@@ -142,7 +144,8 @@ class Session:
         try:
             own = content["frame"]
             values = unnamed(own["values"], content.get("channels", NAMES))
-            return RemoteFrame(action, values, bool(own["found"]), int(own["number"]))
+            rationale = Description(**own["rationale"])
+            return RemoteFrame(action, values, rationale, bool(own["found"]), int(own["number"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ServiceError(f"{self.url}: the answer holds no frame: {error!r}") from error
 

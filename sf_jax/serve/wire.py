@@ -12,7 +12,7 @@ from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
 from sf_jax.media.video_times import MAX_FPS, MIN_FPS
 from sf_jax.reader.action import named
-from sf_jax.reader.output import exact_json
+from sf_jax.reader.output import exact_json, rationale_json
 from sf_jax.reader.session import Frame, SessionOptions
 
 if TYPE_CHECKING:
@@ -123,6 +123,10 @@ class FrameOf(BaseModel):
     values: dict[str, float] = Field(
         description="of each channel: mean or answer as asked, less the neutral face, smoothed"
     )
+    rationale: Rationale = Field(
+        description="of the values; empty where they are relative to a neutral face and the "
+        "model's own rationale is not in the describer's language"
+    )
 
 
 class FrameAnswer(Answer):
@@ -218,4 +222,5 @@ def frame_json(name: str, frame: Frame) -> dict[str, Any]:
     """A frame's answer, as `FrameAnswer` describes it."""
     own = {"session": name, "number": frame.number, "found": frame.found}
     own["values"] = named(frame.values, frame.action.channels)
+    own["rationale"] = rationale_json(frame.rationale)
     return exact_json(frame.action) | {"frame": own}

@@ -18,30 +18,35 @@ from sf_jax.face import channels, livelink
 from sf_jax.face.describe import describe
 from sf_jax.face.one_euro import smooth
 from sf_jax.media.files import write_json
-from sf_jax.reader.action import Provenance
-from sf_jax.reader.output import as_json
+from sf_jax.reader.action import FaceAction, Provenance
+from sf_jax.reader.output import as_json, rationale_json
 from sf_jax.reader.results import RECORD
 from sf_jax.reader.schema import channel_schema
+from sf_jax.reader.session import Session
 from tests.media.videos import counted, counting, write_video
 
 JAW, YAW = channels.INDEX["JawOpen"], channels.INDEX["HeadYaw"]
 
 
-class Action:
+def action_of(picture: np.ndarray) -> FaceAction:
     """What `predict` gives: a jaw opened as far as the picture is bright, a head turned by red."""
-
-    def __init__(self, picture: np.ndarray):
-        self.coefficients = np.zeros(61, np.float32)
-        self.coefficients[JAW] = picture[..., 1].mean() / 255
-        self.coefficients[YAW] = picture[..., 0].mean() / 255 - 0.5
-        self.answer = np.round(self.coefficients, 1)
-        self.spread = self.entropy = np.full(61, 0.05, np.float32)
-        self.log_likelihood = -self.spread
-        self.rationale = describe(self.answer)
-        self.text = self.rationale.text
-        self.passes = {"rationale": 3, "coefficients": 61}
-        self.channels = channels.NAMES
-        self.provenance = Provenance(weights="xxh128:0")
+    coefficients = np.zeros(61, np.float32)
+    coefficients[JAW] = picture[..., 1].mean() / 255
+    coefficients[YAW] = picture[..., 0].mean() / 255 - 0.5
+    answer = np.round(coefficients, 1)
+    spread = np.full(61, 0.05, np.float32)
+    return FaceAction(
+        coefficients,
+        spread,
+        answer,
+        rationale=describe(answer),
+        text=describe(answer).text,
+        passes={"rationale": 3, "coefficients": 61},
+        entropy=spread,
+        log_likelihood=-spread,
+        rationale_ids=np.zeros(0, np.int32),
+        provenance=Provenance(weights="xxh128:0"),
+    )
 
 
 class FakeModel:
@@ -55,11 +60,11 @@ class FakeModel:
         self.seen: list[np.ndarray] = []
         self.called: list[dict] = []
 
-    def predict(self, picture: np.ndarray, **called: object) -> Action:
+    def predict(self, picture: np.ndarray, **called: object) -> FaceAction:
         assert isinstance(picture, np.ndarray) and picture.dtype == np.uint8
         self.seen.append(picture)
         self.called.append(called)
-        return Action(picture)
+        return action_of(picture)
 
 
 @pytest.fixture
@@ -202,6 +207,36 @@ def test_neutral_is_subtracted_by_the_documented_formula(
     assert found["JawOpen"] == 0 and found["HeadYaw"] == pytest.approx(-100 / 255, abs=1e-4)
 
 
+def test_the_rationale_follows_the_neutral_face(
+    model: FakeModel, picture: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """JSON, report and sheet of an image, and the lines of a video: all at rest."""
+    shown: list[FaceAction] = []
+    rest = describe(np.zeros(61))
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("pictures", "videos"):
+            patch.setattr(
+                f"sf_jax.reader.{module}.preview",
+                lambda image, action, path: shown.append(action) or path.touch(),
+            )
+        neutral, out = picture(), tmp_path / "out"
+        pixels = np.full((30, 40, 3), (200, 150, 30), np.uint8)
+        video = write_video(tmp_path / "v.mp4", 25.0, [pixels] * 2)
+        assert run("predict", neutral, "--out", out, "--neutral", neutral) == 0
+        printed = capsys.readouterr().out
+        assert run("predict", video, "--out", out, "--neutral", neutral) == 0
+    found = json.loads((out / "face.json").read_text())
+    assert not any(found["coefficients"].values())
+    assert found["rationale"] == rationale_json(rest)
+    assert found["uncorrected"]["rationale"] != found["rationale"] and "text" not in found
+    assert found["uncorrected"]["text"] == action_of(np.array([[[200, 150, 30]]])).text
+    assert rest.movements in printed and "jaw" not in printed
+    assert [action.rationale for action in shown] == [rest, rest]
+    assert all(np.abs(action.coefficients).max() < 0.05 for action in shown)  # coded colours
+    for line in (out / "v.jsonl").read_text().splitlines():
+        assert json.loads(line)["rationale"] == rationale_json(rest)
+
+
 def test_in_a_folder_the_good_are_read_and_the_bad_are_listed(
     model: FakeModel, picture: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -230,8 +265,8 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class BarModel(FakeModel):
     """Opens the jaw as far as the bar of `counting` has moved, with a jitter."""
 
-    def predict(self, picture: np.ndarray, **called: object) -> Action:
-        action = Action(picture)
+    def predict(self, picture: np.ndarray, **called: object) -> FaceAction:
+        action = action_of(picture)
         number = counted(picture)
         action.coefficients[:] = 0
         action.coefficients[JAW] = number / 100 + 0.02 * (round(number) % 2)
@@ -386,15 +421,16 @@ def test_the_rest_is_handed_on(command: list[str], monkeypatch: pytest.MonkeyPat
 
 
 def test_a_whole_or_no_json(tmp_path: Path) -> None:
-    action = Action(np.zeros((3, 3, 3), np.uint8))
-    write_json(tmp_path / "a.json", as_json(action, "é.png", action.coefficients))
+    framed = Session().framed(np.zeros((3, 3, 3), np.uint8))
+    action = action_of(framed.image)
+    write_json(tmp_path / "a.json", as_json(Session().answered(framed, action), "é.png"))
     written = json.loads((tmp_path / "a.json").read_text())
     assert written["image"] == "é.png"
     assert written["sf_jax"] == {"version": sf_jax.__version__, "weights": "xxh128:0"}
     before = (tmp_path / "a.json").read_text()
     action.spread[3] = np.nan
     with pytest.raises(ValueError, match=r"a\.json"):
-        write_json(tmp_path / "a.json", as_json(action, "é.png", action.coefficients))
+        write_json(tmp_path / "a.json", as_json(Session().answered(framed, action), "é.png"))
     assert names(tmp_path) == ["a.json"] and (tmp_path / "a.json").read_text() == before
     (tmp_path / "taken.json").mkdir()
     with pytest.raises(OSError):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,21 @@ from PIL import Image
 import sf_jax
 from sf_jax.cli import loading
 from sf_jax.face import answers, channels, livelink
+from sf_jax.reader.action import FaceAction
 from sf_jax.reader.schema import channel_schema
-from tests.cli.test_cli import JAW, Action, FakeModel, errors, names, run
+from tests.cli.test_cli import JAW, FakeModel, action_of, errors, names, run
 
 
 class SpeakingModel(FakeModel):
     """Says its numbers as the built-in model does; fails as a broken program on black pictures."""
 
-    def predict(self, picture: np.ndarray, **called: object) -> Action:
+    def predict(self, picture: np.ndarray, **called: object) -> FaceAction:
         super().predict(picture, **called)
         if not picture.any():
             raise KeyboardInterrupt
-        action = Action(picture)
-        action.text = f"{action.rationale.text}\n\n{channel_schema().format(action.answer)}"
-        return action
+        action = action_of(picture)
+        answer = channel_schema().format(action.answer)
+        return replace(action, text=f"{action.rationale.text}\n\n{answer}")
 
 
 @pytest.fixture

@@ -1,16 +1,19 @@
 """Sessions: what is kept from one frame to the next, and nothing else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sf_jax.face import channels
+from sf_jax.face.describe import Description, describe
 from sf_jax.face.one_euro import TimeOrderError, smooth
 from sf_jax.reader import session as sessions
+from sf_jax.reader.action import FaceAction
 from sf_jax.reader.session import Session, SessionOptions, remove_neutral
-from tests.cli.test_cli import Action
+from tests.cli.test_cli import action_of
 
 JAW, YAW = channels.INDEX["JawOpen"], channels.INDEX["HeadYaw"]
 
@@ -21,9 +24,9 @@ class Model:
     def __init__(self) -> None:
         self.called: list[dict] = []
 
-    def predict(self, image: np.ndarray, **called: Any) -> Action:
+    def predict(self, image: np.ndarray, **called: Any) -> FaceAction:
         self.called.append(called | {"image": image})
-        return Action(image)
+        return action_of(image)
 
 
 def shade(green: int, red: int = 128) -> np.ndarray:
@@ -92,6 +95,36 @@ def test_the_neutral_face_is_subtracted() -> None:
     session.set_neutral(session.frame(shade(51)).action)
     assert session.frame(shade(102)).values[JAW] == pytest.approx(0.25)  # nothing to smooth yet
     assert session.frame(shade(0)).values[JAW] >= 0  # stays in its range
+
+
+def test_the_rationale_follows_the_neutral_face() -> None:
+    session = begin(Model(), values="answer")
+    first = session.frame(shade(200))
+    assert first.rationale == first.action.rationale and first.shown is first.action
+    session.set_neutral(first.action)
+    frame = session.frame(shade(200))
+    assert not frame.values.any() and frame.rationale == describe(np.zeros(61))
+    assert frame.rationale != frame.action.rationale  # the model's own is kept as it was
+    assert frame.shown.rationale == frame.rationale and not frame.shown.coefficients.any()
+    closer = session.frame(shade(220))  # an open mouth, and little beyond the neutral one
+    assert closer.rationale == describe(closer.values) != closer.action.rationale
+
+
+@pytest.mark.parametrize("unread", ["rationale", "channel", "words"])
+def test_a_rationale_that_cannot_follow_is_left_out(unread: str) -> None:
+    """No rationale asked for, a channel not read, or words that are not the describer's."""
+    session = begin(Model())
+    session.set_neutral(session.frame(shade(200)).action)
+    framed = session.framed(shade(200))
+    action = action_of(framed.image)
+    if unread == "channel":
+        for values in (action.coefficients, action.answer):
+            values[channels.INDEX["BrowInnerUp"]] = np.nan
+        rationale = action.rationale
+    else:
+        rationale = Description.parse("" if unread == "rationale" else "A broad grin of joy.")
+    frame = session.answered(framed, replace(action, rationale=rationale))
+    assert frame.rationale == Description("", "", "", "")
 
 
 def test_a_face_is_framed_and_followed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from PIL import Image
 from data_pipelines.synthetic import face_record
 from sf_jax.cli import loading
 from sf_jax.convert.processor import FittedImage, ImageProcessor
+from sf_jax.decode import decoder
+from sf_jax.face.describe import Description
 from sf_jax.media.images import read_image
 from sf_jax.reader import estimator
 from sf_jax.reader.action import FaceAction
@@ -102,7 +104,27 @@ def test_a_dozen_sizes(model: estimator.Model) -> None:
     long = model.processor.fit(np.zeros((32, 1344, 3), np.uint8))
     for images in ([usual], [usual] * 2, [long]):
         answer_batch(model, images, [Options()] * len(images))
+    for image in (usual, long):  # for those that are read again without a rationale
+        answer_batch(model, [image], [Options(rationale=False)])
     check(model, [png(number, size) for number, size in enumerate(sizes(12))], batch=2)
+
+
+def test_a_degenerate_rationale_is_left_out_and_the_image_read_without(
+    model: estimator.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squares = np.kron(np.indices((12, 12)).sum(0) % 2 * 255, np.ones((8, 8)))
+    checked = squares[..., None].repeat(3, -1).astype(np.uint8)
+    found = model.predict(checked)
+    assert same(found, model.predict(checked, rationale=False)) and not len(found.rationale_ids)
+    assert found.rationale == Description("", "", "", "")
+
+    images = [face_record(number, 5, "evaluation")["image"] for number in range(2)]
+    plain = model.predict_batch(images, temperature=[0.0, 0.4], seed=[1, 2])
+    monkeypatch.setattr(decoder, "is_degenerate", lambda text, ids: text == plain[1].rationale.text)
+    mended = model.predict_batch(images, temperature=[0.0, 0.4], seed=[1, 2])
+    alone = model.predict(images[1], temperature=0.4, seed=2, rationale=False)
+    assert same(mended[0], plain[0]) and same(mended[1], alone)
+    assert mended[1].text != plain[1].text
 
 
 @pytest.mark.slow

@@ -13,9 +13,11 @@ from PIL import Image
 
 from sf_jax.convert.processor import FittedImage
 from sf_jax.face import channels, livelink
+from sf_jax.face.describe import describe
 from sf_jax.media import video
 from sf_jax.reader import loading
 from sf_jax.reader.files import PredictOptions, predict_files
+from sf_jax.reader.output import rationale_json
 from sf_jax.reader.session import SessionOptions
 from sf_jax.serve.client import ServiceError, Session, ask
 from sf_jax.serve.service import Limits
@@ -156,6 +158,8 @@ def test_a_neutral_frame_is_subtracted_from_then_on() -> None:
     values = np.array([[*reply["frame"]["values"].values()] for reply in replies])
     below = action_of(np.full(1, 5)).coefficients <= 0.95  # beyond, see `remove_neutral`
     assert not values[:2, below].any() and values[2, below].any()
+    for reply, of in zip(replies, values, strict=True):
+        assert reply["frame"]["rationale"] == rationale_json(describe(of)) != reply["rationale"]
     assert all(np.any([*reply["coefficients"].values()]) for reply in replies)
 
 
