@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from sf_jax.media import video_container as container_of
 from sf_jax.media.errors import DataError
+from sf_jax.media.video_container import rational
 from sf_jax.media.video_frames import (
     BT2020,
     HDR,
@@ -88,7 +89,7 @@ class Video:
           VideoDamaged: after the last frame, where something in the file could not be decoded.
         """
         with _opened(self.path) as (container, stream):
-            display = Display(pixel_aspect_of(stream.sample_aspect_ratio)[0])
+            display = Display(pixel_aspect_of(rational(stream.sample_aspect_ratio))[0])
             decoder = _Decoder(self.path, container, stream)
             times = _presentation_times(container, stream, self.fps)
             timed: Iterable[tuple[float | Fraction, VideoFrame]]
@@ -221,7 +222,7 @@ def _reason(error: FFmpegError) -> str:
 
 
 def _time_base(frame: VideoFrame, stream: VideoStream) -> Fraction:
-    return frame.time_base or stream.time_base or Fraction(1, 90000)
+    return rational(frame.time_base) or rational(stream.time_base) or Fraction(1, 90000)
 
 
 def _presentation_times(
@@ -231,7 +232,7 @@ def _presentation_times(
     return PresentationTimes(
         duration=1 / Fraction(fps),
         grid=rate if rate and rate.denominator in (1, 1001) else None,
-        tick=stream.time_base or Fraction(0),
+        tick=rational(stream.time_base) or Fraction(0),
         restarts=container.format.name in STREAMS,
     )
 
@@ -241,7 +242,7 @@ def stated_rate(stream: VideoStream) -> Fraction | None:
 
     Of a variable rate it is the rate of which all frame times are multiples, if there is one.
     """
-    for rate in (stream.guessed_rate, stream.average_rate):
+    for rate in (rational(stream.guessed_rate), rational(stream.average_rate)):
         if rate is not None and MIN_FPS <= rate <= MAX_FPS:
             return rate
     return None
@@ -279,7 +280,7 @@ def _container(path: str, file: BinaryIO) -> InputContainer:
         "max_pixels": str(MAX_PIXELS),
     }
     try:
-        return av.open(container_of.Nameless(file), "r", options=options, metadata_errors="replace")
+        return container_of.opened(file, options)
     except (FFmpegError, ValueError, MemoryError) as error:
         raise VideoError(_unreadable(path), path=path) from error
 
@@ -299,7 +300,7 @@ def _stream(path: str, container: InputContainer) -> VideoStream:
         codec = container_of.undecodable(container, stream)
         raise VideoError(f"its codec, {codec}, cannot be decoded", path=path)
     width, height = stream.width, stream.height
-    wide, high = stretched(width, height, pixel_aspect_of(stream.sample_aspect_ratio)[0])
+    wide, high = stretched(width, height, pixel_aspect_of(rational(stream.sample_aspect_ratio))[0])
     if max(width * height, wide * high) > MAX_PIXELS:
         raise VideoError(
             f"frames of {width} x {height} pixels, at most {MAX_PIXELS:,} are read", path=path
@@ -363,7 +364,7 @@ def _notes(
     if matrix_of(frame) != frame.colorspace:
         name = "BT.2020" if matrix_of(frame) == BT2020 else "BT.601"
         notes.append(f"colour matrix {frame.colorspace} of H.273 is not known: read as {name}")
-    absurd = pixel_aspect_of(stream.sample_aspect_ratio)[1]
+    absurd = pixel_aspect_of(rational(stream.sample_aspect_ratio))[1]
     if absurd:
         notes.append(absurd)
     return notes

@@ -4,6 +4,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import islice
 from typing import BinaryIO
 
@@ -50,6 +51,19 @@ class Nameless:
         return self._file.tell()
 
 
+def rational(value: Fraction | None) -> Fraction | None:
+    """A rate, ratio or time base of PyAV, whose type differs between versions; None if not set."""
+    return Fraction(value.numerator, value.denominator) if value else None
+
+
+def opened(file: BinaryIO, options: dict[str, str]) -> InputContainer:
+    """The container that a file holds; tags that are no UTF-8 are no reason to refuse it."""
+    # From version 19 on, PyAV reads such tags by itself and takes no argument for it.
+    if int(av.__version__.split(".")[0]) < 19:
+        return av.open(Nameless(file), "r", options=options, metadata_errors="replace")
+    return av.open(Nameless(file), "r", options=options)
+
+
 def names_other_files(start: bytes) -> str | None:
     """What kind of list of other files begins with these bytes; None where it is none."""
     start = start.removeprefix(b"\xef\xbb\xbf")
@@ -93,7 +107,7 @@ def start_timecode(container: InputContainer, stream: VideoStream) -> str | None
     """The timecode of the first frame as the file spells it: of a track, a stream or the whole."""
     tags = [stream.metadata, *(track.metadata for track in _data(container)), container.metadata]
     texts = [text for held in tags for name, text in held.items() if name.lower() == "timecode"]
-    return texts[0].strip() if texts else None
+    return texts[0].encode("utf-8", "replace").decode().strip() if texts else None
 
 
 def timecode_counts(container: InputContainer) -> int | None:

@@ -159,6 +159,17 @@ def test_joined_recordings_go_on(tmp_path: Path) -> None:
     assert any("the clock restarts" in note for note in video.notes)
 
 
+def test_tags_that_are_no_utf8_are_no_reason_to_refuse(tmp_path: Path) -> None:
+    tags = {"title": "Anna", "timecode": "01:00:00:0x"}
+    path = write_video(tmp_path / "a.mkv", 30, [counting(0)], metadata=tags)
+    content = path.read_bytes().replace(b"Anna", b"An\xe4\xff").replace(b":0x", b":0\xe4")
+    path.write_bytes(content)
+    video = open_video(path)
+    assert video.timecode is not None and video.timecode.startswith("01:00:00:0")
+    video.timecode.encode()
+    assert len(list(video.frames())) == 1
+
+
 def test_a_stream_that_begins_between_key_frames_is_read_from_the_next_one(tmp_path: Path) -> None:
     frames = [counting(i) for i in range(40)]
     path = write_video(tmp_path / "a.ts", 30, frames, codec="libx264", options={"g": "10"})
