@@ -258,10 +258,22 @@ def no_file(draw: np.random.Generator, folder: Path) -> Fault:
 
 
 KINDS: list[Callable] = [
-    truncated, flipped_bits, flipped_bits_of_the_index, emptied, no_video, other_ending,
-    list_of_files, odd_name, absurd_size, absurd_clock, uneven_times, absurd_timecode, absurd_rate,
-    joined, no_file,
-]  # fmt: skip
+    truncated,
+    flipped_bits,
+    flipped_bits_of_the_index,
+    emptied,
+    no_video,
+    other_ending,
+    list_of_files,
+    odd_name,
+    absurd_size,
+    absurd_clock,
+    uneven_times,
+    absurd_timecode,
+    absurd_rate,
+    joined,
+    no_file,
+]
 
 
 def test_a_few() -> None:

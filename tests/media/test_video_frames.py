@@ -57,9 +57,14 @@ def test_pixels_are_made_square(tmp_path: Path, aspect: Fraction) -> None:
     image = cv2.resize(texture(6, 9), (90, 60), interpolation=cv2.INTER_CUBIC)
     turn = [0, ONE, 0, -ONE, 0, 0, 0, 0, 2**30]  # a quarter: the stretched side turns with it
     path = write_video(
-        tmp_path / "a.mov", 30, [image], codec="png", pixels="rgb24", matrix=turn,
+        tmp_path / "a.mov",
+        30,
+        [image],
+        codec="png",
+        pixels="rgb24",
+        matrix=turn,
         pixel_aspect=aspect,
-    )  # fmt: skip
+    )
     width, height = stretched(90, 60, aspect)
     assert width / height == pytest.approx(1.5 * aspect, rel=0.01) and min(width / 90, height / 60)
     frame = np.rot90(first_frame(path))
