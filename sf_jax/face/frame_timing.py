@@ -106,10 +106,15 @@ def _rate(times: list[Fraction], preferred: Fraction) -> tuple[Fraction, list[Fr
 
 def _on_grid(times: list[Fraction], rate: Fraction) -> list[Fraction] | None:
     """Times at whole frames of a rate, where each is at one up to rounding; else None."""
-    nearest = [round(time * rate) for time in times]
-    moved = [number / rate for number in nearest]
-    near = all(abs(a - b) <= ROUNDING for a, b in zip(moved, times, strict=True))
-    return moved if near and _increasing(nearest) else None
+    moved = []
+    last = -1
+    for time in times:
+        nearest = round(time * rate)
+        if nearest <= last or abs(nearest / rate - time) > ROUNDING:
+            return None
+        last = nearest
+        moved.append(nearest / rate)
+    return moved
 
 
 def _increasing(numbers: Iterable[int]) -> bool:

@@ -27,6 +27,8 @@ from sf_jax.media.video_frames import (
     BT2020,
     HDR,
     Display,
+    display_matrix,
+    is_tilted,
     matrix_of,
     pixel_aspect_of,
     stretched,
@@ -361,6 +363,10 @@ def _notes(
         notes.append(f"has {others + 1} video streams, of which number {stream.index} was read")
     if frame.color_trc in HDR:
         notes.append(f"high dynamic range ({HDR[frame.color_trc]}) was converted to BT.709")
+    if is_tilted(display_matrix(frame)):
+        notes.append("is turned by no whole quarter; shown at the nearest")
+    if frame.interlaced_frame:
+        notes.append("is marked as interlaced: a frame may show two moments")
     if matrix_of(frame) != frame.colorspace:
         name = "BT.2020" if matrix_of(frame) == BT2020 else "BT.601"
         notes.append(f"colour matrix {frame.colorspace} of H.273 is not known: read as {name}")

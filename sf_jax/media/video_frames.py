@@ -11,6 +11,8 @@ from sf_jax.media.images import BACKGROUND
 
 PIXEL_ASPECTS = (Fraction(1, 4), Fraction(4))  # width to height of a pixel; beyond it, a mistake
 
+TILT = 0.05  # share of a display matrix that whole quarter turns leave at zero
+
 # Matrices that can be converted, and what stands for another one; by their numbers in ITU-T H.273.
 MATRICES = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
 BT601, BT2020, BT2020_CONSTANT_LUMINANCE = 5, 9, 10
@@ -111,6 +113,13 @@ def oriented(pixels: Pixels, matrix: np.ndarray) -> Pixels:
         pixels = pixels.transpose(1, 0, 2)
         a, d = c, b  # which way the shown columns and rows now run
     return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def is_tilted(matrix: np.ndarray) -> bool:
+    """Whether a display matrix turns by other than whole quarters."""
+    parts = np.abs(matrix)
+    straight, crossed = parts[0, 0] + parts[1, 1], parts[0, 1] + parts[1, 0]
+    return bool(min(straight, crossed) > TILT * max(straight, crossed))
 
 
 def pixel_aspect_of(stated: Fraction | None) -> tuple[Fraction, str | None]:

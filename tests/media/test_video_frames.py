@@ -52,6 +52,14 @@ def test_all_eight_orientations_of_an_odd_sized_video(tmp_path: Path, matrix: tu
     np.testing.assert_array_equal(first_frame(path), shown(texture(), *matrix))
 
 
+def test_a_tilted_video_is_shown_at_the_nearest_quarter(tmp_path: Path) -> None:
+    turn = [ONE // 5, ONE, 0, -ONE, ONE // 5, 0, 0, 0, 2**30]
+    image = texture()
+    path = write_video(tmp_path / "a.mov", 30, [image], codec="png", pixels="rgb24", matrix=turn)
+    assert open_video(path).notes == ["is turned by no whole quarter; shown at the nearest"]
+    np.testing.assert_array_equal(first_frame(path), np.rot90(image, -1))
+
+
 @pytest.mark.parametrize("aspect", [Fraction(4, 3), Fraction(1, 2), Fraction(64, 45)], ids=str)
 def test_pixels_are_made_square(tmp_path: Path, aspect: Fraction) -> None:
     image = cv2.resize(texture(6, 9), (90, 60), interpolation=cv2.INTER_CUBIC)
