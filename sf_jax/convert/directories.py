@@ -97,7 +97,7 @@ def load_imported(directory: Path, like: Weights | None = None) -> tuple[Config,
     Raises:
       CheckpointError: a file is missing, cannot be read or differs from its checksum.
     """
-    checksums.verify(directory)
+    sealed = checksums.verify(directory) is not None
     file = directory / "config.json"
     config = config_from_dict(read_json(file), file)
     stored = read_settings(directory / STORED, Stored)
@@ -109,6 +109,8 @@ def load_imported(directory: Path, like: Weights | None = None) -> tuple[Config,
     config = replace(config, source=Source(file.read_bytes().decode("utf-8"), types))
     like = _expected(config, stored.weights, directory / STORED) if like is None else like
     try:
+        if not sealed:
+            orbax.check_readable(directory / WEIGHTS)
         return config, orbax.restore(directory / WEIGHTS, like)
     except Exception as error:  # Orbax and its storage raise many kinds
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
