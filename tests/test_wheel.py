@@ -52,8 +52,11 @@ def test_a_wheel_in_a_bare_environment_predicts(tmp_path: Path) -> None:
     assert "Facial action estimation" in run(command, "--help", folder=empty)
     run(command, "demo", "--out", "demo", folder=empty)
     assert {path.name for path in (empty / "demo").iterdir()} >= {
-        "face.csv", "face.json", "face.png", "face.preview.png",
-    }  # fmt: skip
+        "face.csv",
+        "face.json",
+        "face.png",
+        "face.preview.png",
+    }
     run(command, "predict", "demo/face.png", "--out", "results", folder=empty)
     found = json.loads((empty / "results" / "face.json").read_text())
     model = sf_jax.load()

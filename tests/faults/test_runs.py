@@ -63,9 +63,15 @@ def sources() -> Path:
     """A folder with a sound imported directory, its export, data, and a run of 4 steps."""
     folder = Path(tempfile.mkdtemp(prefix="sf_jax-sound-"))
     text = TextConfig(
-        vocab_size=40, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=8, mrope_section=(2, 1, 1),
-    )  # fmt: skip
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        mrope_section=(2, 1, 1),
+    )
     config = Config(None, text, 7, 8, 9)
     hf.save(folder / "model", config, initialise(config.declare(), 0))
     (folder / "model" / "tokenizer.json").write_text('{"of": "a model"}')
@@ -331,10 +337,20 @@ def two_commands(draw: np.random.Generator, folder: Path) -> Fault:
 
 
 KINDS: list[Callable] = [
-    damaged_import, flipped_weights, exchanged_files, damaged_import_of_before, damaged_model,
-    damaged_checkpoint, damaged_checkpoints, stray_files, changed_data, changed_seed,
-    accepted_data, two_runs, two_commands,
-]  # fmt: skip
+    damaged_import,
+    flipped_weights,
+    exchanged_files,
+    damaged_import_of_before,
+    damaged_model,
+    damaged_checkpoint,
+    damaged_checkpoints,
+    stray_files,
+    changed_data,
+    changed_seed,
+    accepted_data,
+    two_runs,
+    two_commands,
+]
 
 
 def test_a_few() -> None:
