@@ -3,6 +3,7 @@
 import os
 import resource
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -21,33 +22,34 @@ def small_sheet(seen: np.ndarray, _: Action, path: Path) -> None:
     Image.fromarray(seen).save(path, "PNG")
 
 
-def _prepared() -> None:
-    loading.load_model = lambda *_: FakeModel()  # type: ignore[assignment, return-value]
-    pictures.preview = videos.preview = small_sheet  # type: ignore[assignment]
+def _predict(argv: tuple[str, ...]) -> int:
+    """The exit code of the command."""
+    with (
+        mock.patch.object(loading, "load_model", lambda *_: FakeModel()),
+        mock.patch.object(pictures, "preview", small_sheet),
+        mock.patch.object(videos, "preview", small_sheet),
+    ):
+        return cli.main(["predict", *argv])
 
 
 def once(*argv: str) -> None:
     """Runs the command; leaves with its exit code."""
-    _prepared()
-    raise SystemExit(cli.main(["predict", *argv]))
+    raise SystemExit(_predict(argv))
 
 
 def twice(*argv: str) -> None:
     """The same again, into the same folder; the second run must end as the first did."""
-    _prepared()
-    first = cli.main(["predict", *argv])
-    second = cli.main(["predict", *argv])
+    first, second = _predict(argv), _predict(argv)
     assert first == second, f"exit code {first}, then {second}"
     raise SystemExit(second)
 
 
 def full(limit: str, *argv: str) -> None:
     """With files of at most so many bytes, as on a disk that is nearly full."""
-    _prepared()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), before[1]))
     try:
-        raise SystemExit(cli.main(["predict", *argv]))
+        raise SystemExit(_predict(argv))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 

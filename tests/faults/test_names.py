@@ -14,11 +14,30 @@ from tests.faults.predicting import FULL, ONCE, TWICE, clip, image, pick, rows, 
 STEMS = ["a", "b", "pictures", "A", "pictures.index", "a.preview", "é"]
 SUFFIXES = [".json", ".jsonl", ".csv", ".index.csv", ".preview.png", ".png.json", ".png-2.csv"]
 ODD = [
-    b"\xff\xfe", b"caf\xe9", b"new\nline", b"\x1b[31m", b"tab\there", b" spaces ", b"-dash",
-    b"=1+1", b"quo'te\"", b"\xe2\x80\xae", b"\xed\xa0\xbd", "é".encode(), "e\u0301".encode(),
-    b"%d", b"~", b"con", b"a:b", b"back\\slash", b"x" * 250, "ü".encode() * 125, b"..x", b"*?",
+    b"\xff\xfe",
+    b"caf\xe9",
+    b"new\nline",
+    b"\x1b[31m",
+    b"tab\there",
+    b" spaces ",
+    b"-dash",
+    b"=1+1",
+    b"quo'te\"",
+    b"\xe2\x80\xae",
+    b"\xed\xa0\xbd",
+    "é".encode(),
+    "e\u0301".encode(),
+    b"%d",
+    b"~",
+    b"con",
+    b"a:b",
+    b"back\\slash",
+    b"x" * 250,
+    "ü".encode() * 125,
+    b"..x",
+    b"*?",
     b"trailing.",
-]  # fmt: skip
+]
 
 
 def table_of(count: int, out: str = "out") -> "Check":
@@ -115,7 +134,7 @@ def trees(draw: np.random.Generator, folder: Path) -> Fault:
     return Fault("trees", argv, TWICE, (2 if blocked else 0,), "out/a")
 
 
-def linked_places(draw: np.random.Generator, folder: Path) -> Fault:
+def linked_results(draw: np.random.Generator, folder: Path) -> Fault:
     """Hard links and links at names of results, which lead to inputs."""
     first = image(draw, folder / "a.png")
     image(draw, folder / "b.png")
@@ -210,9 +229,17 @@ def honest(draw: np.random.Generator, folder: Path) -> Fault:
 
 
 KINDS = [
-    own_files, videos_of_one_name, odd_names, odd_names_in_place, trees, linked_places, bad_out,
-    requests, odd_requests, full_disk,
-]  # fmt: skip
+    own_files,
+    videos_of_one_name,
+    odd_names,
+    odd_names_in_place,
+    trees,
+    linked_results,
+    bad_out,
+    requests,
+    odd_requests,
+    full_disk,
+]
 
 
 def test_a_few_of_names_and_folders() -> None:
