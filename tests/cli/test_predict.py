@@ -15,9 +15,10 @@ from sf_jax.cli import loading, show
 from sf_jax.face import livelink
 from sf_jax.media import locks
 from sf_jax.reader import pictures, videos
+from sf_jax.reader.action import FaceAction
 from sf_jax.reader.results import LOCK, RECORD
-from tests.cli.test_cli import JAW, Action, FakeModel, errors, names, run
-from tests.media.test_video import counting, write_video
+from tests.cli.test_cli import JAW, FakeModel, errors, names, run
+from tests.media.videos import counting, write_video
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     return fake
 
 
-def small_sheet(seen: np.ndarray, _: Action, path: Path) -> None:
+def small_sheet(seen: np.ndarray, _: FaceAction, path: Path) -> None:
     Image.fromarray(seen).save(path, "PNG")
 
 
@@ -302,7 +303,7 @@ class StoppingModel(FakeModel):
 
     sent = signal.SIGINT
 
-    def predict(self, picture: np.ndarray, **called: object) -> Action:
+    def predict(self, picture: np.ndarray, **called: object) -> FaceAction:
         if len(self.seen) == 2:
             os.kill(os.getpid(), self.sent)
         return super().predict(picture, **called)

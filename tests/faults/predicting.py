@@ -11,14 +11,15 @@ from PIL import Image
 from sf_jax import cli
 from sf_jax.cli import loading
 from sf_jax.reader import pictures, videos
-from tests.cli.test_cli import Action, FakeModel
-from tests.media.test_video import counting, write_video
+from sf_jax.reader.action import FaceAction
+from tests.cli.test_cli import FakeModel
+from tests.media.videos import counting, write_video
 
 HERE = "tests.faults.predicting"
 ONCE, TWICE, FULL = f"{HERE}:once", f"{HERE}:twice", f"{HERE}:full"
 
 
-def small_sheet(seen: np.ndarray, _: Action, path: Path) -> None:
+def small_sheet(seen: np.ndarray, _: FaceAction, path: Path) -> None:
     Image.fromarray(seen).save(path, "PNG")
 
 
