@@ -211,7 +211,8 @@ class Batcher:
                     self._run([job])
                 return
             self.batches, self.answered = self.batches + 1, self.answered + 1
-            jobs[0].future.set_exception(error)
+            harmless = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            jobs[0].future.set_exception(harmless)
             return
         self.batches, self.answered = self.batches + 1, self.answered + len(jobs)
         for job, answer in zip(jobs, found, strict=True):

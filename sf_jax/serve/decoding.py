@@ -2,8 +2,10 @@
 
 An image file decides how long its decoder runs and how much memory it takes, and no decoder can be
 interrupted from within. Each image is therefore decoded by a process (`sf_jax.serve.decoder`) that
-is killed when its time is over, and replaced. Each process has a connection of its own and shares
-nothing with the others: whenever one of them dies, one image is lost and no other.
+is killed when its time is over, and replaced. One that takes long is interrupted while others wait,
+and decoded when none does: a few such images do not stop the service. Each process has a connection
+of its own and shares nothing with the others: whenever one of them dies, one image is lost and no
+other.
 
 Process pools of libraries were no choice: their processes share locks and queues, so that one that
 is killed while it receives an image stops the others (pebble), or the pool is then broken
@@ -32,6 +34,7 @@ from sf_jax.serve.decoder import BEGUN, Settings
 TICK = 0.05  # seconds between looks at the clocks
 CLOCK = 3  # seconds of the clock for one of a processor, which others may be using too
 STARTING = 60.0  # seconds that a process may take to import its libraries
+TRIES = 3  # times that a slow image is interrupted and begun anew
 RETRY = 1.0  # seconds before another is started after one that did not start
 
 
@@ -50,7 +53,8 @@ class _Job:
     Attributes:
       since: when it came, in seconds of the clock.
       begun: whether a process has received it, which may then have ended because of it.
-      again: whether it was given to a process before, which ended without receiving it.
+      tries: how many processes it was given to before.
+      slow: whether it has taken so long that images that have not go first.
     """
 
     body: bytes
@@ -59,7 +63,17 @@ class _Job:
     future: Future = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
     begun: bool = False
-    again: bool = False
+    tries: int = 0
+    slow: bool = False
+
+    def done(self, result: FittedImage | np.ndarray | Exception) -> None:
+        """Hands out what became of it, unless nobody waits for it any longer."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
 
 
 class _Worker:
@@ -67,7 +81,8 @@ class _Worker:
 
     Attributes:
       job: what it is decoding.
-      killed: the error of its image, if we killed it.
+      killed: the error of its image, if we killed it for good.
+      interrupted: whether we killed it so that others go first.
     """
 
     def __init__(self, settings: Settings):
@@ -77,6 +92,7 @@ class _Worker:
         """
         self.job: _Job | None = None
         self.killed: Exception | None = None
+        self.interrupted = False
         self._began = 0.0, 0.0
         self.connection, other = Pipe()
         with other:
@@ -113,9 +129,9 @@ class _Worker:
         except (OSError, OverflowError):
             return 0.0
 
-    def kill(self, error: Exception) -> None:
-        """Ends the process; `error` is what becomes of its image."""
-        self.killed = error
+    def kill(self, error: Exception | None) -> None:
+        """Ends the process; `error` is what becomes of its image, None if it may be tried again."""
+        self.killed, self.interrupted = error, error is None
         self.process.kill()
 
     def close(self) -> None:
@@ -157,7 +173,8 @@ class Decoders:
         Args:
           settings: of each process; `seconds` are the most for an image.
           count: of processes.
-          patience: seconds of a processor that an image may take while others have waited as long.
+          patience: seconds of a processor after which an image is slow. It is interrupted where
+            others have waited as long, and begun anew when none waits.
         """
         self.killed = 0
         self._settings, self._patience = settings, patience
@@ -183,7 +200,7 @@ class Decoders:
         The future raises:
           TooLargeError: too many pixels, or too much memory.
           ImageError: no image, one that takes too long, or of an absurd shape.
-          DecoderError: no decoder is there, it ended, or others could not wait any longer.
+          DecoderError: no decoder is there, it ended, or others had to go first too often.
         """
         return self._submit(_Job(body, max_pixels, whole=False))
 
@@ -205,9 +222,10 @@ class Decoders:
         return sum(worker is not None and worker.alive() for worker in self._workers)
 
     def waited(self) -> float:
-        """Seconds that the first of the waiting images has waited."""
+        """Seconds that the first of the waiting images has waited, of those that are not slow."""
         with self._changed:
-            waiting = (job.since for job in self._jobs if not job.future.cancelled())
+            fresh = (job for job in self._jobs if not job.slow)
+            waiting = (job.since for job in fresh if not job.future.cancelled())
             since = next(waiting, None)
         return 0.0 if since is None else time.monotonic() - since
 
@@ -253,16 +271,15 @@ class Decoders:
     def _fail_all(self, reason: str) -> None:
         """Fails the images that wait."""
         while job := self._first():
-            job.future.set_exception(DecoderError(reason))
+            job.done(DecoderError(reason))
 
     def _first(self) -> _Job | None:
-        """Takes the first of the waiting images that somebody still waits for."""
+        """Takes the first image that somebody waits for, slow ones last."""
         with self._changed:
-            while self._jobs:
-                job = self._jobs.popleft()
-                if job.again or job.future.set_running_or_notify_cancel():
-                    return job
-        return None
+            waiting = [job for job in self._jobs if not job.future.cancelled()]
+            first = min(waiting, key=lambda job: job.slow, default=None)
+            self._jobs = deque(job for job in waiting if job is not first)
+        return first
 
     def _next(self) -> _Job | None:
         """The next image; None from time to time, or when closed."""
@@ -280,28 +297,30 @@ class Decoders:
             reply = json.loads(worker.connection.recv_bytes())
             if "error" in reply:
                 kind = TooLargeError if reply["too_large"] else ImageError
-                job.future.set_exception(kind(reply["error"]))
+                job.done(kind(reply["error"]))
                 return
             pixels = np.empty(reply["shape"], np.uint8)
             worker.connection.recv_bytes_into(pixels.data.cast("B"))
-            job.future.set_result(pixels if job.whole else FittedImage(pixels))
+            job.done(pixels if job.whole else FittedImage(pixels))
         except (EOFError, OSError):
             worker.close()
-            if job.begun or job.again or worker.killed:
-                job.future.set_exception(self._lost(worker))
-            else:
+            innocent = not (job.begun or job.tries or worker.killed)
+            if worker.interrupted or innocent:
                 self._give_back(job)
+            else:
+                job.done(self._lost(worker))
         except Exception as error:  # whatever a process sends that a file has taken over
             worker.close()
-            job.future.set_exception(DecoderError(f"the decoder's answer is none: {error!r}"))
+            job.done(DecoderError(f"the decoder's answer is none: {error!r}"))
         finally:
             worker.job = None
 
     def _give_back(self, job: _Job) -> None:
-        """Lets another process have an image that the last one ended without."""
-        job.again = True
+        """Lets another process have an image: the last one was interrupted, or had ended before."""
+        job.slow, job.begun, job.tries = job.begun, False, job.tries + 1
         with self._changed:
             self._jobs.appendleft(job)
+            self._changed.notify()
 
     def _lost(self, worker: _Worker) -> Exception:
         """Why a process is gone that was decoding an image."""
@@ -317,16 +336,27 @@ class Decoders:
             time.sleep(TICK)
             late = self.waited() > self._patience
             for worker in filter(None, self._workers):
-                if worker.job is None or worker.killed:
-                    continue
-                taken, most = worker.taken(), self._settings.seconds
-                if taken > most:
-                    reason = f"image: decoding takes more than {most:g} s of a processor"
-                    worker.kill(ImageError(reason))
-                elif late and taken > self._patience:
-                    reason = f"the image took {taken:.1f} s to decode while others waited"
-                    worker.kill(DecoderError(f"busy: {reason}"))
-                else:
+                if self._in_time(worker, late):
                     continue
                 self.killed += 1
                 break  # the next one only if that did not help
+
+    def _in_time(self, worker: _Worker, late: bool) -> bool:
+        """Whether a process may go on; if not, it is killed.
+
+        Args:
+          late: whether other images have waited for long.
+        """
+        job = worker.job
+        if job is None or worker.killed or worker.interrupted:
+            return True
+        taken, most = worker.taken(), self._settings.seconds
+        if taken > most:
+            reason = f"image: decoding takes more than {most:g} s of a processor"
+            worker.kill(ImageError(reason))
+        elif late and taken > self._patience:
+            reason = f"busy: the image takes more than {taken:.1f} s to decode, and others wait"
+            worker.kill(DecoderError(reason) if job.tries >= TRIES else None)
+        else:
+            return True
+        return False

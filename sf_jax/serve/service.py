@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from sf_jax.reader.question import Messages
 
 FRAMERS = 2  # threads that search faces in the frames of sessions
-PATIENCE = 2.0  # seconds of a processor that an image may take while others have waited as long
+PATIENCE = 0.5  # seconds of a processor after which an image is slow, and others go first
 RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -408,6 +408,11 @@ async def _in_time(
         raise Refusal(504, reason, RETRY_AFTER) from None
     except ClientDisconnect:
         raise Refusal(400, "the connection ended before the body did") from None
+    except asyncio.CancelledError:
+        if service.status != "draining":
+            raise
+        # The server cancels what it cannot wait for any longer; the client is to know.
+        raise Refusal(503, "draining: the service is ending", CLOSE) from None
 
 
 def _reason(name: str, problem: str) -> str:

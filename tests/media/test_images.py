@@ -292,11 +292,12 @@ def paged(pages: int, order: str = "<") -> bytes:
     size = 2 + 12 * len(tags) + 4
     tags[273] = 8 + size * pages
     entries = b"".join(struct.pack(order + "HHII", tag, 4, 1, tags[tag]) for tag in tags)
-    out = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 8)
+    out = [{"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 8)]
     for page in range(1, pages + 1):
         following = 8 + size * page if page < pages else 0
-        out += struct.pack(order + "H", len(tags)) + entries + struct.pack(order + "I", following)
-    return out + bytes([90] * 64)
+        out.append(struct.pack(order + "H", len(tags)) + entries)
+        out.append(struct.pack(order + "I", following))
+    return b"".join(out) + bytes([90] * 64)
 
 
 def test_a_jpeg_of_very_many_scans_is_not_decoded(tmp_path: Path) -> None:
