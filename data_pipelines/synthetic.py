@@ -39,7 +39,7 @@ def face_record(index: int, seed: int, split: str, rig: Rig | None = None) -> di
     if not 0 <= index < EVALUATION_OFFSET:
         raise ValueError(f"record {index} of split {split}: expected 0 to {EVALUATION_OFFSET - 1}")
     rig = rig or builtin()
-    number = seed * 10_000_000 + index + (EVALUATION_OFFSET if split == "evaluation" else 0)
+    number = _number(index, seed, split)
     g = np.random.default_rng([3, number])
     person = int(g.integers(TRAIN_IDENTITIES))
     person += EVALUATION_OFFSET if split == "evaluation" else 0
@@ -75,6 +75,25 @@ def _write_shard(job: tuple[str, int, int, int, str]) -> int:
     return records.write(path, (face_record(i, seed, split) for i in range(start, stop)))
 
 
+def _check_seed(path: str, start: int, seed: int, split: str) -> None:
+    """Raises DataError where the first face of a file is not the one that a seed makes.
+
+    A damaged file is rendered again, and so is one without faces.
+    """
+    wanted = _number(start, seed, split)
+    found: object = wanted
+    with contextlib.suppress(records.RecordError, StopIteration):
+        found = next(records.read(path)).get("seed")
+    if found != wanted:
+        problem = f"holds other faces: the first is number {found}, --seed {seed} begins with "
+        raise DataError(f"{problem}{wanted}; name another folder", path=path)
+
+
+def _number(index: int, seed: int, split: str) -> int:
+    """The number of a face, from which all of it is drawn."""
+    return seed * 10_000_000 + index + (EVALUATION_OFFSET if split == "evaluation" else 0)
+
+
 def check_unchanged(out: Path, count: int, split: str = "train") -> None:
     """Raises DataError where other than `count` faces are rendered already.
 
@@ -94,12 +113,16 @@ def render(
 
     Raises:
       BusyError: another process renders there.
+      DataError: a file holds faces of another seed.
     """
     out = Path(out)
     jobs = [
         (str(out / f"{split}-{i // SHARD:05d}.array_record"), i, min(i + SHARD, count), seed, split)
         for i in range(0, count, SHARD)
     ]
+    for path, start, *_ in jobs:
+        if Path(path).exists():
+            _check_seed(path, start, seed, split)
     # A fork would copy the locks of JAX's threads as they happen to be.
     with (
         locks.held(out),

@@ -43,11 +43,14 @@ def _import_swift(argv: list[str]) -> None:
     )
     options = parser.parse_args(argv)
     from data_pipelines import records, swift
+    from sf_jax.media import locks
 
-    options.out.mkdir(parents=True, exist_ok=True)
     target = options.out / f"{options.file.stem}.array_record"
-    lines = swift.convert(options.file, options.skip_bad, options.eye_pitch)
-    print(f"{records.write(target, lines)} records in {target}")
+    with locks.held(options.out, f".{target.name}.lock"):
+        if target.exists():  # of this file, or of another of its name
+            raise UsageError("exists already; remove it, or name another folder", path=target)
+        lines = swift.convert(options.file, options.skip_bad, options.eye_pitch)
+        print(f"{records.write(target, lines)} records in {target}")
 
 
 def _build(argv: list[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from sf_jax.convert import hf
+from sf_jax.convert import checksums, hf
 from sf_jax.convert.tensor_files import CheckpointError
 from sf_jax.media import small_files
 
@@ -120,6 +120,9 @@ def verify(
     """
     arrays = read_reference(reference)
     theirs = arrays.pop("logits").astype(np.float32)
+    for directory in (source, adapter):
+        if directory is not None:
+            checksums.verify(directory)
     config, weights = hf.load(source, adapter, dtype=jnp.dtype(dtype))
     config = replace(config, product_dtype=dtype)
     try:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from data_pipelines import records
 from data_pipelines.records import RecordError
+from sf_jax import cli
 from sf_jax.cli import data
 from sf_jax.face import answers
 from sf_jax.face.channels import EYE_PITCH
@@ -118,9 +119,15 @@ def test_a_line_that_is_no_utf8_is_named(tmp_path: Path) -> None:
         run(path)
 
 
-def test_a_file_without_usable_lines_leaves_what_was_there(tmp_path: Path) -> None:
-    target = run(write_lines(tmp_path, line(tmp_path, 0, "flat")))
+def test_a_file_without_usable_lines_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"faces\.jsonl: no line could be used"):
         run(write_lines(tmp_path, "{}"), "--skip-bad")
-    assert records.count(target) == 1
-    assert [entry.name for entry in target.parent.iterdir()] == [target.name]
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_records_of_another_file_of_that_name_are_not_replaced(tmp_path: Path, capsys) -> None:
+    first = run(write_lines(tmp_path, line(tmp_path, 0, "flat"))).read_bytes()
+    path = write_lines(tmp_path, line(tmp_path, 1, "flat"))
+    assert cli.main(["data", "import-swift", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "faces.array_record: exists already" in capsys.readouterr().err
+    assert [file.read_bytes() for file in (tmp_path / "out").iterdir()] == [first]

@@ -113,6 +113,14 @@ def test_a_short_or_damaged_file_is_rendered_again(tmp_path: Path, small_shards:
     assert seeds == [0, 1, 2, 3]
 
 
+def test_faces_of_another_seed_are_not_replaced(tmp_path: Path, small_shards: None) -> None:
+    synthetic.render(tmp_path, 3)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="holds other faces: the first is number 0, --seed 1 begi"):
+        synthetic.render(tmp_path, 5, seed=1)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_main_renders_in_processes(tmp_path: Path) -> None:
     split = ["--split", "evaluation"]
     data.main(["render", "--out", str(tmp_path), "--count", "2", *split, "--workers", "1"])

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from sf_jax.media.locks import BusyError
 from sf_jax.model.declared import initialise
 from sf_jax.sequence.packing import PackedBatches
 from sf_jax.train import hooks, loop
@@ -105,7 +106,7 @@ def main() -> int:
             rows=rows,
             row_count=ROWS,
         )
-    except (CheckpointError, loop.Stopped, loop.TrainingError) as error:
+    except (BusyError, CheckpointError, loop.Stopped, loop.TrainingError) as error:
         print(error, file=sys.stderr)
         return 143 if isinstance(error, loop.Stopped) else 2
     print(json.dumps({"weights": digest(state.weights)}))
