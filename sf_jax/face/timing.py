@@ -183,10 +183,14 @@ def _labels_a_second(labels: list[Timecode]) -> int | None:
 
 
 def _misfit(x: np.ndarray, nominal: int) -> tuple[float, float]:
-    """Of labels numbered as if a second held `nominal`: gaps, and how far from whole labels."""
-    spacing = _spacing(x, Fraction(nominal), 2 * ROUNDING)
-    step = (x[-1] - x[0]) / (len(x) - 1)
-    return (spacing.gaps if spacing else np.inf), round(abs(step - round(step)), 2)
+    """How badly labels fit that were numbered as if a second held `nominal`: of rounded ones, gaps
+    and the distance from whole labels; of others, steps back."""
+    steps = np.diff(x)
+    spacing = _spacing(x, Fraction(nominal), 2 * ROUNDING) if _whole_apart(steps) else None
+    if spacing is None:
+        return np.inf, float(np.sum(steps < 0))
+    step = float(steps.mean())
+    return spacing.gaps, round(abs(step - round(step)), 2)
 
 
 def _whole(steps: np.ndarray, step: float) -> bool:

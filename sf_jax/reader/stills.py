@@ -91,18 +91,18 @@ def write(reader: Reader, csv: Path, index: Path, stills: list[Still]) -> None:
     """
     nothing = np.zeros(len(channels.NAMES), np.float32)
     timecodes = labels(reader, len(stills))
-    livelink.write(
-        csv,
-        np.stack([nothing if still.values is None else still.values for still in stills]),
-        timecodes=timecodes,
-        sources=[still.image for still in stills] if reader.options.source_column else None,
-        failed=[still.values is None for still in stills],
-        channels=reader.channels,
-    )
     with files.stream(index, newline="") as file:
         file.write(",".join(COLUMNS) + "\n")
         for number, (still, label) in enumerate(zip(stills, timecodes, strict=True), 1):
             file.write(",".join(_line(reader, number, still, label)) + "\n")
+        livelink.write(  # here, so that a failure leaves no index either
+            csv,
+            np.stack([nothing if still.values is None else still.values for still in stills]),
+            timecodes=timecodes,
+            sources=[still.image for still in stills] if reader.options.source_column else None,
+            failed=[still.values is None for still in stills],
+            channels=reader.channels,
+        )
 
 
 def _line(reader: Reader, number: int, still: Still, label: str) -> list[str]:
