@@ -7,7 +7,7 @@ followed, and nothing is fetched from a network.
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -260,9 +260,9 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         with open(path, "rb") as file, _container(path, file) as container:
             yield container, _stream(path, container)
+    except FFmpegError as error:
+        raise VideoError(f"damaged: {_reason(error)}", path=path) from error
     except OSError as error:
-        if isinstance(error, FFmpegError):
-            raise
         raise VideoError(f"{error.strerror or error}", path=path) from error
 
 
@@ -345,7 +345,7 @@ def open_video(path: str | os.PathLike, fps: float | None = None) -> Video:
         count = max(0, stream.frames)
     counted = None
     if timecode:
-        with _opened(name) as (container, _):
+        with _opened(name) as (container, _), suppress(FFmpegError):  # of a damaged timecode track
             counted = container_of.timecode_counts(container)
     shown = float(rate or UNTIMED_FPS)
     return Video(name, shown, count, fps is not None, timecode, counted, notes)

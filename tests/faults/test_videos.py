@@ -101,12 +101,15 @@ def flipped_bits(draw: np.random.Generator, folder: Path) -> Fault:
 
 def flipped_bits_of_the_index(draw: np.random.Generator, folder: Path) -> Fault:
     path = made(draw, folder, "a.mp4")
+    if draw.integers(2):
+        frames = [counting(i) for i in range(5)]
+        path = write_video(folder / "a.mov", 30, frames, metadata={"timecode": "01:00:59:20"})
     content = bytearray(path.read_bytes())
     start = content.index(b"moov")
     for at in draw.integers(start, len(content), 1 + int(draw.integers(12))):
         content[at] ^= 1 << int(draw.integers(8))
     path.write_bytes(content)
-    return fault("flipped bits of an MP4's index", path)
+    return fault(f"flipped bits of the index of {path.name}", path)
 
 
 def emptied(draw: np.random.Generator, folder: Path) -> Fault:
