@@ -1,5 +1,6 @@
 """What a video file's container holds: streams, codec, timecode, and how long it should be."""
 
+import errno
 import os
 import re
 import struct
@@ -43,7 +44,11 @@ class Nameless:
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
+        """The new position; a negative number for one that no file has, as damage may ask for."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -errno.EINVAL
 
     def tell(self) -> int:
         return self._file.tell()

@@ -14,6 +14,7 @@ import pytest
 
 from sf_jax.media import crop
 from sf_jax.media.video import VideoDamaged, VideoError, open_video
+from sf_jax.media.video_container import Nameless
 from sf_jax.reader import finder
 from sf_jax.reader.finder import Cropper, crop_square, face_box
 from sf_jax.render.draw import Drawing, draw
@@ -232,6 +233,14 @@ def test_only_containers_of_frames_are_recognised(tmp_path: Path) -> None:
     path.write_text("\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n")
     with pytest.raises(VideoError, match="damaged, or not a video"):
         open_video(path)
+
+
+def test_positions_that_no_file_has_are_no_exceptions(tmp_path: Path) -> None:
+    """PyAV prints a traceback of some exceptions that are raised while it seeks."""
+    with write_video(tmp_path / "a.mp4", 30, [counting(0)]).open("rb") as file:
+        nameless = Nameless(file)
+        assert nameless.seek(5) == 5
+        assert all(nameless.seek(far) < 0 for far in (-1, 2**63 - 1, 2**80))
 
 
 def test_names_are_names_and_no_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
