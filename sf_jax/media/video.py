@@ -259,7 +259,7 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
     try:
         with open(path, "rb") as file, _container(path, file) as container:
-            yield container, _stream(path, container)
+            yield container, _stream(path, container, file)
     except FFmpegError as error:
         raise VideoError(f"damaged: {_reason(error)}", path=path) from error
     except OSError as error:
@@ -292,14 +292,14 @@ def _unreadable(path: str) -> str:
     return f"damaged, or not a video that can be decoded{lacking}"
 
 
-def _stream(path: str, container: InputContainer) -> VideoStream:
+def _stream(path: str, container: InputContainer, file: BinaryIO) -> VideoStream:
     stream = container_of.main_stream(container)
     if stream is None:
         if len(container.streams):
             raise VideoError("holds no video stream", path=path)
         raise VideoError(_unreadable(path), path=path)
     if stream.codec_context is None:
-        codec = container_of.undecodable(container, stream)
+        codec = container_of.undecodable(container, stream, file)
         raise VideoError(f"its codec, {codec}, cannot be decoded", path=path)
     width, height = stream.width, stream.height
     wide, high = stretched(width, height, pixel_aspect_of(rational(stream.sample_aspect_ratio))[0])

@@ -21,6 +21,7 @@ yuv4mpegpipe dv""".split()
 _BOXES = b"""ftyp styp moov moof mdat mfra meta free skip wide pnot uuid sidx ssix prft emsg
 udta""".split()  # at the top level of ISO media files
 
+HEADER = 1_000_000  # bytes, in which a Matroska file describes its tracks
 SEARCHED_PACKETS = 200  # for the sample of a timecode track, which is among the first
 
 _LISTS = (
@@ -86,8 +87,8 @@ def main_stream(container: InputContainer) -> VideoStream | None:
     return best if best in streams else next(iter(streams), None)  # type: ignore[return-value]
 
 
-def undecodable(container: InputContainer, stream: VideoStream) -> str:
-    """The name of a codec for which there is no decoder."""
+def undecodable(container: InputContainer, stream: VideoStream, file: BinaryIO) -> str:
+    """The name of a codec for which there is no decoder, of an opened file."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
     try:
@@ -103,7 +104,15 @@ def undecodable(container: InputContainer, stream: VideoStream) -> str:
         return f"encrypted ({tag[1]})"
     if name != "none":
         return name
-    return f"unknown ({tag[1]})" if tag else "unknown"
+    own = tag[1] if tag else _matroska_codec(file)
+    return f"unknown ({own})" if own else "unknown"
+
+
+def _matroska_codec(file: BinaryIO) -> str | None:
+    """The first video codec that a Matroska file names, such as V_MPEGI/ISO/VVC; None if none."""
+    file.seek(0)
+    found = re.search(rb"V_[A-Z0-9][A-Z0-9_/]+", file.read(HEADER))
+    return found[0].decode() if found else None
 
 
 def start_timecode(container: InputContainer, stream: VideoStream) -> str | None:

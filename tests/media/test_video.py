@@ -202,6 +202,14 @@ def test_codecs_are_decoded_or_named(tmp_path: Path) -> None:
         (tmp_path / "b.mp4").write_bytes(content.replace(b"avc1", tag))
         with pytest.raises(VideoError, match=rf"b\.mp4: its codec, {name}.*cannot be decoded"):
             open_video(tmp_path / "b.mp4")
+    content = write_video(tmp_path / "a.mkv", 30, frames).read_bytes()
+    (tmp_path / "b.mkv").write_bytes(content.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG9/ISO/AVC"))
+    with pytest.raises(VideoError, match=r"its codec, unknown \(V_MPEG9/ISO/AVC\), cannot"):
+        open_video(tmp_path / "b.mkv")
+    content = write_video(tmp_path / "a.avi", 30, frames).read_bytes()
+    (tmp_path / "b.avi").write_bytes(content.replace(b"MJPG", b"QQQQ"))
+    with pytest.raises(VideoError, match=r"its codec, unknown \(QQQQ\), cannot"):
+        open_video(tmp_path / "b.avi")
 
 
 LISTS = {
