@@ -9,6 +9,7 @@ same vision features (trained on the same data), and the model's slot means and 
 """
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         help="folder for evaluation.json and evaluation.md, or a .json file: all figures and "
-        "baselines, versions, and hashes of weights and records (default: printed only)",
+        "baselines, versions, and hashes of weights and records; neither may exist (default: printed only)",
     )
     add("--batch", type=whole(1, 10**4), default=50, help="images read together (default 50)")
     return parser
@@ -46,7 +47,7 @@ def _files(out: Path) -> tuple[Path, Path]:
     """The JSON and the Markdown file to write.
 
     Raises:
-      UsageError: another kind of file, or of folder, is there.
+      UsageError: one of them exists, or `out` is another kind of file.
     """
     if out.suffix.lower() != ".json":
         if out.exists() and not out.is_dir():
@@ -54,8 +55,8 @@ def _files(out: Path) -> tuple[Path, Path]:
         out = out / "evaluation.json"
     files = out, out.with_suffix(".md")
     for file in files:
-        if file.is_dir():
-            raise UsageError("a folder, expected a file", path=file)
+        if os.path.lexists(file):
+            raise UsageError("exists already; name another folder or file with --out", path=file)
     out.parent.mkdir(parents=True, exist_ok=True)
     return files
 

@@ -10,8 +10,7 @@ from sf_jax.reader.action import Provenance
 def verified(directory: Path, adapter: Path | None = None) -> Provenance:
     """The version and the hashes of a model directory whose files are as they were written.
 
-    Files are read once more for it, at 11 GB/s where they are in memory since the weights were
-    loaded.
+    Files are read once more for it; they are in memory since the weights were loaded.
 
     Raises:
       CheckpointError: a file differs from its checksum, where the directory has checksums.

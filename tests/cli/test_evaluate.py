@@ -66,8 +66,11 @@ def test_an_out_that_cannot_be_written_is_refused_before_the_work(
     monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("the model is loaded"))
     (tmp_path / "text").write_text("kept")
     (tmp_path / "a.json").mkdir()
-    for out in ("text", "a.json", "text/below"):
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "evaluation.md").write_text("my notes")
+    for out in ("text", "a.json", "text/below", "before"):
         assert run("evaluate", "--records", faces, "--out", tmp_path / out) == 2
         (line,) = errors(capsys)
         assert str(tmp_path) in line
     assert (tmp_path / "text").read_text() == "kept"
+    assert names(tmp_path / "before") == ["evaluation.md"]
