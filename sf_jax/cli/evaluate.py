@@ -37,7 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         help="folder for evaluation.json and evaluation.md, or a .json file: all figures and "
-        "baselines, versions, and hashes of weights and records; neither may exist (default: printed only)",
+        "baselines, versions, and hashes of weights and records; neither may exist (default: "
+        "printed only)",
     )
     add("--batch", type=whole(1, 10**4), default=50, help="images read together (default 50)")
     return parser
