@@ -6,7 +6,7 @@
     sf-jax convert verify  HF_DIR --reference FILE.npz [--adapter ADAPTER]
 
 An imported directory holds `config.json`, the tokenizer's and processor's files, `stored.json`
-(types and shapes), `weights/`, an Orbax tree, and `checksums.json`. What these commands write has
+(types and shapes), `weights/`, an Orbax tree, and `sf_jax_checksums.json`. What these commands write has
 checksums, and what they read is verified where it has them.
 """
 

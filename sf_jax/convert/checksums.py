@@ -1,4 +1,4 @@
-"""Checksums of a model directory: `checksums.json`, which holds the hash of every file beside it.
+"""Checksums of a model directory: `sf_jax_checksums.json`, which holds the hash of every file beside it.
 
 Neither Orbax nor safetensors finds a flipped bit in a weight. What this project writes (imported,
 exported and merged checkpoints, trained models and adapters) is sealed with checksums, and loading
@@ -14,7 +14,7 @@ from sf_jax.convert.tensor_files import INDEX, SINGLE, CheckpointError, read_ind
 from sf_jax.media import files, hashes
 from sf_jax.media.small_files import Settings
 
-FILE = "checksums.json"
+FILE = "sf_jax_checksums.json"
 
 
 class _Stored(Settings):

@@ -79,7 +79,7 @@ def test_checksums_that_are_none_are_refused(
     shutil.copytree(imported, copy)
     content = json.loads((copy / checksums.FILE).read_text())
     (copy / checksums.FILE).write_text(json.dumps(change(content)))
-    with pytest.raises(CheckpointError, match=f"checksums.json.*{problem}"):
+    with pytest.raises(CheckpointError, match=f"sf_jax_checksums.json.*{problem}"):
         checksums.verify(copy)
 
 

@@ -169,7 +169,7 @@ def test_a_damaged_import_is_refused(base, tmp_path, capsys) -> None:
     capsys.readouterr()
     assert run("export", tmp_path / "in", tmp_path / "out") == 2
     note, error = capsys.readouterr().err.splitlines()
-    assert "has no checksums.json and cannot be verified" in note
+    assert "has no sf_jax_checksums.json and cannot be verified" in note
     assert "stored.json: weight" in error and "expected (" in error
 
 
