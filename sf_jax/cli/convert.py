@@ -6,8 +6,8 @@
     sf-jax convert verify  HF_DIR --reference FILE.npz [--adapter ADAPTER]
 
 An imported directory holds `config.json`, the tokenizer's and processor's files, `stored.json`
-(types and shapes), `weights/`, an Orbax tree, and `sf_jax_checksums.json`. What these commands write has
-checksums, and what they read is verified where it has them.
+(types and shapes), `weights/`, an Orbax tree, and `sf_jax_checksums.json`. What these
+commands write has checksums, and what they read is verified where it has them.
 """
 
 import argparse

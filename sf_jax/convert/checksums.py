@@ -1,4 +1,4 @@
-"""Checksums of a model directory: `sf_jax_checksums.json`, which holds the hash of every file beside it.
+"""Checksums of a model directory: `sf_jax_checksums.json` holds the hash of every file beside it.
 
 Neither Orbax nor safetensors finds a flipped bit in a weight. What this project writes (imported,
 exported and merged checkpoints, trained models and adapters) is sealed with checksums, and loading
