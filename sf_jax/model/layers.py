@@ -9,12 +9,14 @@ A tree of weights that holds layers names their layout in a static field `layout
 the tree's structure; the fields that hold layers carry the metadata `LAYERS`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from sf_jax.kernels.sharded import constrain_activations
@@ -89,6 +91,16 @@ def run_layers(
     return jax.lax.scan(rematerialised(step, remat), x, (layers, beside, numbers), unroll=unrolled)
 
 
+def _on_cpu(array: Array) -> bool:
+    """Whether NumPy can read it without a copy."""
+    return (
+        isinstance(array, jax.Array)
+        and not isinstance(array, jax.core.Tracer)
+        and {device.platform for device in array.devices()} == {"cpu"}
+        and len(array.devices()) == 1
+    )
+
+
 def separate_layers(node: T, consume: bool = False) -> T:
     """A node that holds stacked layers with separate ones, as a CPU multiplies few rows fastest.
 
@@ -100,7 +112,12 @@ def separate_layers(node: T, consume: bool = False) -> T:
     """
 
     def split_stack(stack: Array, turned: bool) -> list[Array]:
-        parts = [stack[i].T if turned else stack[i] for i in range(len(stack))]
+        # On a CPU by NumPy: JAX would compile a program for every shape and index, for a second.
+        held = np.asarray(stack) if _on_cpu(stack) else stack
+        parts = [held[i].T if turned else held[i] for i in range(len(stack))]
+        if held is not stack:
+            parts = [jax.device_put(np.array(part, order="C")) for part in parts]
+        del held
         if consume:
             jax.block_until_ready(parts)
             stack.delete()
@@ -109,7 +126,7 @@ def separate_layers(node: T, consume: bool = False) -> T:
     def unstack(part: Linear | Array) -> list[Any]:
         if not isinstance(part, Linear):
             return split_stack(part, turned=False)
-        small = part.weight[0].size < SMALL and part.weight.dtype == jnp.float32
+        small = math.prod(part.weight.shape[1:]) < SMALL and part.weight.dtype == jnp.float32
         matrices = split_stack(part.weight, turned=not small)
         count = len(matrices)
         biases = [None] * count if part.bias is None else split_stack(part.bias, turned=False)

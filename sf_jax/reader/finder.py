@@ -1,11 +1,10 @@
 """Finding the face in a picture."""
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from skimage import data
-from skimage.feature import Cascade
 
 from sf_jax.media.crop import Box, crop_square
 
@@ -14,8 +13,15 @@ LEAST_SIDE = 24  # of a face, in pixels there; the size the cascade was trained 
 FOLLOW = 0.3  # share of the way to a newly found box that is gone in one frame
 
 
+if TYPE_CHECKING:
+    from skimage.feature import Cascade
+
+
 @cache
-def _cascade() -> Cascade:
+def _cascade() -> "Cascade":
+    from skimage import data  # slow to import, and needed for --crop alone
+    from skimage.feature import Cascade
+
     return Cascade(data.lbp_frontal_face_cascade_filename())
 
 

@@ -1,6 +1,7 @@
 """Images → JSON, preview sheet and Live Link CSV, or text."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 from sf_jax.media import images
@@ -11,13 +12,12 @@ from sf_jax.reader import stills
 from sf_jax.reader.inputs import Input
 from sf_jax.reader.job import Job
 from sf_jax.reader.output import as_json, unnamed
-from sf_jax.reader.progress import note, tracked
+from sf_jax.reader.progress import note, tracked, waiting
 from sf_jax.reader.reader import Reader
 from sf_jax.reader.report import report
 from sf_jax.reader.results import Writing
 from sf_jax.reader.session import Frame
 from sf_jax.reader.stills import Still
-from sf_jax.render.preview import preview
 
 
 def predict_pictures(reader: Reader, job: Job) -> None:
@@ -56,7 +56,8 @@ def _predict_picture(reader: Reader, job: Job, file: Input) -> Still | None:
     if job.done(file, suffixes):
         content = json.loads(job.plan.names[file].path(".json").read_bytes())["coefficients"]
         return Still(printable(file.path), unnamed(content, tuple(content)))
-    frame = _frame(reader, file.path)
+    with waiting("reading") if single else nullcontext():
+        frame = _frame(reader, file.path)
     if single or job.results is None:
         print(report(frame.shown, frame.values, str(file.path)))
     if job.results is None:
@@ -66,6 +67,8 @@ def _predict_picture(reader: Reader, job: Job, file: Input) -> Still | None:
         content = as_json(frame, printable(file.path))
         write_json(writing.path(".json"), content)
         if job.options.previews:
+            from sf_jax.render.preview import preview  # it takes a second to import
+
             preview(frame.seen, frame.shown, writing.path(".preview.png"))
         if single:
             _write_rows(reader, writing, [still])

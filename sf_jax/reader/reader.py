@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sf_jax.media import images
-from sf_jax.reader.estimator import Model
 from sf_jax.reader.session import Frame, Session, SessionOptions, Values
+
+if TYPE_CHECKING:  # jax takes a second to import, and options need none
+    from sf_jax.reader.estimator import Model
 
 PICTURE_FPS = 30  # of a session of one image, where no time exists
 
@@ -41,7 +43,7 @@ class PredictOptions:
 class Reader:
     """A model, and how the files of one command are to be read; the neutral image is read once."""
 
-    def __init__(self, model: Model, options: PredictOptions):
+    def __init__(self, model: "Model", options: PredictOptions):
         self.model, self.options = model, options
         self.neutral: Values | None = None
         if options.neutral is not None:

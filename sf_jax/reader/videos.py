@@ -19,7 +19,6 @@ from sf_jax.reader.progress import tracked
 from sf_jax.reader.reader import Reader
 from sf_jax.reader.results import Writing
 from sf_jax.reader.session import Frame, Values
-from sf_jax.render.preview import preview
 
 
 @dataclass
@@ -101,6 +100,8 @@ def _write(reader: Reader, opened: video.Video, read: Read, writing: Writing) ->
         channels=reader.channels,
     )
     if read.sheet and reader.options.previews and not writing.interrupted:  # it takes seconds
+        from sf_jax.render.preview import preview  # it takes a second to import
+
         preview(read.sheet.seen, read.sheet.shown, writing.path(".preview.png"))
     return timing
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -214,11 +215,10 @@ def test_the_rationale_follows_the_neutral_face(
     shown: list[FaceAction] = []
     rest = describe(np.zeros(61))
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("pictures", "videos"):
-            patch.setattr(
-                f"sf_jax.reader.{module}.preview",
-                lambda image, action, path: shown.append(action) or path.touch(),
-            )
+        patch.setattr(
+            "sf_jax.render.preview.preview",
+            lambda image, action, path: shown.append(action) or path.touch(),
+        )
         neutral, out = picture(), tmp_path / "out"
         pixels = np.full((30, 40, 3), (200, 150, 30), np.uint8)
         video = write_video(tmp_path / "v.mp4", 25.0, [pixels] * 2)
@@ -480,3 +480,15 @@ def test_of_an_animation_a_note_says_what_was_read(
     assert run("predict", tmp_path / "a.gif", "--out", tmp_path / "o", "--no-preview") == 0
     printed = capsys.readouterr()
     assert "a.gif: the first of 2 frames was read" in printed.out + printed.err
+
+
+def test_what_is_slow_to_import_waits_until_it_is_needed() -> None:
+    """Options, names and errors need no jax; a reading without a sheet or --crop no matplotlib,
+    numba or scikit-image."""
+    code = (
+        "import sys; import sf_jax.reader.job, sf_jax.cli.predict; assert 'jax' not in sys.modules;"
+        "import sf_jax.reader.files, sf_jax.reader.loading;"
+        "print({'matplotlib', 'numba', 'skimage', 'orbax', 'tensorflow'} & sys.modules.keys())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0 and found.stdout == "set()\n", found.stderr

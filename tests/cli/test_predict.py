@@ -14,9 +14,10 @@ from PIL import Image
 from sf_jax.cli import loading, show
 from sf_jax.face import livelink
 from sf_jax.media import locks
-from sf_jax.reader import pictures, videos
+from sf_jax.reader import pictures
 from sf_jax.reader.action import FaceAction
 from sf_jax.reader.results import LOCK, RECORD
+from sf_jax.render import preview
 from tests.cli.test_cli import JAW, FakeModel, errors, names, run
 from tests.media.videos import counting, write_video
 
@@ -26,8 +27,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     """A model without weights; the sheets are small images."""
     fake = FakeModel()
     monkeypatch.setattr(loading, "load_model", lambda *_: fake)
-    for module in (pictures, videos):
-        monkeypatch.setattr(module, "preview", small_sheet)
+    monkeypatch.setattr(preview, "preview", small_sheet)
     return fake
 
 
@@ -242,13 +242,13 @@ def test_a_file_that_appears_during_the_work_stays(
     model: FakeModel, image: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "o"
-    preview = pictures.preview
+    write = preview.preview
 
     def other(*given: object) -> None:
         (out / "a.json").write_text("of another program")
-        preview(*given)  # type: ignore[arg-type]
+        write(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pictures, "preview", other)
+    monkeypatch.setattr(preview, "preview", other)
     assert run("predict", image("a.png"), image("b.png"), "--out", out) == 2
     assert (out / "a.json").read_text() == "of another program"
     assert listed(out) == ["a.json", "b.json", "b.preview.png", "pictures.csv"]

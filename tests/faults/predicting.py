@@ -10,8 +10,8 @@ from PIL import Image
 
 from sf_jax import cli
 from sf_jax.cli import loading
-from sf_jax.reader import pictures, videos
 from sf_jax.reader.action import FaceAction
+from sf_jax.render import preview
 from tests.cli.test_cli import FakeModel
 from tests.media.videos import counting, write_video
 
@@ -27,8 +27,7 @@ def _predict(argv: tuple[str, ...]) -> int:
     """The exit code of the command."""
     with (
         mock.patch.object(loading, "load_model", lambda *_: FakeModel()),
-        mock.patch.object(pictures, "preview", small_sheet),
-        mock.patch.object(videos, "preview", small_sheet),
+        mock.patch.object(preview, "preview", small_sheet),
     ):
         return cli.main(["predict", *argv])
 
