@@ -1,5 +1,6 @@
 """`sf-jax demo`: renders a made-up face and reads it."""
 
+from contextlib import closing
 from pathlib import Path
 
 from sf_jax.cli import predict
@@ -17,14 +18,16 @@ def main(argv: list[str]) -> int:
     from PIL import Image
 
     from data_pipelines.sampler import sample
-    from sf_jax.media import files
+    from sf_jax.reader.results import Names, Results
     from sf_jax.render.draw import draw
     from sf_jax.render.head import builtin
     from sf_jax.render.scene import random_scene
 
-    options.out.mkdir(parents=True, exist_ok=True)
     scene = random_scene(options.seed, options.seed, len(builtin().identity))
     face = draw(builtin(), sample(options.seed), scene, SIDE, SIDE)
-    with files.replacing(options.out / "face.png") as file:
-        Image.fromarray(face.image).save(file, "PNG")
+    with (
+        closing(Results.open(options.out)) as results,  # which keeps a face.png of the user's own
+        results.writing(Names(options.out, "face"), "sf-jax demo") as writing,
+    ):
+        Image.fromarray(face.image).save(writing.path(".png"), "PNG")
     return predict.main([str(options.out / "face.png"), "--out", str(options.out)])

@@ -68,7 +68,8 @@ class _Claims:
 
     def __init__(self, results: Results, files: Sequence[Input]):
         self.results = results
-        self.taken: set[str] = set()
+        self.taken: set[tuple[str, str]] = set()
+        self.existing: dict[Path, set[str]] = {}
         self.inputs = {_node(file.path) for file in files}
         self.numbers: Counter[tuple[Path, str]] = Counter()
         self.most = _longest_name(results.folder) - max(map(len, SUFFIXES)) - len(PARTIAL)
@@ -92,7 +93,8 @@ class _Claims:
         for stem in self._stems(folder, bases, source):
             names = Names(inside, stem)
             if self._free(names, source):
-                self.taken.update(map(_folded, names.all()))
+                where = _folded(inside)
+                self.taken.update((where, _folded(name)) for name in names.files())
                 return names
         raise AssertionError("numbers do not end")
 
@@ -111,14 +113,27 @@ class _Claims:
         owner = self.reserved.get(_folded(self.results.relative(names.folder / names.stem)))
         if owner not in (None, source):
             return False
-        return all(self._free_path(path, source) for path in names.all())
+        where, there = _folded(names.folder), self._in_folder(names.folder)
+        for name in names.files():
+            folded = _folded(name)
+            if (where, folded) in self.taken or name == RECORD:
+                return False
+            if folded in there and not self._replaceable(names.folder / name, source):
+                return False
+        return True
 
-    def _free_path(self, path: Path, source: str) -> bool:
-        if _folded(path) in self.taken or path.name == RECORD:
-            return False
+    def _replaceable(self, path: Path, source: str) -> bool:
+        """Whether a name is free, or has a result of the same source that is no input of now."""
         if not os.path.lexists(path):
             return True
         return _node(path) not in self.inputs and self.results.owns(path, source)
+
+    def _in_folder(self, folder: Path) -> set[str]:
+        """Folded names of what is in a folder of results."""
+        if folder not in self.existing:
+            there = os.listdir(folder) if folder.is_dir() else []
+            self.existing[folder] = set(map(_folded, there))
+        return self.existing[folder]
 
     def _check_folder(self, folder: Path) -> None:
         for above in (folder, *folder.parents):

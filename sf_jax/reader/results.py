@@ -48,9 +48,9 @@ class Names:
         """The path of one result, or of what an interruption left of it."""
         return self.folder / self.file(PARTIAL + suffix if partial else suffix)
 
-    def all(self) -> list[Path]:
-        """All paths that the results may take."""
-        return [self.path(suffix, partial) for suffix in SUFFIXES for partial in (False, True)]
+    def files(self) -> list[str]:
+        """All file names that the results may take."""
+        return [self.stem + before + suffix for suffix in SUFFIXES for before in ("", PARTIAL)]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class Record:
 
     def __init__(self, folder: Path, entries: dict[str, Entry]):
         self.folder, self.entries = folder, entries
+        self._real: dict[Path, str] = {}  # of folders, as every file asks
         self._known: dict[str, list[str]] = {}
         self._sources: dict[str, str] = {}
         for entry in entries.values():
@@ -108,8 +109,10 @@ class Record:
 
     def relative(self, path: Path) -> str:
         """A path relative to the folder, one text for all spellings; links are not resolved."""
-        real = os.path.join(os.path.realpath(path.parent), path.name)
-        return os.path.relpath(real, self.folder)
+        folder = path.parent
+        if folder not in self._real:
+            self._real[folder] = os.path.relpath(os.path.realpath(folder), self.folder)
+        return os.path.normpath(os.path.join(self._real[folder], path.name))
 
     def owns(self, path: Path, source: str | None = None) -> bool:
         """Whether a file is a result that nobody changed since, or what a crash left of one.
@@ -270,9 +273,13 @@ class Results(Record):
 
     def _commit(self, writing: Writing, source: str, stamp: list[int], made: str) -> None:
         moves = {path: writing.final(path) for path in sorted(writing.folder.iterdir())}
-        for target in moves.values():
-            if os.path.lexists(target) and not self.owns(target, source):
-                raise ResultsError("is not a result of before, and is left as it is", path=target)
+        for path, target in moves.items():
+            if os.path.lexists(target) and not self._replaceable(target, path, source):
+                raise ResultsError(
+                    "is not a result of before, and is left as it is; name another folder with "
+                    "--out",
+                    path=target,
+                )
         found = {self.relative(target): hashes.of_file(path) for path, target in moves.items()}
         stem = self.relative(writing.names.folder / writing.names.stem)
         older = self._older(source, found)
@@ -281,6 +288,13 @@ class Results(Record):
             path.replace(target)
         if not writing.interrupted:
             self._clear(writing.names)
+
+    def _replaceable(self, target: Path, by: Path, source: str) -> bool:
+        """Whether a file is ours, or is the same already."""
+        if self.owns(target, source):
+            return True
+        same = target.is_file() and not target.is_symlink()
+        return same and hashes.of_file(target) == hashes.of_file(by)
 
     def _older(self, source: str, found: dict[str, str]) -> dict[str, list[str]]:
         """The hashes of what may be on the disk of results that are replaced now, or are not."""

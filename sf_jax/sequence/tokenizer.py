@@ -138,7 +138,10 @@ class SentencePieceTokenizer:
         return self._processor.get_piece_size()
 
     def encode(self, text: str) -> list[int]:
-        return self._processor.encode(text)
+        try:
+            return self._processor.encode(text)
+        except RuntimeError as error:  # of surrogates, which are half a character
+            raise TokenizerError(f"not a text in Unicode: {text!r:.60}") from error
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._processor.decode([int(i) for i in ids])
@@ -194,7 +197,10 @@ class JsonTokenizer:
         return self._inner.get_vocab(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        return self._inner.encode(text, add_special_tokens=False).ids
+        try:
+            return self._inner.encode(text, add_special_tokens=False).ids
+        except TypeError as error:  # of surrogates, which are half a character
+            raise TokenizerError(f"not a text in Unicode: {text!r:.60}") from error
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._inner.decode([int(i) for i in ids], skip_special_tokens=False)

@@ -387,6 +387,18 @@ def test_half_a_character_in_a_prompt_is_refused(
     assert "prompt.json: message 1: the text holds U+D83D alone" in errors(capsys)[0]
 
 
+def test_the_demo_replaces_no_image_of_the_users_own(
+    model: FakeModel, image: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    mine = image("o/face.png").read_bytes()
+    assert run("demo", "--out", tmp_path / "o") == 2
+    assert "face.png: is not a result of before" in errors(capsys)[0]
+    assert (tmp_path / "o" / "face.png").read_bytes() == mine
+    for _ in range(2):
+        assert run("demo", "--out", tmp_path / "demo") == 0
+    assert listed(tmp_path / "demo") == ["face.csv", "face.json", "face.png", "face.preview.png"]
+
+
 def test_show_opens_the_sheet_or_says_what_is_missing(
     model: FakeModel,
     image: Callable,

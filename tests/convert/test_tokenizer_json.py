@@ -32,6 +32,13 @@ def ask_transformers(directory: Path, texts: list[str], chats: list) -> dict:
     return json.loads(run_torch("reference_tokenizer.py", str(directory), stdin=questions))
 
 
+def test_half_a_character_is_refused(builtin: Tokenizer) -> None:
+    """JSON may spell one; the libraries raise a TypeError and a RuntimeError."""
+    for tokenizer in (builtin, JsonTokenizer.load(BUILTIN / "tokenizer.json")):
+        with pytest.raises(TokenizerError, match="not a text in Unicode: 'Read .*ud83d'"):
+            tokenizer.encode("Read \ud83d")
+
+
 @pytest.fixture(scope="module")
 def builtin() -> Tokenizer:
     return SentencePieceTokenizer.load(BUILTIN / "tokenizer.model")
