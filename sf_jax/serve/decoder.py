@@ -58,9 +58,12 @@ def limit_memory(more: int) -> None:
 
 
 def warm_up() -> None:
-    """Pillow imports its formats for the first image."""
+    """Imports Pillow's formats, as it does itself for the first image; none starts threads."""
+    from PIL import AvifImagePlugin
+
     from sf_jax.media.images import ImageError, read_bytes
 
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     with contextlib.suppress(ImageError):
         read_bytes(b"no image", 1)
 

@@ -149,8 +149,9 @@ class _Worker:
 def _start(connection: Connection) -> subprocess.Popen:
     """Not by `multiprocessing`, which would import this process's own main module anew, and jax."""
     ours = connection.fileno(), os.getpid()
-    # Libraries that start a thread for each core would take address space for nothing.
-    single = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    # Each thread takes address space, and libraries would start one for each core.
+    single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
+    single["OPENCV_FOR_THREADS_NUM"] = "1"
     path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.Popen(
         [sys.executable, "-c", f"from sf_jax.serve.decoder import main; main{ours}"],

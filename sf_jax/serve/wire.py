@@ -212,6 +212,8 @@ def read_json_body(body: bytes) -> tuple[bytes, "Messages | None"]:
         isinstance(messages, list) and all(isinstance(one, Mapping) for one in messages)
     ):
         raise WireError("expected a list of objects with role and content", field="messages")
+    if content["image"].startswith(("data:", "http:", "https:")):
+        raise WireError("a URL; send the image file itself in base64", field="image")
     try:
         return base64.b64decode(content["image"], validate=True), messages
     except (binascii.Error, ValueError) as error:
