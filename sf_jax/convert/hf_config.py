@@ -93,7 +93,7 @@ class VisionSection(Settings):
     patch_size: Side
     temporal_patch_size: Side
     spatial_merge_size: Side
-    in_channels: Side = 3  # released files may leave it out
+    in_channels: Literal[3] = 3  # released files may leave it out
     deepstack_visual_indexes: list[Index] = Field(max_length=1024)
     hidden_act: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
     rope_theta: Theta | None = None

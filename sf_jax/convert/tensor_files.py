@@ -146,7 +146,7 @@ def read_index(index: Path) -> dict[str, str]:
     """
     found = read_settings(index, _Index).weight_map
     for name, shard in found.items():
-        if not shard or "\0" in shard or Path(shard).name != shard:
+        if not shard or "\0" in shard or Path(shard).name != shard or len(shard.encode()) > 255:
             problem = f"found {small_files.shown(shard)}, expected the name of a file beside it"
             field = f"weight_map.{small_files.shown(name)}"
             raise CheckpointError(problem, path=index, field=field)

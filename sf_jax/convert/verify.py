@@ -1,6 +1,8 @@
 """Logits of a model directory, compared with those of another implementation in an NPZ file."""
 
+import math
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +13,17 @@ from sf_jax.convert import checksums, hf
 from sf_jax.convert.tensor_files import CheckpointError
 from sf_jax.media import small_files
 
+MOST_ARRAY_BYTES = 16 * 2**30  # of an array of a reference
+# What damaged archives raise in the libraries that read them.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    zlib.error,
+)
 LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}  # of the reference's largest logit
 
 
@@ -61,6 +74,26 @@ def compare(
     return reports
 
 
+def _check_array(archive: zipfile.ZipFile, name: str) -> None:
+    """The array's header describes what the archive holds, before memory is taken for it."""
+    entry = archive.getinfo(f"{name}.npy")
+    with archive.open(entry) as opened:
+        version = np.lib.format.read_magic(opened)
+        read = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(opened)
+        held = entry.file_size - opened.tell()
+    if dtype.kind not in "biuf":
+        raise CheckpointError(f"array {name!r} is of type {dtype}, expected numbers", field=name)
+    if math.prod(shape) * dtype.itemsize != held or entry.file_size > MOST_ARRAY_BYTES:
+        raise CheckpointError(
+            f"array {name!r} is to be {dtype} {list(shape)}, the file holds {held} bytes of it "
+            f"(at most {MOST_ARRAY_BYTES} are read)",
+            field=name,
+        )
+
+
 def read_reference(file: Path) -> dict[str, np.ndarray]:
     """The arrays of a reference: `input_ids` and `logits`, and what else `hf.forward` takes.
 
@@ -75,9 +108,16 @@ def read_reference(file: Path) -> dict[str, np.ndarray]:
             what = small_files.recognised(opened.read(64))
         raise CheckpointError("not a readable NPZ file" + (f": {what}" if what else ""), path=file)
     try:
+        with zipfile.ZipFile(file) as archive:
+            names = {name for name in known if f"{name}.npy" in archive.namelist()}
+            for name in names:
+                _check_array(archive, name)
         with np.load(file) as arrays:
-            found = {name: arrays[name] for name in known if name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            found = {name: arrays[name] for name in names}
+    except CheckpointError as error:
+        error.at(path=file)
+        raise
+    except (*UNREADABLE, zipfile.BadZipFile) as error:
         raise CheckpointError(f"not a readable NPZ file: {error}", path=file) from error
     for name in ("input_ids", "logits"):
         if name not in found:

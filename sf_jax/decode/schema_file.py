@@ -25,6 +25,7 @@ FILE = "schema.json"
 KNOWN = ("decimals", "paragraphs", "slots", "repeat")
 OF_A_SLOT = ("name", "low", "high", "group")
 MOST_DECIMALS = 6
+MOST_VALUES = 2001  # of a slot: three decimals from -1 to 1, which take half a minute to compile
 
 
 class SchemaFileError(DataError):
@@ -72,7 +73,8 @@ def from_dict(content: Any) -> Schema:
     entries = found.get("slots")
     if not isinstance(entries, list) or not entries:
         raise SchemaFileError("expected a list of one slot or more", field="slots")
-    slots = [_slot(entry, f"slots[{number}]") for number, entry in enumerate(entries)]
+    decimals = _whole(found.get("decimals", 1), "decimals", 0, MOST_DECIMALS)
+    slots = [_slot(entry, f"slots[{number}]", decimals) for number, entry in enumerate(entries)]
     groups = tuple(slot["group"] for slot in slots)
     repeat = found.get("repeat")
     try:
@@ -80,7 +82,7 @@ def from_dict(content: Any) -> Schema:
             names=tuple(slot["name"] for slot in slots),
             low=tuple(slot["low"] for slot in slots),
             high=tuple(slot["high"] for slot in slots),
-            decimals=_whole(found.get("decimals", 1), "decimals", 0, MOST_DECIMALS),
+            decimals=decimals,
             groups=groups if any(groups) else (),
             paragraphs=_boolean(found.get("paragraphs", False), "paragraphs"),
             repeat=None if repeat is None else _repeat(repeat),
@@ -89,7 +91,7 @@ def from_dict(content: Any) -> Schema:
         raise SchemaFileError(str(error), field="slots") from error
 
 
-def _slot(entry: Any, where: str) -> dict[str, Any]:
+def _slot(entry: Any, where: str, decimals: int) -> dict[str, Any]:
     found = _object(entry, where, OF_A_SLOT)
     name, group = found.get("name"), found.get("group", "")
     for key, text in (("name", name), ("group", group)):
@@ -99,6 +101,12 @@ def _slot(entry: Any, where: str) -> dict[str, Any]:
     if high <= low:
         raise SchemaFileError(
             f"found {high:g}, expected more than low, {low:g}", field=f"{where}.high"
+        )
+    if (high - low) * 10**decimals >= MOST_VALUES:
+        raise SchemaFileError(
+            f"found {high:g}; from {low:g} on with {decimals} decimals there are more than the "
+            f"{MOST_VALUES} values that a slot may have",
+            field=f"{where}.high",
         )
     return {"name": name, "low": low, "high": high, "group": group}
 

@@ -24,6 +24,11 @@ class VisionConfig:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}"
             )
+        if self.head_dim % 4:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} / num_heads {self.num_heads} is {self.head_dim}, "
+                "expected a multiple of 4"
+            )
         if self.position_side**2 != self.num_position_embeddings:
             raise ValueError(f"num_position_embeddings {self.num_position_embeddings} is no square")
         for block in self.deepstack_visual_indexes:
@@ -68,6 +73,8 @@ class TextConfig:
                 f"num_attention_heads {self.num_attention_heads} is no multiple of "
                 f"num_key_value_heads {self.num_key_value_heads}"
             )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim}, expected an even number")
         if len(self.mrope_section) != 3 or sum(self.mrope_section) != self.head_dim // 2:
             raise ValueError(
                 f"mrope_section {self.mrope_section} must be three that sum to head_dim / 2, "

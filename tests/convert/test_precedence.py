@@ -26,18 +26,26 @@ ROPES: dict[str, tuple[dict[str, Any], float | None]] = {
     "new fields": ({"rope_parameters": NEW}, 7e3),
     "theta beside and inside": ({"rope_theta": 5e6, "rope_parameters": NEW}, 7e3),
     "theta inside the old one": ({"rope_theta": 5e6, "rope_scaling": NEW}, 7e3),
-    "both, theta inside the new": ({"rope_scaling": DEFAULT, "rope_theta": 9e3,
-                                    "rope_parameters": NEW}, 9e3),
+    "both, theta inside the new": (
+        {"rope_scaling": DEFAULT, "rope_theta": 9e3, "rope_parameters": NEW},
+        9e3,
+    ),
     "old one is yarn": ({"rope_scaling": YARN, "rope_theta": 9e3, "rope_parameters": NEW}, None),
     "new one is yarn": ({"rope_scaling": DEFAULT, "rope_theta": 9e3, "rope_parameters": YARN}, 9e3),
     "old one is null": ({"rope_scaling": None, "rope_parameters": NEW}, 7e3),
     "old one is empty": ({"rope_scaling": {}, "rope_parameters": NEW}, 7e3),
-    "sections differ": ({"rope_scaling": DEFAULT | {"mrope_section": [16, 8, 8]},
-                         "rope_theta": 9e3, "rope_parameters": NEW}, 9e3),
+    "sections differ": (
+        {
+            "rope_scaling": DEFAULT | {"mrope_section": [16, 8, 8]},
+            "rope_theta": 9e3,
+            "rope_parameters": NEW,
+        },
+        9e3,
+    ),
     "type and rope_type": ({"rope_scaling": DEFAULT | {"type": "yarn"}, "rope_theta": 9e3}, 9e3),
     "theta beside is null": ({"rope_theta": None, "rope_parameters": NEW}, 7e3),
     "theta inside is null": ({"rope_theta": 9e3, "rope_scaling": NEW | {"rope_theta": None}}, None),
-}  # fmt: skip
+}
 
 # name: fields of the file, of text_config, whether embeddings are tied
 TIES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
