@@ -59,6 +59,26 @@ def test_every_file_of_an_import_is_verified(imported, tmp_path, capsys) -> None
         shutil.rmtree(copy)
 
 
+def test_an_import_of_before_is_read_whole_before_it_is_restored(
+    imported, tmp_path, capsys
+) -> None:
+    """Orbax reads many files at once, and prints a traceback for each that it then gives up."""
+    for name, damage, problem in (
+        ("weights/array_metadatas/process_0", cut, "array_metadatas/process_0: "),
+        ("weights/manifest.ocdbt", Path.unlink, "it holds no arrays"),
+        (None, Path.unlink, "the file that holds text."),
+    ):
+        shutil.copytree(imported, tmp_path / "copy")
+        (tmp_path / "copy" / checksums.FILE).unlink()
+        data = [p for p in (tmp_path / "copy" / "weights").rglob("d/*") if p.is_file()]
+        largest = max(data, key=lambda path: path.stat().st_size)
+        damage(largest if name is None else tmp_path / "copy" / name)
+        assert run("export", tmp_path / "copy", tmp_path / "out") == 2
+        note, error = capsys.readouterr().err.splitlines()
+        assert "cannot be verified" in note and f"copy/weights: not readable: {problem}" in error
+        shutil.rmtree(tmp_path / "copy")
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
