@@ -140,7 +140,7 @@ class _Decoder:
     def __init__(self, path: str, container: InputContainer, stream: VideoStream):
         self.path, self.container, self.stream = path, container, stream
         self.good = self.seen = self.failures = self.early = 0
-        self._first_failure = ""
+        self._first_failure, self._codec = "", stream.codec_context.name
         self._corrupt: set[int | None] = set()  # time stamps of packets that are cut off
         self._is_stream = container.format.name in STREAMS
 
@@ -154,7 +154,10 @@ class _Decoder:
                 frames = packet.decode()
             except EOFError:  # a decoder that is flushed twice
                 return
-            except FFmpegError as error:
+            except (
+                FFmpegError,
+                ValueError,
+            ) as error:  # the latter of a decoder that failed to open
                 self._damaged(_reason(error))
                 continue
             for frame in frames:
@@ -204,8 +207,7 @@ class _Decoder:
 
     def error(self, count: int) -> VideoError:
         """What was found missing or damaged, of so many frames as the file states."""
-        codec = self.stream.codec_context.name
-        parts = [f"no frame of its codec, {codec}, can be decoded"]
+        parts = [f"no frame of its codec, {self._codec}, can be decoded"]
         if self.good:
             of_all = f" of {count}" if count > self.good else ""
             parts = [f"damaged: {self.good}{of_all} frames could be read"]
@@ -219,8 +221,8 @@ class _Decoder:
         return kind("; ".join(parts), path=self.path)
 
 
-def _reason(error: FFmpegError) -> str:
-    return (error.strerror or type(error).__name__).lower()
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
 def _time_base(frame: VideoFrame, stream: VideoStream) -> Fraction:
@@ -309,6 +311,13 @@ def _stream(path: str, container: InputContainer, file: BinaryIO) -> VideoStream
         )
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     stream.thread_count = min(THREADS, os.cpu_count() or 1)
+    codec = stream.codec_context.name  # asked before: a context that failed to open has no codec
+    try:
+        stream.codec_context.open(strict=False)
+    except (FFmpegError, ValueError) as error:
+        raise VideoError(
+            f"its codec, {codec}, does not open: {_reason(error)}", path=path
+        ) from error
     return stream
 
 
