@@ -230,9 +230,9 @@ def _check_requests(options: argparse.Namespace) -> None:
         raise UsageError(f"{lacking} is required ({HELP})")
     if options.drop_frame and options.fps is None:
         raise UsageError(f"--drop-frame needs --fps 29.97 or 59.94 with --requests ({HELP})")
-    for name in ("paths", "out", "smooth", "prompt"):
+    for name in ("paths", "out", "smooth", "prompt", "recursive", "skip_existing", "show"):
         if getattr(options, name):
-            flag = "an image, video or folder" if name == "paths" else f"--{name}"
+            flag = f"--{name.replace('_', '-')}" if name != "paths" else "an image, video or folder"
             raise UsageError(f"--requests does not go with {flag} ({HELP})")
 
 

@@ -3,12 +3,13 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sf_jax.media import images, kinds
 from sf_jax.media.errors import DataError, printable
-from sf_jax.reader.results import Record
+from sf_jax.reader.results import Record, ResultsError
 
 # What file servers and systems keep in folders of images: thumbnails, deleted files.
 SYSTEM_FOLDERS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information"}
@@ -141,7 +142,8 @@ def _walk(top: Path, recursive: bool, found: Inputs) -> Iterator[Path]:
         if (status.st_dev, status.st_ino) in visited:  # a loop of mounts
             continue
         visited.add((status.st_dev, status.st_ino))
-        records += [record] if (record := Record.of(folder)) else []
+        with suppress(ResultsError):  # a file of the user's own, which says nothing of others
+            records += [record] if (record := Record.of(folder)) else []
         inside = []
         for entry in entries:
             path = folder / entry.name

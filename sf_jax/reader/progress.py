@@ -1,5 +1,6 @@
 """Progress bars on standard error that also move while one long step runs."""
 
+import shutil
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -17,20 +18,28 @@ def tracked(
     items: Iterable[Item], unit: str, total: int | None = None, hidden: bool = False
 ) -> Iterator[Item]:
     """The items, with a bar that counts them; its clock goes on while one is worked at."""
-    with tqdm(items, total=total, unit=unit, disable=hidden, file=sys.stderr) as bar, _ticking(bar):
+    with (
+        tqdm(items, total=total, unit=unit, disable=hidden, file=sys.stderr, **_size()) as bar,
+        _ticking(bar),
+    ):
         yield from bar
 
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
     """Shows what is waited for and for how long, on a terminal, and clears the line at the end."""
-    shown = "{desc} {elapsed}"
-    hidden = not sys.stderr.isatty()
-    with (
-        tqdm(desc=what, bar_format=shown, leave=False, disable=hidden, file=sys.stderr) as bar,
-        _ticking(bar),
-    ):
+    how = {"leave": False, "disable": not sys.stderr.isatty(), "file": sys.stderr}
+    with tqdm(desc=what, bar_format="{desc} {elapsed}", **how, **_size()) as bar, _ticking(bar):
         yield
+
+
+def _size() -> dict[str, int]:
+    """Columns and rows of a terminal: of one that states none, where tqdm would draw nothing, 80
+    by 24."""
+    if not sys.stderr.isatty():
+        return {}
+    size = shutil.get_terminal_size()
+    return {"ncols": size.columns, "nrows": size.lines}
 
 
 def note(text: str) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from sf_jax.media import images, kinds
 from sf_jax.reader.inputs import Inputs, collect
+from sf_jax.reader.results import RECORD
 
 
 def image(path: Path, kind: str = "PNG") -> Path:
@@ -134,6 +135,12 @@ def test_what_cannot_be_opened_is_listed_and_costs_no_other(tmp_path: Path) -> N
     assert "none.jpg: no such file or folder" in texts[0] and "too long" in texts[1]
     assert "empty: holds no picture and no video; --recursive" in texts[2]
     assert "broken.jpg: a link to a file that is not there" in texts[3]
+
+
+def test_a_file_that_is_no_record_of_results_costs_no_image(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    (tmp_path / RECORD).write_text("[" * 9000)
+    assert found(collect([tmp_path]), tmp_path) == ["a.jpg"]
 
 
 def test_typescript_is_no_video(tmp_path: Path) -> None:

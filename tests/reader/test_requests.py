@@ -349,6 +349,7 @@ def test_flags_shape_the_csv(model: FakeModel, folder: Path) -> None:
         (["--requests", "q", "--results", "r", "face.png"], "does not go with an image"),
         (["--requests", "q", "--results", "r", "--out", "o"], "does not go with --out"),
         (["--requests", "q", "--results", "r", "--smooth"], "does not go with --smooth"),
+        (["--requests", "q", "--results", "r", "--skip-existing"], "go with --skip-existing"),
         (["--requests", "q", "--results", "./q"], "different files"),
         (["--requests", "q", "--results", "r", "--csv", "r"], "different files"),
         (["--requests", "q", "--results", "taken"], "taken: a folder"),
