@@ -1,6 +1,5 @@
 """Images → JSON, preview sheet and Live Link CSV, or text."""
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from sf_jax.media import images
 from sf_jax.media.errors import printable
 from sf_jax.media.files import write_json
 from sf_jax.media.interrupts import uninterrupted
+from sf_jax.media.small_files import read_json
 from sf_jax.reader import stills
 from sf_jax.reader.inputs import Input
 from sf_jax.reader.job import Job
@@ -54,7 +54,7 @@ def _predict_picture(reader: Reader, job: Job, file: Input) -> Still | None:
     suffixes = [".json"] + [".preview.png"] * job.options.previews
     suffixes += [".csv", stills.INDEX_SUFFIX] if single else []
     if job.done(file, suffixes):
-        content = json.loads(job.plan.names[file].path(".json").read_bytes())["coefficients"]
+        content = read_json(job.plan.names[file].path(".json"))["coefficients"]
         return Still(printable(file.path), unnamed(content, tuple(content)))
     with waiting("reading") if single else nullcontext():
         frame = _frame(reader, file.path)

@@ -18,6 +18,7 @@ from pathlib import Path
 from sf_jax.media import files, hashes, locks
 from sf_jax.media.errors import DataError
 from sf_jax.media.locks import Lock
+from sf_jax.media.small_files import parse_json
 
 RECORD = ".sf-jax-results.jsonl"
 LOCK = ".sf-jax-results.lock"
@@ -148,15 +149,15 @@ def _entries(path: Path) -> dict[str, Entry]:
     """
     try:
         lines = path.read_bytes().decode("utf-8").split("\n") if path.is_file() else []
-        if path.is_symlink() or json.loads(lines[0]) != HEADER:
+        if path.is_symlink() or parse_json(lines[0]) != HEADER:
             raise ValueError
-    except (ValueError, IndexError, RecursionError):
+    except (ValueError, IndexError):
         problem = "not a record of results; name another folder with --out"
         raise ResultsError(problem, path=path) from None
     entries: dict[str, Entry] = {}
     for line in lines[1:]:
-        with suppress(ValueError, TypeError, AttributeError, RecursionError):
-            entry = _entry(json.loads(line))
+        with suppress(ValueError, TypeError, AttributeError):
+            entry = _entry(parse_json(line))
             entries[entry.source] = entry
     return entries
 
@@ -177,8 +178,8 @@ def _cut_short(path: Path) -> bool:
         return not content.endswith(b"IEND\xaeB`\x82")
     if path.suffix == ".json":
         try:
-            json.loads(content)
-        except (ValueError, RecursionError):
+            parse_json(content)
+        except ValueError:
             return True
         return False
     return not content.endswith(b"\n")

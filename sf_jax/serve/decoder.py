@@ -75,7 +75,9 @@ def answer(
 
     Sends what became of it, as JSON, and the pixels if it could be read.
     """
-    from sf_jax.convert.processor import ProcessorError  # late: see `main`
+    import numpy as np  # late: see `main`
+
+    from sf_jax.convert.processor import ProcessorError
     from sf_jax.media.images import ImageError, TooLargeError, read_bytes
 
     def refuse(error: Exception | str, too_large: bool) -> None:
@@ -94,7 +96,7 @@ def answer(
         refuse(error, False)
     else:
         connection.send_bytes(json.dumps({"shape": pixels.shape}).encode())
-        connection.send_bytes(pixels.data.cast("B"))
+        connection.send_bytes(np.ascontiguousarray(pixels).data.cast("B"))
 
 
 def main(descriptor: int, parent: int) -> None:
