@@ -5,7 +5,8 @@ wraps there. At the other, frames follow one another: by how much labels step fr
 differ in practice: a phone may label two frames at a time at 60.
 
 Frame numbers are often rounded, so that they repeat, skip and even step back although the frames
-are evenly spaced. Such labels are recognised, and the frames spaced evenly between real gaps.
+are evenly spaced. Such labels are recognised, and the frames spaced evenly between real gaps. Where
+the decimals after the frame number are milliseconds of the second, they tell the time.
 """
 
 from dataclasses import dataclass, replace
@@ -81,6 +82,7 @@ def timing(
             parsed.append(Timecode.parse(text, drop_frame))
         except TimecodeError as error:
             raise error.at(path=path, line=line, field="Timecode") from error
+    parsed = _of_milliseconds(parsed) or parsed
     labels = _Labels(path, lines, texts, parsed)
     top = max(label.frames for label in parsed)
     if drop_frame and top > 60:
@@ -142,6 +144,34 @@ def _given(labels: _Labels, fps: Fraction, seen: int | None) -> Timing:
 # --- how timecode counts
 
 
+def _of_milliseconds(labels: list[Timecode]) -> list[Timecode] | None:
+    """Labels whose decimals are milliseconds of the second and not of a frame, numbered anew.
+
+    Some writers put the frame number and the millisecond of a time side by side, `00:00:07:15.500`.
+    Then frame number and decimals grow together. The decimals are the finer of the two, and are
+    moved to whole frames where all are near one.
+    """
+    if len(labels) < 8 or any(x.decimals != 3 or x.drop_frame for x in labels):
+        return None
+    field = np.array([x.frames for x in labels])
+    part = np.array([float(x.subframe) for x in labels])
+    if np.ptp(field) < 8:
+        return None
+    spread = {n: float(np.ptp(field - part * n)) for n in NOMINAL if n >= field.max()}
+    nominal = min(spread, key=lambda n: spread[n], default=None)
+    if nominal is None or spread[nominal] > 1 + ROUNDING or spread[nominal] > np.ptp(field) / 4:
+        return None
+    numbers = [x.subframe * nominal for x in labels]
+    phase = numbers[0] % 1
+    whole = [phase + round(number - phase) for number in numbers]
+    if all(abs(a - b) <= Fraction(2 * nominal, 1000) for a, b in zip(whole, numbers, strict=True)):
+        numbers = whole
+    return [
+        replace(x, frames=int(number), subframe=number - int(number))
+        for x, number in zip(labels, numbers, strict=True)
+    ]
+
+
 def _labels_a_second(labels: list[Timecode]) -> int | None:
     """How many labels a second of timecode holds, seen where the seconds field steps by one.
 
@@ -160,6 +190,10 @@ def _labels_a_second(labels: list[Timecode]) -> int | None:
     standard = [n for n in NOMINAL if n >= top and (not drop_frame or n in (30, 60))]
     if not across.any():
         return None
+    # 24 before 0, often: a second holds 25, and 24 is no number that was rounded up to the wrap.
+    passed = (field[:-1] // 1 == top) & (field[1:] // 1 == 0) & across
+    if top + 1 in standard and passed.sum() >= 0.15 * across.sum():
+        standard = [n for n in standard if n > top]
     if not inside.any():
         wraps = [n for n in standard if n > top and np.all(field_step[across] == 1 - n)]
         return wraps[0] if wraps else None

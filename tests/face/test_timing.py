@@ -79,14 +79,24 @@ def test_numbers_rounded_up_to_the_wrap():
     assert not gaps(found)
 
 
-def test_sub_frames_that_run_apart_from_rounded_numbers():
-    """As an iPhone writes them: FF jitters, the fraction grows by a thirtieth a frame."""
-    down = np.random.default_rng(1).integers(-1, 1, 300)
-    numbers = np.maximum(np.arange(300) + down, np.arange(300) // 30 * 30)
-    texts = [f"{label(n, 30)}.{i * 1000 // 30 % 1000:03}" for i, n in enumerate(numbers)]
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("start", [0, 86395, 47584.517])
+@pytest.mark.parametrize("gap", [0, 4])
+def test_decimals_that_are_milliseconds_of_the_second(rate, start, gap):
+    """Frame number and millisecond of a time side by side, the number rounded down by chance."""
+    draw = np.random.default_rng(rate)
+    numbers = np.arange(10 * rate)
+    numbers[5 * rate :] += gap
+    texts = []
+    for time in (start + numbers / rate + 1e-7) % 86400:
+        second, part = divmod(time, 1)
+        frame = max(0, int(part * rate - (draw.random() < 0.1)))
+        label = str(Timecode.at_frame(int(second) * rate + frame, rate, decimals=0))
+        texts.append(f"{label}.{int(part * 1000):03}")
     found = of(texts)
-    assert found.counting == 30 and found.fps == 30
-    assert found.seconds == pytest.approx(np.arange(300) / 30)
+    assert found.counting == rate
+    assert found.seconds == pytest.approx(numbers / rate, abs=2e-3)
+    assert len(gaps(found)) == bool(gap)
 
 
 @pytest.mark.parametrize(("fps", "rate"), [(24, 30), (25, 30), (24, 60), (25, 60), (50, 60)])
