@@ -102,15 +102,16 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/builtin"), help="folder of the run")
     add("--tiny", action="store_true", help="a small model and few steps, in two minutes")
-    add("--stages", nargs="+", choices=stages, default=stages)
+    add("--stages", nargs="+", choices=stages, default=stages, help="to run, in this order")
     add("--export", type=Path, help="model directory to write (default: OUT/model)")
     add("--start", type=Path, help="exported model whose tower to start from")
     add("--mesh", type=meshes.parse, help="as data=4,fsdp=2 (default: the recipe's)")
-    add("--images", type=whole(1, 10**7), help="rendered faces")
+    add("--images", type=whole(1, 10**7), help="rendered faces (default: the recipe's)")
     former(parser, "--pictures", dest="images", type=whole(1, 10**7))
     accept_changed_data(parser)
     for stage in ("warmup", "reading", "language"):
-        add(f"--{stage}-steps", type=whole(1, 10**9))
+        help = f"of the {stage} stage (default: the recipe's)"
+        add(f"--{stage}-steps", type=whole(1, 10**9), help=help)
     options = parser.parse_args(argv)
     recipe = tiny(RECIPE) if options.tiny else RECIPE
     recipe = replace(recipe, accept_changed_data=options.accept_changed_data)

@@ -93,7 +93,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="sf-jax train sft",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("recipe", choices=RECIPES, metavar="RECIPE", help=", ".join(RECIPES))
@@ -108,22 +107,31 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--tiny", action="store_true", help="the built-in model and few steps, in two minutes")
     add("--mesh", type=meshes.parse, help="as fsdp=8,tensor=2 (default: the recipe's)")
-    add("--steps", type=whole(1, 10**9))
-    add("--rows", type=whole(1, 10**6), help="of a global batch")
-    add("--accumulate", type=whole(1, 10**4), help="parts of a batch taken one after another")
-    add("--save-every", type=whole(1, 10**9), default=100)
+    add("--steps", type=whole(1, 10**9), help="of training (default: the recipe's)")
+    add("--rows", type=whole(1, 10**6), help="of a global batch (default: the recipe's)")
+    add(
+        "--accumulate",
+        type=whole(1, 10**4),
+        help="parts of a batch taken one after another (default: the recipe's)",
+    )
+    add("--save-every", type=whole(1, 10**9), default=100, help="steps between checkpoints")
     add("--log-every", type=whole(1, 10**9), help="steps (default 10)")
-    add("--evaluate-every", type=whole(0, 10**9), default=0)
+    add(
+        "--evaluate-every",
+        type=whole(0, 10**9),
+        default=0,
+        help="steps between evaluations (default 0: at the end alone)",
+    )
     add("--faces", type=whole(0, 10**6), help="held-out faces (default 64); 0 evaluates nothing")
     add("--images", type=whole(1, 10**6), help="to render where there is no --data (default 2000)")
     former(parser, "--pictures", dest="images", type=whole(1, 10**6))
-    add("--seed", type=whole(0, 2**32 - 1), default=0)
+    add("--seed", type=whole(0, 2**32 - 1), default=0, help="of order, noise and adapters")
     accept_changed_data(parser)
     group = parser.add_argument_group("several processes")
     group.add_argument("--distributed", action="store_true", help="on a pod: all of its hosts")
     group.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere, with the next two")
-    group.add_argument("--processes", type=whole(1, 10**5))
-    group.add_argument("--process", type=whole(0, 10**5))
+    group.add_argument("--processes", type=whole(1, 10**5), help="how many there are")
+    group.add_argument("--process", type=whole(0, 10**5), help="which of them this is, from 0")
     return parser
 
 

@@ -355,14 +355,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--rounds", type=whole(1, 1000), default=20, help="of times; the least counts"
     )
-    parser.add_argument("--topologies", nargs="+", default=["v5e:2x2", "v6e:2x2"])
-    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
-    parser.add_argument("--lengths", nargs="+", type=int, default=[1024, 2048, 8192])
-    parser.add_argument("--widths", nargs="+", type=int, default=[64, 128])
-    parser.add_argument("--contenders", nargs="+", choices=BLOCKS, default=list(BLOCKS))
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(PRODUCTS))
+    parser.add_argument(
+        "--topologies", nargs="+", default=["v5e:2x2", "v6e:2x2"], help="TPUs to compile for"
+    )
+    parser.add_argument(
+        "--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS), help="of the arrays given"
+    )
+    parser.add_argument(
+        "--lengths",
+        nargs="+",
+        type=int,
+        default=[1024, 2048, 8192],
+        help="of a sequence, in tokens",
+    )
+    parser.add_argument("--widths", nargs="+", type=int, default=[64, 128], help="of a head")
+    parser.add_argument(
+        "--contenders", nargs="+", choices=BLOCKS, default=list(BLOCKS), help="kernels compared"
+    )
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=list(PRODUCTS), help="passes timed"
+    )
     parser.add_argument("--tune", action="store_true", help="try block sizes of ours, too")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench_attention"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench_attention"), help="folder of the run"
+    )
     options = parser.parse_args(argv)
     for part in options.parts:
         if part == "values":

@@ -122,13 +122,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="sf-jax bench checkpoint",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/bench_checkpoint"))
-    parser.add_argument("--size", default="2B", choices=("2B", "4B", "8B", "32B"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench_checkpoint"), help="folder of the run"
+    )
+    parser.add_argument(
+        "--size",
+        default="2B",
+        choices=("2B", "4B", "8B", "32B"),
+        help="shape of the Qwen3-VL model",
+    )
     parser.add_argument("--rationale-tokens", type=int, default=64, help="length of the rationale")
     former(parser, "--words", dest="rationale_tokens", type=int)
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument(
+        "--dtypes", nargs="+", default=["float32", "bfloat16"], help="of the weights, one run each"
+    )
     parser.add_argument("--torch-python", help="compare with transformers, run by this Python")
     parser.add_argument("--side", choices=("ours",), help=argparse.SUPPRESS)
     return parser

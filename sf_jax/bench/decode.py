@@ -376,9 +376,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(
         prog="sf-jax bench decode",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/bench_decode"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench_decode"), help="folder of the run"
+    )
     parser.add_argument("--images", type=int, default=20, help="rendered faces (default 20)")
     former(parser, "--pictures", dest="images", type=int)
     parser.add_argument("--repeats", type=int, default=3, help="of which the least counts")
@@ -388,7 +389,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--rationale-tokens", type=int, help="cap on the rationale (default: 120, others 64)"
     )
     former(parser, "--words", dest="rationale_tokens", type=int)
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16"), help="of the weights"
+    )
     parser.add_argument("--torch-python", help="compare with transformers, run by this Python")
     parser.add_argument(
         "--ours", nargs="+", choices=OUR_MODES, default=OUR_MODES, help="our modes (default: all)"

@@ -120,7 +120,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="sf-jax bench passes", description=__doc__)
     parser.add_argument("--images", type=whole(1, 100_000), default=1000, help="still renders")
     former(parser, "--pictures", dest="images", type=whole(1, 100_000))
-    parser.add_argument("--frames", type=whole(1, 100_000), default=300)
+    parser.add_argument(
+        "--frames", type=whole(1, 100_000), default=300, help="of each rendered video"
+    )
     parser.add_argument("--take", type=Path, help="a Live Link Face CSV")
     parser.add_argument("--out", type=Path, help="folder for passes.md and passes.png")
     options = parser.parse_args(argv)

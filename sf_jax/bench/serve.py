@@ -330,11 +330,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(
         prog="sf-jax bench serve",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--requests", type=whole(1, 10**6), default=1000)
-    add("--concurrent", type=whole(1, 1000), default=32)
+    add("--requests", type=whole(1, 10**6), default=1000, help="sent to each service")
+    add("--concurrent", type=whole(1, 1000), default=32, help="requests under way at once")
     add("--batch", type=whole(2, 1024), default=16, help="of the service with batching")
     add("--images", type=whole(1, 10**4), default=48, help="distinct ones (default 48)")
     former(parser, "--pictures", dest="images", type=whole(1, 10**4))

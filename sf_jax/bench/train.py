@@ -357,10 +357,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="sf-jax bench train",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--out", type=Path, default=Path("runs/bench_train"))
+    add("--out", type=Path, default=Path("runs/bench_train"), help="folder of the run")
     add("--data", type=Path, help="directory of face records (default: some are rendered)")
     add("--images", type=whole(1, 10**6), default=64, help="to render where there is no --data")
     former(parser, "--pictures", dest="images", type=whole(1, 10**6))

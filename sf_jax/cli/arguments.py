@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,8 +17,43 @@ class UsageError(DataError):
     """Arguments that do not make a command."""
 
 
+class Help(argparse.HelpFormatter):
+    """Paragraphs of a description stay apart, indented lines stay as they are, and every option
+    ends with its default."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        first, _, rest = text.strip("\n").partition("\n")  # a docstring indents all but its first
+        text = first + "\n" + textwrap.dedent(rest)
+        paragraphs = re.split(r"\n(?:[ \t]*\n)+", text.strip("\n"))
+        return "\n\n".join(self._paragraph(one, width, indent) for one in paragraphs)
+
+    def _paragraph(self, text: str, width: int, indent: str) -> str:
+        lines = text.splitlines()
+        if any(line.startswith(" ") for line in lines):
+            return "\n".join(indent + line.rstrip() for line in lines)
+        return textwrap.fill(
+            " ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent
+        )
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, default = action.help, action.default
+        if not text or not action.option_strings or "default" in text or default == "==SUPPRESS==":
+            return text
+        if action.required:
+            return f"{text} (required)"
+        if action.nargs == 0:  # --flag, or --no-flag
+            return f"{text} (default: off)" if not default or action.const is False else text
+        if isinstance(default, list | tuple):
+            default = " ".join(map(str, default))
+        stated = "none" if default in (None, "") else str(default).replace("%", "%%")
+        return f"{text} (default: {stated})"
+
+
 class Parser(argparse.ArgumentParser):
-    """Raises `UsageError` in place of printing the usage and leaving."""
+    """Raises `UsageError` in place of printing the usage and leaving; see `Help`."""
+
+    def __init__(self, **how: Any):
+        super().__init__(**{"formatter_class": Help} | how)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")

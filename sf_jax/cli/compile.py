@@ -65,7 +65,6 @@ def build_parser(table: dict[str, Any]) -> argparse.ArgumentParser:
     parser = Parser(
         prog="sf-jax compile",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     from sf_jax.train import mesh as meshes
 

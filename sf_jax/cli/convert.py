@@ -28,18 +28,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="sf-jax convert",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("source", type=Path, metavar="DIR")
+        command.add_argument("source", type=Path, metavar="DIR", help="model directory to read")
         if name == "verify":
             _verify_arguments(command)
             continue
         if name == "merge":
-            command.add_argument("adapter", type=Path, metavar="ADAPTER")
-        command.add_argument("out", type=Path, metavar="OUT")
+            command.add_argument(
+                "adapter", type=Path, metavar="ADAPTER", help="LoRA adapter in PEFT's layout"
+            )
+        command.add_argument(
+            "out", type=Path, metavar="OUT", help="directory to write, which may not exist"
+        )
         command.add_argument(
             "--dtype",
             choices=("float32", "bfloat16", "float16"),
@@ -63,7 +66,7 @@ def _verify_arguments(command: argparse.ArgumentParser) -> None:
         type=number(0, True, "a positive number"),
         help="share of the largest logit (default: 1e-4, bfloat16: 2e-2)",
     )
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: float32)")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights")
 
 
 def _verify(options: argparse.Namespace) -> int:

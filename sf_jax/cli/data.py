@@ -13,8 +13,8 @@ def _render(argv: list[str]) -> None:
     add = parser.add_argument
     add("--out", required=True, help="folder for the record files")
     add("--count", type=int, default=10_000, help="faces (default 10,000)")
-    add("--split", choices=("train", "evaluation"), default="train")
-    add("--seed", type=int, default=0)
+    add("--split", choices=("train", "evaluation"), default="train", help="whose people")
+    add("--seed", type=int, default=0, help="of people, expressions and scenes")
     add("--workers", type=whole(1, 1024), default=2, help="processes (default 2)")
     options = parser.parse_args(argv)
     from data_pipelines import synthetic

@@ -25,7 +25,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="sf-jax evaluate",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--count", type=whole(1, 10**6), default=1000, help="faces (default 1000)")

@@ -25,7 +25,7 @@ HELP = "see sf-jax predict --help"
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="sf-jax predict", description=__doc__)
     add = parser.add_argument
-    add("paths", nargs="*", type=Path, metavar="IMAGE|VIDEO|FOLDER")
+    add("paths", nargs="*", type=Path, metavar="IMAGE|VIDEO|FOLDER", help="to be read")
     add(
         "--out",
         type=Path,

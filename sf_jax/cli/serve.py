@@ -28,7 +28,6 @@ def build_parser(limits: "Limits") -> argparse.ArgumentParser:
     parser = Parser(
         prog="sf-jax serve",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")

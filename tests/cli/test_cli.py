@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import sf_jax
+from data_pipelines.sampler import sample
 from sf_jax import cli
 from sf_jax.cli import loading
 from sf_jax.face import channels, livelink
@@ -492,3 +493,24 @@ def test_what_is_slow_to_import_waits_until_it_is_needed() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0 and found.stdout == "set()\n", found.stderr
+
+
+def test_the_demo_prints_true_beside_read(
+    model: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what this run has read, although another file has the usual name."""
+    monkeypatch.setattr("sf_jax.render.preview.preview", lambda seen, action, path: path.touch())
+    (tmp_path / "face.json").write_text("another's")
+    assert run("demo", "--out", tmp_path, "--seed", 7) == 0
+    rows = [
+        line.split() for line in capsys.readouterr().out.partition("true   read")[2].split("\n")
+    ]
+    read, true = action_of(model.seen[0]).coefficients, sample(7)
+    assert ["JawOpen", f"{true[JAW]:.2f}", f"{read[JAW]:.2f}"] in rows
+    shown = {row[0] for row in rows if row[:1] and row[0] in channels.INDEX}
+    assert set(channels.NAMES[i] for i in np.argsort(-np.abs(true))[:5]) <= shown
+    error = np.abs(read - true)[channels.BLENDSHAPES].mean()
+    assert rows[-2][:2] == ["mean", "error"] and float(rows[-2][-1]) == pytest.approx(
+        error, abs=1e-3
+    )
+    assert (tmp_path / "face.json").read_text() == "another's"
