@@ -49,8 +49,8 @@ def noise(level: int = 7, width: int = 300, height: int = 200) -> bytes:
 
 @cache
 def slow() -> bytes:
-    """Many seconds of decoding, within all that can be counted beforehand."""
-    return progressive(100, 7000)
+    """About a second of decoding, within all that can be counted beforehand."""
+    return progressive(100, 5000)
 
 
 def pids(made: Decoders) -> list[int]:
@@ -110,15 +110,15 @@ def test_decoders_start_without_jax(shared: Decoders) -> None:
 
 
 def test_an_image_that_takes_too_long_is_given_up_and_the_next_one_is_decoded() -> None:
-    with decoders(seconds=0.5) as made:
-        with pytest.raises(ImageError, match=r"image: decoding takes more than 0\.5 s of a"):
+    with decoders(seconds=0.3) as made:
+        with pytest.raises(ImageError, match=r"image: decoding takes more than 0\.3 s of a"):
             made.fitted(slow(), PIXELS).result(PATIENCE)
         assert made.killed == 1
         assert made.whole(noise(), PIXELS).result(PATIENCE).shape == (200, 300, 3)
 
 
 def test_a_process_that_is_stopped_is_replaced() -> None:
-    with decoders(seconds=0.5) as made:
+    with decoders(seconds=0.3) as made:
         made.fitted(noise(), PIXELS).result(PATIENCE)
         os.kill(pids(made)[0], signal.SIGSTOP)
         with pytest.raises(ImageError, match="takes more than"):
@@ -148,6 +148,7 @@ def test_a_process_that_is_killed_loses_its_image_alone() -> None:
         made.fitted(noise(), PIXELS).result(PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_crash_is_the_fault_of_the_image() -> None:
     with decoders() as made:
         lost = made.fitted(slow(), PIXELS)
@@ -169,6 +170,7 @@ def test_slow_images_make_room_for_those_that_wait_and_are_decoded_afterwards() 
             future.result(PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_slow_image_is_interrupted_a_few_times_at_most() -> None:
     with decoders(patience=0.2) as made:
         dear = made.fitted(slow(), PIXELS)

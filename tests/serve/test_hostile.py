@@ -79,7 +79,7 @@ def test_bombs_leave_honest_requests_their_answers() -> None:
 
 @pytest.mark.slow
 def test_bombs_that_nothing_gives_away_leave_honest_requests_their_answers() -> None:
-    """Ten, each of which takes many seconds and passes every count, beside a hundred."""
+    """Ten, each of which takes a second or more and passes every count, beside a hundred."""
     with (
         process("-c", HANGING.replace('"2", "--g', '"60", "--g')) as (started, url),
         ThreadPoolExecutor(42) as pool,
@@ -105,7 +105,9 @@ def test_bombs_that_nothing_gives_away_leave_honest_requests_their_answers() -> 
         assert own and not any(map(running, own))
 
 
-@pytest.mark.parametrize("what", ["hang", "warm", "decoders"])
+@pytest.mark.parametrize(
+    "what", ["hang", *(pytest.param(w, marks=pytest.mark.slow) for w in ("warm", "decoders"))]
+)
 def test_a_sigterm_ends_within_its_grace_whatever_hangs(what: str) -> None:
     """The model, a compilation, or the processes that decode."""
     with process("-c", HANGING, what) as (started, url), ThreadPoolExecutor(1) as pool:
@@ -130,6 +132,7 @@ def test_a_sigterm_ends_within_its_grace_whatever_hangs(what: str) -> None:
         assert ("it has not ended within 4 s; leaving" in logged) == (what != "decoders")
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_at_once() -> None:
     with process("-c", HANGING.replace('"4"', '"600"'), "hang") as (started, url):
         wait_for(url, status="ready")
