@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +215,26 @@ def test_sources_with_odd_names_come_back(path):
     assert livelink.read(path).sources == names
     livelink.write(path, VALUES[:2], fps=30, sources=["\udcff.png", "\ud83d"])
     assert livelink.read(path).sources == ["\\udcff.png", "\\ud83d"]
+
+
+# --- files that were once refused, or read with a rate and gaps that they do not have
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "count-not-61/count51.csv",
+        "count-not-61/count61.0.csv",
+        "semicolon-csv/semicolon.csv",
+        "semicolon-csv/sep-line.csv",
+        "timecode-61/jitter30.csv",
+    ],
+)
+def test_cases(name):
+    path = Path(__file__).parents[2] / "../shared/cases" / name
+    if not path.exists():
+        pytest.skip(f"needs {name} in ../shared/cases, which is not there")
+    take = livelink.read(path)
+    assert take.fps == take.timecode_rate == 30
+    assert take.seconds == pytest.approx(np.arange(len(take.lines)) / 30, abs=1e-3)
+    assert not any("missing" in note for note in take.notes)
