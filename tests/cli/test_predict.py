@@ -333,6 +333,23 @@ def test_an_interruption_keeps_what_was_read(
     assert len(rows(out / "pictures.csv")) == 4
 
 
+def test_a_second_interruption_does_not_cut_the_saving_short(
+    monkeypatch: pytest.MonkeyPatch, image: Callable, tmp_path: Path
+) -> None:
+    """As of an impatient user, or of a shell that signals a whole group of processes."""
+    monkeypatch.setattr(loading, "load_model", lambda *_: StoppingModel())
+    files, out = [image(f"{name}.png") for name in "abcd"], tmp_path / "o"
+    write = pictures.stills.write
+
+    def signalled(*given: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        write(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pictures.stills, "write", signalled)
+    assert run("predict", *files, "--out", out, "--no-preview") == 130
+    assert len(rows(out / "pictures.partial.csv")) == 2
+
+
 def test_an_interrupted_video_keeps_its_frames_and_the_results_of_before(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
