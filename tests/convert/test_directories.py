@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,20 @@ def test_bad_references_are_named(base, reference, capsys, arrays, message) -> N
     assert run("verify", base, "--reference", reference) == 2
     error = capsys.readouterr().err
     assert message in error and str(reference) in error and error.count("\n") == 1
+
+
+def test_an_array_larger_than_its_archive_takes_no_memory(base, tmp_path, capsys) -> None:
+    file = tmp_path / "reference.npz"
+    np.savez(file, input_ids=np.ones((1, 3), int), logits=np.zeros((1, 3, 50), np.float32))
+    file.write_bytes(file.read_bytes().replace(b"(1, 3, 50)", b"(9**9, 50)"))
+    assert run("verify", base, "--reference", file) == 2
+    assert "reference.npz: not a readable NPZ file" in capsys.readouterr().err
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**13},)}}\n".encode()
+    content = np.lib.format.magic(1, 0) + len(text).to_bytes(2, "little") + text
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("logits.npy", content)
+    assert run("verify", base, "--reference", file) == 2
+    assert "array 'logits' is to be float32 [10000000000000], the file" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten_or_left_half_done(base, tmp_path, capsys) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import ml_dtypes
@@ -11,6 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from sf_jax.convert import hf, tensor_files
+from sf_jax.convert.hf_config import TEXT_FIELDS, TOKEN_FIELDS, VISION_FIELDS
 from sf_jax.model import declared, sizes
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.weights import Weights
@@ -199,6 +201,52 @@ def test_other_architectures_are_refused(tmp_path, small, section, field, value,
     with pytest.raises(hf.CheckpointError, match=message) as error:
         hf.load(tmp_path)
     assert str(file) in str(error.value) and "\n" not in str(error.value)
+
+
+FIELDS = [("text_config", name) for name in TEXT_FIELDS]
+FIELDS += [("vision_config", name) for name in VISION_FIELDS]
+FIELDS += [(None, name) for name in TOKEN_FIELDS]
+
+
+@pytest.mark.parametrize(("section", "field"), FIELDS)
+def test_every_size_is_a_whole_number_within_bounds(small, section, field) -> None:
+    sound = hf.config_to_dict(small[0])
+    for value in (10**9, 10**30, -1, 2.0, True, "3", None, [], {}):
+        content = json.loads(json.dumps(sound))
+        (content[section] if section else content)[field] = value
+        name = f"{section}.{field}" if section else field
+        with pytest.raises(hf.CheckpointError, match=f"config.json, field '{name}': found "):
+            hf.config_from_dict(content, Path("config.json"))
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "message"),
+    [
+        ("vision_config", "out_hidden_size", 48, "out_hidden_size': found 48, expected 24"),
+        ("vision_config", "num_heads", 16, "hidden_size 32 / num_heads 16 is 2, expected a mult"),
+        ("vision_config", "in_channels", 4, "in_channels': found 4, expected 3"),
+        ("vision_config", "deepstack_visual_indexes", [1, 0], "found .*, expected increasing"),
+        ("text_config", "head_dim", 17, "head_dim is 17, expected an even number"),
+        (None, "image_token_id", 50, "image_token_id': found 50, expected less than vocab_size"),
+        (None, "tie_word_embeddings", 1, "tie_word_embeddings': found 1, expected true or false"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_named(small, section, field, value, message) -> None:
+    content = json.loads(json.dumps(hf.config_to_dict(small[0])))
+    (content[section] if section else content)[field] = value
+    with pytest.raises(hf.CheckpointError, match=message):
+        hf.config_from_dict(content, Path("config.json"))
+
+
+@pytest.mark.parametrize("field", ["num_hidden_layers", "hidden_size", "vocab_size"])
+def test_sizes_beyond_the_weights_take_no_memory(tmp_path, small, field) -> None:
+    hf.save(tmp_path, *small)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["text_config"][field] = {"num_hidden_layers": 1024}.get(field, 2**24)
+    content["vision_config"]["out_hidden_size"] = content["text_config"]["hidden_size"]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(hf.CheckpointError, match="tensor '.*' (has shape .*|is missing), expected"):
+        hf.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,8 @@ def test_evaluation_asks_for_all_channels(directory: Path, capsys: pytest.Captur
         ({"names": ("JawOpen", "jawOpen")}, "slots[1].name", "JawOpen is in two slots"),
         ({"low": (0.0, -0.5)}, "slots[1].low", "-0.5 is out of 0 to 1, the range of CheekPuff"),
         ({"high": (1.5, 1.0)}, "slots[0].high", "1.5 is out of 0 to 1, the range of JawOpen"),
+        ({"decimals": 4}, "slots[0].high", "more than the 2001 values that a slot may have"),
+        ({"high": (1e300, 1.0)}, "slots[0].high", "more than the 2001 values that a slot may"),
     ],
 )
 def test_slots_that_are_no_channels_are_refused(
