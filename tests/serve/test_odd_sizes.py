@@ -72,52 +72,64 @@ def compilations() -> Iterator[list[str]]:
         jax.monitoring.unregister_event_duration_listener(listener)
 
 
-def answered(service: Service, files: list[bytes]) -> tuple[list[FaceAction], list[FaceAction]]:
+def answered(
+    service: Service, files: list[bytes], options: Options
+) -> tuple[list[FaceAction], list[FaceAction]]:
     """The answers to each file alone, and to all at once."""
 
     async def ask_all() -> tuple[list[FaceAction], list[FaceAction]]:
-        alone = [await service.answer(file, Options()) for file in files]
-        return alone, await asyncio.gather(*[service.answer(file, Options()) for file in files])
+        alone = [await service.answer(file, options) for file in files]
+        return alone, await asyncio.gather(*[service.answer(file, options) for file in files])
 
     return asyncio.run(ask_all())
 
 
-def check(model: estimator.Model, files: list[bytes], batch: int) -> None:
+def check(model: estimator.Model, files: list[bytes], batch: int, rationale: bool) -> None:
     service = Service(model, Limits(), batch=batch)
     service.status = "ready"
     try:
         with compilations() as met:
-            alone, together = answered(service, files)
+            alone, together = answered(service, files, Options(rationale=rationale))
         assert not met
     finally:
         service.close()
     assert service.batcher.batches < 2 * len(files)  # some did share a batch
     for file, own, shared in zip(files, alone, together, strict=True):
-        expected = model.predict(read_image(Image.open(io.BytesIO(file))))
+        image = read_image(Image.open(io.BytesIO(file)))
+        expected = model.predict(image, rationale=rationale)
         assert same(own, expected)
         assert shared.text == expected.text
         np.testing.assert_allclose(shared.coefficients, expected.coefficients, atol=1e-5, rtol=0)
 
 
 def test_a_dozen_sizes(model: estimator.Model) -> None:
+    """Without rationales, whose programs take longer to compile."""
     usual = model.processor.fit(np.zeros((512, 512, 3), np.uint8))
     long = model.processor.fit(np.zeros((32, 1344, 3), np.uint8))
     for images in ([usual], [usual] * 2, [long]):
-        answer_batch(model, images, [Options()] * len(images))
-    for image in (usual, long):  # for those that are read again without a rationale
-        answer_batch(model, [image], [Options(rationale=False)])
-    check(model, [png(number, size) for number, size in enumerate(sizes(12))], batch=2)
+        answer_batch(model, images, [Options(rationale=False)] * len(images))
+    check(model, [png(number, size) for number, size in enumerate(sizes(12))], 2, False)
 
 
-def test_a_degenerate_rationale_is_left_out_and_the_image_read_without(
-    model: estimator.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.slow
+def test_two_hundred_sizes(model: estimator.Model) -> None:
+    warm_up(model, 4, [], [(512, 512)])
+    shown = [*sizes(198), (15, 3000), (1500, 25)]
+    check(model, [png(number, size) for number, size in enumerate(shown)], 4, True)
+
+
+def test_an_image_that_makes_no_text_is_read_without_a_rationale(model: estimator.Model) -> None:
     squares = np.kron(np.indices((12, 12)).sum(0) % 2 * 255, np.ones((8, 8)))
-    checked = squares[..., None].repeat(3, -1).astype(np.uint8)
-    found = model.predict(checked)
-    assert same(found, model.predict(checked, rationale=False)) and not len(found.rationale_ids)
+    image = squares[..., None].repeat(3, -1).astype(np.uint8)
+    found = model.predict(image)
+    assert same(found, model.predict(image, rationale=False)) and not len(found.rationale_ids)
     assert found.rationale == Description("", "", "", "")
 
+
+@pytest.mark.slow
+def test_a_degenerate_rationale_is_left_out_of_its_row_alone(
+    model: estimator.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = [face_record(number, 5, "evaluation")["image"] for number in range(2)]
     plain = model.predict_batch(images, temperature=[0.0, 0.4], seed=[1, 2])
     monkeypatch.setattr(decoder, "is_degenerate", lambda text, ids: text == plain[1].rationale.text)
@@ -125,13 +137,6 @@ def test_a_degenerate_rationale_is_left_out_and_the_image_read_without(
     alone = model.predict(images[1], temperature=0.4, seed=2, rationale=False)
     assert same(mended[0], plain[0]) and same(mended[1], alone)
     assert mended[1].text != plain[1].text
-
-
-@pytest.mark.slow
-def test_two_hundred_sizes(model: estimator.Model) -> None:
-    warm_up(model, 4, [], [(512, 512)])
-    shown = [*sizes(198), (15, 3000), (1500, 25)]
-    check(model, [png(number, size) for number, size in enumerate(shown)], batch=4)
 
 
 class Recorder:

@@ -350,6 +350,9 @@ def test_the_client_passes_both() -> None:
         session.close()  # again: nothing to close is no error
         assert model.called[-1][1]["seed"] == [3]
         assert session.frame(png()).number == 0
+        with Session(url) as session:
+            frame = session.frame(png(5), neutral=True)
+            assert frame.rationale == describe(frame.values) != frame.action.rationale
 
 
 def test_a_video_is_read_as_its_frames_in_a_session(tmp_path: Path) -> None:
