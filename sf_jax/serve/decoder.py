@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEATH_SIGNAL = 1  # prctl's number for the signal at the parent's death
 READY, BEGUN = b"ready", b"begun"
-BY_ITSELF = 5.0  # times as long an image may take before the process ends by itself
+BY_ITSELF = 20.0  # times as long an image may take before the process ends by itself
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from sf_jax.media.images import ImageError, TooLargeError
 from sf_jax.serve.decoder import BEGUN, Settings
 
 TICK = 0.05  # seconds between looks at the clocks
-CLOCK = 3  # seconds of the clock for one of a processor, which others may be using too
+CLOCK = 10  # seconds of the clock for one of a processor, which others may be using too
+KNOWN = sys.platform == "linux"  # where each process has a clock of its own, numbered by its pid
 STARTING = 60.0  # seconds that a process may take to import its libraries
 TRIES = 3  # times that a slow image is interrupted and begun anew
 RETRY = 1.0  # seconds before another is started after one that did not start
@@ -117,16 +118,16 @@ class _Worker:
         self.job = job
 
     def taken(self) -> float:
-        """Seconds of a processor that the present job has taken, or its share of the clock's, which
+        """Seconds of a processor that the present job has taken, or a share of the clock's, which
         pass for a process that is stopped too."""
-        clock, processor = self._began
-        return max((time.monotonic() - clock) / CLOCK, self._processor() - processor)
+        clock, processor = time.monotonic() - self._began[0], self._processor() - self._began[1]
+        return max(processor, clock / CLOCK if KNOWN else clock)
 
     def _processor(self) -> float:
         """Seconds of a processor that the process has taken; 0 where that cannot be known."""
         try:
-            return time.clock_gettime((~self.process.pid << 3) | 2)  # Linux: the clock of a process
-        except (OSError, OverflowError):
+            return time.clock_gettime((~self.process.pid << 3) | 2) if KNOWN else 0.0
+        except OSError:  # it has ended
             return 0.0
 
     def kill(self, error: Exception | None) -> None:

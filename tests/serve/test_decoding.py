@@ -118,7 +118,7 @@ def test_an_image_that_takes_too_long_is_given_up_and_the_next_one_is_decoded() 
 
 
 def test_a_process_that_is_stopped_is_replaced() -> None:
-    with decoders(seconds=0.3) as made:
+    with decoders(seconds=0.15) as made:
         made.fitted(noise(), PIXELS).result(PATIENCE)
         os.kill(pids(made)[0], signal.SIGSTOP)
         with pytest.raises(ImageError, match="takes more than"):
@@ -159,7 +159,7 @@ def test_a_crash_is_the_fault_of_the_image() -> None:
 
 
 def test_slow_images_make_room_for_those_that_wait_and_are_decoded_afterwards() -> None:
-    somewhat = progressive(20, 4000)  # about a tenth of a second
+    somewhat = progressive(40, 2500)  # about a tenth of a second
     with decoders(count=2, patience=0.05) as made:
         dear = [made.fitted(somewhat, PIXELS) for _ in range(2)]
         until(lambda: busy(made))
