@@ -146,11 +146,21 @@ def read_index(index: Path) -> dict[str, str]:
     """
     found = read_settings(index, _Index).weight_map
     for name, shard in found.items():
-        if not shard or "\0" in shard or Path(shard).name != shard or len(shard.encode()) > 255:
+        if not _names_a_file(shard):
             problem = f"found {small_files.shown(shard)}, expected the name of a file beside it"
             field = f"weight_map.{small_files.shown(name)}"
             raise CheckpointError(problem, path=index, field=field)
     return found
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether a text can name a file of a directory on its own."""
+    try:
+        size = len(text.encode("utf-8"))
+    except UnicodeEncodeError:  # half a character
+        return False
+    alone = text != ".." and Path(text).name == text
+    return 0 < size <= 255 and "\0" not in text and alone
 
 
 @dataclass(frozen=True)

@@ -220,6 +220,19 @@ def test_every_size_is_a_whole_number_within_bounds(small, section, field) -> No
 
 
 @pytest.mark.parametrize(
+    "name", ["../x", "/etc/x", "..", "", "a\0b", "a/b", "x" * 256, "\ud800", 3]
+)
+def test_an_index_names_files_beside_it(tmp_path, small, name) -> None:
+    hf.save(tmp_path, *small, max_shard_bytes=SHARD)
+    index = tmp_path / tensor_files.INDEX
+    content = json.loads(index.read_text())
+    content["weight_map"]["lm_head"] = name
+    index.write_text(json.dumps(content))
+    with pytest.raises(hf.CheckpointError, match="index.json, field 'weight_map.*lm_head"):
+        hf.load(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("section", "field", "value", "message"),
     [
         ("vision_config", "out_hidden_size", 48, "out_hidden_size': found 48, expected 24"),
