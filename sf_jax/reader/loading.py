@@ -1,6 +1,9 @@
 """Model directories: loading one, or a part of it, and writing one."""
 
+import contextlib
+import hashlib
 import os
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,9 +164,24 @@ def save(
 def compilation_cache() -> None:
     """Keeps compiled programs between runs, so that a second run starts at once.
 
-    They are in the folder of JAX_COMPILATION_CACHE_DIR, else in the user's cache.
+    They are in the folder of JAX_COMPILATION_CACHE_DIR, else in the user's cache, in a folder that
+    only the user can write, since programs are machine code. JAX names a program by its
+    operations, versions and flags, but not by the kind of CPU, on which it may not run: home
+    folders are shared by machines, so each kind has a folder of its own.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        home = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "sf_jax", "compiled"))
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        folder = os.path.join(home, "sf_jax", f"compiled-{_cpu_kind()}")
+        with contextlib.suppress(OSError):  # jax then reports that it cannot write there
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _cpu_kind(listed: Path = Path("/proc/cpuinfo")) -> str:
+    """Eight digits of a hash of the instructions that the CPU has."""
+    kind = f"{platform.machine()} {platform.processor()}"
+    with contextlib.suppress(OSError):
+        lines = listed.read_text(errors="replace").splitlines()
+        kind += next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return hashlib.blake2b(kind.encode(), digest_size=4).hexdigest()

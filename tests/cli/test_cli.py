@@ -514,3 +514,29 @@ def test_the_demo_prints_true_beside_read(
         error, abs=1e-3
     )
     assert (tmp_path / "face.json").read_text() == "another's"
+
+
+def test_each_kind_of_cpu_has_compiled_programs_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sf_jax.reader import loading as models
+
+    asked: dict[str, object] = {}
+    monkeypatch.setattr("jax.config.update", asked.__setitem__)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    models.compilation_cache()
+    folder = Path(str(asked["jax_compilation_cache_dir"]))
+    assert folder.parent == tmp_path / "sf_jax" and folder.stat().st_mode & 0o77 == 0
+    kinds = set()
+    for flags in ("fpu avx2", "fpu avx2 avx512f", None):
+        listed = tmp_path / "cpuinfo"
+        listed.unlink(missing_ok=True)
+        if flags:
+            listed.write_text(f"processor\t: 0\nflags\t\t: {flags}\nprocessor\t: 1\n")
+        kinds.add(models._cpu_kind(listed))
+    assert len(kinds) == 3
+    monkeypatch.setenv("XDG_CACHE_HOME", "")  # as if it were not set
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    models.compilation_cache()
+    assert Path(str(asked["jax_compilation_cache_dir"])).parents[1] == tmp_path / "home" / ".cache"
