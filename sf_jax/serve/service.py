@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from sf_jax.reader.question import Messages
 
 FRAMERS = 2  # threads that search faces in the frames of sessions
-PATIENCE = 0.5  # seconds of a processor after which an image is slow, and others go first
+PATIENCE = 0.25  # seconds of a processor after which an image is slow, and others go first
 RETRY_AFTER = {"Retry-After": "1"}
 
 

@@ -81,7 +81,7 @@ def test_bombs_leave_honest_requests_their_answers() -> None:
 def test_bombs_that_nothing_gives_away_leave_honest_requests_their_answers() -> None:
     """Ten, each of which takes a second or more and passes every count, beside a hundred."""
     with (
-        process("-c", HANGING.replace('"2", "--g', '"60", "--g')) as (started, url),
+        process("-c", HANGING.replace('"2", "--g', '"300", "--g')) as (started, url),
         ThreadPoolExecutor(42) as pool,
     ):
         wait_for(url, status="ready")
