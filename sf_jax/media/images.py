@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from sf_jax.media import kinds
 from sf_jax.media.costs import jpeg_scans, tiff_pages
-from sf_jax.media.errors import DataError
+from sf_jax.media.errors import DataError, printable
 
 MAX_PIXELS = 200_000_000  # an image of more is refused before it is decoded
 MAX_SCANS = 100  # of a JPEG; a progressive one has about 10
@@ -99,6 +99,8 @@ def refusal(path: Path) -> ImageError | None:
     if kinds.reason(path) is None:
         return None
     try:
+        if not path.is_file():  # opening a pipe would wait for its writer
+            return None
         name = os.fspath(path)
         with warnings.catch_warnings(action="ignore"), _open(name, name) as image:
             return _raw(image, name)
@@ -226,7 +228,7 @@ def _frames_note(image: Image.Image, name: str) -> list[str]:
         return []
     frames = _frames(image)
     number = f"{frames:,}" if frames <= MAX_PAGES else f"more than {MAX_PAGES:,}"
-    return [f"{name}: the first of {number} frames was read"] if frames > 1 else []
+    return [f"{printable(name)}: the first of {number} frames was read"] if frames > 1 else []
 
 
 def _frames(image: Image.Image) -> int:

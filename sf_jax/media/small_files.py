@@ -160,9 +160,7 @@ def parse_json(text: str | bytes, error: Errors = DataError) -> Any:
     def pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(members)
         if len(found) < len(members):
-            names = [name for name, _ in members]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise error("given twice", field=twice[:SHOWN])
+            raise error("given twice", field=_twice(members)[:SHOWN])
         return found
 
     try:
@@ -186,6 +184,16 @@ def parse_json(text: str | bytes, error: Errors = DataError) -> Any:
     if field is not None:
         raise error("found NaN or infinity, expected a finite number", field=field or None)
     return found
+
+
+def _twice(members: list[tuple[str, Any]]) -> str:
+    """The first name that has been given before."""
+    met: set[str] = set()
+    for name, _ in members:
+        if name in met:
+            return name
+        met.add(name)
+    raise AssertionError("unreachable")
 
 
 def _not_finite(content: Any) -> str | None:

@@ -181,11 +181,11 @@ class Model:
         """The answer to one image of a batch whose rationale is degenerate: read anew without one,
         since the coefficients would rest on it."""
         own = {name: value for name, value in asked.items() if name != "max_rationale"}
-        for name in ("temperature", "seed", "previous"):
-            if isinstance(own.get(name), Sequence):
+        for name in ("temperature", "seed"):
+            if np.ndim(own.get(name, 0)):
                 own[name] = own[name][row]
-        if own.get("previous") is not None:
-            own["previous"] = [own["previous"]]
+        if (previous := own.pop("previous", None)) and previous[row] is not None:
+            own["previous"] = [previous[row]]
         return self.predict_batch([image], rationale=False, messages=messages, **own)[0]
 
     def generate(

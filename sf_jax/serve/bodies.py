@@ -26,14 +26,19 @@ def kind_of(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def is_json(request: Request) -> bool:
+    """Whether a body claims to be JSON."""
+    kind = kind_of(request)
+    return kind == "application/json" or kind.endswith("+json")
+
+
 def image_and_messages(request: Request, body: bytes) -> "tuple[bytes, Messages | None]":
     """The image file's bytes and the messages of a body.
 
     Raises:
       Refusal: a form, nothing, or JSON of another content.
     """
-    kind = kind_of(request)
-    if form := form_of(kind, body):
+    if form := form_of(kind_of(request), body):
         raise Refusal(
             415,
             f"a form ({form}); send the bytes of the image file as the body, as "
@@ -41,7 +46,7 @@ def image_and_messages(request: Request, body: bytes) -> "tuple[bytes, Messages 
         )
     if not body:
         raise Refusal(422, "the body is empty; send the bytes of an image file")
-    if kind != "application/json" and not kind.endswith("+json"):
+    if not is_json(request):
         return body, None
     try:
         return read_json_body(body)

@@ -38,7 +38,7 @@ from sf_jax.reader.output import exact_json
 from sf_jax.reader.session import Frame, Framed, Session
 from sf_jax.sequence.chat import ChatError, chat_text
 from sf_jax.serve.batching import Batcher, ClosedError, Options, answer_batch, is_long
-from sf_jax.serve.bodies import CLOSE, image_and_messages, read_body
+from sf_jax.serve.bodies import CLOSE, image_and_messages, is_json, read_body
 from sf_jax.serve.decoder import Settings
 from sf_jax.serve.decoding import DecoderError, Decoders
 from sf_jax.serve.sessions import SessionMismatchError, Sessions, SessionsFullError
@@ -62,7 +62,8 @@ if TYPE_CHECKING:
     from sf_jax.reader.estimator import Model
     from sf_jax.reader.question import Messages
 
-FRAMERS = 2  # threads that search faces in the frames of sessions
+WORKERS = 2  # threads that search faces in the frames of sessions, and read large bodies
+LARGE = 2**16  # bytes of a JSON body that is read in a thread, as the event loop would wait
 PATIENCE = 0.25  # seconds of a processor after which an image is slow, and others go first
 RETRY_AFTER = {"Retry-After": "1"}
 
@@ -143,13 +144,13 @@ class Service:
             limits.decoders,
             PATIENCE,
         )
-        self._framers = ThreadPoolExecutor(FRAMERS, "framer")
+        self._workers = ThreadPoolExecutor(WORKERS, "worker")
         self._compiled: dict[Hashable, int] = {}
 
     def close(self) -> None:
         """Takes nothing more; returns once everything is answered."""
         self.batcher.close()
-        self._framers.shutdown()
+        self._workers.shutdown()
         self.decoders.close()
 
     def compiled(self, options: Options, size: int) -> None:
@@ -265,7 +266,7 @@ class Service:
             decoded = self.decoders.whole(body, self.limits.max_pixels)
             whole = await asyncio.wrap_future(decoded)
             return await asyncio.get_running_loop().run_in_executor(
-                self._framers, self._cut, session, whole
+                self._workers, self._cut, session, whole
             )
 
     def _cut(self, session: Session, whole: np.ndarray) -> tuple[FittedImage, Framed]:
@@ -280,7 +281,26 @@ class Service:
         with _refusals():
             return await asyncio.wrap_future(self.batcher.submit(picture, options))
 
-    def check_messages(self, messages: "Messages") -> None:
+    async def image_and_messages(
+        self, request: Request, body: bytes
+    ) -> "tuple[bytes, Messages | None]":
+        """The image file's bytes and the messages of a body.
+
+        Raises:
+          Refusal: the body holds none, or the model cannot answer the messages.
+        """
+        if len(body) < LARGE or not is_json(request):
+            return self._read(request, body)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._workers, self._read, request, body)
+
+    def _read(self, request: Request, body: bytes) -> "tuple[bytes, Messages | None]":
+        picture, messages = image_and_messages(request, body)
+        if messages is not None:
+            self._check_messages(messages)
+        return picture, messages
+
+    def _check_messages(self, messages: "Messages") -> None:
         """Whether the model can answer them.
 
         Raises:
@@ -393,10 +413,8 @@ async def _in_time(
     try:
         async with asyncio.timeout(limits.timeout):
             body = await read_body(request, limits.max_bytes)
-            picture, messages = image_and_messages(request, body)
-            if messages is not None:
-                service.check_messages(messages)
-                options = replace(options, messages=messages)
+            picture, messages = await service.image_and_messages(request, body)
+            options = replace(options, messages=messages)
             if asked.session is None:
                 return exact_json(await service.answer(picture, options))
             return frame_json(asked.session, await service.frame(picture, options, asked))

@@ -204,9 +204,9 @@ def read_json_body(body: bytes) -> tuple[bytes, "Messages | None"]:
         raise WireError(
             'image: expected {"image": the image file in base64, "messages": […]}', field="image"
         )
-    unknown = sorted(content.keys() - {"image", "messages"})
-    if unknown:
-        raise WireError("no field of the body; there are image, messages", field=unknown[0])
+    unknown = min(content.keys() - {"image", "messages"}, default=None)
+    if unknown is not None:
+        raise WireError("no field of the body; there are image, messages", field=unknown)
     messages = content.get("messages")
     if messages is not None and not (
         isinstance(messages, list) and all(isinstance(one, Mapping) for one in messages)

@@ -95,7 +95,7 @@ def links(draw: np.random.Generator, folder: Path) -> Fault:
 
 def special_files(draw: np.random.Generator, folder: Path) -> Fault:
     count = good(draw, folder / "f")
-    name = f"odd.{pick(draw, ['png', 'mp4', 'heic', 'ts', 'jpg'])}"
+    name = f"odd.{pick(draw, ['png', 'mp4', 'ts', 'jpg', *UNREAD])}"
     os.mkfifo(folder / "f" / name)
     (folder / "f" / "album.jpg").mkdir()
     return Fault("a pipe", ("f", "--out", "out"), ONCE, (2,), r"odd\.", check=reads(count))

@@ -56,6 +56,13 @@ def test_what_is_no_json_is_refused_with_its_file(tmp_path, content: bytes, prob
     assert len(str(found.value)) < 300
 
 
+def test_of_many_fields_the_doubled_one_is_found_in_one_pass() -> None:
+    """Comparing each with each would take half an hour."""
+    names = [*range(300_000), 299_999]
+    with pytest.raises(ModelError, match="'299999': given twice"):
+        parse_json("{" + ",".join(f'"{name}":0' for name in names) + "}", ModelError)
+
+
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # opened, it would wait for a writer
     (tmp_path / "loop").symlink_to(tmp_path / "loop")

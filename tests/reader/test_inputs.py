@@ -137,6 +137,17 @@ def test_what_cannot_be_opened_is_listed_and_costs_no_other(tmp_path: Path) -> N
     assert "broken.jpg: a link to a file that is not there" in texts[3]
 
 
+def test_a_pipe_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever kind its name claims: opening it would wait for a writer."""
+    opened: list[Path] = []
+    monkeypatch.setattr(images, "_open", lambda name, _: opened.append(name))
+    for ending in ("tga", "nef", "heic", "svg", "png"):
+        os.mkfifo(tmp_path / f"pipe.{ending}")
+    assert len(collect([tmp_path]).files) == 5 and not opened
+    with pytest.raises(images.ImageError, match=r"pipe\.tga.*not a file"):
+        images.read_image(tmp_path / "pipe.tga")
+
+
 def test_a_file_that_is_no_record_of_results_costs_no_image(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
     (tmp_path / RECORD).write_text("[" * 9000)

@@ -124,6 +124,8 @@ def test_an_image_that_makes_no_text_is_read_without_a_rationale(model: estimato
     found = model.predict(image)
     assert same(found, model.predict(image, rationale=False)) and not len(found.rationale_ids)
     assert found.rationale == Description("", "", "", "")
+    both = model.predict_batch([image] * 2, temperature=np.zeros(2), seed=np.arange(2))
+    assert [one.text for one in both] == [found.text] * 2
 
 
 @pytest.mark.slow

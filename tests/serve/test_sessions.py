@@ -19,6 +19,7 @@ from sf_jax.reader import loading
 from sf_jax.reader.files import PredictOptions, predict_files
 from sf_jax.reader.output import rationale_json
 from sf_jax.reader.session import SessionOptions
+from sf_jax.serve import bodies
 from sf_jax.serve.client import ServiceError, Session, ask
 from sf_jax.serve.service import Limits
 from sf_jax.serve.sessions import SessionMismatchError, Sessions, SessionsFullError
@@ -324,6 +325,25 @@ def test_messages_that_are_none_are_refused(sent: bytes, reason: str) -> None:
     with serving(model) as (app, _):
         reply = asyncio.run(call(app, PREDICT, sent, headers=JSON))
     assert reply.status == 422 and reason in reply.content["error"] and not model.called
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_large_body_is_read_beside_the_event_loop(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: list[threading.Thread] = []
+    read = bodies.read_json_body
+
+    def recorded(body: bytes) -> Any:
+        readers.append(threading.current_thread())
+        return read(body)
+
+    monkeypatch.setattr(bodies, "read_json_body", recorded)
+    with serving() as (app, _):
+        sent = b'{"a": 1, "a": "%s"}' % (b"x" * size)
+        reply = asyncio.run(call(app, PREDICT, sent, headers=JSON))
+    assert reply.status == 422 and "field 'a': given twice" in reply.content["error"]
+    assert [thread is threading.main_thread() for thread in readers] == [size == 10]
 
 
 def test_the_built_in_model_reads_no_messages() -> None:
