@@ -9,7 +9,9 @@ import gc
 import importlib
 import io
 import os
+import select
 import sys
+from contextlib import suppress
 
 from sf_jax.cli.arguments import Parser
 from sf_jax.cli.report import failed
@@ -49,6 +51,15 @@ def _dispatch(argv: list[str]) -> int:
     return 0
 
 
+def _unread() -> list[int]:
+    """Standard output and error as descriptors, if nobody reads them any more, as of `| head`."""
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(io.UnsupportedOperation):  # a stand-in without a descriptor
+            poll.register(stream.fileno(), select.POLLOUT)
+    return [found for found, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; the exit code is 2 for bad input, with one line that says why."""
     gc.set_threshold(OBJECTS, *gc.get_threshold()[1:])
@@ -57,9 +68,11 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(sys.argv[1:] if argv is None else argv)
-    except BrokenPipeError:  # as of `| head`: nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError as error:
+        unread = _unread()
+        for descriptor in unread:  # Python flushes them once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        return 141 if unread else failed([error])
     except (ValueError, OSError) as error:
         return failed([error])
     except KeyboardInterrupt as stop:

@@ -41,14 +41,13 @@ def replacing(path: str | os.PathLike, *, keep: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(target)
-    except OSError as error:
-        if error.filename is not None and os.fspath(error.filename) == os.fspath(temporary):
-            error.filename, error.filename2 = os.fspath(target), None
-        raise
-    finally:
+    except BaseException as error:
         if not keep:
             with suppress(OSError):  # the error of the block is the one to report
                 temporary.unlink()
+        if isinstance(error, OSError) and str(error.filename) == os.fspath(temporary):
+            error.filename, error.filename2 = os.fspath(target), None
+        raise
 
 
 def _reserved(target: Path, keep: bool) -> Path:
@@ -134,8 +133,9 @@ def folder(path: str | os.PathLike) -> Iterator[Path]:
             temporary.chmod(0o755)
             yield temporary
             temporary.replace(target)
-        finally:
+        except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def _path(path: str | os.PathLike) -> Path:

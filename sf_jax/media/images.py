@@ -19,9 +19,6 @@ MAX_PIXELS = 200_000_000  # an image of more is refused before it is decoded
 MAX_SCANS = 100  # of a JPEG; a progressive one has about 10
 MAX_PAGES = 1000  # of a TIFF, counted for the note on them
 WORKING_SIDE = 2048  # larger images are shrunk by whole factors, to no less than this
-# Each further format is a decoder that a stranger's file may reach. Pillow would also hand
-# PostScript to an outside program, and decodes icons before their size is known.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 BACKGROUND = 127  # grey under transparent pixels
 
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -125,13 +122,13 @@ def _reason(start: bytes, path: Path) -> str | None:
 
 
 def _open(file: str | io.BytesIO, name: str) -> Image.Image:
-    """Opens a file in one of `FORMATS`, which decodes nothing yet.
+    """Opens a file in one of `kinds.PICTURES`, which decodes nothing yet.
 
     Raises:
       ImageError: another format, named where it is known, or a JPEG of too many scans.
     """
     Image.init()
-    formats = [known for known in FORMATS if known in Image.OPEN]
+    formats = [known for known in kinds.PICTURES if known in Image.OPEN]
     if isinstance(file, str) and kinds.reads_heif():  # not for the service, which reads bytes
         from pillow_heif import register_heif_opener  # late: few need it
 

@@ -6,10 +6,41 @@ from typing import Literal
 
 Kind = Literal["picture", "video"]
 
-_PICTURES = """jpg jpeg jpe jfif jif mpo png webp bmp dib tif tiff gif ppm pgm pbm pnm avif
-avifs""".split()
-_VIDEOS = """mp4 mov m4v qt 3gp 3g2 avi mkv webm mts m2ts ts mpg mpeg mpe m2v vob wmv asf flv f4v
-ogv mxf apng""".split()
+# Formats that are read, by their names in Pillow, and the endings of their files. Each further
+# format is a decoder that a stranger's file may reach. Pillow would also hand PostScript to an
+# outside program, and decodes icons before their size is known.
+PICTURES = {
+    "JPEG": "jpg jpeg jpe jfif jif",
+    "MPO": "mpo",
+    "PNG": "png",
+    "WEBP": "webp",
+    "BMP": "bmp dib",
+    "TIFF": "tif tiff",
+    "GIF": "gif",
+    "PPM": "ppm pgm pbm pnm",
+    "AVIF": "avif avifs",
+}
+# Containers of frames, by their names in FFmpeg. None opens a further file.
+VIDEOS = {
+    "mov": "mp4 mov m4v qt 3gp 3g2 f4v",
+    "matroska": "mkv webm",
+    "avi": "avi",
+    "mpegts": "mts m2ts ts",
+    "mpeg": "mpg mpeg mpe vob",
+    "mpegvideo": "m1v m2v",
+    "asf": "wmv asf",
+    "flv": "flv",
+    "ogg": "ogv",
+    "mxf": "mxf",
+    "apng": "apng",
+    "nut": "nut",
+    "ivf": "ivf",
+    "yuv4mpegpipe": "y4m",
+    "dv": "dv dif",
+}
+ANIMATIONS = ("gif", "webp")  # also containers: a file of them is a picture by its name
+_PICTURES = " ".join(PICTURES.values()).split()
+_VIDEOS = " ".join(VIDEOS.values()).split()
 _HEIF = "heic heif hif heics heifs".split()
 _RAW = """3fr arw cr2 cr3 crw dcr dng erf gpr iiq k25 kdc mef mos mrw nef nrw orf pef raf rw2 rwl
 sr2 srf srw x3f""".split()  # TIFF in many cases, of which Pillow would read the thumbnail

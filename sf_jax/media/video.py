@@ -20,6 +20,7 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from sf_jax.media import kinds
 from sf_jax.media import video_container as container_of
 from sf_jax.media.errors import DataError
 from sf_jax.media.video_container import rational
@@ -279,7 +280,7 @@ def _container(path: str, file: BinaryIO) -> InputContainer:
             f"{list_kind}, a list of other files, and no video itself; give those files", path=path
         )
     options = {
-        "format_whitelist": ",".join(container_of.FORMATS),
+        "format_whitelist": ",".join((*kinds.VIDEOS, *kinds.ANIMATIONS)),
         "protocol_whitelist": "none",
         "max_pixels": str(MAX_PIXELS),
     }

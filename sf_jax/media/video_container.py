@@ -14,10 +14,6 @@ from av.container import InputContainer
 from av.stream import DataStream, Disposition
 from av.video.stream import VideoStream
 
-# Containers of frames, by their names in FFmpeg. None opens a further file.
-FORMATS = """mov matroska avi mpegts mpeg mpegvideo asf flv ogg mxf gif apng webp nut ivf
-yuv4mpegpipe dv""".split()
-
 _BOXES = b"""ftyp styp moov moof mdat mfra meta free skip wide pnot uuid sidx ssix prft emsg
 udta""".split()  # at the top level of ISO media files
 

@@ -404,6 +404,34 @@ def test_without_arguments_help_lists_the_commands(capsys: pytest.CaptureFixture
         assert f"\n    {command} " in printed
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_pipe_that_nobody_reads_any_more_ends_the_command_quietly(stream: str) -> None:
+    """Output as of `| head`; any other broken pipe is an error with a name."""
+    code = (
+        "import os, sys\nfrom sf_jax import cli\n"
+        f"cli._dispatch = lambda argv: print('x' * 10**6, file=sys.{stream})\n"
+        "sys.stdin.read()\nsys.exit(cli.main([]))"
+    )
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as process:
+        getattr(process, stream).close()
+        process.stdin.close()
+        other = process.stderr if stream == "stdout" else process.stdout
+        assert other.read() == ""
+    assert process.returncode == 141
+
+
+def test_another_broken_pipe_is_an_error(
+    capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: list[str]) -> int:
+        raise BrokenPipeError(32, "Broken pipe", "out/fifo")
+
+    monkeypatch.setattr(cli, "_dispatch", broken)
+    assert run() == 2
+    assert capfd.readouterr().err == "sf-jax: error: [Errno 32] Broken pipe: 'out/fifo'\n"
+
+
 @pytest.mark.parametrize("command", ["train", "data", "bench"])
 def test_commands_of_many_parts_list_them(command: str, capsys: pytest.CaptureFixture) -> None:
     assert run(command) == 0

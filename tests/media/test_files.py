@@ -63,6 +63,22 @@ def test_temporary_names_meet_no_file(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 5
 
 
+def test_what_takes_a_temporary_name_afterwards_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.replace
+
+    def replace(temporary: Path, target: Path) -> None:
+        rename(temporary, target)
+        temporary.write_text("another's")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    files.write_text(tmp_path / "out.txt", "new")
+    with files.folder(tmp_path / "made"):
+        pass
+    assert [path.read_text() for path in tmp_path.glob(".*.partial")] == ["another's"] * 2
+
+
 def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(OSError) as found:
         files.write_text(tmp_path / "missing" / "out.txt", "")

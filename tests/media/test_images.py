@@ -333,10 +333,11 @@ def test_of_a_tiff_the_first_page_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, pages: int, words: str | None
 ) -> None:
     monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "n_frames", None)  # takes minutes for many
-    (tmp_path / "paged.tif").write_bytes(paged(pages, order))
-    read, notes = read_noted(tmp_path / "paged.tif")
+    (tmp_path / "paged\x1b[2J.tif").write_bytes(paged(pages, order))
+    read, notes = read_noted(tmp_path / "paged\x1b[2J.tif")
     assert (read == 90).all()
-    assert notes == ([f"{tmp_path}/paged.tif: the first of {words} frames was read"] * bool(words))
+    name = f"{tmp_path}/paged\\x1b[2J.tif"  # a terminal obeys no note
+    assert notes == ([f"{name}: the first of {words} frames was read"] * bool(words))
 
 
 def test_pages_that_form_a_circle_or_lead_nowhere() -> None:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sf_jax.media import crop
+from sf_jax.media import crop, kinds
 from sf_jax.media.video import VideoDamaged, VideoError, open_video
 from sf_jax.media.video_container import Nameless
 from sf_jax.reader import finder
@@ -130,6 +130,36 @@ def test_frame_times_are_those_of_the_container(
     np.testing.assert_allclose(
         [seconds for seconds, _ in found], np.array(times, float), atol=0.006
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.nut", "mpeg4"),
+        ("a.ivf", "libvpx"),
+        ("a.y4m", "wrapped_avframe"),
+        ("a.dv", "dvvideo"),
+        ("a.m1v", "mpeg1video"),
+        ("a.f4v", "libx264"),
+    ],
+)
+def test_a_container_that_is_read_is_a_video_by_its_name(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    size = (576, 720) if codec == "dvvideo" else (64, 160)
+    path = write_video(tmp_path / name, 25, [np.zeros((*size, 3), np.uint8)] * 3, codec=codec)
+    assert kinds.kind_of(path) == "video" and len(list(open_video(path).timed_frames())) == 3
+
+
+def test_every_format_that_is_read_has_endings_of_its_own() -> None:
+    formats = kinds.PICTURES | kinds.VIDEOS
+    for kind, table in (("picture", kinds.PICTURES), ("video", kinds.VIDEOS)):
+        for endings in table.values():
+            found = {kinds.kind_of(Path(f"a.{ending}")) for ending in endings.split()}
+            assert found == {kind}
+    endings = " ".join(formats.values()).split()
+    assert len(set(endings)) == len(endings)
+    assert not {reason for ending in endings if (reason := kinds.reason(Path(f"a.{ending}")))}
 
 
 def test_avi_with_b_frames_keeps_its_even_times(tmp_path: Path) -> None:
