@@ -46,7 +46,8 @@ def replacing(path: str | os.PathLike, *, keep: bool = False) -> Iterator[Path]:
             with suppress(OSError):  # the error of the block is the one to report
                 temporary.unlink()
         if isinstance(error, OSError) and str(error.filename) == os.fspath(temporary):
-            error.filename, error.filename2 = os.fspath(target), None
+            error.filename = os.fspath(target)
+            del error.filename2  # None would be printed
         raise
 
 

@@ -45,6 +45,16 @@ def stoppable() -> AbstractContextManager[None]:
     return _handled(_stop)
 
 
+@contextmanager
+def delayed() -> Iterator[None]:
+    """A block at whose end a signal that came in it raises KeyboardInterrupt."""
+    came: list[int] = []
+    with _handled(lambda number, _: came.append(number)):
+        yield
+    if came:
+        raise KeyboardInterrupt
+
+
 def uninterrupted() -> AbstractContextManager[None]:
     """A block that saves what was done: signals in it are dropped."""
     return _handled(_wait)

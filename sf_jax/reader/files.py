@@ -42,12 +42,18 @@ def run(model: Model, job: Job) -> list[DataError | OSError]:
             if job.ended:
                 break
     except KeyboardInterrupt as stop:
-        kept = "; ".join(job.kept)
+        kept = _kept(job)
         raise Stopped(f"kept are {kept}" if kept else "nothing was read yet") from stop
-    if job.ended and job.kept:
-        note(f"kept are {'; '.join(job.kept)}")
+    if job.ended and (kept := _kept(job)):
+        note(f"kept are {kept}")
     if job.results is not None:
         if job.skipped:
             print(f"{job.skipped} files skipped, whose results are complete")
         print(f"results in {printable(job.results.out)}/")
     return job.failures
+
+
+def _kept(job: Job) -> str:
+    """What there is of a run that ends early."""
+    videos = [f"{job.complete} of {len(job.videos)} videos, complete"] if job.complete else []
+    return "; ".join([*job.kept, *videos])

@@ -83,7 +83,7 @@ def collect(paths: Sequence[Path], recursive: bool = False) -> Inputs:
 
 def _refusal(file: Input) -> DataError | None:
     """Why a file cannot be read, where that can be known at once."""
-    if file.path.is_symlink() and not os.path.exists(file.path):
+    if os.path.islink(file.path) and not os.path.exists(file.path):
         return PredictError("a link to a file that is not there", path=file.path)
     return images.refusal(file.path) if file.kind == "picture" else None
 
@@ -106,7 +106,8 @@ def _named(path: Path, recursive: bool, found: Inputs) -> Iterator[Input]:
 def _in_folder(top: Path, recursive: bool, found: Inputs) -> Iterator[Input]:
     others: Counter[str] = Counter()
     count, failed = 0, len(found.failures)
-    for file in _walk(top, recursive, found):
+    results: list[Path] = []
+    for file in _walk(top, recursive, found, results):
         kind = None if _is_script(file) else kinds.kind_of(file)
         if kind is None:
             others.update([] if file.name.startswith(".") else [file.suffix.lower() or file.name])
@@ -115,7 +116,12 @@ def _in_folder(top: Path, recursive: bool, found: Inputs) -> Iterator[Input]:
         yield Input(file, kind, file.parent.relative_to(top))
     if not count and len(found.failures) == failed:
         deeper = "" if recursive else "; --recursive searches the folders in it too"
-        found.failures.append(PredictError(f"holds no picture and no video{deeper}", path=top))
+        but = f" but {len(results)} results of an earlier run" if results else ""
+        problem = f"holds no picture and no video{but}{deeper}"
+        found.failures.append(PredictError(problem, path=top))
+    elif results:
+        text = f"{printable(top)}: {len(results)} results of an earlier run left out"
+        found.notes.append(text)
     if others:
         most = ", ".join(printable(ending) for ending, _ in others.most_common(5))
         files = "file" if others.total() == 1 else "files"
@@ -124,9 +130,9 @@ def _in_folder(top: Path, recursive: bool, found: Inputs) -> Iterator[Input]:
         )
 
 
-def _walk(top: Path, recursive: bool, found: Inputs) -> Iterator[Path]:
+def _walk(top: Path, recursive: bool, found: Inputs, results: list[Path]) -> Iterator[Path]:
     """Files in name order, those of a folder before those of the folders in it; results that an
-    earlier run wrote are left out."""
+    earlier run wrote go to `results`."""
     waiting = [top]
     records: list[Record] = []
     visited: set[tuple[int, int]] = set()
@@ -142,13 +148,16 @@ def _walk(top: Path, recursive: bool, found: Inputs) -> Iterator[Path]:
         if (status.st_dev, status.st_ino) in visited:  # a loop of mounts
             continue
         visited.add((status.st_dev, status.st_ino))
-        with suppress(ResultsError):  # a file of the user's own, which says nothing of others
+        # A file of the user's own, or one that cannot be read, says nothing of others.
+        with suppress(ResultsError, OSError):
             records += [record] if (record := Record.of(folder)) else []
         inside = []
         for entry in entries:
             path = folder / entry.name
             if not _is_folder(entry):
-                if not any(record.owns(path) for record in records):
+                if any(record.owns_reading(path) for record in records):
+                    results.append(path)
+                else:
                     yield path
             elif recursive and entry.is_symlink():
                 found.notes.append(f"{printable(path)}: a link to a folder, which is not followed")
@@ -159,10 +168,11 @@ def _walk(top: Path, recursive: bool, found: Inputs) -> Iterator[Path]:
 
 def _is_script(path: Path) -> bool:
     """Whether a `.ts` file is TypeScript and no MPEG transport stream, which begins with a G."""
-    if path.suffix.lower() != ".ts" or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(1) != b"G"
+    with suppress(OSError):  # reading it will tell
+        if path.suffix.lower() == ".ts" and path.is_file():
+            with path.open("rb") as file:
+                return file.read(1) != b"G"
+    return False
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -29,6 +29,7 @@ class Job:
       provenance: of the model that reads the files.
       failures: what could not be read or written.
       kept: a sentence on each thing that an interruption left.
+      complete: number of videos that were read to their end.
       skipped: number of files whose results are there already.
       ended: nothing more can be written.
     """
@@ -41,6 +42,7 @@ class Job:
     provenance: Provenance = field(default_factory=Provenance)
     failures: list[DataError | OSError] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    complete: int = 0
     skipped: int = 0
     ended: bool = False
 

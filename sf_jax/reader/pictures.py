@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from sf_jax.media import images
-from sf_jax.media.errors import printable
+from sf_jax.media.errors import DataError, printable
 from sf_jax.media.files import write_json
 from sf_jax.media.interrupts import uninterrupted
 from sf_jax.media.small_files import read_json
@@ -96,7 +96,7 @@ def _write_table(reader: Reader, job: Job, rows: list[Still], complete: bool) ->
         with job.writing_table() as writing:
             writing.interrupted = not complete
             _write_rows(reader, writing, rows)
-    except OSError as error:
+    except (DataError, OSError) as error:
         job.failures.append(error)
         return
     assert job.plan.table is not None

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from sf_jax.media import files, hashes, locks
 from sf_jax.media.errors import DataError
@@ -27,6 +28,8 @@ KEPT = 2  # hashes of a name: a run that was killed may have written the newest,
 
 # Of all results that an input may have: a stem is given to an input where all of these are free.
 SUFFIXES = (".json", ".jsonl", ".csv", ".index.csv", ".preview.png")
+Errors = TypeVar("Errors", bound=Exception)
+
 PARTIAL = ".partial"  # before the suffix of what an interruption left
 
 
@@ -116,20 +119,27 @@ class Record:
         return os.path.normpath(os.path.join(self._real[folder], path.name))
 
     def owns(self, path: Path, source: str | None = None) -> bool:
-        """Whether a file is a result that nobody changed since, or what a crash left of one.
+        """Whether a file is a result that nobody changed since, or an empty one.
+
+        Results get their names by a rename, complete: all that a crash of the machine may leave in
+        place of one is an empty file.
 
         Args:
           source: the results of this one alone; see `Entry`.
         """
         name = self.relative(path)
         known = self._known.get(name)
-        if not known or path.is_symlink() or not path.is_file():
+        if not known or os.path.islink(path) or not os.path.isfile(path):
             return False
         if source is not None and self._sources[name] != source:
             return False
         with suppress(OSError):
-            return hashes.of_file(path) in known or _cut_short(path)
+            return not path.stat().st_size or hashes.of_file(path) in known
         return False
+
+    def owns_reading(self, path: Path) -> bool:
+        """Whether a file is what reading an input gave, such as a sheet; see `owns`."""
+        return path.name.endswith(SUFFIXES) and self.owns(path)
 
     def holds(self, entry: Entry, paths: Iterable[Path]) -> bool:
         """Whether results of an entry are there, as they were written."""
@@ -171,20 +181,6 @@ def _entry(line: dict) -> Entry:
     return entry
 
 
-def _cut_short(path: Path) -> bool:
-    """Whether a file is the beginning of a result: empty, or without its end."""
-    content = path.read_bytes()
-    if path.suffix == ".png":
-        return not content.endswith(b"IEND\xaeB`\x82")
-    if path.suffix == ".json":
-        try:
-            parse_json(content)
-        except ValueError:
-            return True
-        return False
-    return not content.endswith(b"\n")
-
-
 @dataclass
 class Writing:
     """Results of one input on their way: written into `folder` under the stem of `names`.
@@ -207,6 +203,15 @@ class Writing:
         """The name that a result gets."""
         suffix = path.name.removeprefix(self.names.stem)
         return self.names.path(suffix, partial=self.interrupted)
+
+    def named(self, error: Errors) -> Errors:
+        """The error, with the name that a result would have got in place of that in `folder`."""
+        if isinstance(error, OSError):
+            written = Path(os.fsdecode(error.filename or ""))
+            if self.folder in written.parents:
+                error.filename = os.fspath(self.final(written))
+                del error.filename2  # None would be printed
+        return error
 
 
 class Results(Record):
@@ -258,16 +263,15 @@ class Results(Record):
             names.folder.mkdir(parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(prefix=".sf-jax-", suffix=".partial", dir=names.folder))
         except OSError as error:
-            error.filename, error.filename2 = os.fspath(names.folder), None
+            error.filename = os.fspath(names.folder)
+            del error.filename2
             raise
         writing = Writing(work, names)
         try:
             yield writing
             self._commit(writing, source, stamp or [], made)
         except OSError as error:
-            written = Path(os.fsdecode(error.filename or ""))
-            if work in written.parents:
-                error.filename, error.filename2 = os.fspath(names.folder / written.name), None
+            writing.named(error)
             raise
         finally:
             shutil.rmtree(work, ignore_errors=True)

@@ -3,15 +3,15 @@
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TextIO
+from pathlib import Path
 
 import numpy as np
 
 from sf_jax.face import livelink
 from sf_jax.face.frame_timing import FrameTiming, time_frames
 from sf_jax.media import video
-from sf_jax.media.errors import printable
-from sf_jax.media.interrupts import uninterrupted
+from sf_jax.media.errors import DataError, printable
+from sf_jax.media.interrupts import delayed, uninterrupted
 from sf_jax.reader.inputs import Input
 from sf_jax.reader.job import Job
 from sf_jax.reader.output import frame_json
@@ -23,12 +23,20 @@ from sf_jax.reader.session import Frame, Values
 
 @dataclass
 class Read:
-    """What is kept of the frames of a video: time and 61 values of each, and one for the sheet."""
+    """What is kept of the frames of a video.
+
+    Attributes:
+      values, seconds: the 61 values and the time of each.
+      found: number of frames in which a face was found.
+      sheet: the frame to draw.
+      ended: whether there are no more.
+    """
 
     values: list[Values] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     found: int = 0
     sheet: Frame | None = None
+    ended: bool = False
 
     def add(self, frame: Frame, seconds: float, count: int) -> None:
         """A further frame, of so many as the file states."""
@@ -43,7 +51,8 @@ def predict_video(reader: Reader, job: Job, file: Input) -> None:
     """One Live Link CSV with the times of the frames, a JSON line a frame, and a preview sheet.
 
     Frames are read, predicted and dropped one at a time. An interruption leaves what was read by
-    then, under other names.
+    then, under other names. A sheet that cannot be drawn, or that an interruption cuts short, costs
+    nothing else; nor does a CSV that cannot be written cost the lines.
 
     Raises:
       VideoDamaged: a part of the video cannot be read; the results of the rest are written.
@@ -56,60 +65,87 @@ def predict_video(reader: Reader, job: Job, file: Input) -> None:
     opened = video.open_video(file.path, reader.options.fps)
     if reader.options.drop_frame:  # before any work is done
         livelink.labels(1, opened.fps, drop_frame=True)
-    read = Read()
+    read, timing = Read(), None
     stop: BaseException | None = None
-    with ExitStack() as saving, job.writing(file) as writing:
-        try:
-            with writing.path(".jsonl").open("w", encoding="utf-8", newline="\n") as lines:
-                _read_frames(reader, opened, read, lines)
-        except BaseException as error:
-            if not read.values or isinstance(error, OSError):  # nothing can be written
-                raise
-            saving.enter_context(uninterrupted())
-            stop, writing.complete = error, False
-            writing.interrupted = not isinstance(error, video.VideoDamaged)
-        timing = _write(reader, opened, read, writing)
-    if writing.interrupted:
-        job.kept.append(_kept(opened, read, job, file))
-    else:
-        _print_summary(reader, opened, read, timing)
+    with ExitStack() as saving:
+        with job.writing(file) as writing:
+            try:
+                stop = _read_frames(reader, opened, read, writing.path(".jsonl"))
+                read.ended = True
+                if reader.options.previews:
+                    _draw_sheet(job, read, writing)
+                saving.enter_context(delayed())
+            except BaseException as error:
+                saving.enter_context(uninterrupted())
+                if not read.values or (isinstance(error, OSError) and not read.ended):
+                    raise  # nothing can be written
+                stop = error
+            try:
+                timing = _write_csv(reader, opened, read, writing.path(".csv"))
+            except Exception as error:  # the lines of the frames are kept
+                stop = writing.named(error)
+            writing.complete = stop is None
+            writing.interrupted = timing is None or not read.ended
+        if stop is None:
+            job.complete += 1
+        elif writing.interrupted or isinstance(stop, KeyboardInterrupt):
+            job.kept.append(_kept(opened, read, writing))
+        if timing is not None and not writing.interrupted:
+            _print_summary(reader, opened, read, timing)
     if stop is not None:
         raise stop
 
 
-def _read_frames(reader: Reader, opened: video.Video, read: Read, lines: TextIO) -> None:
-    """Reads all frames, and writes each at once."""
+def _read_frames(
+    reader: Reader, opened: video.Video, read: Read, path: Path
+) -> video.VideoDamaged | None:
+    """Reads all frames, and writes each at once; returns what ended a damaged video early."""
     session = reader.session(opened.fps)
-    for seconds, image in tracked(opened.timed_frames(), "frame", opened.count or None):
-        frame = session.frame(image, seconds)
-        lines.write(json.dumps(frame_json(frame, seconds), allow_nan=False) + "\n")
-        lines.flush()
-        read.add(frame, seconds, opened.count)
+    with path.open("w", encoding="utf-8", newline="\n") as lines:
+        try:
+            for seconds, image in tracked(opened.timed_frames(), "frame", opened.count or None):
+                frame = session.frame(image, seconds)
+                line = frame_json(frame, seconds)
+                lines.write(json.dumps(line, allow_nan=False) + "\n")
+                lines.flush()
+                read.add(frame, seconds, opened.count)
+        except video.VideoDamaged as error:
+            if not read.values:
+                raise
+            return error
+    return None
 
 
-def _write(reader: Reader, opened: video.Video, read: Read, writing: Writing) -> FrameTiming:
-    """CSV and sheet, beside the lines of the frames."""
+def _write_csv(reader: Reader, opened: video.Video, read: Read, path: Path) -> FrameTiming:
+    """The CSV, a row a frame."""
     drop_frame = reader.options.drop_frame
     timing = time_frames(
         read.seconds, opened.fps, opened.timecode, opened.timecode_counts, drop_frame
     )
-    livelink.write(
-        writing.path(".csv"),
-        np.stack(read.values),
-        timecodes=timing.labels(),
-        channels=reader.channels,
-    )
-    if read.sheet and reader.options.previews and not writing.interrupted:  # it takes seconds
-        from sf_jax.render.preview import preview  # it takes a second to import
-
-        preview(read.sheet.seen, read.sheet.shown, writing.path(".preview.png"))
+    values = np.stack(read.values)
+    livelink.write(path, values, timecodes=timing.labels(), channels=reader.channels)
     return timing
 
 
-def _kept(opened: video.Video, read: Read, job: Job, file: Input) -> str:
-    path = job.plan.names[file].path(".csv", partial=True)
+def _draw_sheet(job: Job, read: Read, writing: Writing) -> None:
+    """The preview sheet; where it cannot be drawn, that is listed."""
+    from sf_jax.render.preview import preview  # it takes a second to import
+
+    assert read.sheet is not None
+    path = writing.path(".preview.png")
+    try:
+        preview(read.sheet.seen, read.sheet.shown, path)
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if not isinstance(error, OSError | DataError):
+            raise
+        job.failures.append(writing.named(error))
+
+
+def _kept(opened: video.Video, read: Read, writing: Writing) -> str:
+    path = printable(writing.final(writing.path(".jsonl")))
     count = f"{len(read.values)} of {opened.count}" if opened.count else str(len(read.values))
-    return f"{count} frames of {printable(file.path)}, in {printable(path)} and its .jsonl"
+    return f"{count} frames of {printable(opened.path)}, in {path} and its .csv"
 
 
 def _print_summary(reader: Reader, opened: video.Video, read: Read, timing: FrameTiming) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from sf_jax.cli import loading, show
 from sf_jax.face import livelink
 from sf_jax.media import locks
-from sf_jax.reader import pictures
+from sf_jax.reader import pictures, videos
 from sf_jax.reader.action import FaceAction
 from sf_jax.reader.results import LOCK, RECORD
 from sf_jax.render import preview
@@ -202,16 +202,36 @@ def test_skip_existing_skips_complete_results_alone(
     before, out = contents(tmp_path / "o"), tmp_path / "o"
     assert run(*arguments) == 0 and len(model.seen) == 10
     assert contents(out) == before and "7 files skipped" in capsys.readouterr().out
-    (out / "0.json").write_bytes(before["0.json"][:300])  # cut short
+    (out / "0.json").write_bytes(b"")
     (out / "1.preview.png").unlink()
-    (out / "2.json").write_bytes(b"")
-    (out / "c.jsonl").write_bytes(before["c.jsonl"][:-20])
+    (out / "2.preview.png").write_bytes(b"")
+    (out / "c.jsonl").write_bytes(b"")
     assert run(*arguments) == 0 and len(model.seen) == 10 + 3 + 4
     assert contents(out) == before
     image("f/3.png", 33)
     assert run(*arguments) == 0 and len(model.seen) == 18
     assert rows(out / "pictures.csv")[3] == pytest.approx(33 / 255)
     assert run(*arguments, "--values", "answer") == 0 and len(model.seen) == 28
+
+
+def test_what_was_edited_stays_however_it_ends(
+    model: FakeModel, image: Callable, tmp_path: Path
+) -> None:
+    """A CSV or JSON lines saved without the last line feed, JSON with a comment, an image of
+    another kind or with bytes after its end."""
+    files, out = [image("a.png"), image("b.png"), clip(tmp_path / "c.mp4")], tmp_path / "o"
+    assert run("predict", *files, "--out", out) == 0
+    edited = {name: (out / name).read_bytes() for name in ("pictures.csv", "c.csv", "c.jsonl")}
+    edited = {name: content.rstrip() for name, content in edited.items()}
+    edited["a.json"] = b"// mine\n" + (out / "a.json").read_bytes()
+    edited["b.preview.png"] = (out / "b.preview.png").read_bytes() + b"more"
+    Image.new("RGB", (9, 9)).save(tmp_path / "other", "JPEG")
+    edited["a.preview.png"] = (tmp_path / "other").read_bytes()
+    for name, content in edited.items():
+        (out / name).write_bytes(content)
+    assert run("predict", *files, "--out", out) == 0
+    assert {name: contents(out)[name] for name in edited} == edited
+    assert {"a.png.json", "pictures-2.csv", "c.mp4.csv", "b.png.json"} <= set(listed(out))
 
 
 def test_a_record_cut_short_is_read_and_a_file_that_is_none_is_refused(
@@ -366,6 +386,86 @@ def test_an_interrupted_video_keeps_its_frames_and_the_results_of_before(
     assert len(rows(out / "c.partial.csv")) == 2
 
 
+@pytest.mark.parametrize("where", ["csv", "sheet"])
+def test_an_interruption_after_the_last_frame_loses_nothing(
+    model: FakeModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    where: str,
+) -> None:
+    """A CSV is completed, a sheet is not waited for; both end the run."""
+    files, out = [clip(tmp_path / "c.mp4"), clip(tmp_path / "d.mp4")], tmp_path / "o"
+    room, name = (videos.livelink, "write") if where == "csv" else (preview, "preview")
+    write = getattr(room, name)
+
+    def signalled(*given: object, **named: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        write(*given, **named)
+
+    monkeypatch.setattr(room, name, signalled)
+    assert run("predict", *files, "--out", out) == 130
+    sheet = ["c.preview.png"] if where == "csv" else []
+    assert listed(out) == ["c.csv", "c.jsonl", *sheet]
+    assert len(rows(out / "c.csv")) == 4
+    assert "kept are " in errors(capsys)[-1]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), ValueError("odd")])
+def test_a_sheet_that_fails_costs_nothing_else_and_a_csv_not_the_lines(
+    model: FakeModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    error: Exception,
+) -> None:
+    video = clip(tmp_path / "c.mp4")
+
+    def failing(*given: object, **_: object) -> None:
+        nonlocal error
+        if isinstance(error, OSError):
+            path = next(path for path in given if isinstance(path, Path))
+            error = OSError(28, "No space left", str(path))
+        raise error
+
+    named = isinstance(error, OSError)
+    with monkeypatch.context() as patch:
+        patch.setattr(preview, "preview", failing)
+        assert run("predict", video, "--out", tmp_path / "o") == 2
+        assert errors(capsys)[-1].endswith(f"'{tmp_path}/o/c.preview.png'" if named else "odd")
+    assert listed(tmp_path / "o") == ["c.csv", "c.jsonl"]
+    monkeypatch.setattr(videos.livelink, "write", failing)
+    assert run("predict", video, "--out", tmp_path / "p", "--no-preview") == 2
+    assert errors(capsys)[-1].endswith(f"'{tmp_path}/p/c.csv'" if named else "odd")
+    assert listed(tmp_path / "p") == ["c.partial.jsonl"]
+    assert len((tmp_path / "p" / "c.partial.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_file_in_the_way_of_the_table_costs_no_video(
+    model: FakeModel,
+    image: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    out = tmp_path / "o"
+    files = [image("a.png"), image("b.png"), image("c.png", 0), clip(tmp_path / "d.mp4")]
+    files[2].write_bytes(b"no image")
+    write = pictures.stills.write
+
+    def meanwhile(*given: object) -> None:
+        (out / "pictures.csv").write_text("of another program")
+        write(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pictures.stills, "write", meanwhile)
+    assert run("predict", *files, "--out", out, "--no-preview") == 2
+    reported = errors(capsys)
+    assert "c.png: not an image" in reported[0]
+    assert "pictures.csv: is not a result of before" in reported[1]
+    assert (out / "pictures.csv").read_text() == "of another program"
+    assert {"a.json", "b.json", "d.csv", "d.jsonl"} <= set(listed(out))
+
+
 def test_a_video_has_a_json_line_a_frame(model: FakeModel, tmp_path: Path) -> None:
     video, out = clip(tmp_path / "c.mp4"), tmp_path / "o"
     assert run("predict", video, "--out", out, "--no-preview") == 0
@@ -414,6 +514,12 @@ def test_the_demo_replaces_no_image_of_the_users_own(
     for _ in range(2):
         assert run("demo", "--out", tmp_path / "demo") == 0
     assert listed(tmp_path / "demo") == ["face.csv", "face.json", "face.png", "face.preview.png"]
+    assert run("predict", tmp_path / "demo", "--out", tmp_path / "r", "--no-preview") == 0
+    assert listed(tmp_path / "r") == ["face.csv", "face.json"]
+    assert "demo: 4 results of an earlier run left out" in capsys.readouterr().err
+    (tmp_path / "demo" / "face.png").unlink()
+    assert run("predict", tmp_path / "demo") == 2
+    assert "but 4 results of an earlier run" in errors(capsys)[-1]
 
 
 def test_show_opens_the_sheet_or_says_what_is_missing(

@@ -154,6 +154,31 @@ def test_a_file_that_is_no_record_of_results_costs_no_image(tmp_path: Path) -> N
     assert found(collect([tmp_path]), tmp_path) == ["a.jpg"]
 
 
+def test_a_file_that_cannot_be_opened_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a .ts file nor a record of results; and none whose status cannot be had."""
+    image(tmp_path / "a.jpg")
+    (tmp_path / "b.ts").write_bytes(b"G" + bytes(187))
+    (tmp_path / RECORD).write_text("[]")
+    read, status = Path.open, os.lstat
+
+    def denied(path: Path, *given: object, **named: object) -> object:
+        if path.name in ("b.ts", RECORD):
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *given, **named)  # type: ignore[call-overload]
+
+    def unknown(path: str, *given: object, **named: object) -> os.stat_result:
+        if os.fspath(path).endswith("a.jpg"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return status(path, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(os, "lstat", unknown)
+    inputs = collect([tmp_path])
+    assert found(inputs, tmp_path) == ["a.jpg", "b.ts"] and not inputs.failures
+
+
 def test_typescript_is_no_video(tmp_path: Path) -> None:
     (tmp_path / "index.ts").write_text("export const x = 1")
     (tmp_path / "tape.ts").write_bytes(b"G" + bytes(187))
