@@ -36,8 +36,8 @@ from sf_jax.face.channels import (
     eye_pitch_downward,
     lookup,
 )
-from sf_jax.face.timecode import Timecode, TimecodeError
-from sf_jax.face.timing import timing
+from sf_jax.face.take_times import timing
+from sf_jax.face.timecode import ZERO, Timecode, TimecodeError
 from sf_jax.media import files, table
 from sf_jax.media.errors import DataError
 
@@ -347,11 +347,7 @@ def write(
     path: str | Path,
     coefficients: np.ndarray,
     *,
-    fps: float | Fraction | None = None,
-    seconds: Sequence[float] | np.ndarray | None = None,
-    timecodes: Sequence[str] | None = None,
-    start: str = "00:00:00:00.000",
-    drop_frame: bool = False,
+    timecodes: Sequence[str],
     decimals: int = 10,
     sources: Sequence[str] | None = None,
     failed: Sequence[bool] | None = None,
@@ -362,12 +358,7 @@ def write(
     Args:
       path: the CSV file.
       coefficients: [N, 61] in canonical order, each within its channel's range.
-      fps: the frame rate; says how timecode counts (29.98 and 15 count at 30).
-      seconds: [N] times of the frames, see `timecode.labels_at`; without them the frames are
-        `1 / fps` apart.
-      timecodes: N labels to write as they are, instead of `fps`.
-      start: the label of the first frame.
-      drop_frame: write drop-frame timecode, at 29.97 and 59.94 only.
+      timecodes: N labels, as of `labels` or, for frames at any times, `timecode.labels_at`.
       decimals: of the values; Live Link Face writes ten.
       sources: N pictures or frames, for a last column `Source`; made `harmless`.
       failed: N flags; such a row stays, with empty values and a BlendShapeCount of 0, which
@@ -377,16 +368,11 @@ def write(
 
     Raises:
       LiveLinkError: shapes or counts differ, or a value is NaN or out of range; names the frame.
-      TimecodeError: a label is none, or the rate does not go with `drop_frame`.
+      TimecodeError: a label is none.
     """
     known = np.zeros(len(NAMES), bool)
     known[[lookup(name).index for name in channels]] = True
     rows = _checked(path, coefficients, known)
-    if (fps is None) == (timecodes is None):
-        raise LiveLinkError("give either fps or timecodes", path=path)
-    if timecodes is None:
-        assert fps is not None  # one of the two is given
-        timecodes = labels(len(rows), fps, seconds, start, drop_frame)
     for what, given in (("timecodes", timecodes), ("sources", sources), ("flags", failed)):
         if given is not None and len(given) != len(rows):
             raise LiveLinkError(f"{len(given)} {what} for {len(rows)} frames", path=path)
@@ -413,18 +399,19 @@ def cell(text: str) -> str:
 
 
 def labels(
-    count: int,
-    fps: float | Fraction,
-    seconds: Sequence[float] | np.ndarray | None = None,
-    start: str = "00:00:00:00.000",
-    drop_frame: bool = False,
+    count: int, fps: float | Fraction, start: str = ZERO, drop_frame: bool = False
 ) -> list[str]:
-    """Timecodes of `count` frames from `start`, to three decimals of a frame; see `write`."""
+    """Timecodes of `count` frames that are evenly spaced, to three decimals of a frame.
+
+    Args:
+      fps: the frame rate; says how timecode counts (29.98 and 15 count at 30).
+      start: the label of the first frame.
+      drop_frame: count drop-frame, at 29.97 and 59.94 only.
+
+    Raises:
+      TimecodeError: `start` or `drop_frame` does not go with the rate.
+    """
     rate = timecode.exact_rate(fps)
-    if seconds is not None:
-        if len(seconds) != count:
-            raise LiveLinkError(f"{len(seconds)} times for {count} frames")
-        return timecode.labels_at(seconds, rate, start, drop_frame)
     counting = timecode.counting_rate(rate)
     first = Timecode.parse(start, drop_frame).frame(counting)
     offsets = [i * counting / rate for i in range(count)]

@@ -24,6 +24,8 @@ STANDARD_RATES: tuple[Fraction, ...] = tuple(
     Fraction(rate) for rate in (30, 60, 24, 25, 50, 48, 100, 120, 240)
 ) + tuple(Fraction(rate * 1000, 1001) for rate in (30, 60, 24, 48, 120))
 
+USUAL_RATES = (30, 60, 120, 240)  # for frames without a standard rate
+ZERO = "00:00:00:00.000"
 NEAR_STANDARD = 0.005  # relative: a rate measured from rounded times is this close to its standard
 TICKS = 1000  # of a frame: labels have three decimals
 
@@ -75,27 +77,13 @@ def counting_rate(fps: float | Fraction) -> Fraction:
     for standard in STANDARD_RATES:
         if abs(rate / standard - 1) < NEAR_STANDARD:
             return standard
-    return next((Fraction(high) for high in (30, 60, 120, 240) if high >= rate), Fraction(240))
-
-
-def usual_rate(seconds: Sequence[float] | Sequence[Fraction] | np.ndarray) -> Fraction:
-    """Frames a second where they follow one another as usual: gaps and long pauses do not count.
-
-    Args:
-      seconds: increasing times of the frames; 30 is assumed of fewer than two.
-    """
-    steps = np.diff(np.asarray(seconds, np.float64))
-    steps = steps[steps > 0]
-    if not len(steps):
-        return Fraction(30)
-    usual = steps[np.abs(steps / np.median(steps) - 1) <= 0.25]
-    return exact_rate(1 / float(usual.mean() if len(usual) else np.median(steps)))
+    return Fraction(next((high for high in USUAL_RATES if high >= rate), USUAL_RATES[-1]))
 
 
 def labels_at(
     seconds: Sequence[float] | Sequence[Fraction] | np.ndarray,
-    rate: float | Fraction | None = None,
-    start: str = "00:00:00:00.000",
+    rate: float | Fraction,
+    start: str = ZERO,
     drop_frame: bool | None = None,
 ) -> list[str]:
     """Timecodes of frames at any times, as of a video whose rate varies.
@@ -105,7 +93,7 @@ def labels_at(
 
     Args:
       seconds: [N] times of the frames, from any origin.
-      rate: the nominal frame rate, which chooses the counting rate; None takes `usual_rate`.
+      rate: the nominal frame rate, which chooses the counting rate.
       start: the label of the first frame.
       drop_frame: count drop-frame, at 29.97 and 59.94 only; None does as `start` is written.
 
@@ -116,7 +104,7 @@ def labels_at(
     if not len(seconds):
         return []
     times = [_exact_time(number, time) for number, time in enumerate(seconds)]
-    counting = counting_rate(usual_rate(seconds) if rate is None else rate)
+    counting = counting_rate(rate)
     first = Timecode.parse(start, drop_frame)
     origin = first.frame(counting)
     labels: list[str] = []

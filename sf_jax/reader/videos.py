@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sf_jax.face import livelink
-from sf_jax.face.frame_timing import FrameTiming, time_frames
+from sf_jax.face.frame_labels import FrameTiming, time_frames
 from sf_jax.media import video
 from sf_jax.media.errors import DataError, printable
 from sf_jax.media.interrupts import delayed, uninterrupted

@@ -31,6 +31,10 @@ def faces(count, seed=0):
     return np.random.default_rng(seed).uniform(LOW, 1.0, (count, 61))
 
 
+def write(path, values, fps=30, **more):
+    livelink.write(path, values, **{"timecodes": livelink.labels(len(values), fps)} | more)
+
+
 # --- timecode
 
 
@@ -110,19 +114,20 @@ def test_rates_are_understood_as_they_are_meant():
 def test_round_trip_of_500_frames_is_exact(tmp_path, fps, drop_frame):
     if drop_frame and fps not in (29.97, 59.94):
         with pytest.raises(TimecodeError):
-            livelink.write(tmp_path / "a.csv", faces(2), fps=fps, drop_frame=True)
+            livelink.labels(2, fps, drop_frame=True)
         return
     values = np.round(faces(500), 10)
     path, again = tmp_path / "a.csv", tmp_path / "b.csv"
     start = "23:59:52:11.652"  # runs over midnight, and over a minute for drop-frame
-    livelink.write(path, values, fps=fps, start=start, drop_frame=drop_frame)
+    labels = livelink.labels(500, fps, start, drop_frame)
+    livelink.write(path, values, timecodes=labels)
     take = livelink.read(path, fps=None if drop_frame or fps == int(fps) else fps)
     rate = timecode.exact_rate(fps)
     assert take.fps == float(rate) and take.timecode_rate == rate
     assert np.array_equal(take.coefficients, values)
     assert take.seconds == pytest.approx(np.arange(500) / float(rate), abs=1e-9)
     assert take.timecodes[0] == start.replace(":11", ";11" if drop_frame else ":11")
-    assert take.timecodes == livelink.labels(500, fps, start=start, drop_frame=drop_frame)
+    assert take.timecodes == labels
     livelink.write(again, take.coefficients, timecodes=take.timecodes)
     assert again.read_bytes() == path.read_bytes()
 
@@ -131,7 +136,7 @@ def test_round_trip_of_500_frames_is_exact(tmp_path, fps, drop_frame):
 def test_written_decimals(tmp_path, decimals):
     values = faces(20)
     values[:, 60] = -1e-12
-    livelink.write(tmp_path / "a.csv", values, fps=30, decimals=decimals)
+    write(tmp_path / "a.csv", values, decimals=decimals)
     take = livelink.read(tmp_path / "a.csv")
     assert np.abs(take.coefficients - values).max() <= 0.5001 * 10**-decimals
     assert "-0.0" + "0" * (decimals - 1) + "\n" not in (tmp_path / "a.csv").read_text()
@@ -139,14 +144,14 @@ def test_written_decimals(tmp_path, decimals):
 
 def test_irregular_times_keep_their_subframes(tmp_path):
     seconds = np.cumsum(np.random.default_rng(1).uniform(0.02, 0.05, 100))
-    livelink.write(tmp_path / "a.csv", faces(100), fps=30, seconds=seconds)
+    write(tmp_path / "a.csv", faces(100), timecodes=timecode.labels_at(seconds, 30))
     take = livelink.read(tmp_path / "a.csv", fps=30)
     assert take.seconds == pytest.approx(seconds - seconds[0], abs=1.1e-3 / 30)
 
 
 @pytest.mark.parametrize("fps", [1, 12.5, 15, 29.98])
 def test_rates_without_a_timecode_of_their_own(tmp_path, fps):
-    livelink.write(tmp_path / "a.csv", faces(500), fps=fps)
+    write(tmp_path / "a.csv", faces(500), fps)
     take = livelink.read(tmp_path / "a.csv")
     assert take.fps == pytest.approx(fps, rel=1e-5)
     assert take.seconds == pytest.approx(np.arange(500) / fps, abs=1e-4)
@@ -154,9 +159,9 @@ def test_rates_without_a_timecode_of_their_own(tmp_path, fps):
 
 def test_sources_are_kept_in_a_last_column(tmp_path):
     sources = ["a,b.png", 'quo"te.png', "ünï.png"]
-    livelink.write(tmp_path / "a.csv", faces(3), fps=1, sources=sources)
+    write(tmp_path / "a.csv", faces(3), fps=1, sources=sources)
     assert livelink.read(tmp_path / "a.csv").sources == sources
-    livelink.write(tmp_path / "a.csv", faces(3), fps=1)
+    write(tmp_path / "a.csv", faces(3), fps=1)
     assert livelink.read(tmp_path / "a.csv").sources is None
     header = (tmp_path / "a.csv").read_text().splitlines()[0].split(",")
     assert header == ["Timecode", "BlendShapeCount", *NAMES]
@@ -288,7 +293,8 @@ def test_given_rate_overrides_and_gaps_are_kept(tmp_path):
 
 def test_drop_frame_by_flag(tmp_path):
     start = "00:00:50:00.000"
-    livelink.write(tmp_path / "a.csv", faces(600), fps=29.97, start=start, drop_frame=True)
+    labels = livelink.labels(600, 29.97, start, drop_frame=True)
+    livelink.write(tmp_path / "a.csv", faces(600), timecodes=labels)
     text = (tmp_path / "a.csv").read_text()
     assert "00:01:00;02" in text and "00:01:00;01" not in text
     (tmp_path / "b.csv").write_text(text.replace(";", ":"))
@@ -321,15 +327,13 @@ def test_writer_refuses_what_the_reader_would(tmp_path):
     for bad in (np.nan, 1.001, -0.001):
         values[2, INDEX["JawOpen"]] = bad
         with pytest.raises(LiveLinkError, match="frame 2, JawOpen"):
-            livelink.write(tmp_path / "a.csv", values, fps=30)
+            write(tmp_path / "a.csv", values)
     with pytest.raises(LiveLinkError, match=r"expected \[N, 61\]"):
-        livelink.write(tmp_path / "a.csv", faces(4)[:, :52], fps=30)
-    with pytest.raises(LiveLinkError, match="either fps or timecodes"):
-        livelink.write(tmp_path / "a.csv", faces(4))
+        write(tmp_path / "a.csv", faces(4)[:, :52])
     with pytest.raises(LiveLinkError, match="3 sources for 4 frames"):
-        livelink.write(tmp_path / "a.csv", faces(4), fps=30, sources=["a", "b", "c"])
-    with pytest.raises(LiveLinkError, match="2 times for 4 frames"):
-        livelink.write(tmp_path / "a.csv", faces(4), fps=30, seconds=[0, 1])
+        write(tmp_path / "a.csv", faces(4), sources=["a", "b", "c"])
+    with pytest.raises(LiveLinkError, match="2 timecodes for 4 frames"):
+        write(tmp_path / "a.csv", faces(4), timecodes=livelink.labels(2, 30))
     assert not list(tmp_path.iterdir())
 
 

@@ -14,13 +14,13 @@ from sf_jax.face.channels import NAMES
 from sf_jax.face.livelink import LiveLinkError
 
 VALUES = np.random.default_rng(0).integers(0, 10001, (40, 61)) / 10000
+LABELS = livelink.labels(40, 30)
 
 
 def table():
     """Header and rows of a sound file."""
     texts = [[f"{value:.4f}" for value in row] for row in VALUES]
-    labels = livelink.labels(len(texts), 30)
-    rows = [[label, "61", *row] for label, row in zip(labels, texts, strict=True)]
+    rows = [[label, "61", *row] for label, row in zip(LABELS, texts, strict=True)]
     return [["Timecode", "BlendShapeCount", *NAMES], *rows]
 
 
@@ -176,7 +176,7 @@ def test_what_is_no_table_is_refused(path, content, message):
 
 def test_empty_rows_are_kept_on_request(path):
     failed = [i in (3, 4, 39) for i in range(40)]
-    livelink.write(path, VALUES, fps=30, failed=failed, decimals=4)
+    livelink.write(path, VALUES, timecodes=LABELS, failed=failed, decimals=4)
     with pytest.raises(LiveLinkError, match="line 5: holds no values"):
         livelink.read(path)
     take = livelink.read(path, keep_empty=True)
@@ -211,9 +211,9 @@ def test_harmless_cells_come_back(name):
 
 def test_sources_with_odd_names_come_back(path):
     names = ["=cmd|' /C calc'!A0", "+1", "-1", "@sum", "\tx", "a\rb", "a\nb", "'=x", "'a", " =1"]
-    livelink.write(path, VALUES[:10], fps=30, sources=names)
+    livelink.write(path, VALUES[:10], timecodes=LABELS[:10], sources=names)
     assert livelink.read(path).sources == names
-    livelink.write(path, VALUES[:2], fps=30, sources=["\udcff.png", "\ud83d"])
+    livelink.write(path, VALUES[:2], timecodes=LABELS[:2], sources=["\udcff.png", "\ud83d"])
     assert livelink.read(path).sources == ["\\udcff.png", "\\ud83d"]
 
 

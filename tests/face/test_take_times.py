@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sf_jax.face import timecode
+from sf_jax.face.take_times import timing
 from sf_jax.face.timecode import Timecode, TimecodeError
-from sf_jax.face.timing import timing
 
 HERE = Path("take.csv")
 RATES = [24, 25, 30, 50, 60, 120]

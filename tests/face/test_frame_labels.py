@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sf_jax.face.frame_timing import time_frames
+from sf_jax.face.frame_labels import time_frames
 from sf_jax.face.timecode import Timecode, TimecodeError
 
 NTSC = 30000 / 1001

@@ -11,14 +11,11 @@ from fractions import Fraction
 from itertools import pairwise
 
 from sf_jax.face import timecode
-from sf_jax.face.timecode import STANDARD_RATES, Timecode, TimecodeError
+from sf_jax.face.timecode import STANDARD_RATES, USUAL_RATES, ZERO, Timecode, TimecodeError
 
 # Times rounded to milliseconds, as many files have them, are off by up to half of one, and so is
 # the first, from which the others are counted.
 ROUNDING = Fraction(1, 1000)
-
-USUAL = (Fraction(30), Fraction(60), Fraction(120), Fraction(240))
-ZERO = "00:00:00:00.000"
 
 
 @dataclass(frozen=True)
@@ -98,10 +95,10 @@ def _rate(times: list[Fraction], preferred: Fraction) -> tuple[Fraction, list[Fr
         if moved is not None:
             return rate, moved
     multiples = [preferred * factor for factor in (1, 2, 4, 8)]
-    for rate in [rate for rate in (*multiples, *USUAL) if rate in STANDARD_RATES]:
-        if _increasing(int(time * rate) for time in times):
+    for rate in (*multiples, *map(Fraction, USUAL_RATES)):
+        if rate in STANDARD_RATES and _increasing(int(time * rate) for time in times):
             return rate, times
-    return USUAL[-1], times
+    return Fraction(USUAL_RATES[-1]), times
 
 
 def _on_grid(times: list[Fraction], rate: Fraction) -> list[Fraction] | None:

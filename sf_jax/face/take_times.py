@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sf_jax.face import timecode
-from sf_jax.face.timecode import STANDARD_RATES, Timecode, TimecodeError
+from sf_jax.face.timecode import STANDARD_RATES, USUAL_RATES, Timecode, TimecodeError
 
 # Labels a second of timecode; a frame field may also hold milliseconds.
 NOMINAL = (24, 25, 30, 48, 50, 60, 100, 120, 240, 1000)
@@ -91,7 +91,7 @@ def timing(
     seen = _labels_a_second(parsed)
     if fps is not None:
         return _given(labels, timecode.exact_rate(fps), seen)
-    nominal = seen or next(number for number in (30, 60, 120, 240, 1000) if number > top)
+    nominal = seen or next(number for number in (*USUAL_RATES, 1000) if number > top)
     counting = Fraction(nominal * 1000, 1001) if drop_frame else Fraction(nominal)
     numbers = _numbers(labels, counting)
     how = "counts" if seen else "is too short to show its rate and is taken to count"
