@@ -196,6 +196,8 @@ def _check_paths(options: argparse.Namespace) -> None:
 def _check_found(options: argparse.Namespace, job: "Job") -> None:
     if options.out is None and job.videos:
         raise UsageError("--out is required for the frames of a video", path=job.videos[0].path)
+    if options.drop_frame and options.fps is None and job.pictures and not job.videos:
+        raise UsageError(f"--drop-frame needs --fps 29.97 or 59.94 with images ({HELP})")
 
 
 def _load(options: argparse.Namespace) -> "Model":

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from sf_jax.media.errors import DataError
@@ -46,12 +47,12 @@ class Job:
     skipped: int = 0
     ended: bool = False
 
-    @property
+    @cached_property
     def pictures(self) -> list[Input]:
         """The images to read: those whose results have names, or all where none are written."""
         return [file for file in self.inputs.pictures if self._named(file)]
 
-    @property
+    @cached_property
     def videos(self) -> list[Input]:
         """The videos to read, likewise."""
         return [file for file in self.inputs.videos if self._named(file)]
@@ -61,7 +62,10 @@ class Job:
 
     @contextmanager
     def failing(self, file: Input) -> Iterator[None]:
-        """What goes wrong with one file in the block is listed, and costs no other file."""
+        """What goes wrong with one file in the block is listed, and costs no other file.
+
+        An OSError is from writing: what cannot be read is a DataError.
+        """
         try:
             yield
         except DataError as error:
@@ -71,11 +75,14 @@ class Job:
             self.ended = error.errno in NO_MORE
 
     @contextmanager
-    def writing(self, file: Input) -> Iterator[Writing]:
-        """Where to write the results of one input; see `Results.writing`."""
+    def writing(self, file: Input, stamp: list[int]) -> Iterator[Writing]:
+        """Where to write the results of one input; see `Results.writing`.
+
+        Args:
+          stamp: of the input before it was read, see `stamp_of`: it may have been replaced since.
+        """
         assert self.results is not None
-        source, stamp = self.results.relative(file.path), _stamp(file.path)
-        made = self._made_with(file)
+        source, made = self.results.relative(file.path), self._made_with(file)
         with self.results.writing(self.plan.names[file], source, stamp, made) as writing:
             yield writing
 
@@ -94,7 +101,8 @@ class Job:
         if entry is None or entry.made != self._made_with(file):
             return False
         paths = [self.plan.names[file].path(suffix) for suffix in suffixes]
-        done = entry.stamp == _stamp(file.path) and self.results.holds(entry, paths)
+        stamp = stamp_of(file.path)
+        done = bool(stamp) and entry.stamp == stamp and self.results.holds(entry, paths)
         self.skipped += done
         return done
 
@@ -105,7 +113,7 @@ class Job:
         names += ["smooth", "fps", "drop_frame"] if file.kind == "video" else []
         names += ["source_column"] if [file] == self.pictures else []  # it has a CSV of its own
         chosen = {name: getattr(options, name) for name in names}
-        neutral = options.neutral and [str(options.neutral.resolve()), *_stamp(options.neutral)]
+        neutral = options.neutral and [str(options.neutral.resolve()), *stamp_of(options.neutral)]
         model = self.provenance.as_json()
         return json.dumps(chosen | {"neutral": neutral, "model": model}, sort_keys=True)
 
@@ -125,13 +133,20 @@ def prepare(paths: Sequence[Path], options: PredictOptions) -> Job:
     if options.out is None or not inputs.files:
         return Job(inputs, options, None, Plan(), failures=[*inputs.failures])
     results = Results.open(options.out)
-    table = json.dumps(sorted(results.relative(path) for path in paths))
-    chosen = plan(inputs.files, results, table)
+    try:
+        table = json.dumps(sorted(results.relative(path) for path in paths))
+        chosen = plan(inputs.files, results, table)
+    except BaseException:
+        results.close()
+        raise
     failures: list[DataError | OSError] = [*inputs.failures, *chosen.failures]
     return Job(inputs, options, results, chosen, table, failures=failures)
 
 
-def _stamp(path: Path) -> list[int]:
-    """Size and time of the last change."""
-    status = path.stat()
+def stamp_of(path: Path) -> list[int]:
+    """Size and time of the last change; nothing where these cannot be had, which reading tells."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
     return [status.st_size, status.st_mtime_ns]

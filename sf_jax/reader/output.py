@@ -1,6 +1,6 @@
-"""Results as JSON for one picture, on disk and on the wire.
+"""The JSON of an image, of a frame of a video, and of an answer of the service.
 
-Sequences go through `sf_jax.face.livelink.write`.
+Live Link CSV is written by `sf_jax.face.livelink`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -10,7 +10,7 @@ from sf_jax.media.interrupts import uninterrupted
 from sf_jax.media.small_files import read_json
 from sf_jax.reader import stills
 from sf_jax.reader.inputs import Input
-from sf_jax.reader.job import Job
+from sf_jax.reader.job import Job, stamp_of
 from sf_jax.reader.output import as_json, unnamed
 from sf_jax.reader.progress import note, tracked, waiting
 from sf_jax.reader.reader import Reader
@@ -56,6 +56,7 @@ def _predict_picture(reader: Reader, job: Job, file: Input) -> Still | None:
     if job.done(file, suffixes):
         content = read_json(job.plan.names[file].path(".json"))["coefficients"]
         return Still(printable(file.path), unnamed(content, tuple(content)))
+    stamp = stamp_of(file.path)
     with waiting("reading") if single else nullcontext():
         frame = _frame(reader, file.path)
     if single or job.results is None:
@@ -63,7 +64,7 @@ def _predict_picture(reader: Reader, job: Job, file: Input) -> Still | None:
     if job.results is None:
         return None
     still = Still(printable(file.path), frame.values, frame.found)
-    with job.writing(file) as writing:
+    with job.writing(file, stamp) as writing:
         content = as_json(frame, printable(file.path))
         write_json(writing.path(".json"), content)
         if job.options.previews:

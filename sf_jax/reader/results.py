@@ -8,6 +8,7 @@ ends a run, the next one knows its files.
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from sf_jax.media.small_files import parse_json
 
 RECORD = ".sf-jax-results.jsonl"
 LOCK = ".sf-jax-results.lock"
+WORK = (".sf-jax-", ".partial")  # around eight characters: a folder of results on their way
 HEADER = {"record": "results of sf-jax predict", "version": 1}
 KEPT = 2  # hashes of a name: a run that was killed may have written the newest, or not
 
@@ -181,6 +183,14 @@ def _entry(line: dict) -> Entry:
     return entry
 
 
+def _clear_work(out: Path) -> None:
+    """Removes what runs that were killed left; the folder is locked, so that none is at work."""
+    name = re.compile(re.escape(WORK[0]) + "[a-z0-9_]{8}" + re.escape(WORK[1]))
+    for path in out.glob(f"{WORK[0]}*{WORK[1]}"):
+        if name.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+
+
 @dataclass
 class Writing:
     """Results of one input on their way: written into `folder` under the stem of `names`.
@@ -237,6 +247,7 @@ class Results(Record):
             results.out, results._lock = out, lock
             lines = [HEADER, *(asdict(entry) for entry in results.entries.values())]
             files.write_text(out / RECORD, "".join(json.dumps(line) + "\n" for line in lines))
+            _clear_work(out)
         except BaseException:
             lock.release()
             raise
@@ -261,7 +272,7 @@ class Results(Record):
         """
         try:
             names.folder.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix=".sf-jax-", suffix=".partial", dir=names.folder))
+            work = self._work_folder(names.folder)
         except OSError as error:
             error.filename = os.fspath(names.folder)
             del error.filename2
@@ -276,6 +287,12 @@ class Results(Record):
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
+    def _work_folder(self, folder: Path) -> Path:
+        """A new folder, in the folder of all results, where `open` clears it; or in that of the
+        results themselves where this is another file system, to which nothing can be renamed."""
+        near = self.out if self.out.stat().st_dev == folder.stat().st_dev else folder
+        return Path(tempfile.mkdtemp(prefix=WORK[0], suffix=WORK[1], dir=near))
+
     def _commit(self, writing: Writing, source: str, stamp: list[int], made: str) -> None:
         moves = {path: writing.final(path) for path in sorted(writing.folder.iterdir())}
         for path, target in moves.items():
@@ -288,7 +305,8 @@ class Results(Record):
         found = {self.relative(target): hashes.of_file(path) for path, target in moves.items()}
         stem = self.relative(writing.names.folder / writing.names.stem)
         older = self._older(source, found)
-        self._append(Entry(source, stem, found, older, stamp, made, writing.complete))
+        complete = writing.complete and not writing.interrupted
+        self._append(Entry(source, stem, found, older, stamp, made, complete))
         for path, target in moves.items():
             path.replace(target)
         if not writing.interrupted:

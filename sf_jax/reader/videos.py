@@ -13,7 +13,7 @@ from sf_jax.media import video
 from sf_jax.media.errors import DataError, printable
 from sf_jax.media.interrupts import delayed, uninterrupted
 from sf_jax.reader.inputs import Input
-from sf_jax.reader.job import Job
+from sf_jax.reader.job import Job, stamp_of
 from sf_jax.reader.output import frame_json
 from sf_jax.reader.progress import tracked
 from sf_jax.reader.reader import Reader
@@ -62,13 +62,14 @@ def predict_video(reader: Reader, job: Job, file: Input) -> None:
     suffixes = [".csv", ".jsonl"] + [".preview.png"] * job.options.previews
     if job.done(file, suffixes):
         return
+    stamp = stamp_of(file.path)
     opened = video.open_video(file.path, reader.options.fps)
     if reader.options.drop_frame:  # before any work is done
         livelink.labels(1, opened.fps, drop_frame=True)
     read, timing = Read(), None
     stop: BaseException | None = None
     with ExitStack() as saving:
-        with job.writing(file) as writing:
+        with job.writing(file, stamp) as writing:
             try:
                 stop = _read_frames(reader, opened, read, writing.path(".jsonl"))
                 read.ended = True

@@ -340,6 +340,7 @@ def test_crop_says_where_no_face_was_found(
         (["predict", "none.png", "--out", "o"], "none.png: no such file"),
         (["predict", "text.png", "--out", "o"], "text.png: not an image"),
         (["predict", "empty", "--out", "o"], "empty: holds no picture"),
+        (["predict", "face.png", "--out", "o", "--drop-frame"], "--drop-frame needs --fps"),
         (["predict"], "required"),
         (["predict", "face.png", "--out", "o", "--values", "best"], "best"),
         (["predict", "face.png", "--out", "o", "--fps", "0"], "'0' is not a positive number"),

@@ -1,10 +1,12 @@
 """`sf-jax predict` beside files of the user's own: names of results, later runs, interruptions."""
 
 import csv
+import errno
 import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,9 @@ from PIL import Image
 from sf_jax.cli import loading, show
 from sf_jax.face import livelink
 from sf_jax.media import locks
-from sf_jax.reader import pictures, videos
+from sf_jax.reader import job, pictures, videos
 from sf_jax.reader.action import FaceAction
+from sf_jax.reader.reader import PredictOptions
 from sf_jax.reader.results import LOCK, RECORD
 from sf_jax.render import preview
 from tests.cli.test_cli import JAW, FakeModel, errors, names, run
@@ -274,6 +277,55 @@ def test_a_file_that_appears_during_the_work_stays(
     assert listed(out) == ["a.json", "b.json", "b.preview.png", "pictures.csv"]
 
 
+def test_an_input_that_is_replaced_while_it_is_read_is_read_again(
+    image: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [image("a.png", 50), image("b.png", 50), clip(tmp_path / "c.mp4")]
+    model = FakeModel()
+    predict = model.predict
+
+    def replacing(*given: object, **called: object) -> FaceAction:
+        if len(model.seen) in (0, 2):  # the first image, the first frame of the video
+            os.utime(files[len(model.seen)], (1, 1))
+        return predict(*given, **called)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model, "predict", replacing)
+    monkeypatch.setattr(loading, "load_model", lambda *_: model)
+    arguments = ["predict", *files, "--out", tmp_path / "o", "--no-preview", "--skip-existing"]
+    assert run(*arguments) == 0 and len(model.seen) == 2 + 4
+    assert run(*arguments) == 0 and len(model.seen) == 6 + 1 + 4
+
+
+def test_what_a_killed_run_left_is_removed(model: FakeModel, image: Callable) -> None:
+    out = image("o/sub/a.png").parents[1]
+    ours = out / ".sf-jax-a1b_c2d3.partial"
+    others = [out / ".sf-jax-mine.partial", out / "sub" / ours.name]
+    for folder in (ours, *others):
+        folder.mkdir()
+        (folder / "a.json").write_text("{}")
+    (out / ".sf-jax-link0000.partial").symlink_to(others[0])
+    assert run("predict", out / "sub" / "a.png", "--out", out, "--no-preview") == 0
+    assert not ours.exists() and all((folder / "a.json").exists() for folder in others)
+
+
+def test_a_plan_that_fails_unlocks_the_folder(
+    model: FakeModel, image: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "plan", failing)
+        assert run("predict", image("a.png"), "--out", tmp_path / "o") == 2
+    assert not (tmp_path / "o" / LOCK).exists()
+
+
+def test_the_images_of_a_job_are_chosen_once(image: Callable, tmp_path: Path) -> None:
+    """Each image asks for all of them."""
+    with closing(job.prepare([image("a.png")], PredictOptions(out=tmp_path / "o"))) as found:
+        assert found.pictures is found.pictures and found.videos is found.videos
+
+
 @pytest.mark.parametrize("code", ["ENOSPC", "EACCES"])
 def test_a_full_disk_ends_the_run_and_another_error_one_file(
     model: FakeModel,
@@ -288,7 +340,7 @@ def test_a_full_disk_ends_the_run_and_another_error_one_file(
 
     def full(path: Path, content: object) -> None:
         if path.name == "b.json":
-            raise OSError(getattr(__import__("errno"), code), "it cannot be", str(path))
+            raise OSError(getattr(errno, code), "it cannot be", str(path))
         write(path, content)
 
     monkeypatch.setattr(pictures, "write_json", full)
@@ -306,6 +358,22 @@ def test_a_full_disk_ends_the_run_and_another_error_one_file(
         ]
     )
     assert listed(out) == left
+
+
+def test_a_file_whose_status_cannot_be_had_ends_no_run(
+    model: FakeModel, image: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a card that is failing: the error is that of a disk that takes no results."""
+    files, status = [image(f"{name}.png") for name in "abc"], Path.stat
+
+    def failing(path: Path, **how: bool) -> os.stat_result:
+        if model.seen and path in files[:2]:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return status(path, **how)
+
+    monkeypatch.setattr(Path, "stat", failing)
+    assert run("predict", *files, "--out", tmp_path / "o", "--no-preview") == 2
+    assert listed(tmp_path / "o") == ["a.json", "c.json", "pictures.csv"]
 
 
 @pytest.mark.parametrize("out", ["file", "file/deeper", "/proc/none", "/dev/null"])
@@ -347,6 +415,7 @@ def test_an_interruption_keeps_what_was_read(
     assert listed(out) == ["1.json", "2.json", "pictures.partial.csv"]
     assert len(rows(out / "pictures.partial.csv")) == 2
     assert "stopped: kept are 2 of 4 pictures, with rows in" in errors(capsys)[-1]
+    assert json.loads((out / RECORD).read_text().splitlines()[-1])["complete"] is False
     monkeypatch.setattr(loading, "load_model", lambda *_: FakeModel())
     assert run("predict", folder, "--out", out, "--no-preview", "--skip-existing") == 0
     assert listed(out) == ["1.json", "2.json", "3.json", "4.json", "pictures.csv"]
