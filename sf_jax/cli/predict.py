@@ -115,7 +115,7 @@ def _request_arguments(group: Adds) -> None:
         type=Path,
         metavar="OUT.jsonl",
         help='a result line for every request, in order; one that failed has an "error" and no '
-        "response, and the exit code is 2. OUT.jsonl.partial until it is complete",
+        "response, and the exit code is 2. OUT.partial.jsonl until it is complete",
     )
     add(
         "--csv",

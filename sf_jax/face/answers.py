@@ -35,6 +35,7 @@ from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
 
 SYSTEM = ("system", "system_prompt")  # fields of a line that hold a system text; the first wins
+READ = ("messages", "images", "response", *SYSTEM)
 
 
 class AnswerError(DataError):
@@ -289,12 +290,14 @@ class Line:
         the line has beside its messages is the first of them.
       images: paths as written.
       response: the text answered, by the model or as the example to learn; None for a request.
+      others: all fields but those that the above are read from.
     """
 
     number: int
     messages: list[dict[str, Any]]
     images: list[str]
     response: str | None
+    others: dict[str, Any]
 
 
 def read_lines(path: str | Path) -> Iterator[Line]:
@@ -336,7 +339,9 @@ def read_line(number: int, text: str | bytes) -> Line:
         problem = f'"response" is {_start(str(response))}, expected text'
         raise AnswerError(problem, line=number, field="response")
     messages = _with_system(number, messages, record)
-    return Line(number, messages, _images(number, record.get("images") or []), response)
+    images = _images(number, record.get("images") or [])
+    others = {name: value for name, value in record.items() if name not in READ}
+    return Line(number, messages, images, response, others)
 
 
 def _with_system(

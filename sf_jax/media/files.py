@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import TextIO
 
@@ -20,14 +20,16 @@ from sf_jax.media.errors import DataError
 
 NAME_BYTES = 100  # of a target's name in its temporary name: file systems allow 143 to 255 in all
 
+SUFFIX_BYTES = 20  # a longer one is no suffix
+
 
 @contextmanager
 def replacing(path: str | os.PathLike, *, keep: bool = False) -> Iterator[Path]:
     """A temporary path to write to, which becomes `path` at the end of the block.
 
     Args:
-      keep: names it `PATH.partial`, or `PATH.partial-2` and so on where that exists, and leaves it
-        there if the block fails or is interrupted; else it is removed then.
+      keep: gives it the first of the names of `partials` that is free, and leaves it there if the
+        block fails or is interrupted; else it is removed then.
 
     Raises:
       OSError: the file cannot be written; names `path`.
@@ -53,10 +55,7 @@ def replacing(path: str | os.PathLike, *, keep: bool = False) -> Iterator[Path]:
 
 def _reserved(target: Path, keep: bool) -> Path:
     """An empty file beside the target, made under a name that was free."""
-    base = cut(target.name, NAME_BYTES)
-    first = f"{cut(target.name, 240)}.partial" if keep else f".{base}.{os.getpid()}.partial"
-    for number in count(1):
-        temporary = target.with_name(first if number == 1 else f"{first}-{number}")
+    for temporary in partials(target) if keep else _hidden(target):
         if not isinstance(temporary, Path):
             return temporary  # a bucket, where an object appears when it is complete
         with suppress(FileExistsError):
@@ -65,10 +64,18 @@ def _reserved(target: Path, keep: bool) -> Path:
     raise AssertionError("unreachable")
 
 
-def free(path: Path) -> Path:
-    """The path, or with -2 and so on after it the first that does not exist."""
-    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
-    return next(found for found in chain([path], numbered) if not os.path.lexists(found))
+def _hidden(target: Path) -> Iterator[Path]:
+    first = f".{cut(target.name, NAME_BYTES)}.{os.getpid()}.partial"
+    return (target.with_name(first if n == 1 else f"{first}-{n}") for n in count(1))
+
+
+def partials(path: Path) -> Iterator[Path]:
+    """Names for what an interruption leaves of a file: of `faces.csv`, `faces.partial.csv`, then
+    `faces.partial-2.csv` and so on."""
+    suffix = path.suffix if len(os.fsencode(path.suffix)) < SUFFIX_BYTES else ""
+    stem = cut(path.name.removesuffix(suffix), 240 - SUFFIX_BYTES)
+    for number in count(1):
+        yield path.with_name(f"{stem}.partial{f'-{number}' if number > 1 else ''}{suffix}")
 
 
 def cut(name: str, most: int) -> str:

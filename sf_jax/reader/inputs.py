@@ -1,6 +1,7 @@
 """What a command line of files and folders names: images and videos, and what cannot be read."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -91,6 +92,22 @@ def _refusal(file: Input) -> DataError | None:
 def identity(path: Path) -> str:
     """One text for all spellings of a path; a link is not the file it leads to."""
     return os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def folded(path: str | os.PathLike) -> str:
+    """The same text for names that some file systems take for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", os.fspath(path)).casefold())
+
+
+def node(path: Path) -> tuple[int, int] | str:
+    """What all links to a file share; of what cannot be had, its own `identity`."""
+    try:
+        status = path.stat()
+    except OSError:
+        return identity(path)
+    except ValueError:  # a name that no file can have
+        return os.fspath(path)
+    return status.st_dev, status.st_ino
 
 
 def _named(path: Path, recursive: bool, found: Inputs) -> Iterator[Input]:

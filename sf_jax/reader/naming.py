@@ -8,7 +8,6 @@ of the same input.
 """
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from sf_jax.media.errors import printable
 from sf_jax.media.files import cut
-from sf_jax.reader.inputs import Input, identity
+from sf_jax.reader.inputs import Input, folded, node
 from sf_jax.reader.results import PARTIAL, RECORD, SUFFIXES, Names, Results, ResultsError
 
 TABLE = "pictures"  # stem of the table of several images
@@ -44,10 +43,10 @@ def plan(files: Sequence[Input], results: Results, table: str) -> Plan:
     pictures = [file for file in files if file.kind == "picture"]
     if len(pictures) > 1:
         chosen.table = claims.names(Path(), [TABLE], table)
-    stems = Counter((_folded(file.folder), _folded(file.path.stem)) for file in files)
+    stems = Counter((folded(file.folder), folded(file.path.stem)) for file in files)
     for file in files:
         source = results.relative(file.path)
-        alone = stems[_folded(file.folder), _folded(file.path.stem)] == 1
+        alone = stems[folded(file.folder), folded(file.path.stem)] == 1
         try:
             bases = [file.path.stem, file.path.name] if alone else [file.path.name]
             chosen.names[file] = claims.names(file.folder, bases, source)
@@ -58,11 +57,6 @@ def plan(files: Sequence[Input], results: Results, table: str) -> Plan:
     return chosen
 
 
-def _folded(path: str | os.PathLike) -> str:
-    """The same text for names that some file systems take for one."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", os.fspath(path)).casefold())
-
-
 class _Claims:
     """Which names are taken, by files on the disk and by results to be written."""
 
@@ -70,13 +64,13 @@ class _Claims:
         self.results = results
         self.taken: set[tuple[str, str]] = set()
         self.existing: dict[Path, set[str]] = {}
-        self.inputs = {_node(file.path) for file in files}
+        self.inputs = {node(file.path) for file in files}
         self.numbers: Counter[tuple[Path, str]] = Counter()
         self.most = _longest_name(results.folder) - max(map(len, SUFFIXES)) - len(PARTIAL)
         # Names of before stay with their inputs where these are read again.
         sources = {results.relative(file.path) for file in files}
         self.reserved = {
-            _folded(entry.stem): source
+            folded(entry.stem): source
             for source, entry in results.entries.items()
             if source in sources
         }
@@ -93,8 +87,8 @@ class _Claims:
         for stem in self._stems(folder, bases, source):
             names = Names(inside, stem)
             if self._free(names, source):
-                where = _folded(inside)
-                self.taken.update((where, _folded(name)) for name in names.files())
+                where = folded(inside)
+                self.taken.update((where, folded(name)) for name in names.files())
                 return names
         raise AssertionError("numbers do not end")
 
@@ -110,15 +104,15 @@ class _Claims:
             yield f"{cut(last, self.most - len(str(number)) - 1)}-{number}"
 
     def _free(self, names: Names, source: str) -> bool:
-        owner = self.reserved.get(_folded(self.results.relative(names.folder / names.stem)))
+        owner = self.reserved.get(folded(self.results.relative(names.folder / names.stem)))
         if owner not in (None, source):
             return False
-        where, there = _folded(names.folder), self._in_folder(names.folder)
+        where, there = folded(names.folder), self._in_folder(names.folder)
         for name in names.files():
-            folded = _folded(name)
-            if (where, folded) in self.taken or name == RECORD:
+            text = folded(name)
+            if (where, text) in self.taken or name == RECORD:
                 return False
-            if folded in there and not self._replaceable(names.folder / name, source):
+            if text in there and not self._replaceable(names.folder / name, source):
                 return False
         return True
 
@@ -126,13 +120,13 @@ class _Claims:
         """Whether a name is free, or has a result of the same source that is no input of now."""
         if not os.path.lexists(path):
             return True
-        return _node(path) not in self.inputs and self.results.owns(path, source)
+        return node(path) not in self.inputs and self.results.owns(path, source)
 
     def _in_folder(self, folder: Path) -> set[str]:
         """Folded names of what is in a folder of results."""
         if folder not in self.existing:
             there = os.listdir(folder) if folder.is_dir() else []
-            self.existing[folder] = set(map(_folded, there))
+            self.existing[folder] = set(map(folded, there))
         return self.existing[folder]
 
     def _check_folder(self, folder: Path) -> None:
@@ -143,15 +137,6 @@ class _Claims:
                 raise ResultsError(
                     f"a file, expected a folder for results of {printable(folder)}", path=above
                 )
-
-
-def _node(path: Path) -> tuple[int, int] | str:
-    """What all links to a file share."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return identity(path)
-    return status.st_dev, status.st_ino
 
 
 def _longest_name(folder: Path) -> int:

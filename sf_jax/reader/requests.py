@@ -9,8 +9,8 @@ kept.
 import json
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from sf_jax.media.errors import DataError, printable
 from sf_jax.media.interrupts import Stopped, uninterrupted
 from sf_jax.reader import stills
 from sf_jax.reader.action import Provenance
+from sf_jax.reader.inputs import folded, node
 from sf_jax.reader.progress import note, tracked
 from sf_jax.reader.reader import Reader
 from sf_jax.reader.session import Frame
 from sf_jax.sequence.chat import ChatError, chat_text
 
-OURS = ("response", "labels", "logprobs", "messages", "images", "error", "sf_jax")  # written anew
+OURS = ("labels", "logprobs", "error", "sf_jax")  # written anew, as are the fields of a line
 NOT_READ = ("videos", "audios", "tools", "objects")  # fields that would change the answer
 # How the base64 of a JPEG, PNG, GIF, WebP or TIFF file begins.
 BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkq", "TU0A")
@@ -123,8 +124,7 @@ def _request(path: Path, number: int, text: bytes) -> Request:
     if not line.messages:
         problem = '"messages" holds no question'
         raise RequestError(problem, path=path, line=number, field="messages")
-    record = small_files.parse_json(text)
-    others = {name: value for name, value in record.items() if name not in (*OURS, *answers.SYSTEM)}
+    others = {name: value for name, value in line.others.items() if name not in OURS}
     return Request(path, line, others)
 
 
@@ -138,15 +138,15 @@ def check_outputs(requests: list[Request], outputs: Sequence[Path], inputs: list
     Raises:
       RequestError: an output is an input or another output, or is or meets a folder.
     """
-    names = [_folded(path) for path in (*outputs, *inputs)]
-    if any(names.count(_folded(path)) > 1 for path in outputs):
+    names = [folded(os.path.realpath(path)) for path in (*outputs, *inputs)]
+    if any(names.count(folded(os.path.realpath(path))) > 1 for path in outputs):
         raise RequestError("--requests, --results, --csv and its index must be different files")
     images_read = [path for request in requests for path in request.paths()]
-    read = {_node(path) for path in (*inputs, *images_read)}
+    read = {node(path) for path in (*inputs, *images_read)}
     for path in outputs:
         if path.is_dir():  # else found after the work, when the results are renamed
             raise RequestError("a folder, expected a file", path=path)
-        if path.exists() and _node(path) in read:
+        if path.exists() and node(path) in read:
             raise RequestError("would be replaced by results, but is read by this run", path=path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,34 +154,20 @@ def check_outputs(requests: list[Request], outputs: Sequence[Path], inputs: list
             raise RequestError("a file, expected a folder", path=path.parent) from error
 
 
-def _folded(path: Path) -> str:
-    """The same text for names that some file systems take for one."""
-    return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
-
-
-def _node(path: Path) -> tuple[int, int] | None:
-    """What all links to a file share; None where there is none."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
-
-
 def predict_requests(
     reader: Reader, requests: list[Request], results: Path, csv: Path | None = None
-) -> list[DataError]:
+) -> list[DataError | OSError]:
     """Answers requests one after another, each written out at once.
 
     Args:
-      results: the file of result lines; `results.partial` until it is complete, which an
-        interruption leaves there with the lines written so far.
+      results: the file of result lines; under a name of `files.partials` until it is complete,
+        which an interruption leaves there with the lines written so far.
       csv: a Live Link file of the numbers asked for, one row a request, with an index beside it,
         see `stills`. The row of a request that failed holds no numbers and a BlendShapeCount of 0.
-        An interruption leaves the rows so far in `csv.partial`.
+        An interruption leaves the rows so far under a name of `files.partials`.
 
     Returns:
-      what failed.
+      what failed; a CSV that cannot be written is part of that, and costs no results.
 
     Raises:
       TimecodeError: the frame rate has no timecode of the kind asked for.
@@ -189,19 +175,19 @@ def predict_requests(
     """
     stills.check_rate(reader)  # before the work
     answered = Answered()
-    try:
-        with files.stream(results, keep=True) as file:
-            answered.partial = file.name
-            for request in tracked(requests, "request", hidden=len(requests) < 2):
-                file.write(_line(reader, request, answered) + "\n")
-                file.flush()
-    except KeyboardInterrupt as stop:
-        with uninterrupted():
+    with ExitStack() as saving:
+        try:
+            with files.stream(results, keep=True) as file:
+                answered.partial = file.name
+                for request in tracked(requests, "request", hidden=len(requests) < 2):
+                    file.write(_line(reader, request, answered) + "\n")
+                    file.flush()
+                saving.enter_context(uninterrupted())  # only the CSV is to be written
+        except KeyboardInterrupt as stop:
+            saving.enter_context(uninterrupted())
             raise _stopped(reader, requests, answered, csv) from stop
-    if csv is not None:
-        index = stills.index_path(csv)
-        stills.write(reader, csv, index, answered.rows)
-        print(stills.summary(reader, printable(csv), printable(index), len(answered.rows)))
+        if csv is not None:
+            _write_csv(reader, answered, csv)
     return answered.failures
 
 
@@ -210,8 +196,18 @@ class Answered:
     """What has come of the requests so far: a row of each."""
 
     rows: list[stills.Still] = field(default_factory=list)
-    failures: list[DataError] = field(default_factory=list)
+    failures: list[DataError | OSError] = field(default_factory=list)
     partial: str = ""
+
+
+def _write_csv(reader: Reader, answered: Answered, csv: Path) -> None:
+    index = stills.index_path(csv)
+    try:
+        stills.write(reader, csv, index, answered.rows)
+    except OSError as error:
+        answered.failures.append(error)
+    else:
+        print(stills.summary(reader, printable(csv), printable(index), len(answered.rows)))
 
 
 def _line(reader: Reader, request: Request, answered: Answered) -> str:
@@ -239,8 +235,9 @@ def _stopped(
     count = len(answered.rows)
     where = printable(answered.partial)
     if csv is not None and count:
-        path = files.free(csv.with_name(f"{files.cut(csv.name, 220)}.partial"))
-        stills.write(reader, path, files.free(stills.index_path(path)), answered.rows)
+        pairs = ((path, stills.index_path(path)) for path in files.partials(csv))
+        path, index = next(pair for pair in pairs if not any(map(os.path.lexists, pair)))
+        stills.write(reader, path, index, answered.rows)
         where += f" and {printable(path)}"
     return Stopped(f"kept are {count} of {len(requests)} results in {where}")
 

@@ -165,8 +165,8 @@ def requests(draw: np.random.Generator, folder: Path) -> Fault:
     (folder / "link.jsonl").symlink_to("q.jsonl")
     os.link(folder / "q.jsonl", folder / "hard.jsonl")
     os.link(folder / "a.png", folder / "hard.png")
-    (folder / "r.jsonl.partial").write_text("mine")
-    (folder / "r.csv.partial").write_text("mine")
+    (folder / "r.partial.jsonl").write_text("mine")
+    (folder / "r.partial.csv").write_text("mine")
     inputs = ["q.jsonl", "./q.jsonl", "sub/../q.jsonl", "Q.JSONL", "link.jsonl", "hard.jsonl"]
     other = pick(draw, [*inputs, "a.png", "hard.png", "sub", "a.png/x", "r2.jsonl"])
     pair = ["--results", other, "--csv", "r.csv"]

@@ -36,24 +36,24 @@ def test_lines_of_an_interrupted_stream_are_kept_on_request(tmp_path: Path) -> N
     with pytest.raises(ValueError), files.stream(tmp_path / "out.jsonl", keep=True) as file:
         file.write("one\n")
         raise ValueError
-    assert names(tmp_path) == ["out.jsonl.partial"]
-    assert (tmp_path / "out.jsonl.partial").read_text() == "one\n"
+    assert names(tmp_path) == ["out.partial.jsonl"]
+    assert (tmp_path / "out.partial.jsonl").read_text() == "one\n"
     with files.stream(tmp_path / "out.jsonl", keep=True) as file:
         file.write("two\n")
-    assert names(tmp_path) == ["out.jsonl", "out.jsonl.partial"]
+    assert names(tmp_path) == ["out.jsonl", "out.partial.jsonl"]
     assert (tmp_path / "out.jsonl").read_text() == "two\n"
-    assert (tmp_path / "out.jsonl.partial").read_text() == "one\n"
+    assert (tmp_path / "out.partial.jsonl").read_text() == "one\n"
 
 
 def test_temporary_names_meet_no_file(tmp_path: Path) -> None:
     """A file that has the name already stays; a long name leaves room for what is added."""
     mine = tmp_path / f".out.txt.{os.getpid()}.partial"
     mine.write_text("mine")
-    (tmp_path / "out.txt.partial").write_text("mine too")
+    (tmp_path / "out.partial.txt").write_text("mine too")
     files.write_text(tmp_path / "out.txt", "new")
     with files.stream(tmp_path / "out.txt", keep=True) as file:
         file.write("newer")
-    assert mine.read_text() == "mine" and (tmp_path / "out.txt.partial").read_text() == "mine too"
+    assert mine.read_text() == "mine" and (tmp_path / "out.partial.txt").read_text() == "mine too"
     assert (tmp_path / "out.txt").read_text() == "newer"
     for name in ("é" * 125 + ".json", "x" * 255):
         files.write_text(tmp_path / name, "long")

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from PIL import Image
 import sf_jax
 from sf_jax.cli import loading
 from sf_jax.face import answers, channels, livelink
+from sf_jax.media import small_files
+from sf_jax.reader import requests, stills
 from sf_jax.reader.action import FaceAction
 from sf_jax.reader.schema import channel_schema
 from tests.cli.test_cli import JAW, FakeModel, action_of, errors, names, run
@@ -259,7 +263,7 @@ def test_a_broken_line_is_reported_before_a_model_is_loaded(
     assert not (folder / "out").exists()
 
 
-INTERRUPTED = ["r.csv.partial", "r.csv.partial.index.csv", "r.jsonl", "r.jsonl.partial"]
+INTERRUPTED = ["r.jsonl", "r.partial.csv", "r.partial.index.csv", "r.partial.jsonl"]
 
 
 def test_an_interruption_leaves_the_old_results_and_what_was_done(
@@ -271,15 +275,54 @@ def test_an_interruption_leaves_the_old_results_and_what_was_done(
     assert start(path, folder, "--csv", folder / "out" / "r.csv") == 130
     assert results(folder) == before
     assert names(folder / "out") == INTERRUPTED
-    (done,) = (folder / "out" / "r.jsonl.partial").read_text().splitlines()
+    (done,) = (folder / "out" / "r.partial.jsonl").read_text().splitlines()
     assert answers.parse(json.loads(done)["response"]).coefficients[JAW] == pytest.approx(0.2)
-    take = livelink.read(folder / "out" / "r.csv.partial", fps=30)
+    take = livelink.read(folder / "out" / "r.partial.csv", fps=30)
     assert take.coefficients[:, JAW].tolist() == [pytest.approx(0.2)]
     (stopped,) = errors(capsys)
     assert "sf-jax: stopped: kept are 1 of 3 results in " in stopped
-    assert "r.jsonl.partial and " in stopped and "r.csv.partial" in stopped
+    assert "r.partial.jsonl and " in stopped and "r.partial.csv" in stopped
     assert start(write(folder, request()), folder) == 0  # and the next run leaves what was kept
     assert names(folder / "out") == INTERRUPTED
+
+
+@pytest.mark.parametrize("error", [None, OSError(28, "No space left")])
+def test_complete_results_are_kept_whatever_comes_of_the_csv(
+    model: FakeModel,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    error: OSError | None,
+) -> None:
+    """A signal is dropped, as the run is ending; a disk that is full is listed with the rest."""
+    whole = stills.write
+
+    def disturbed(*given: object) -> None:
+        if error:
+            raise error
+        os.kill(os.getpid(), signal.SIGINT)
+        whole(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stills, "write", disturbed)
+    path = write(folder, request(), request("images/none.png"))
+    assert start(path, folder, "--csv", folder / "out" / "r.csv") == 2
+    reported = errors(capsys)
+    assert "none.png: no such file" in reported[0] and len(results(folder)) == 2
+    assert ["No space left" in line for line in reported[1:]] == [True] * bool(error)
+    assert names(folder / "out") == ([] if error else ["r.csv", "r.index.csv"]) + ["r.jsonl"]
+
+
+def test_a_line_is_parsed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold an image in base64."""
+    parse, parsed = small_files.parse_json, []
+
+    def counted(text: bytes, *more: object) -> object:
+        parsed.append(text)
+        return parse(text, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(small_files, "parse_json", counted)
+    (found,) = requests.read_requests(write(folder, request(id="b", system="x")))
+    assert found.others == {"id": "b"} and len(parsed) == 1
 
 
 @pytest.mark.parametrize(
@@ -320,13 +363,13 @@ def test_outputs_meet_no_input_and_no_other_output(
 
 def test_a_file_that_is_named_as_unfinished_results_stays(model: FakeModel, folder: Path) -> None:
     (folder / "out").mkdir()
-    (folder / "out" / "r.jsonl.partial").write_text("mine")
+    (folder / "out" / "r.partial.jsonl").write_text("mine")
     assert start(write(folder, request()), folder) == 0
-    assert (folder / "out" / "r.jsonl.partial").read_text() == "mine"
+    assert (folder / "out" / "r.partial.jsonl").read_text() == "mine"
     path = write(folder, request(), request("images/black.png"))
     assert start(path, folder) == 130
-    assert (folder / "out" / "r.jsonl.partial").read_text() == "mine"
-    assert len((folder / "out" / "r.jsonl.partial-2").read_text().splitlines()) == 1
+    assert (folder / "out" / "r.partial.jsonl").read_text() == "mine"
+    assert len((folder / "out" / "r.partial-2.jsonl").read_text().splitlines()) == 1
 
 
 def test_flags_shape_the_csv(model: FakeModel, folder: Path) -> None:

@@ -76,7 +76,7 @@ def test_an_image_without_an_answer_has_an_empty_row(tmp_path):
 
 def test_an_index_replaces_nothing_but_an_index(tmp_path):
     assert stills.index_path(Path("a/x.CSV")) == Path("a/x.index.csv")
-    assert stills.index_path(Path("x.csv.partial")) == Path("x.csv.partial.index.csv")
+    assert stills.index_path(Path("x.partial.csv")) == Path("x.partial.index.csv")
     assert len(stills.index_path(Path("ü" * 125 + ".csv")).name.encode()) < 240
     path, _ = written(tmp_path, some())
     stills.check_index(stills.index_path(path))
