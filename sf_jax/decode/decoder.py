@@ -75,6 +75,7 @@ class Decoded:
       mean, spread, entropy: of the distribution of each slot; entropy in nats.
       log_likelihood: of the generated values.
       passes: model passes spent, {"rationale": n, "coefficients": m}.
+      degenerate: whether the rationale is no text, see `is_degenerate`; the values depend on it.
     """
 
     rationale: str
@@ -87,11 +88,7 @@ class Decoded:
     entropy: Float32[np.ndarray, "*R C"]
     log_likelihood: Float32[np.ndarray, "*R C"]
     passes: dict[str, int]
-
-    @property
-    def degenerate(self) -> bool:
-        """Whether the rationale is no text, see `is_degenerate`; the values depend on it."""
-        return is_degenerate(self.rationale, self.rationale_ids)
+    degenerate: bool
 
 
 class Decoder:
@@ -102,6 +99,7 @@ class Decoder:
       weights: in its tree; laid out as the policy says.
       draft_heads: propose tokens of the rationale, or None.
       policy: None chooses by the platform that jax runs on.
+      free_form: whether rationales may have any form, or are plain sentences; see `is_degenerate`.
 
     Attributes:
       plan: how wide to draft; may be replaced at any time.
@@ -115,12 +113,15 @@ class Decoder:
         schema: Schema,
         draft_heads: DraftHeads | None = None,
         policy: DevicePolicy | None = None,
+        *,
+        free_form: bool = True,
     ):
         if policy is None:
             policy = policy_of(jax.default_backend(), weights.text.layers, config.product_dtype)
         self.config, self.tokenizer, self.schema = config, tokenizer, schema
         self.draft_heads, self.policy = draft_heads, policy
         self.weights, self.plan = policy.laid_out(weights), policy.plan
+        self._free_form = free_form
         self._prefixes: dict[tuple[int, ...], Cache] = {}
 
     @cached_property
@@ -319,8 +320,9 @@ class Decoder:
         length = int(generated.rationale_length[row])
         ids = generated.rationale_ids[row, :length]
         text = self.tokenizer.decode(ids.tolist())
+        truncated = bool(generated.truncated[row])
         # A rationale that ran into the block on its own holds the blank line already.
-        parted = rationale and program.block_ends_rationale and not generated.truncated[row]
+        parted = rationale and program.block_ends_rationale and not truncated
         spoken = values[..., 0]
         return Decoded(
             rationale=text,
@@ -336,6 +338,7 @@ class Decoder:
                 "rationale": int(generated.rationale_passes[row]),
                 "coefficients": int(generated.block_passes[row]),
             },
+            degenerate=is_degenerate(text, ids, truncated=truncated, free_form=self._free_form),
         )
 
 

@@ -63,7 +63,9 @@ class Model:
         schema = schema or channel_schema(paragraphs=instructed)
         self._channels = channel_indices(schema)
         self.config = config
-        self.decoder = Decoder(config, weights, tokenizer, schema, draft_heads)
+        self.decoder = Decoder(
+            config, weights, tokenizer, schema, draft_heads, free_form=instructed
+        )
         self.processor, self.instructed = processor, instructed
         self.provenance = provenance or Provenance()
 
@@ -115,7 +117,8 @@ class Model:
           image: a path, a PIL image or uint8 [H, W, 3].
           rationale: generate the rationale first (slower, and what the coefficients then rest on).
             Where what is generated is degenerate, no text but loops or bare punctuation, the image
-            is read again without: the answer is that of `rationale=False`.
+            is read again without: the answer is that of `rationale=False`. What an instructed
+            model ends by itself is kept, unless it has control or undecodable characters.
           temperature: 0 is greedy; otherwise rationale and answer are sampled with `seed`.
           messages: the conversation to answer, in MS-SWIFT's form with one `<image>`; only for a
             model that is instructed. None asks our own question.

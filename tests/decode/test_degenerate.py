@@ -4,10 +4,23 @@ import numpy as np
 import pytest
 
 from data_pipelines.sampler import sample
-from sf_jax.decode.degenerate import is_degenerate
+from sf_jax.decode import degenerate
 from sf_jax.face.describe import describe
 
 NUMBERS = np.arange(100)  # tokens that do not repeat
+
+
+def is_degenerate(text: str, ids: np.ndarray) -> bool:
+    """By the rules for plain sentences, which the cap does not change."""
+    found = {
+        degenerate.is_degenerate(text, ids, truncated=cut, free_form=False) for cut in (False, True)
+    }
+    assert len(found) == 1
+    return found.pop()
+
+
+def is_free_form_degenerate(text: str, ids: np.ndarray, truncated: bool = False) -> bool:
+    return degenerate.is_degenerate(text, ids, truncated=truncated, free_form=True)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +74,33 @@ def test_loops_of_any_period_anywhere() -> None:
 def test_descriptions_are_text() -> None:
     for seed in range(100):
         assert not is_degenerate(describe(sample(seed), seed).text, NUMBERS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Values: 0, 0, 0, 0, 0, 0, 0.",
+        "Eyes:: open",
+        "| Region | State |\n| --- | --- | --- | --- |\n| mouth | smile |",
+        "---",
+        "yes yes yes yes yes yes yes yes yes yes yes yes yes",
+    ],
+)
+def test_what_a_free_form_model_ends_by_itself_is_text(text: str) -> None:
+    ids = np.unique(text.split(" "), return_inverse=True)[1]
+    assert not is_free_form_degenerate(text, ids)
+    assert is_free_form_degenerate("smile \x00", ids)
+    assert is_free_form_degenerate("sm\ufffdile", ids)
+
+
+def test_loops_of_a_free_form_model_reach_the_cap() -> None:
+    generator = np.random.default_rng(1)
+    for period in (*range(1, 9), 40):
+        unit = generator.permutation(50)[:period] + 100
+        loop = np.concatenate([NUMBERS, np.tile(unit, max(4, -(-12 // period)))])
+        for cut in (loop, np.concatenate([loop, unit[: period // 2]])):  # within a period too
+            assert is_free_form_degenerate("text", cut, truncated=True)
+            assert not is_free_form_degenerate("text", cut)
+            assert not is_free_form_degenerate("text", np.append(cut, 7), truncated=True)
+    assert is_free_form_degenerate("1. 2. 3.", NUMBERS, truncated=True)
+    assert not is_free_form_degenerate("Eyes:: open, and the mou", NUMBERS, truncated=True)

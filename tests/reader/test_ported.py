@@ -82,7 +82,7 @@ def model(directory: Path) -> estimator.Model:
 @pytest.fixture(autouse=True)
 def any_rationale(monkeypatch: pytest.MonkeyPatch) -> None:
     """What random weights generate is no text, and would be left out."""
-    monkeypatch.setattr(decoder, "is_degenerate", lambda text, ids: False)
+    monkeypatch.setattr(decoder, "is_degenerate", lambda *_, **__: False)
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -108,8 +108,11 @@ def test_an_answer_is_whole_and_in_range(model) -> None:
     assert repeated.text == action.text
 
 
-def test_the_cap_ends_the_words_with_a_blank_line(model) -> None:
+def test_the_cap_ends_the_words_with_a_blank_line(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, bool]] = []
+    monkeypatch.setattr(decoder, "is_degenerate", lambda *_, **how: asked.append(how))
     action = model.predict(picture(300, 260), max_rationale=3)
+    assert asked == [{"truncated": True, "free_form": True}]
     words, _, block = action.text.rpartition("\n\n{")
     assert block.startswith('"') and "{" not in words
     assert action.passes["rationale"] == 2  # the first word comes of the pass over the prompt

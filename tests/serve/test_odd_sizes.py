@@ -134,7 +134,9 @@ def test_a_degenerate_rationale_is_left_out_of_its_row_alone(
 ) -> None:
     images = [face_record(number, 5, "evaluation")["image"] for number in range(2)]
     plain = model.predict_batch(images, temperature=[0.0, 0.4], seed=[1, 2])
-    monkeypatch.setattr(decoder, "is_degenerate", lambda text, ids: text == plain[1].rationale.text)
+    monkeypatch.setattr(
+        decoder, "is_degenerate", lambda text, *_, **__: text == plain[1].rationale.text
+    )
     mended = model.predict_batch(images, temperature=[0.0, 0.4], seed=[1, 2])
     alone = model.predict(images[1], temperature=0.4, seed=2, rationale=False)
     assert same(mended[0], plain[0]) and same(mended[1], alone)
