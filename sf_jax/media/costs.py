@@ -1,8 +1,8 @@
 """What an image file costs beyond its pixels, counted before anything is decoded.
 
 Each scan of a progressive JPEG passes over the whole image, and one that changes nothing is a few
-bytes long; the pages of a TIFF are read one after another by whoever asks for their number. Both
-counts end at a bound, so that counting costs little.
+bytes long; so may be each of its segments, which are read one after another, as the pages of a
+TIFF are by whoever asks for their number. The counts end at a bound, so that counting costs little.
 """
 
 import os
@@ -11,30 +11,32 @@ import struct
 from typing import IO
 
 MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # but those that entropy-coded data may hold
-BLOCK = 65_536  # bytes read at a time
+BLOCK = 4096  # bytes read at a time
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
 
 
-def jpeg_scans(file: IO[bytes], most: int) -> int:
-    """Scans of a JPEG file, counted up to `most`; 0 where it is none.
+def jpeg_parts(file: IO[bytes], most_scans: int, most_segments: int) -> tuple[int, int]:
+    """Scans and segments of a JPEG file, counted until one of them is above its bound; 0 and 0
+    where it is none.
 
     Source: ITU-T T.81, annex B.
     """
     file.seek(0)
     if file.read(3) != b"\xff\xd8\xff":
-        return 0
+        return 0, 0
     file.seek(2)
-    scans = 0
-    while scans < most:
+    scans = segments = 0
+    while scans <= most_scans and segments <= most_segments:
         marker = _next_marker(file)
         if marker in (None, END_OF_IMAGE):
             break
+        segments += 1
         if marker == START_OF_IMAGE:  # has no length
             continue
         scans += marker == START_OF_SCAN
         length = int.from_bytes(file.read(2), "big")
         file.seek(max(length - 2, 0), os.SEEK_CUR)
-    return scans
+    return scans, segments
 
 
 def _next_marker(file: IO[bytes]) -> int | None:

@@ -12,11 +12,12 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sf_jax.media import kinds
-from sf_jax.media.costs import jpeg_scans, tiff_pages
+from sf_jax.media.costs import jpeg_parts, tiff_pages
 from sf_jax.media.errors import DataError, printable
 
 MAX_PIXELS = 200_000_000  # an image of more is refused before it is decoded
 MAX_SCANS = 100  # of a JPEG; a progressive one has about 10
+MAX_SEGMENTS = 10_000  # of a JPEG; those with profiles and previews have some hundreds
 MAX_PAGES = 1000  # of a TIFF, counted for the note on them
 WORKING_SIDE = 2048  # larger images are shrunk by whole factors, to no less than this
 BACKGROUND = 127  # grey under transparent pixels
@@ -125,7 +126,7 @@ def _open(file: str | io.BytesIO, name: str) -> Image.Image:
     """Opens a file in one of `kinds.PICTURES`, which decodes nothing yet.
 
     Raises:
-      ImageError: another format, named where it is known, or a JPEG of too many scans.
+      ImageError: another format, named where it is known, or a JPEG of too many scans or segments.
     """
     Image.init()
     formats = [known for known in kinds.PICTURES if known in Image.OPEN]
@@ -135,9 +136,11 @@ def _open(file: str | io.BytesIO, name: str) -> Image.Image:
         register_heif_opener()
         formats.append("HEIF")
     with open(file, "rb") if isinstance(file, str) else nullcontext(file) as content:
-        if jpeg_scans(content, MAX_SCANS + 1) > MAX_SCANS:
+        scans, segments = jpeg_parts(content, MAX_SCANS, MAX_SEGMENTS)
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+            many = f"{MAX_SCANS} scans" if scans > MAX_SCANS else f"{MAX_SEGMENTS:,} segments"
             raise ImageError(
-                f"a JPEG of more than {MAX_SCANS} scans, which takes too long to decode; "
+                f"a JPEG of more than {many}, which takes too long to decode; "
                 "save it again as a baseline JPEG",
                 path=name,
             )

@@ -170,6 +170,7 @@ def parse_json(text: str | bytes, error: Errors = DataError) -> Any:
             text.removeprefix("\ufeff"),
             object_pairs_hook=pairs,
         )
+        field = _not_finite(found)
     except DataError:
         raise
     except RecursionError as fault:
@@ -178,9 +179,6 @@ def parse_json(text: str | bytes, error: Errors = DataError) -> Any:
         raise error(f"not a text file in UTF-8: {fault}") from fault
     except ValueError as fault:
         raise error(f"not JSON: {fault}") from fault
-    if too_deep(found):
-        raise error(f"nested more than {MOST_DEPTH} deep")
-    field = _not_finite(found)
     if field is not None:
         raise error("found NaN or infinity, expected a finite number", field=field or None)
     return found
@@ -196,14 +194,20 @@ def _twice(members: list[tuple[str, Any]]) -> str:
     raise AssertionError("unreachable")
 
 
-def _not_finite(content: Any) -> str | None:
-    """Where the first number that is not finite is, such as `slots[2].low`; else None."""
+def _not_finite(content: Any, most: int = MOST_DEPTH) -> str | None:
+    """Where the first number that is not finite is, such as `slots[2].low`; else None.
+
+    Raises:
+      RecursionError: objects and lists nest more than `most` deep.
+    """
     if not isinstance(content, dict | list):
         return "" if isinstance(content, float) and not math.isfinite(content) else None
+    if content and not most:
+        raise RecursionError
     members = content.items() if isinstance(content, dict) else enumerate(content)
     for name, value in members:
         if isinstance(value, dict | list | float):
-            found = _not_finite(value)
+            found = _not_finite(value, most - 1)
             if found is not None:
                 return _joined("", (name,)) + (f".{found}" if found[:1] not in ("", "[") else found)
     return None

@@ -32,8 +32,11 @@ def is_json(request: Request) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-def image_and_messages(request: Request, body: bytes) -> "tuple[bytes, Messages | None]":
+def image_and_messages(request: Request, body: bytes, most: int) -> "tuple[bytes, Messages | None]":
     """The image file's bytes and the messages of a body.
+
+    Args:
+      most: bytes of messages.
 
     Raises:
       Refusal: a form, nothing, or JSON of another content.
@@ -49,7 +52,7 @@ def image_and_messages(request: Request, body: bytes) -> "tuple[bytes, Messages 
     if not is_json(request):
         return body, None
     try:
-        return read_json_body(body)
+        return read_json_body(body, most)
     except WireError as error:
         raise Refusal(422, str(error)) from error
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from types import FrameType
@@ -66,7 +66,8 @@ def warm_up(
       caps: values of max_rationale on offer, beside the model's own.
       pictures: widths and heights in pixels.
       stopped: asked before each program whether to leave it.
-      compiled: is given options and the size of a batch once there is a program for them.
+      compiled: is given options and the size of a batch once there is a program for them; for a
+        size above 1, once there is one for each of the pictures, as a batch may hold any of them.
     """
     noise = np.random.default_rng(0)
     shown = [noise.integers(0, 256, (h, w, 3)).astype(np.uint8) for w, h in pictures]
@@ -80,12 +81,15 @@ def warm_up(
         if stopped():
             return
         found = answer_batch(model, [picture] * size, [options] * size)
-        compiled(options, size)
+        there = size == 1 or picture is fitted[-1]
+        if there:
+            compiled(options, size)
         if not model.drafts_rationale:
             # Frames of sessions have a rationale to draft from: another width, another program.
             drafted = [replace(options, previous=action) for action in found]
             answer_batch(model, [picture] * size, drafted)
-            compiled(drafted[0], size)
+            if there:
+                compiled(drafted[0], size)
 
 
 class Protocol(H11Protocol):
@@ -138,6 +142,12 @@ class Server(uvicorn.Server):
         self.end = threading.Timer(within, leave, (f"it has not ended within {within:g} s",))
         self.end.daemon = True
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the signals to the handlers of `run`, which are there before and after: uvicorn's
+        own would raise each signal once more after draining, a second Ctrl-C to `handle_exit`."""
+        yield
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.service.status != "draining":
             self.service.status = "draining"
@@ -180,11 +190,10 @@ def run(service: Service, listening: socket.socket, warm: Callable[[], None]) ->
             failures.append(error)
             server.should_exit = True
         if service.status != "draining" and not failures:
-            service.status = "ready"
+            service.all_compiled()
             print(f"ready: {where}, see {where}/docs", flush=True)
 
-    # Once drained, uvicorn raises the signal again for whoever had it before; and one that comes
-    # before uvicorn listens to signals must not be lost.
+    # From here on, so that one that comes before uvicorn runs, or once it has ended, is not lost.
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, server.handle_exit)
     preparing = threading.Thread(target=prepare, name="warm-up", daemon=True)

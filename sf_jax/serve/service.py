@@ -146,6 +146,7 @@ class Service:
         )
         self._workers = ThreadPoolExecutor(WORKERS, "worker")
         self._compiled: dict[Hashable, int] = {}
+        self._warming = True
 
     def close(self) -> None:
         """Takes nothing more; returns once everything is answered."""
@@ -155,9 +156,15 @@ class Service:
 
     def compiled(self, options: Options, size: int) -> None:
         """Takes note that batches of such options may now have so many images."""
-        self._compiled[self._program(options)] = size
+        program = self._program(options)
+        self._compiled[program] = max(size, self._compiled.get(program, 1))
         if self.status == "starting":
             self.status = "warming up"
+
+    def all_compiled(self) -> None:
+        """Takes note that every program is there. A service that drains before compiles no larger
+        ones: its time is for answers."""
+        self._warming, self.status = False, "ready"
 
     def _program(self, options: Options) -> Hashable:
         """What programs differ in, beside the size of a batch and the length of messages."""
@@ -167,10 +174,6 @@ class Service:
     def _most_together(self, options: Options) -> int:
         """How many images may share a batch without a program being compiled for them."""
         return self._compiled.get(self._program(options), 1) if self._warming else sys.maxsize
-
-    @property
-    def _warming(self) -> bool:
-        return self.status in ("starting", "warming up")
 
     def problems(self) -> list[str]:
         """What keeps requests from being answered."""
@@ -295,7 +298,7 @@ class Service:
         return await loop.run_in_executor(self._workers, self._read, request, body)
 
     def _read(self, request: Request, body: bytes) -> "tuple[bytes, Messages | None]":
-        picture, messages = image_and_messages(request, body)
+        picture, messages = image_and_messages(request, body, self.limits.messages)
         if messages is not None:
             self._check_messages(messages)
         return picture, messages

@@ -18,6 +18,7 @@ from sf_jax.reader.session import Frame, SessionOptions
 if TYPE_CHECKING:
     from sf_jax.reader.question import Messages
 
+ENVELOPE = 2  # commas and opening brackets of a JSON body outside its messages
 SESSION_NAME = r"^[A-Za-z0-9._-]{1,64}$"
 RENAMED = {"words": "rationale", "max_words": "max_rationale"}  # parameters of before
 OF_SESSIONS = ("crop", "values", "smooth", "fps", "seconds", "neutral")  # parameters
@@ -190,12 +191,19 @@ BODY = {
 }
 
 
-def read_json_body(body: bytes) -> tuple[bytes, "Messages | None"]:
+def read_json_body(body: bytes, most: int) -> tuple[bytes, "Messages | None"]:
     """The image file's bytes and the messages of a JSON body.
+
+    Args:
+      most: bytes of messages. A body with more commas and opening brackets than so many bytes can
+        hold is refused unparsed: parsing many small values takes a hundred times as long as an
+        image in base64.
 
     Raises:
       WireError: it is no such object; names the field.
     """
+    if sum(map(body.count, (b",", b"{", b"["))) > most + ENVELOPE:
+        raise WireError(f"too many values for messages of at most {most:,} bytes", field="messages")
     try:
         content = small_files.parse_json(body)
     except DataError as error:

@@ -138,8 +138,9 @@ def scans(draw: np.random.Generator, folder: Path) -> Fault:
 def segments(draw: np.random.Generator, folder: Path) -> Fault:
     count, marker = int(10 ** draw.uniform(5, 6)), bytes([0xFF, draw.choice([0xFE, 0xED, 0xE1])])
     whole = encoded("JPEG")
-    body = whole[:2] + (marker + b"\0\4ab") * count + whole[2:]
-    return posted(folder, f"{count} segments", body, codes=(0, 2))
+    segment = marker + (b"\0\4ab", b"\0\2", b"\0\2ab")[draw.integers(3)]
+    body = whole[:2] + segment * count + whole[2:]
+    return posted(folder, f"{count} segments", body, "more than 10,000 segments")
 
 
 def pages(draw: np.random.Generator, folder: Path) -> Fault:
@@ -236,6 +237,14 @@ def json_body(draw: np.random.Generator, folder: Path) -> Fault:
     return posted(folder, repr(body[:40]), body, names, Content_Type="application/JSON")
 
 
+def flat_json(draw: np.random.Generator, folder: Path) -> Fault:
+    value = (b"{}", b"[]", b"0", b'{"a":0}', b'""')[draw.integers(5)]
+    size = int(10 ** draw.uniform(5.5, 7))
+    body = b'{"image":"","messages":[' + (value + b",") * (size // (len(value) + 1)) + value + b"]}"
+    names = "too many values for messages"
+    return posted(folder, f"many {value!r}", body, names, Content_Type="application/json")
+
+
 def asked(draw: np.random.Generator, folder: Path) -> Fault:
     queries = [
         "?temperature=1e39", "?temperature=nan", "?temperature=-1", "?seed=1e3", "?seed=-1",
@@ -278,7 +287,7 @@ def sound(draw: np.random.Generator, folder: Path) -> Fault:
 
 KINDS: list[Callable[[np.random.Generator, Path], Fault]] = [
     scans, segments, pages, tags, exif, vast, inflating, chunks, dear, frames, unread, flipped, cut,
-    form, json_body, asked, long, garbage,
+    form, json_body, flat_json, asked, long, garbage,
 ]  # fmt: skip
 
 

@@ -323,8 +323,24 @@ def test_a_scan_is_counted_across_blocks(at: int) -> None:
     """The marker of the second scan starts `at` bytes after the first scan's header."""
     start = b"\xff\xd8\xff\xda\0\2"
     content = start + bytes(at) + b"\xff\xff\xda\0\2" + b"\xff\0\xff\xd0" * 9 + b"\xff\xd9"
-    assert costs.jpeg_scans(io.BytesIO(content), 9) == 2
-    assert costs.jpeg_scans(io.BytesIO(content[: len(start) + at + 1]), 9) == 1
+    assert costs.jpeg_parts(io.BytesIO(content), 9, 9) == (2, 2)
+    assert costs.jpeg_parts(io.BytesIO(content[: len(start) + at + 1]), 9, 9) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "segment", [b"\xff\xfe\0\2", b"\xff\xe1\0\4ab", b"\xff\xd8", b"\xff\xe0\0\2-"]
+)
+def test_a_jpeg_of_very_many_segments_is_not_decoded(tmp_path: Path, segment: bytes) -> None:
+    whole = progressive(12)
+    bare = costs.jpeg_parts(io.BytesIO(whole), images.MAX_SCANS, images.MAX_SEGMENTS)[1]
+    content = whole[:2] + segment * 250_000 + whole[2:]
+    (tmp_path / "many.jpg").write_bytes(content)
+    with pytest.raises(ImageError, match=r"many\.jpg: a JPEG of more than 10,000 segments"):
+        read_image(tmp_path / "many.jpg")
+    with pytest.raises(ImageError, match="image: a JPEG of more than 10,000 segments"):
+        read_bytes(content, 10_000)
+    most = whole[:2] + b"\xff\xfe\0\2" * (images.MAX_SEGMENTS - bare) + whole[2:]
+    assert read_bytes(most, 10_000).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("order", "<>")

@@ -174,10 +174,16 @@ def test_single_images_are_answered_as_soon_as_their_program_is_there() -> None:
         model.gate.set()  # type: ignore[union-attr]
         await asyncio.gather(first, *others)
         assert [size for size, _ in model.called[5:]] == [1, 2, 2]
+        service.compiled(Options(), 1)  # the program of an image that is answered alone
+        assert service._most_together(Options()) == 2
+        service.status = "draining"  # no larger program is compiled in the time that is left
+        assert service._most_together(Options()) == 2
 
     with serving(model) as (app, service):
-        service.status = "starting"
+        service.status, service._warming = "starting", True
         asyncio.run(ask_all())
+        service.all_compiled()
+        assert service.status == "ready" and service._most_together(Options()) > 2
 
 
 def test_the_program_of_a_request_without_options_comes_first() -> None:
@@ -191,7 +197,9 @@ def test_the_program_of_a_request_without_options_comes_first() -> None:
     )
     assert met[0] == (True, 1, 1)
     singles = [size for _, size, _ in met[:6]]
-    assert singles == [1] * 6 and met[6][1] == 2
+    assert singles == [1] * 6
+    # Batches of two hold any of the pictures, and are announced after the last of these.
+    assert met[6] == (True, 2, 6 + 3 + 1) and [size for _, size, _ in met].count(2) == 3
 
 
 def test_health_reports_what_is_wrong() -> None:

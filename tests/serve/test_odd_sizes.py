@@ -86,7 +86,7 @@ def answered(
 
 def check(model: estimator.Model, files: list[bytes], batch: int, rationale: bool) -> None:
     service = Service(model, Limits(), batch=batch)
-    service.status = "ready"
+    service.all_compiled()
     try:
         with compilations() as met:
             alone, together = answered(service, files, Options(rationale=rationale))

@@ -162,7 +162,7 @@ def serving(
 ) -> Iterator[tuple[Any, Service]]:
     """The app of a service that is ready, and the service."""
     service = Service(model or FakeModel(), limits or Limits(), batch, wait, decoders())
-    service.status = "ready"
+    service.all_compiled()
     try:
         yield build_app(service), service
     finally:
@@ -508,7 +508,7 @@ def test_the_command_serves_the_built_in_model(model: estimator.Model) -> None:
         wait_for(url, status="ready")
         shown = np.asarray(Image.open(io.BytesIO(png())))
         assert same(ask(url, shown), model.predict(shown))
-        started.send_signal(signal.SIGTERM)
+        started.send_signal(signal.SIGINT)  # one ends the service as a SIGTERM does
         assert started.wait(PATIENCE) == 0
         assert started.stdout is not None and started.stderr is not None
         assert started.stdout.read() == f"ready: {url}, see {url}/docs\n"

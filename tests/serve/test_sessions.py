@@ -318,6 +318,7 @@ def test_only_equal_messages_share_a_batch() -> None:
         (body(messages=[{"role": "user", "content": "<image><image>"}]), "messages: "),
         (body(messages=[{"role": "user", "content": "x" * 40_000}]), "at most 32,768 are read"),
         (body(messages=[{"role": "user", "content": "\ud800"}]), "messages: no Unicode text"),
+        (b'{"image": "", "messages": [%s{}]}' % (b"{}," * 20_000), "too many values for messages"),
     ],
 )
 def test_messages_that_are_none_are_refused(sent: bytes, reason: str) -> None:
@@ -327,6 +328,15 @@ def test_messages_that_are_none_are_refused(sent: bytes, reason: str) -> None:
     assert reply.status == 422 and reason in reply.content["error"] and not model.called
 
 
+def test_messages_of_commas_alone_are_read_up_to_their_bound() -> None:
+    model = Instructed()
+    size = len(json.dumps([{"role": "user", "content": "<image>"}]))
+    fits = [{"role": "user", "content": "<image>" + "," * (Limits().messages - size)}]
+    with serving(model) as (app, _):
+        reply = asyncio.run(call(app, PREDICT, body(messages=fits), headers=JSON))
+    assert reply.status == 200 and model.called[0][1]["messages"] == fits
+
+
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_a_large_body_is_read_beside_the_event_loop(
     size: int, monkeypatch: pytest.MonkeyPatch
@@ -334,9 +344,9 @@ def test_a_large_body_is_read_beside_the_event_loop(
     readers: list[threading.Thread] = []
     read = bodies.read_json_body
 
-    def recorded(body: bytes) -> Any:
+    def recorded(body: bytes, most: int) -> Any:
         readers.append(threading.current_thread())
-        return read(body)
+        return read(body, most)
 
     monkeypatch.setattr(bodies, "read_json_body", recorded)
     with serving() as (app, _):
