@@ -1,13 +1,13 @@
-"""Checksums of a model directory: `sf_jax_checksums.json` holds the hash of every file beside it.
+"""Checksums of a model directory: `sf_jax_checksums.json` holds the hashes of the model's files.
 
 Neither Orbax nor safetensors finds a flipped bit in a weight. What this project writes (imported,
 exported and merged checkpoints, trained models and adapters) is sealed with checksums, and loading
-verifies them where they are. Directories of others, and those written before, have none.
+verifies them where they are. Directories of others, and those written before, have none. Other
+files in the directory, such as notes and evaluations, are no part of the model and may change.
 """
 
 import contextlib
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from sf_jax.convert.tensor_files import INDEX, SINGLE, CheckpointError, read_index, read_settings
@@ -24,20 +24,48 @@ class _Stored(Settings):
     files: dict[str, str]
 
 
-SUFFIXES = (".jinja", ".json", ".model", ".safetensors", ".txt")  # of a model's files
+SIDE_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+    "generation_config.json",
+    "schema.json",
+    "readout.safetensors",
+)
+MODEL_FILES = (
+    *SIDE_FILES,
+    "config.json",
+    SINGLE,
+    INDEX,
+    "draft_heads.safetensors",
+    "stored.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+)
 
 
 def seal(folder: Path, subfolder: str | None = None) -> None:
-    """Writes the checksums of a directory whose other files are complete.
+    """Writes the checksums of a directory whose `MODEL_FILES` are complete.
 
     Args:
       subfolder: one whose files are all part of the model.
     """
-    names = {p.name for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file()}
+    names = {name for name in MODEL_FILES if (folder / name).is_file()}
+    if INDEX in names:
+        names |= weight_files(folder)
     if subfolder is not None:
         inside = (path for path in (folder / subfolder).rglob("*") if path.is_file())
         names |= {path.relative_to(folder).as_posix() for path in inside}
-    found = hashes.of_files(folder, names - {FILE})
+    found = hashes.of_files(folder, names)
     files.write_json(folder / FILE, {"algorithm": hashes.NAME, "files": found})
 
 
@@ -90,19 +118,6 @@ def _read(file: Path) -> dict[str, str]:
     return listed
 
 
-def weights_hash(folder: Path, known: dict[str, str] | None = None) -> str:
-    """One hash of a directory's weights: that of `model.safetensors`, or of all its shards.
-
-    Args:
-      known: hashes of files that were computed already.
-
-    Raises:
-      CheckpointError: the index of the shards cannot be read.
-      OSError: a file cannot be read.
-    """
-    return _joint(folder, weight_files(folder), known or {})
-
-
 def weight_files(folder: Path) -> set[str]:
     """Names of the files that hold a directory's weights.
 
@@ -113,11 +128,15 @@ def weight_files(folder: Path) -> set[str]:
     return {SINGLE} if single else set(read_index(folder / INDEX).values())
 
 
-def adapter_hash(folder: Path, names: Iterable[str]) -> str:
-    """One hash of an adapter's files."""
-    return _joint(folder, set(names), {})
+def joint_hash(folder: Path, names: Iterable[str], known: Mapping[str, str] | None = None) -> str:
+    """One hash of several files of a folder, such as all shards: see `hashes.joint`.
 
+    Args:
+      known: hashes of files that were computed already.
 
-def _joint(folder: str | os.PathLike, names: set[str], known: dict[str, str]) -> str:
+    Raises:
+      OSError: a file cannot be read.
+    """
+    names, known = set(names), known or {}
     found = {name: known[name] for name in names if name in known}
     return hashes.joint(found | hashes.of_files(folder, names - set(found)))

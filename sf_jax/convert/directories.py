@@ -28,23 +28,6 @@ from sf_jax.model.weights import Weights
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS, STORED = "weights", "stored.json"
-SIDE_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "preprocessor_config.json",
-    "video_preprocessor_config.json",
-    "processor_config.json",
-    "generation_config.json",
-    "schema.json",
-    "readout.safetensors",
-)
 
 
 def _pair(value: object) -> object:
@@ -53,7 +36,7 @@ def _pair(value: object) -> object:
 
 
 def _copy_side_files(source: Path, out: Path) -> None:
-    for name in SIDE_FILES:
+    for name in checksums.SIDE_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
 

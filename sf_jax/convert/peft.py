@@ -27,10 +27,6 @@ from sf_jax.model.lora import ALL_LINEAR, Adapter, LoraConfig
 
 CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-READ = (
-    "r lora_alpha target_modules exclude_modules rank_pattern alpha_pattern use_rslora "
-    "layers_to_transform layers_pattern"
-).split()
 # Where an adapter came from and how it was trained; they change nothing that it computes.
 WITHOUT_EFFECT = (
     "auto_mapping base_model_name_or_path ensure_weight_tying eva_config inference_mode "
@@ -100,7 +96,7 @@ def _refuse_unsupported(content: dict[str, Any], file: Path) -> None:
             "base's weights; convert the adapter to plain LoRA with PEFT first",
             path=file,
         )
-    known = {*READ, *WITHOUT_EFFECT, "peft_type", "bias", "init_lora_weights"}
+    known = {*Stored.model_fields, *WITHOUT_EFFECT, "peft_type", "bias", "init_lora_weights"}
     for name, value in content.items():
         if value and name not in known:
             raise CheckpointError(

@@ -20,7 +20,8 @@ class Provenance:
     Attributes:
       version: of sf_jax.
       weights, adapter: hashes of their files, "xxh128:" and the digits that `xxh128sum` prints;
-        None where there is none, and for a model made in memory.
+        None where there is none, for a model made in memory, and where files without checksums
+        have changed since they were loaded.
     """
 
     version: str = sf_jax.__version__

@@ -1,23 +1,61 @@
 """What a model directory's answers are made with; its checksums are verified on the way."""
 
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
+import sf_jax
 from sf_jax.convert import checksums, peft
 from sf_jax.media.hashes import NAME
 from sf_jax.reader.action import Provenance
+
+Stamps = dict[str, tuple[int, int, int]]  # of files: inode, bytes, time of change
 
 
 def verified(directory: Path, adapter: Path | None = None) -> Provenance:
     """The version and the hashes of a model directory whose files are as they were written.
 
-    Files are read once more for it; they are in memory since the weights were loaded.
+    Sealed files are read once more for it. The hash of weights that are not sealed is computed
+    when it is first named: those of a large model take minutes to read.
 
     Raises:
       CheckpointError: a file differs from its checksum, where the directory has checksums.
+      OSError: a file cannot be read.
     """
-    weights = checksums.weights_hash(directory, checksums.verify(directory))
     added = None
     if adapter is not None:
-        checksums.verify(adapter)
-        added = checksums.adapter_hash(adapter, (peft.CONFIG_FILE, peft.TENSOR_FILE))
-    return Provenance(weights=f"{NAME}:{weights}", adapter=added and f"{NAME}:{added}")
+        files = (peft.CONFIG_FILE, peft.TENSOR_FILE)
+        added = f"{NAME}:{checksums.joint_hash(adapter, files, checksums.verify(adapter))}"
+    known = checksums.verify(directory)
+    if known is None:
+        return _Unsealed(directory, added)
+    weights = checksums.joint_hash(directory, checksums.weight_files(directory), known)
+    return Provenance(weights=f"{NAME}:{weights}", adapter=added)
+
+
+class _Unsealed(Provenance):
+    """That of a directory without checksums, whose weights are hashed when they are first named."""
+
+    _directory: Path
+    _loaded: Stamps
+
+    def __init__(self, directory: Path, adapter: str | None):
+        names = checksums.weight_files(directory)
+        fields = {"_directory": directory, "_loaded": _stamps(directory, names)}
+        vars(self).update(fields, version=sf_jax.__version__, adapter=adapter)
+
+    @cached_property
+    def weights(self) -> str | None:  # type: ignore[override]
+        """None where the files have changed since they were loaded, or are gone."""
+        names = self._loaded.keys()
+        try:
+            found = checksums.joint_hash(self._directory, names)
+            same = _stamps(self._directory, names) == self._loaded
+        except OSError:
+            return None
+        return f"{NAME}:{found}" if same else None
+
+
+def _stamps(folder: Path, names: Iterable[str]) -> Stamps:
+    found = {name: (folder / name).stat() for name in names}
+    return {name: (one.st_ino, one.st_size, one.st_mtime_ns) for name, one in found.items()}

@@ -137,6 +137,8 @@ class Service:
         self.status: Literal["starting", "warming up", "ready", "draining"] = "starting"
         self.held = 0
         self.sessions = Sessions(limits.sessions, limits.session_idle)
+        # Weights without checksums are hashed here, before there are requests that would wait.
+        self._made_with = model.provenance.as_json()
         answer, alone = partial(answer_batch, model), partial(is_long, model)
         self.batcher = Batcher(answer, batch, wait, alone, self._most_together)
         self.decoders = decoders or Decoders(
@@ -198,7 +200,7 @@ class Service:
             sessions=len(self.sessions),
             decoders=self.decoders.alive,
             killed=self.decoders.killed,
-            sf_jax=self.model.provenance.as_json(),
+            sf_jax=self._made_with,
         )
 
     def _full(self) -> bool:

@@ -146,4 +146,45 @@ def test_shards_have_one_hash(tmp_path, tiny_config) -> None:
     assert len(files) > 1
     lines = "".join(f"{hashes.of_file(tmp_path / name)}  {name}\n" for name in files)
     (tmp_path / "lines").write_text(lines)
-    assert checksums.weights_hash(tmp_path) == hashes.of_file(tmp_path / "lines")
+    whole = f"xxh128:{hashes.of_file(tmp_path / 'lines')}"
+    assert provenance.verified(tmp_path).weights == whole
+    checksums.seal(tmp_path)
+    assert {*files, "config.json"} < checksums._read(tmp_path / checksums.FILE).keys()
+    assert provenance.verified(tmp_path).weights == whole
+
+
+def test_weights_without_checksums_are_hashed_when_they_are_named(
+    tmp_path, tiny_config, monkeypatch
+) -> None:
+    hf.save(tmp_path, tiny_config, initialise(tiny_config.declare(), 4))
+    (tmp_path / "adapter").mkdir()
+    for name in (peft.CONFIG_FILE, peft.TENSOR_FILE):
+        (tmp_path / "adapter" / name).write_text(name)
+    read: list[str] = []
+    monkeypatch.setattr(hashes, "of_file", lambda path: read.append(path.name) or "0")
+    first, second = (provenance.verified(tmp_path, tmp_path / "adapter") for _ in "ab")
+    assert "model.safetensors" not in read
+    assert first.as_json()["weights"] == first.weights == "xxh128:0"
+    assert read.count("model.safetensors") == 1
+    assert first.adapter and first.version
+    flip(tmp_path / "model.safetensors")  # what is there now is not what was loaded
+    assert second.weights is None and "weights" not in second.as_json()
+    assert first.weights == "xxh128:0"
+
+
+def test_files_of_others_are_no_part_of_a_model(tmp_path) -> None:
+    for part in ("model", "adapter"):
+        folder = tmp_path / part
+        folder.mkdir()
+        own = {
+            "model": ("config.json", "model.safetensors", "draft_heads.safetensors"),
+            "adapter": (peft.CONFIG_FILE, peft.TENSOR_FILE),
+        }[part]
+        others = ("notes.txt", "trainer_state.json", "evaluation.json", "optimizer.safetensors")
+        for name in (*own, *others):
+            (folder / name).write_text(name)
+        checksums.seal(folder)
+        for name in others:
+            (folder / name).write_text("other")
+        found = checksums.verify(folder)
+        assert found is not None and found.keys() == set(own)
