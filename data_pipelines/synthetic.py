@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from data_pipelines import records
 from data_pipelines.sampler import sample
 from sf_jax.face.describe import describe
 from sf_jax.media import locks
+from sf_jax.media.child_processes import die_with
 from sf_jax.media.errors import DataError
 from sf_jax.render.draw import BACKGROUND, draw
 from sf_jax.render.head import builtin
@@ -111,6 +113,8 @@ def render(
 ) -> None:
     """Renders `count` faces into files of 2,000; whole files are kept, so it resumes.
 
+    The processes that render end with this one, and, on Linux, with the thread that calls it.
+
     Raises:
       BusyError: another process renders there.
       DataError: a file holds faces of another seed.
@@ -126,7 +130,9 @@ def render(
     # A fork would copy the locks of JAX's threads as they happen to be.
     with (
         locks.held(out),
-        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
+        ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), die_with, (os.getpid(),)
+        ) as pool,
         tqdm(total=count, desc=f"render {split}", unit="face") as bar,
     ):
         for written in pool.map(_write_shard, jobs):

@@ -5,21 +5,19 @@ it is JSON and pixels, never a pickle, as a stranger's file may have taken this 
 """
 
 import contextlib
-import ctypes
 import json
-import os
 import resource
 import signal
-import sys
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sf_jax.media.child_processes import die_with
+
 if TYPE_CHECKING:
     from sf_jax.convert.processor import ImageProcessor
 
-DEATH_SIGNAL = 1  # prctl's number for the signal at the parent's death
 READY, BEGUN = b"ready", b"begun"
 BY_ITSELF = 20.0  # times as long an image may take before the process ends by itself
 
@@ -38,14 +36,6 @@ class Settings:
     processor: "ImageProcessor"
     memory: int
     seconds: float
-
-
-def die_with(parent: int) -> None:
-    """Ends this process when its parent does, even in the middle of a decoder's inner loop."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:  # gone already
-        sys.exit()
 
 
 def limit_memory(more: int) -> None:

@@ -2,15 +2,18 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from sf_jax.media import locks
+from sf_jax.media.errors import DataError
+
+Made = TypeVar("Made")
 
 
 def gathered(state: Any) -> Any:
@@ -44,22 +47,32 @@ def shared_problem(problem: str) -> str:
     return next((found[process] for process in sorted(found) if found[process]), "")
 
 
+def together(make: Callable[[], Made]) -> Made:
+    """What `make` gives in this process, once it has succeeded in all; all processes call it.
+
+    A process that failed alone would leave the others waiting for it at the next exchange.
+
+    Raises:
+      DataError, OSError: its own failure, else as DataError the first that another process has.
+    """
+    try:
+        made = make()
+    except (DataError, OSError) as error:
+        shared_problem(str(error) or type(error).__name__)
+        raise
+    if problem := shared_problem(""):
+        raise DataError(problem)
+    return made
+
+
 def acquire(path: str | os.PathLike) -> locks.Lock | None:
     """Takes a lock for all processes; process 0 holds it, the others have None.
 
     Raises:
-      BusyError: another run holds it, in every process of this one.
+      BusyError, OSError: another run holds it, or its file cannot be written; a DataError of the
+        same text in the other processes.
     """
-    lock, problem = None, ""
-    if jax.process_index() == 0:
-        try:
-            lock = locks.acquire(path)
-        except locks.BusyError as error:
-            problem = str(error)
-    problem = shared_problem(problem)
-    if problem:
-        raise locks.BusyError(problem)
-    return lock
+    return together(lambda: locks.acquire(path) if jax.process_index() == 0 else None)
 
 
 @contextmanager

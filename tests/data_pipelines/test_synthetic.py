@@ -1,5 +1,10 @@
 """Rendered records: the same every time, people kept apart, rendering resumed."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -79,7 +84,7 @@ def test_a_record_outside_its_split_is_refused() -> None:
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "SHARD", 2)
     monkeypatch.setattr(
-        synthetic, "ProcessPoolExecutor", lambda workers, _: ThreadPoolExecutor(workers)
+        synthetic, "ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers)
     )
 
 
@@ -148,3 +153,36 @@ def test_data_of_a_run_that_has_begun_is_not_rendered_anew(tmp_path: Path, capsy
         (error,) = capsys.readouterr().err.splitlines()[-1:]
         assert "data/train: the run began with 3 faces, 4 are asked for; give --images 3" in error
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.array_record")} == before
+
+
+def children(parent: int) -> list[int]:
+    found = [path.read_text().split() for path in Path(f"/proc/{parent}/task").glob("*/children")]
+    return [int(number) for numbers in found for number in numbers]
+
+
+def alive(process: int) -> bool:
+    """Whether it runs; one that has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends them on Linux alone")
+def test_processes_that_render_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    script = "from data_pipelines import synthetic; import sys; synthetic.render(sys.argv[1], 2000)"
+    run = subprocess.Popen([sys.executable, "-c", script, tmp_path], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not list(tmp_path.glob(".*train-00000*")) and time.monotonic() < until:
+        time.sleep(0.05)
+    started = children(run.pid)
+    assert len(started) > 1  # two that render, and one that keeps track of them
+    run.kill()
+    run.wait()
+    until = time.monotonic() + 10
+    while any(map(alive, started)) and time.monotonic() < until:
+        time.sleep(0.05)
+    left = [process for process in started if alive(process)]
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    assert not left

@@ -32,6 +32,7 @@ from sf_jax.systems.semanticface.examples import ChatExamples, FaceExamples
 from sf_jax.systems.semanticface.held_out import HeldOut, on_host
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
 from sf_jax.train import mesh as meshes
+from sf_jax.train import processes
 from sf_jax.train.losses.supervised import SlotValues, SupervisedConfig
 from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.sft import Sft
@@ -235,8 +236,12 @@ def examples_of(
 def feed_of(
     sft: FaceSft, recipe: Recipe, data: Path, mesh: Mesh, seed: int
 ) -> tuple[PackedBatches, Feed]:
-    """Packed rows of the records in `data`, those that this process has devices for."""
-    records = ShuffledRecords(data, seed)
+    """Packed rows of the records in `data`, those that this process has devices for.
+
+    Raises:
+      DataError, OSError: files cannot be read by this process, or by another.
+    """
+    records = processes.together(lambda: ShuffledRecords(data, seed))
     batches = PackedBatches(
         examples_of(sft, recipe, records, seed),
         sft.capacity(),
@@ -244,9 +249,11 @@ def feed_of(
         rows=meshes.own_rows(sft.rows, mesh),
         pool=recipe.pool,
     )
-    fingerprint = records.fingerprint(
-        rows=sft.rows, length=sft.length, patches=sft.patches, pool=recipe.pool
-    ).with_model(sft.source, model_files(sft.source, weights=not recipe.scratch))
+    fingerprint = processes.together(
+        lambda: records.fingerprint(
+            rows=sft.rows, length=sft.length, patches=sft.patches, pool=recipe.pool
+        ).with_model(sft.source, model_files(sft.source, weights=not recipe.scratch))
+    )
     return batches, Feed(
         batches, batches.rows, lambda: batches.examples, records.locations, fingerprint
     )
