@@ -30,7 +30,8 @@ class RecordSource:
     def fingerprint(self, **order: float) -> Fingerprint:
         """What a resumed run compares its data with.
 
-        Small data is hashed whole, of more than 256 MB so much in samples, and of each file 64 KB.
+        Up to 256 MB of data are hashed whole. Of more, so much is hashed in all, in samples, an
+        equal share of each file and at least 64 KB.
 
         Args:
           order: settings beside the files that the order of examples depends on.
@@ -38,7 +39,8 @@ class RecordSource:
         Raises:
           OSError: a file cannot be read.
         """
-        budget = max(LEAST_SAMPLED, SAMPLED // len(self.paths))
+        small = sum(map(os.path.getsize, self.paths)) <= SAMPLED
+        budget = SAMPLED if small else max(LEAST_SAMPLED, SAMPLED // len(self.paths))
         with ThreadPoolExecutor(16) as pool:
             found = list(pool.map(lambda path: hashes.of_samples(path, budget), self.paths))
         counts = np.diff(self.ends, prepend=0).tolist()

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from data_pipelines.records import RecordError
 from sf_jax.face import answers
 from sf_jax.media import small_files
+from sf_jax.media.errors import DataError
 from sf_jax.media.images import ImageError, read_image
 
 
@@ -45,14 +46,19 @@ def convert(
     Raises:
       RecordError: a line is bad and not to be skipped, or none is left.
     """
+
+    def left_out(error: DataError) -> None:
+        tqdm.write(f"left out: {error}")
+
     count = 0
-    for number, text in tqdm(small_files.lines(path, RecordError), desc="import", unit="line"):
+    lines = small_files.lines(path, RecordError, left_out=left_out if skip_bad else None)
+    for number, text in tqdm(lines, desc="import", unit="line"):
         try:
             record = line_record(_line(path, number, text), path, eye_pitch)
         except RecordError as error:
             if not skip_bad:
                 raise
-            tqdm.write(f"left out: {error}")
+            left_out(error)
         else:
             count += 1
             yield record

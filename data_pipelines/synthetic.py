@@ -129,7 +129,7 @@ def render(
             _check_seed(path, start, seed, split)
     # A fork would copy the locks of JAX's threads as they happen to be.
     with (
-        locks.held(out),
+        locks.held(out) as lock,
         ProcessPoolExecutor(
             workers, multiprocessing.get_context("spawn"), die_with, (os.getpid(),)
         ) as pool,
@@ -137,3 +137,4 @@ def render(
     ):
         for written in pool.map(_write_shard, jobs):
             bar.update(written)
+            lock.check()

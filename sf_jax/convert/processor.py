@@ -8,7 +8,7 @@ nothing here does.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -108,6 +108,7 @@ class ImageProcessor:
       temporal_patch_size: how often a still image is repeated.
       fast: resize as torchvision does, which AutoProcessor prefers whatever the stored name; else
         as Pillow.
+      source: the file that the settings are from, named in errors.
     """
 
     min_pixels: int = 65_536
@@ -116,6 +117,7 @@ class ImageProcessor:
     merge_size: int = 2
     temporal_patch_size: int = 2
     fast: bool = True
+    source: Path | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.min_pixels <= self.max_pixels:
@@ -145,7 +147,7 @@ class ImageProcessor:
         high = high if max_pixels is None else min(high, max_pixels)
         sizes = {name: getattr(found, name) for name in SIZES}
         fast = not found.image_processor_type.endswith("Pil")
-        return cls(min(low, high), high, **sizes, fast=fast)
+        return cls(min(low, high), high, **sizes, fast=fast, source=file)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `preprocessor_config.json`."""
@@ -162,19 +164,20 @@ class ImageProcessor:
             "image_std": [0.5, 0.5, 0.5],
         }
 
-    def check(self, config: "VisionConfig", directory: str | os.PathLike) -> None:
+    def check(self, config: "VisionConfig") -> None:
         """Raises ProcessorError unless patches are what the vision tower takes."""
         names = {
             "patch_size": config.patch_size,
             "merge_size": config.spatial_merge_size,
             "temporal_patch_size": config.temporal_patch_size,
         }
+        whole = self.source is not None and self.source.name == WHOLE_FILE
         for name, expected in names.items():
             if getattr(self, name) != expected:
                 raise ProcessorError(
                     f"{name} is {getattr(self, name)}, expected {expected} as in config.json",
-                    path=Path(directory) / FILE,
-                    field=name,
+                    path=self.source,
+                    field=f"{SECTION}.{name}" if whole else name,
                 )
 
     @property

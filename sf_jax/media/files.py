@@ -132,7 +132,7 @@ def folder(path: str | os.PathLike) -> Iterator[Path]:
       BusyError: another process is making it.
     """
     target = Path(path)
-    with locks.held(target.parent, f".{cut(target.name, NAME_BYTES)}.lock"):
+    with locks.held(target.parent, f".{cut(target.name, NAME_BYTES)}.lock") as lock:
         if target.exists():
             raise DataError("exists already; name a folder that does not", path=path)
         prefix = f".{cut(target.name, NAME_BYTES)}."
@@ -140,6 +140,7 @@ def folder(path: str | os.PathLike) -> Iterator[Path]:
         try:
             temporary.chmod(0o755)
             yield temporary
+            lock.check()
             temporary.replace(target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

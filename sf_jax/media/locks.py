@@ -68,14 +68,15 @@ def acquire(path: str | os.PathLike) -> Lock:
 
 @contextmanager
 def held(folder: str | os.PathLike, name: str = NAME) -> Iterator[Lock]:
-    """Holds the lock of a folder, which is made, for the block.
+    """Holds the lock of a folder, local (it is made) or gs://, for the block.
 
     Raises:
-      BusyError: another process holds it.
+      BusyError: another process holds it, or has taken it over by the end of the block.
     """
-    lock = acquire(Path(folder) / name)
+    lock = acquire(f"{os.fspath(folder)}/{name}")
     try:
         yield lock
+        lock.check()
     finally:
         lock.release()
 
@@ -132,17 +133,22 @@ class Lease:
         """Waits for up to `expiry` seconds where the file is there.
 
         Raises:
-          BusyError: its holder renews it.
+          BusyError: its holder renews it, or another process has taken it at the same time.
         """
         self._path, self._token, self._beats = path, uuid.uuid4().hex, 0
+        pause = min(1.0, renewal / 4)
         found, until = self._read(), time.monotonic() + expiry
         while found is not None and time.monotonic() < until:
-            time.sleep(min(1.0, renewal / 4))
+            time.sleep(pause)
             now = self._read()
             if now is not None and now != found:
                 raise _busy(path, now.partition("\n")[0])
             found = now
         self._write()
+        time.sleep(pause)  # of those that found none a moment ago, the last to write has it
+        now = self._read()
+        if now is not None and self._token not in now:
+            raise _busy(path, now.partition("\n")[0])
         self._lost = ""
         self._ended = threading.Event()
         self._thread = threading.Thread(

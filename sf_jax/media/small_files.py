@@ -126,9 +126,16 @@ def read_json(
 
 
 def lines(
-    path: str | os.PathLike, error: Errors = DataError, most_bytes: int = MOST_LINE_BYTES
+    path: str | os.PathLike,
+    error: Errors = DataError,
+    most_bytes: int = MOST_LINE_BYTES,
+    left_out: Callable[[DataError], None] | None = None,
 ) -> Iterator[tuple[int, bytes]]:
     """Number, from 1, and content of each line that is not empty, for `parse_json`.
+
+    Args:
+      left_out: is called with the error of a line that is too long, and the next line is read;
+        None raises it.
 
     Raises:
       DataError, of the class asked for: a line is too long.
@@ -138,15 +145,20 @@ def lines(
         for number, line in enumerate(_bounded(file, most_bytes), 1):
             if len(line) > most_bytes:
                 problem = f"longer than {_size(most_bytes)}, the most a line may have"
-                raise error(problem, path=path, line=number)
-            if line.removeprefix(codecs.BOM_UTF8).strip():
+                fault = error(problem, path=path, line=number)
+                if left_out is None:
+                    raise fault
+                left_out(fault)
+            elif line.removeprefix(codecs.BOM_UTF8).strip():
                 yield number, line
 
 
 def _bounded(file: IO[bytes], most_bytes: int) -> Iterator[bytes]:
-    """Lines, none of them read beyond the bound."""
+    """Lines; of one beyond the bound, one byte more than it, and the rest is skipped."""
     while line := file.readline(most_bytes + 1):
         yield line
+        while len(line) > most_bytes and not line.endswith(b"\n"):
+            line = file.readline(most_bytes + 1) or b"\n"
 
 
 def parse_json(text: str | bytes, error: Errors = DataError) -> Any:

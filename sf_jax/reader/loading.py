@@ -132,7 +132,7 @@ def load_inputs(
         )
     side = config.vision.patch_size * config.vision.spatial_merge_size
     processor = ImageProcessor.load(folder, max_pixels=max_image_tokens * side**2)
-    processor.check(config.vision, folder)
+    processor.check(config.vision)
     return tokenizer, processor
 
 

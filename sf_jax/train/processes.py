@@ -77,10 +77,12 @@ def acquire(path: str | os.PathLike) -> locks.Lock | None:
 
 @contextmanager
 def held(folder: str | os.PathLike) -> Iterator[None]:
-    """Holds the lock of a folder for all processes; see `sf_jax.media.locks`."""
+    """Holds the lock of a folder for all processes; see `sf_jax.media.locks.held`."""
     lock = acquire(f"{os.fspath(folder)}/{locks.NAME}")
     try:
         yield
+        if lock is not None:
+            lock.check()
     finally:
         if lock is not None:
             lock.release()

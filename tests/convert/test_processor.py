@@ -6,6 +6,7 @@ transformers (see `torch_python.py`) it is written afresh and compared.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from sf_jax.convert.processor import ImageProcessor, ProcessorError
 from sf_jax.media.resize import resized, resized_fixed_point, smart_size
+from sf_jax.model.config import Config
 from tests.convert import reference_images as reference
 from tests.convert.torch_python import run_torch
 
@@ -114,7 +116,7 @@ def write(folder: Path, **changes: object) -> Path:
     return folder
 
 
-def test_settings_are_read(tmp_path: Path) -> None:
+def test_settings_are_read(tmp_path: Path, tiny_config: Config) -> None:
     assert ImageProcessor.load(write(tmp_path)) == ImageProcessor(65536, 16777216, 16, 2, 2)
     for name, fast in (("", True), ("Fast", True), ("Pil", False)):
         kind = f"Qwen2VLImageProcessor{name}"
@@ -124,7 +126,14 @@ def test_settings_are_read(tmp_path: Path) -> None:
     (tmp_path / "newer" / "processor_config.json").write_text(
         json.dumps({"image_processor": usual, "processor_class": "Qwen3VLProcessor"})
     )
-    assert ImageProcessor.load(tmp_path / "newer") == ImageProcessor.load(tmp_path)
+    newer = ImageProcessor.load(tmp_path / "newer")
+    assert newer == ImageProcessor.load(tmp_path)
+    assert tiny_config.vision is not None
+    other = replace(tiny_config.vision, patch_size=14)
+    with pytest.raises(ProcessorError, match=r"newer/processor_config.json, .*image_proc.*patch"):
+        newer.check(other)
+    with pytest.raises(ProcessorError, match=r"/preprocessor_config.json, field 'patch_size'"):
+        ImageProcessor.load(tmp_path).check(other)
     write(tmp_path)
     processor = ImageProcessor.load(tmp_path, max_pixels=1024 * 32 * 32)
     pixels, grids = processor([np.zeros((3000, 2000, 3), np.uint8)])

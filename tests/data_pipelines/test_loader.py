@@ -207,6 +207,20 @@ def test_a_fingerprint_is_of_content_and_order_not_of_the_folder(
     assert batches[1].order == {"seed": 1, "batch": 4, "mirrored": 0.0}
 
 
+def test_small_data_is_hashed_whole_whatever_the_share_of_a_file(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [path.stat().st_size for path in sorted(directory.iterdir())]
+    budgets: list[int] = []
+    monkeypatch.setattr(loader, "LEAST_SAMPLED", 10)
+    monkeypatch.setattr(hashes, "of_samples", lambda path, budget: budgets.append(budget) or "0")
+    for sampled, expected in ((sum(sizes), sum(sizes)), (sum(sizes) - 1, (sum(sizes) - 1) // 3)):
+        monkeypatch.setattr(loader, "SAMPLED", sampled)
+        fingerprint(directory)
+        assert budgets == [expected] * 3 and expected >= 10
+        budgets.clear()
+
+
 def test_large_data_is_hashed_in_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashes, "SAMPLE", 10)
     path = tmp_path / "file"

@@ -1,6 +1,7 @@
 """MS-SWIFT lines and their pictures → records, or an error that names the line."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sf_jax import cli
 from sf_jax.cli import data
 from sf_jax.face import answers
 from sf_jax.face.channels import EYE_PITCH
+from sf_jax.media import small_files
 
 LAYOUTS = ("flat", "nested", "keyframe")
 FAULTS = (
@@ -110,6 +112,18 @@ def test_a_bad_line_is_named_and_no_file_left(
     kept = list(records.read(run(path, "--skip-bad")))
     assert [record["source"] for record in kept] == ["faces.jsonl:1", "faces.jsonl:3"]
     assert "faces.jsonl, line 2" in "".join(capsys.readouterr())
+
+
+def test_lines_after_one_that_is_too_long_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small_files, "lines", partial(small_files.lines, most_bytes=9000))
+    good = [line(tmp_path, seed, "flat") for seed in (0, 2)]
+    path = write_lines(tmp_path, good[0], good[0] | {"padding": "x" * 20_000}, good[1])
+    with pytest.raises(RecordError, match=r"faces\.jsonl, line 2: longer than"):
+        run(path)
+    kept = list(records.read(run(path, "--skip-bad")))
+    assert [record["source"] for record in kept] == ["faces.jsonl:1", "faces.jsonl:3"]
 
 
 def test_a_line_that_is_no_utf8_is_named(tmp_path: Path) -> None:

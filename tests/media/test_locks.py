@@ -1,12 +1,15 @@
 """Two writers of one folder: the second is refused, and a dead one never blocks the next."""
 
+import contextlib
 import errno
 import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from data_pipelines import synthetic
 from sf_jax import cli
 from sf_jax.media import files, locks
 from sf_jax.media.locks import BusyError, Lease, held
+from sf_jax.train import processes
 
 HOLD = """
 import sys, time
@@ -103,6 +107,56 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_must_stop(tmp_
     second.check()
     assert (tmp_path / "lease").exists()
     second.release()
+
+
+def test_of_leases_begun_at_once_one_is_had(tmp_path: Path, monkeypatch) -> None:
+    together, write, had = threading.Barrier(3), Lease._write, []
+
+    def wait_and_write(lease: Lease) -> None:
+        if not lease._beats:
+            together.wait(20)  # all have found none
+        write(lease)
+
+    monkeypatch.setattr(Lease, "_write", wait_and_write)
+
+    def begin(_: int) -> None:
+        with contextlib.suppress(BusyError):
+            had.append(Lease(tmp_path / "lease", renewal=2.0))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(begin, range(3)))
+    (lease,) = had
+    lease.check()
+    lease.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_taken_over_is_not_renamed_and_its_holder_hears_of_it(
+    tmp_path: Path, monkeypatch
+) -> None:
+    class TakenOver:
+        def check(self) -> None:
+            raise BusyError("was taken over by process 7")
+
+        def release(self) -> None:
+            pass
+
+    asked = []
+    monkeypatch.setattr(locks, "acquire", lambda path: asked.append(path) or TakenOver())
+    with pytest.raises(BusyError, match="process 7"), held("gs://bucket/run"):
+        pass
+    with pytest.raises(BusyError), processes.held("gs://bucket/run"):
+        pass
+    assert asked == [f"gs://bucket/run/{locks.NAME}"] * 2
+    with pytest.raises(BusyError), files.folder(tmp_path / "out") as inside:
+        (inside / "a").touch()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "faces").mkdir()
+    monkeypatch.setattr(synthetic, "SHARD", 1)
+    monkeypatch.setattr(synthetic, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+    with pytest.raises(BusyError):
+        synthetic.render(tmp_path / "faces", 40)
+    assert len(list((tmp_path / "faces").iterdir())) < 20
 
 
 def test_a_folder_is_made_by_one(tmp_path: Path) -> None:

@@ -108,6 +108,13 @@ def test_lines_are_counted_and_bounded(tmp_path: Path) -> None:
     ]
     with pytest.raises(ModelError, match="a.jsonl, line 2: longer than 5 bytes"):
         list(small_files.lines(file, ModelError, 5))
+    left: list[str] = []
+    for long in (b"x" * 6, b"x" * 7, b"x" * 12, b"x" * 500):
+        file.write_bytes(b"[1]\n" + long + b"\n[2]\n" + long)
+        found = small_files.lines(file, ModelError, 5, lambda error: left.append(str(error)))
+        assert [(n, parse_json(line)) for n, line in found] == [(1, [1]), (3, [2])]
+        assert [f"line {n}: longer" in text for n, text in zip((2, 4), left[-2:], strict=True)]
+        assert len(left) % 2 == 0
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ Each stage but the first and the last two is a task of its own, resumed where it
   draft-heads  what drafts the exported model's rationales (train/draft_heads.py)
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -338,9 +339,8 @@ def last_state(each: task.Task, mesh: Mesh, directory: Path) -> TrainState:
     Raises:
       CheckpointError: it has none, or none is sound.
     """
-    checkpoints = checkpoint.Checkpoints(directory / "checkpoints")
-    restored = checkpoints.restore(each.abstract_state(mesh))
-    checkpoints.close()
+    with contextlib.closing(checkpoint.Checkpoints(directory / "checkpoints")) as checkpoints:
+        restored = checkpoints.restore(each.abstract_state(mesh))
     if restored is None:
         raise checkpoint.CheckpointError(f"{directory}: this stage has no checkpoint yet")
     return restored[0]

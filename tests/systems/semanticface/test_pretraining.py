@@ -1,6 +1,9 @@
 """The built-in model's recipe: what its batches hold."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +14,11 @@ from sf_jax.cli import recipes
 from sf_jax.face import channels
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import tokenizer
+from sf_jax.systems.semanticface import pretraining
 from sf_jax.systems.semanticface.dense_targets import landmark_mirror
 from sf_jax.systems.semanticface.pretraining import JointTask
 from sf_jax.systems.semanticface.sequences import vocabulary_texts
+from sf_jax.train.checkpoint import CheckpointError
 
 RECIPE = recipes.load("builtin_model").RECIPE
 
@@ -36,3 +41,26 @@ def test_the_second_half_of_a_batch_mirrors_the_first(reading: bool) -> None:
         np.testing.assert_array_equal(blocks[3:], flipped)
     left = batch.dense.landmarks[:3, landmark_mirror(), 0]
     np.testing.assert_allclose(batch.dense.landmarks[3:, :, 0], 1 - left, atol=1e-6)
+
+
+def test_checkpoints_that_cannot_be_read_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Path] = []
+
+    class Unreadable:
+        def __init__(self, directory: Path):
+            self.directory = directory
+
+        def restore(self, _: object) -> None:
+            raise CheckpointError("no checkpoint is sound")
+
+        def close(self) -> None:
+            closed.append(self.directory)
+
+    monkeypatch.setattr(pretraining.checkpoint, "Checkpoints", Unreadable)
+    stage: Any = SimpleNamespace(abstract_state=lambda mesh: None)
+    mesh: Any = None
+    with pytest.raises(CheckpointError, match="sound"):
+        pretraining.last_state(stage, mesh, tmp_path)
+    assert closed == [tmp_path / "checkpoints"]
