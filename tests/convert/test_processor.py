@@ -132,7 +132,7 @@ def test_settings_are_read(tmp_path: Path, tiny_config: Config) -> None:
     other = replace(tiny_config.vision, patch_size=14)
     with pytest.raises(ProcessorError, match=r"newer/processor_config.json, .*image_proc.*patch"):
         newer.check(other)
-    with pytest.raises(ProcessorError, match=r"/preprocessor_config.json, field 'patch_size'"):
+    with pytest.raises(ProcessorError, match=r"/preprocessor_config.json: patch_size is 16"):
         ImageProcessor.load(tmp_path).check(other)
     write(tmp_path)
     processor = ImageProcessor.load(tmp_path, max_pixels=1024 * 32 * 32)
