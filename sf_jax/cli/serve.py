@@ -98,10 +98,10 @@ def _limit_arguments(parser: argparse.ArgumentParser, limits: "Limits") -> None:
         )
     parser.add_argument(
         "--grace",
-        type=number(1, False, "1 or more"),
+        type=number(4, False, "4 or more"),
         metavar="SECONDS",
-        help="from a SIGTERM to the end of the process, whatever hangs (default: 10 more than "
-        "--timeout)",
+        help="from a SIGTERM to the end of the process, whatever hangs; 4 or more "
+        "(default: 10 more than --timeout)",
     )
 
 

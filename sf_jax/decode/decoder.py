@@ -4,6 +4,7 @@ Knows prompts as batches and answers as numbers in slots; what the slots mean, a
 asks, is for callers to know.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -123,6 +124,7 @@ class Decoder:
         self.weights, self.plan = policy.laid_out(weights), policy.plan
         self._free_form = free_form
         self._prefixes: dict[tuple[int, ...], Cache] = {}
+        self._keeping = threading.Lock()  # of prefixes, which may be asked for in several threads
 
     @cached_property
     def program(self) -> SlotProgram:
@@ -150,12 +152,14 @@ class Decoder:
         if len(ids) < SHORTEST_PREFIX:
             return None
         key = tuple(ids[: len(ids) // PREFIX_STEP * PREFIX_STEP])
-        if key not in self._prefixes:
-            if len(self._prefixes) == MOST_PREFIXES:
-                del self._prefixes[next(iter(self._prefixes))]
-            made = prompt_prefix(self.weights, np.array(key, np.int32), self.config)
-            self._prefixes[key] = made
-        return self._prefixes[key]
+        found = self._prefixes.get(key)
+        if found is None:
+            found = prompt_prefix(self.weights, np.array(key, np.int32), self.config)
+            with self._keeping:
+                if key not in self._prefixes and len(self._prefixes) == MOST_PREFIXES:
+                    del self._prefixes[next(iter(self._prefixes))]
+                self._prefixes[key] = found
+        return found
 
     def generate(
         self,

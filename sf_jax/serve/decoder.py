@@ -84,6 +84,8 @@ def answer(
         refuse("image: too large for the memory of a decoder", True)
     except (ImageError, ProcessorError) as error:
         refuse(error, False)
+    except Exception as error:  # else this process would end, and the image be sent again for ever
+        refuse(f"image: cannot be decoded: {type(error).__name__}", False)
     else:
         connection.send_bytes(json.dumps({"shape": pixels.shape}).encode())
         connection.send_bytes(np.ascontiguousarray(pixels).data.cast("B"))

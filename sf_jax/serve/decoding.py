@@ -82,8 +82,8 @@ class _Worker:
 
     Attributes:
       job: what it is decoding.
-      killed: the error of its image, if we killed it for good.
-      interrupted: whether we killed it so that others go first.
+      victim: the image that we killed it for.
+      error: of that image, None if it may be tried again.
     """
 
     def __init__(self, settings: Settings):
@@ -92,8 +92,8 @@ class _Worker:
           DecoderError: the process did not start; says why as far as is known.
         """
         self.job: _Job | None = None
-        self.killed: Exception | None = None
-        self.interrupted = False
+        self.victim: _Job | None = None
+        self.error: Exception | None = None
         self._began = 0.0, 0.0
         self.connection, other = Pipe()
         with other:
@@ -130,9 +130,13 @@ class _Worker:
         except OSError:  # it has ended
             return 0.0
 
-    def kill(self, error: Exception | None) -> None:
-        """Ends the process; `error` is what becomes of its image, None if it may be tried again."""
-        self.killed, self.interrupted = error, error is None
+    def kill(self, job: _Job, error: Exception | None) -> None:
+        """Ends the process because of an image, which it may have finished in this moment.
+
+        Args:
+          error: what becomes of the image, None if it may be tried again.
+        """
+        self.victim, self.error = job, error
         self.process.kill()
 
     def close(self) -> None:
@@ -257,7 +261,7 @@ class Decoders:
                 self._failed(str(error))
                 continue
             self._failure = ""
-            while worker.alive() and not self._closing:
+            while worker.alive() and not worker.victim and not self._closing:
                 if job := self._next():
                     self._decode(worker, job)
             worker.close()
@@ -306,8 +310,11 @@ class Decoders:
             job.done(pixels if job.whole else FittedImage(pixels))
         except (EOFError, OSError):
             worker.close()
-            innocent = not (job.begun or job.tries or worker.killed)
-            if worker.interrupted or innocent:
+            if worker.victim is None:
+                again = not (job.begun or job.tries)
+            else:  # not this image's fault if it was killed for the one before
+                again = worker.victim is not job or worker.error is None
+            if again:
                 self._give_back(job)
             else:
                 job.done(self._lost(worker))
@@ -326,8 +333,8 @@ class Decoders:
 
     def _lost(self, worker: _Worker) -> Exception:
         """Why a process is gone that was decoding an image."""
-        if worker.killed:
-            return worker.killed
+        if worker.error:
+            return worker.error
         if -worker.process.returncode in CRASHES:
             return ImageError(f"image: its decoder crashed: {worker.end()}")
         return DecoderError(f"the decoder of the image ended: {worker.end()}")
@@ -350,15 +357,15 @@ class Decoders:
           late: whether other images have waited for long.
         """
         job = worker.job
-        if job is None or worker.killed or worker.interrupted:
+        if job is None or worker.victim:
             return True
         taken, most = worker.taken(), self._settings.seconds
         if taken > most:
             reason = f"image: decoding takes more than {most:g} s of a processor"
-            worker.kill(ImageError(reason))
+            worker.kill(job, ImageError(reason))
         elif late and taken > self._patience:
             reason = f"busy: the image takes more than {taken:.1f} s to decode, and others wait"
-            worker.kill(DecoderError(reason) if job.tries >= TRIES else None)
+            worker.kill(job, DecoderError(reason) if job.tries >= TRIES else None)
         else:
             return True
         return False

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 WORKERS = 2  # threads that search faces in the frames of sessions, and read large bodies
 LARGE = 2**16  # bytes of a JSON body that is read in a thread, as the event loop would wait
 PATIENCE = 0.25  # seconds of a processor after which an image is slow, and others go first
+WHOLE = 8  # images held whole at a time, decoded for a crop: each may take 150 MB
 RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -147,6 +148,7 @@ class Service:
             PATIENCE,
         )
         self._workers = ThreadPoolExecutor(WORKERS, "worker")
+        self._whole = asyncio.Semaphore(WHOLE)
         self._compiled: dict[Hashable, int] = {}
         self._warming = True
 
@@ -267,12 +269,13 @@ class Service:
         if not session.options.crop:
             picture = await self._fitted(body)
             return picture, session.framed(picture.pixels)
-        with _refusals():
-            decoded = self.decoders.whole(body, self.limits.max_pixels)
-            whole = await asyncio.wrap_future(decoded)
-            return await asyncio.get_running_loop().run_in_executor(
-                self._workers, self._cut, session, whole
-            )
+        async with self._whole:
+            with _refusals():
+                decoded = self.decoders.whole(body, self.limits.max_pixels)
+                whole = await asyncio.wrap_future(decoded)
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._workers, self._cut, session, whole
+                )
 
     def _cut(self, session: Session, whole: np.ndarray) -> tuple[FittedImage, Framed]:
         framed = session.framed(whole)

@@ -116,6 +116,24 @@ def test_prefixes_are_few_lengths_and_few(single: Decoder) -> None:
     assert single.prefix(range(1, 20)) is single.prefix(range(1, 25))
 
 
+def test_a_prefix_may_be_asked_for_while_another_is_made(
+    single: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another thread does; they stay few."""
+
+    def made(weights: object, ids: np.ndarray, config: Config) -> int:
+        first = int(ids[0])
+        if first < 5:
+            assert single.prefix(range(first + 1, first + 17)) == first + 1
+        return first
+
+    monkeypatch.setattr(single, "_prefixes", {})
+    monkeypatch.setattr("sf_jax.decode.decoder.prompt_prefix", made)
+    monkeypatch.setattr("sf_jax.decode.decoder.MOST_PREFIXES", 2)
+    assert single.prefix(range(1, 17)) == 1
+    assert len(single._prefixes) == 2
+
+
 def test_blocks_that_repeat_are_handed_out_whole_or_one_by_one(tiny_config: Config) -> None:
     decoder = decoder_of(STEPS, tiny_config, 5)
     batch = prompts(decoder, "a shape here")

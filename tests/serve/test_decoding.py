@@ -1,6 +1,7 @@
 """Images are decoded in processes: whatever becomes of one, its image alone is lost."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -10,15 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sf_jax.convert.processor import ImageProcessor
+from sf_jax.convert.processor import FittedImage, ImageProcessor
 from sf_jax.media.images import ImageError, TooLargeError, read_bytes
-from sf_jax.serve import decoding
+from sf_jax.serve import decoder, decoding
 from sf_jax.serve.decoder import Settings
 from sf_jax.serve.decoding import DecoderError, Decoders
 from tests.media.test_images import progressive
@@ -146,6 +148,33 @@ def test_a_process_that_is_killed_loses_its_image_alone() -> None:
         os.kill(pids(made)[0], signal.SIGKILL)  # while it does nothing
         until(lambda: not made.alive)
         made.fitted(noise(), PIXELS).result(PATIENCE)
+
+
+def test_a_process_that_is_killed_for_an_image_it_has_finished_loses_no_other() -> None:
+    somewhat = progressive(40, 2500)  # about a tenth of a second
+    with decoders() as made:
+        for level, begin in ((1, False), (2, True)):  # the next image has begun, or has not
+            made.fitted(noise(level), PIXELS).result(PATIENCE)
+            worker = made._workers[0]
+            assert worker
+            following = made.fitted(somewhat, PIXELS) if begin else None
+            if begin:
+                until(lambda: busy(made))
+            worker.kill(decoding._Job(b"", 1, False), ImageError("takes too long"))
+            following = following or made.fitted(somewhat, PIXELS)
+            assert following.result(PATIENCE).pixels.ndim == 3
+
+
+def test_whatever_an_image_raises_is_its_own_fault() -> None:
+    class Deep(ImageProcessor):
+        def fit(self, image: np.ndarray) -> FittedImage:
+            raise RecursionError("deep")
+
+    ours, other = Pipe()
+    with ours, other:
+        decoder.answer(other, Settings(Deep(4608, 9216), 2**31, PATIENCE), noise(), False, PIXELS)
+        reply = json.loads(ours.recv_bytes())
+    assert reply == {"error": "image: cannot be decoded: RecursionError", "too_large": False}
 
 
 @pytest.mark.slow

@@ -537,6 +537,7 @@ def test_a_warm_up_that_fails_ends_the_service(monkeypatch: pytest.MonkeyPatch) 
         (["--port", "70000"], "'70000' is no whole number from 0 to 65535"),
         (["--batch", "0"], "--batch"),
         (["--timeout", "0"], "'0' is not a positive number"),
+        (["--grace", "3"], "'3' is not 4 or more"),
         (["--warm", "512"], "'512' is no WIDTHxHEIGHT in pixels"),
         (["--host", "256.0.0.1"], "cannot listen on 256.0.0.1 port 8000"),
         (["--port", "0", "--model", "nowhere"], "nowhere"),

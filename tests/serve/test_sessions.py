@@ -149,6 +149,36 @@ def test_a_frame_given_up_while_it_is_framed_does_not_move_the_box(
     np.testing.assert_array_equal(*found)
 
 
+def test_few_images_are_held_whole_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+
+    def find(image: np.ndarray) -> tuple[int, int, int, int]:
+        gate.wait(PATIENCE)
+        return 5, 5, 30, 30
+
+    async def ask_all() -> list[Reply]:
+        tasks = [
+            asyncio.ensure_future(call(app, PREDICT, png(level), f"session={level}&crop=true"))
+            for level in range(4)
+        ]
+        await until(lambda: service.held == 4 and decoded)
+        await asyncio.sleep(0.05)
+        assert len(decoded) == 1  # the others wait as files
+        gate.set()
+        return await asyncio.gather(*tasks)
+
+    monkeypatch.setattr("sf_jax.reader.finder.face_box", find)
+    monkeypatch.setattr("sf_jax.serve.service.WHOLE", 1)
+    with serving(FakeModel()) as (app, service):
+        decoded: list[int] = []
+        whole = service.decoders.whole
+        monkeypatch.setattr(
+            service.decoders, "whole", lambda *given: decoded.append(1) or whole(*given)
+        )
+        assert {reply.status for reply in asyncio.run(ask_all())} == {200}
+    assert len(decoded) == 4
+
+
 def test_a_neutral_frame_is_subtracted_from_then_on() -> None:
     with serving(FakeModel()) as (app, _):
         queries = ("neutral=true", "", "")
