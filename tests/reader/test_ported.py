@@ -172,7 +172,7 @@ def test_requests_at_the_shell(directory, adapter, tmp_path, capsys) -> None:
     ("name", "change", "message"),
     [
         ("preprocessor_config.json", {"patch_size": 14}, "patch_size is 14, expected 16"),
-        ("config.json", {"model_type": "qwen2_5_vl"}, "model_type is 'qwen2_5_vl', expected one"),
+        ("config.json", {"model_type": "qwen2_5_vl"}, 'found "qwen2_5_vl", expected'),
     ],
 )
 def test_a_directory_that_does_not_fit_is_reported_in_one_line(
