@@ -1,6 +1,7 @@
 """Shared shapes: a tiny Qwen3-VL with odd sizes, and textured, non-square pictures."""
 
 import gc
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,22 @@ def few_mappings() -> Iterator[None]:
     if listed.exists() and listed.read_bytes().count(b"\n") > MAPPINGS:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def heard_signals() -> Iterator[None]:
+    """Tests that send signals are heard also where the run is in the background or under nohup.
+
+    Such a process ignores Ctrl-C or hangups, and so do the processes that it starts.
+    """
+    heard = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.getsignal(number) for number in heard}
+    ignored = [number for number, how in before.items() if how is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, heard[number])
+    yield
+    for number in ignored:
+        signal.signal(number, before[number])
 
 
 @pytest.fixture(scope="session")

@@ -175,7 +175,7 @@ def test_draft_heads_that_do_not_fit_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="enter_bias holds numbers that are not finite"):
         load_heads(path, 4, 8)
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(ValueError, match="not readable as draft heads"):
+    with pytest.raises(ValueError, match="heads: not a readable safetensors file"):
         load_heads(path, 4, 8)
     with pytest.raises(ValueError, match="no tokens to learn"):
         draft_heads.learn([], [], DraftHeadsConfig(2, 8, 1))

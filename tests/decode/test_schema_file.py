@@ -53,7 +53,7 @@ def test_what_is_left_out_is_as_usual() -> None:
         (slot(group=3), "slots[0].group", "found 3, expected a text"),
         (slot(low="0"), "slots[0].low", "found '0', expected a number"),
         (slot(high=None), "slots[0].high", "found None, expected a number"),
-        (slot(high=float("nan")), "slots[0].high", "found nan, expected a number"),
+        (slot(high=float("nan")), "slots[0].high", "expected a finite number"),
         (slot(high=0), "slots[0].high", "found 0, expected more than low, 0"),
         (content(decimals=1.5), "decimals", "found 1.5, expected a whole number from 0 to 6"),
         (content(decimals=7), "decimals", "found 7, expected a whole number from 0 to 6"),
@@ -78,5 +78,5 @@ def test_a_bad_file_names_file_and_field(
 
 def test_a_file_that_is_no_json(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("{")
-    with pytest.raises(SchemaFileError, match=r"schema\.json: not a readable JSON file"):
+    with pytest.raises(SchemaFileError, match=r"schema\.json: not JSON"):
         read_schema(tmp_path)

@@ -64,7 +64,7 @@ def face(number: int) -> tuple[str, dict[str, Any]]:
 
 def test_little_is_wasted(config: Config, sequences: Sequences) -> None:
     source = FaceExamples(face, sequences)
-    batches = PackedBatches(source, images.capacity(config, 2048, 396), row_count=2)
+    batches = PackedBatches(source, images.capacity(config, 2048, 396, slots=True), row_count=2)
     assert batches.waste == (0.0, 0.0)
     numbers = []
     for _ in range(20):
@@ -76,7 +76,9 @@ def test_little_is_wasted(config: Config, sequences: Sequences) -> None:
     mean = np.mean([len(row) for row in numbers])
     print(f"\nwaste: {tokens:.2%} of tokens, {patches:.2%} of patches; {mean:.1f} examples a row")
     assert tokens <= 0.05 and patches <= 0.05
-    alone = PackedBatches(source, images.capacity(config, 232, 36), row_count=2, pack=False)
+    alone = PackedBatches(
+        source, images.capacity(config, 232, 36, slots=True), row_count=2, pack=False
+    )
     for _ in range(5):
         next(alone)
     assert alone.waste[0] > 0.1 and alone.waste[1] < 0.05
