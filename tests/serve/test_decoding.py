@@ -188,9 +188,9 @@ def test_a_crash_is_the_fault_of_the_image() -> None:
 
 
 def test_slow_images_make_room_for_those_that_wait_and_are_decoded_afterwards() -> None:
-    somewhat = progressive(40, 2500)  # about a tenth of a second
     with decoders(count=2, patience=0.05) as made:
-        dear = [made.fitted(somewhat, PIXELS) for _ in range(2)]
+        until(lambda: made.alive == 2)
+        dear = [made.fitted(slow(), PIXELS) for _ in range(2)]
         until(lambda: busy(made))
         cheap = [made.fitted(noise(level), PIXELS) for level in range(9)]
         for future in cheap:
@@ -256,6 +256,7 @@ OWNER = """
 import sys, time
 from tests.serve.test_decoding import PIXELS, busy, decoders, noise, pids, slow, until
 with decoders(count=2) as made:
+    until(lambda: made.alive == 2)  # else one of them might decode both images
     for _ in range(2):
         made.fitted(slow(), PIXELS)
     until(lambda: busy(made))
