@@ -220,6 +220,7 @@ def test_what_a_camera_appends_is_no_damage(tmp_path: Path) -> None:
 
 def test_codecs_are_decoded_or_named(tmp_path: Path) -> None:
     frames = [counting(i) for i in range(3)]
+    before = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
     for codec in ("libsvtav1", "libx265", "prores_ks", "libvpx-vp9"):
         pixels = "yuv422p10le" if codec == "prores_ks" else None
         quiet = {"x265-params": "log-level=none"} if codec == "libx265" else None
@@ -227,6 +228,8 @@ def test_codecs_are_decoded_or_named(tmp_path: Path) -> None:
         images = [cv2.resize(frame, (144, 64)) for frame in frames]
         write_video(path, 30, images, codec=codec, pixels=pixels, options=quiet)
         assert len(list(open_video(path).frames())) == 3
+    if hasattr(os, "sched_getscheduler"):
+        assert os.sched_getscheduler(0) == before
     content = write_video(tmp_path / "a.mp4", 30, frames, codec="libx264").read_bytes()
     for tag, name in ((b"evc1", "evc"), (b"zzzz", r"unknown \(zzzz\)"), (b"encv", "encrypted")):
         (tmp_path / "b.mp4").write_bytes(content.replace(b"avc1", tag))

@@ -1,6 +1,8 @@
 """Small videos for tests, written by PyAV."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +13,23 @@ CODECS = {".avi": "mjpeg", ".webm": "libvpx", ".mov": "libx264", ".mkv": "libx26
 TIME_BASES = {".mkv": Fraction(1, 1000), ".webm": Fraction(1, 1000)}
 
 
+@contextmanager
+def scheduled_as_before() -> Iterator[None]:
+    """The encoder of AV1 gives the thread that calls it a real-time schedule, where it may.
+
+    All processes that the thread starts from then on would inherit it, and no longer share a core.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
+
+
+@scheduled_as_before()
 def write_video(
     path: Path,
     fps: float | Fraction,

@@ -187,7 +187,6 @@ def test_a_crash_is_the_fault_of_the_image() -> None:
             lost.result(PATIENCE)
 
 
-@pytest.mark.slow  # it waits for two images at one time, which some runs never show
 def test_slow_images_make_room_for_those_that_wait_and_are_decoded_afterwards() -> None:
     with decoders(count=2, patience=0.05) as made:
         until(lambda: made.alive == 2)
@@ -266,7 +265,6 @@ with decoders(count=2) as made:
 """
 
 
-@pytest.mark.slow  # it waits for two images at one time, which some runs never show
 def test_processes_end_with_their_owner_in_the_middle_of_an_image() -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER],
