@@ -5,7 +5,7 @@ frame rate and no source; `timing` infers the rate. The count is never needed, s
 read by name. Rows of a model that reads some channels alone have their number for a count and
 empty fields for the others; rows of frames without an answer are empty, with a count of 0.
 
-29.97 non-drop timecode looks exactly like 30; give `fps=29.97` to tell them apart. Drop-frame
+29.97 non-drop timecode looks exactly like 30; `fps=29.97` distinguishes them. Drop-frame
 labels (`;`) are read as 29.97 or 59.94 by themselves.
 
 On request the writer adds a last column `Source` that names the picture of each row. Unreal
@@ -106,7 +106,7 @@ def read(
 
     Args:
       path: the CSV file.
-      fps: the rate of its frames, where it is known better than the timecode tells.
+      fps: the rate of its frames, where it is known better than from the timecode.
       drop_frame: read the timecode as drop-frame although it is written with `:`.
       eye_pitch: which way of looking the file counts as positive eye pitch: "down", as Live Link
         Face and SemanticFace do, or "up", as KeyframeFace's example does; converted to "down".

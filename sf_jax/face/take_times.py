@@ -6,7 +6,7 @@ differ in practice: a phone may label two frames at a time at 60.
 
 Frame numbers are often rounded, so that they repeat, skip and even step back although the frames
 are evenly spaced. Such labels are recognised, and the frames spaced evenly between real gaps. Where
-the decimals after the frame number are milliseconds of the second, they tell the time.
+the decimals after the frame number are milliseconds of the second, they give the time.
 """
 
 from dataclasses import dataclass, replace

@@ -104,7 +104,7 @@ def refusal(path: Path) -> ImageError | None:
             return _raw(image, name)
     except ImageError as error:
         return error
-    except Exception:  # reading it will tell
+    except Exception:  # the error of reading it is the one to report
         return None
 
 
@@ -116,7 +116,7 @@ def _raw(image: Image.Image, name: str) -> ImageError | None:
 
 
 def _reason(start: bytes, path: Path) -> str | None:
-    """Why a file that no decoder knows is not read, where its beginning or its name tells."""
+    """Why a file that no decoder knows is not read; None where neither beginning nor name shows."""
     if kinds.is_heif(start):
         return "a damaged or truncated HEIC" if kinds.reads_heif() else kinds.HEIF_MISSING
     return kinds.reason(path)

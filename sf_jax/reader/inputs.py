@@ -185,7 +185,7 @@ def _walk(top: Path, recursive: bool, found: Inputs, results: list[Path]) -> Ite
 
 def _is_script(path: Path) -> bool:
     """Whether a `.ts` file is TypeScript and no MPEG transport stream, which begins with a G."""
-    with suppress(OSError):  # reading it will tell
+    with suppress(OSError):  # the error of reading it is the one to report
         if path.suffix.lower() == ".ts" and path.is_file():
             with path.open("rb") as file:
                 return file.read(1) != b"G"

@@ -26,7 +26,7 @@ class Job:
       inputs: the files to read.
       results: the folder of results; None where readings are printed alone.
       plan: the names of all results.
-      table_source: what tells the table of these images from that of others.
+      table_source: identifies the table of these images among those of other runs.
       provenance: of the model that reads the files.
       failures: what could not be read or written.
       kept: a sentence on each thing that an interruption left.
@@ -144,7 +144,7 @@ def prepare(paths: Sequence[Path], options: PredictOptions) -> Job:
 
 
 def stamp_of(path: Path) -> list[int]:
-    """Size and time of the last change; nothing where these cannot be had, which reading tells."""
+    """Size and time of the last change; empty where they cannot be had, as reading then reports."""
     try:
         status = path.stat()
     except OSError:

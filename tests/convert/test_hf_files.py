@@ -14,8 +14,9 @@ from safetensors.numpy import load_file, save_file
 from sf_jax.convert import hf, tensor_files
 from sf_jax.convert.hf_config import TEXT_FIELDS, TOKEN_FIELDS, VISION_FIELDS
 from sf_jax.model import declared, sizes
-from sf_jax.model.config import Config, TextConfig, VisionConfig
+from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
+from tests.small import small_config
 
 SHARD = 30_000  # bytes; small enough for several shards of the model below
 
@@ -23,27 +24,7 @@ SHARD = 30_000  # bytes; small enough for several shards of the model below
 @pytest.fixture(scope="module")
 def small() -> tuple[Config, Weights]:
     """A model of two layers, its weights drawn with numpy alone."""
-    vision = VisionConfig(
-        depth=2,
-        hidden_size=32,
-        intermediate_size=40,
-        num_heads=2,
-        out_hidden_size=24,
-        num_position_embeddings=25,
-        deepstack_visual_indexes=(0,),
-        patch_size=4,
-    )
-    text = TextConfig(
-        vocab_size=50,
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        mrope_section=(4, 2, 2),
-    )
-    config = Config(vision, text, 7, 8, 9)
+    config = small_config()
     generator = np.random.default_rng(3)
     shapes = declared.abstract(config.declare())
     draw = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32)  # noqa: E731

@@ -21,13 +21,13 @@ from sf_jax.cli import loading as commands
 from sf_jax.convert import checksums, hf, peft
 from sf_jax.decode.schema_file import to_dict
 from sf_jax.model import lora
-from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
 from sf_jax.reader import loading
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import tokenizer
 from tests.cli.test_cli import FakeModel
 from tests.faults.harness import Fault
+from tests.small import small_config
 
 HERE = "tests.faults.checkpoints"
 Draw = np.random.Generator
@@ -172,31 +172,6 @@ def read_tokenizer(folder: str) -> str:
 
 
 @functools.cache
-def small() -> Config:
-    vision = VisionConfig(
-        depth=2,
-        hidden_size=32,
-        intermediate_size=40,
-        num_heads=2,
-        out_hidden_size=24,
-        num_position_embeddings=25,
-        deepstack_visual_indexes=(0,),
-        patch_size=4,
-    )
-    text = TextConfig(
-        vocab_size=50,
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        mrope_section=(4, 2, 2),
-    )
-    return Config(vision, text, 7, 8, 9)
-
-
-@functools.cache
 def _kept() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="sf_jax-faults-")
 
@@ -206,7 +181,10 @@ def small_model(shards: bool = False) -> Path:
     """A directory of a small model, in one file or in shards."""
     made = Path(_kept().name) / ("shards" if shards else "single")
     hf.save(
-        made, small(), initialise(small().declare(), 0), max_shard_bytes=30_000 if shards else 2**30
+        made,
+        small_config(),
+        initialise(small_config().declare(), 0),
+        max_shard_bytes=30_000 if shards else 2**30,
     )
     return made
 
@@ -215,8 +193,8 @@ def small_model(shards: bool = False) -> Path:
 def small_adapter() -> Path:
     made = Path(_kept().name) / "adapter"
     config = lora.LoraConfig(targets=("q_proj", "v_proj"), rank=2)
-    adapter = lora.initialise(config, small().declare(), 0)
-    peft.save(made, adapter, small().declare())
+    adapter = lora.initialise(config, small_config().declare(), 0)
+    peft.save(made, adapter, small_config().declare())
     return made
 
 
