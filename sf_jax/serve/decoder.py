@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sf_jax.convert.processor import ImageProcessor
 
 READY, BEGUN = b"ready", b"begun"
-BY_ITSELF = 20.0  # times as long an image may take before the process ends by itself
+ALARM_FACTOR = 20.0  # times `Settings.seconds` on the clock, when the kernel ends the process
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,6 @@ def main(descriptor: int, parent: int) -> None:
             asked = json.loads(connection.recv_bytes())
             body = connection.recv_bytes()
             connection.send_bytes(BEGUN)
-            signal.setitimer(signal.ITIMER_REAL, BY_ITSELF * settings.seconds)
+            signal.setitimer(signal.ITIMER_REAL, ALARM_FACTOR * settings.seconds)
             answer(connection, settings, body, **asked)
             signal.setitimer(signal.ITIMER_REAL, 0)

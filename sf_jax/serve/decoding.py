@@ -32,7 +32,9 @@ from sf_jax.media.images import ImageError, TooLargeError
 from sf_jax.serve.decoder import BEGUN, Settings
 
 TICK = 0.05  # seconds between looks at the clocks
-CLOCK = 10  # seconds of the clock for one of a processor, which others may be using too
+CLOCK_PER_PROCESSOR = (
+    10  # seconds of the clock for one of a processor, which others may be using too
+)
 KNOWN = sys.platform == "linux"  # where each process has a clock of its own, numbered by its pid
 STARTING = 60.0  # seconds that a process may take to import its libraries
 TRIES = 3  # times that a slow image is interrupted and begun anew
@@ -121,7 +123,7 @@ class _Worker:
         """Seconds of a processor that the present job has taken, or a share of the clock's, which
         pass for a process that is stopped too."""
         clock, processor = time.monotonic() - self._began[0], self._processor() - self._began[1]
-        return max(processor, clock / CLOCK if KNOWN else clock)
+        return max(processor, clock / CLOCK_PER_PROCESSOR if KNOWN else clock)
 
     def _processor(self) -> float:
         """Seconds of a processor that the process has taken; 0 where that cannot be known."""
