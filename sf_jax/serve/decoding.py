@@ -32,9 +32,7 @@ from sf_jax.media.images import ImageError, TooLargeError
 from sf_jax.serve.decoder import BEGUN, Settings
 
 TICK = 0.05  # seconds between looks at the clocks
-CLOCK_PER_PROCESSOR = (
-    10  # seconds of the clock for one of a processor, which others may be using too
-)
+CLOCK_PER_PROCESSOR = 10  # seconds of the clock for one of a processor, which others use too
 KNOWN = sys.platform == "linux"  # where each process has a clock of its own, numbered by its pid
 STARTING = 60.0  # seconds that a process may take to import its libraries
 TRIES = 3  # times that a slow image is interrupted and begun anew
