@@ -18,12 +18,11 @@ CHIN, NOSE_TIP, MOUTH_RIGHT, MOUTH_LEFT = 8, 30, 48, 54
 RIGHT_EYE, LEFT_EYE = slice(36, 42), slice(42, 48)  # outer corner first, and inner corner first
 
 # The landmark opposite each one, iBUG's numbering read from the other side.
-MIRROR = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]
-    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
-    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
-    + [69, 68]
-)
+_JAW, _BROWS, _NOSE = [*range(16, -1, -1)], [*range(26, 16, -1)], [27, 28, 29, 30]
+_NOSE += [35, 34, 33, 32, 31]
+_EYELIDS = [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+_LIPS = [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+MIRROR = np.array([*_JAW, *_BROWS, *_NOSE, *_EYELIDS, *_LIPS, 69, 68])
 
 FRAMED = 0.8  # brows to chin over the side of the square that a face is read in
 

@@ -25,7 +25,7 @@ def test_mirroring_twice_changes_nothing() -> None:
 
 
 def test_the_middle_mirrors_to_itself() -> None:
-    assert np.flatnonzero(MIRROR == np.arange(landmarks.COUNT)).tolist() == [
+    assert np.flatnonzero(np.arange(landmarks.COUNT) == MIRROR).tolist() == [
         8, 27, 28, 29, 30, 33, 51, 57, 62, 66,
     ]  # fmt: skip
 
