@@ -1,16 +1,46 @@
 """Finding the face in a picture."""
 
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from jaxtyping import Float, UInt8
 
-from sf_jax.media.crop import Box, crop_square
+from sf_jax.face.landmarks import Square
+from sf_jax.media.crop import LOWER, Box, crop_square
 
 SEARCH_SIDE = 320  # pictures are searched at this size
 LEAST_SIDE = 24  # of a face, in pixels there; the size the cascade was trained at
 FOLLOW = 0.3  # share of the way to a newly found box that is gone in one frame
+
+
+@dataclass(frozen=True)
+class Found:
+    """A face in an image.
+
+    Attributes:
+      box: in pixels, about the bounding square of its landmarks (`landmarks.bounding_square`); its
+        roll is the head's where that is known, else 0.
+      score: from 0 to 1, the estimated probability that it is a face.
+      landmarks: of `face.landmarks`, in pixels, NaN where not known; None if none are.
+    """
+
+    box: Square
+    score: float
+    landmarks: Float[np.ndarray, "70 2"] | None = None
+
+
+def find(image: UInt8[np.ndarray, "H W 3"]) -> list[Found]:
+    """The faces in an image, the highest score first; an empty list if there are none."""
+    box = face_box(image)
+    if box is None:
+        return []
+    row, column, height, width = box
+    side = float(max(height, width))
+    centre = column + width / 2, row + height / 2 + LOWER * height
+    return [Found(Square(*centre, side), 1.0)]
 
 
 if TYPE_CHECKING:
