@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sf_jax.face.channels import BLENDSHAPES, CHANNELS, INDEX, NAMES
+from sf_jax.face.channels import BLENDSHAPES, CHANNELS, NAMES
+from sf_jax.face.head_angles import HEAD, rotation_of
 from sf_jax.media.errors import DataError
 
 ACTIVE = 0.2  # a blendshape is active where its label is above this
 CONSTANT = 1e-6  # a channel that varies by less than this does not vary
 REGIONS: tuple[str, ...] = tuple(dict.fromkeys(channel.region for channel in CHANNELS))
-_HEAD = [INDEX["HeadYaw"], INDEX["HeadPitch"], INDEX["HeadRoll"]]
 
 
 class MetricsError(DataError):
@@ -116,7 +116,7 @@ def evaluate(predictions: np.ndarray, labels: np.ndarray) -> Scores:
         absolute_error=error.mean(axis=0),
         active_error=np.where(count > 0, active_sum / np.maximum(count, 1), np.nan),
         active_count=count,
-        head_degrees=float(np.degrees(error[:, _HEAD].mean())),
+        head_degrees=float(np.degrees(error[:, HEAD].mean())),
         head_geodesic_degrees=float(np.degrees(_head_angle(predicted, true).mean())),
     )
 
@@ -150,23 +150,9 @@ def correlation(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(varies, np.clip(r, -1.0, 1.0), 0.0)
 
 
-def head_rotation(angles: np.ndarray) -> np.ndarray:
-    """Rotation matrices `[N, 3, 3]` of `[N, 3]` yaw, pitch and roll in radians.
-
-    Roll is applied first, about z, then pitch about x, then yaw about y.
-    """
-    (sy, sp, sr), (cy, cp, cr) = np.sin(angles).T, np.cos(angles).T
-    rows = [
-        [cy * cr + sy * sp * sr, sy * sp * cr - cy * sr, sy * cp],
-        [cp * sr, cp * cr, -sp],
-        [cy * sp * sr - sy * cr, sy * sr + cy * sp * cr, cy * cp],
-    ]
-    return np.moveaxis(np.array(rows), -1, 0)
-
-
 def _head_angle(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     """The angle [N], in radians, of the rotation from the true to the predicted head."""
-    difference = head_rotation(predicted[:, _HEAD]) - head_rotation(true[:, _HEAD])
+    difference = rotation_of(predicted[:, HEAD]) - rotation_of(true[:, HEAD])
     # |A - B| = 2 sqrt(2) sin(angle / 2), which unlike the arc cosine is exact near zero.
     chord = np.sqrt((difference**2).sum(axis=(1, 2))) / np.sqrt(8.0)
     return 2.0 * np.arcsin(np.minimum(chord, 1.0))

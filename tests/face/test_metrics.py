@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sf_jax.face import metrics
 from sf_jax.face.channels import HIGH, INDEX, LOW, NAMES, mirror
+from sf_jax.face.head_angles import rotation_of
 from sf_jax.face.metrics import MetricsError, evaluate
 
 
@@ -72,7 +73,7 @@ def rotation(axis, angle):
 def test_head_rotation_is_yaw_after_pitch_after_roll(angles):
     yaw, pitch, roll = angles
     expected = rotation(1, yaw) @ rotation(0, pitch) @ rotation(2, roll)
-    assert metrics.head_rotation(np.array([angles]))[0] == pytest.approx(expected, abs=1e-12)
+    assert rotation_of(np.array([angles]))[0] == pytest.approx(expected, abs=1e-12)
 
 
 @given(st.integers(0, 1000))
@@ -80,7 +81,7 @@ def test_head_rotation_is_yaw_after_pitch_after_roll(angles):
 def test_geodesic_agrees_with_the_trace_and_with_its_mirror(seed):
     predictions, labels = faces(20, seed), faces(20, seed + 1)
     head = [INDEX[name] for name in ("HeadYaw", "HeadPitch", "HeadRoll")]
-    a, b = (metrics.head_rotation(x[:, head]) for x in (predictions, labels))
+    a, b = (rotation_of(x[:, head]) for x in (predictions, labels))
     cosine = (np.einsum("nij,nij->n", a, b) - 1) / 2
     scores = evaluate(predictions, labels)
     expected = np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean()
