@@ -9,7 +9,8 @@ import grain.python as grain
 import numpy as np
 
 from data_pipelines import records
-from sf_jax.face.channels import mirror
+from sf_jax.face import landmarks
+from sf_jax.face.channels import MIRROR, mirror
 from sf_jax.media import hashes
 from sf_jax.train.fingerprint import FileFingerprint, Fingerprint
 
@@ -105,18 +106,24 @@ class _Mirror(grain.RandomMapTransform):
         return record
 
 
-def mirrored(record: dict[str, Any], landmark_mirror: np.ndarray | None) -> dict[str, Any]:
+def mirrored(record: dict[str, Any], landmark_mirror: np.ndarray | None = None) -> dict[str, Any]:
     """The record of the mirrored image. The rationale is dropped: it names the other side.
 
-    `landmark_mirror` int [J] is the landmark opposite each one; needed where there are landmarks.
+    `landmark_mirror` int [J] is the landmark opposite each one, by default as in the table of
+    `face/landmarks.py`.
 
     Raises:
-      ValueError: there are landmarks and no `landmark_mirror`.
+      ValueError: the landmarks are not those of the table and there is no `landmark_mirror`.
     """
-    if "landmarks" in record and landmark_mirror is None:
-        raise ValueError("mirroring records with landmarks needs landmark_mirror")
+    if landmark_mirror is None:
+        landmark_mirror = landmarks.MIRROR
+    if "landmarks" in record and len(record["landmarks"]) != len(landmark_mirror):
+        problem = f"{len(record['landmarks'])} landmarks, expected {len(landmark_mirror)}"
+        raise ValueError(f"{problem}; others need landmark_mirror")
     out = {**record, "image": record["image"][:, ::-1], "rationale": ""}
     out["coefficients"] = mirror(record["coefficients"])
+    if "known" in record:
+        out["known"] = record["known"][MIRROR]
     if "parts" in record:
         out["parts"] = record["parts"][:, ::-1]
     if "landmarks" in record:

@@ -1,17 +1,34 @@
-"""Face records: what one holds, how it is written to ArrayRecord files and read back."""
+"""Face records: what one holds, how it is written to ArrayRecord files and read back.
+
+Fields of a record:
+
+  image         uint8 [H, W, 3]
+  coefficients  float32 [61] in canonical order, 0 where not known
+  known         bool [61]: the channels that the image can show; losses and metrics mask the others
+  rationale     the description of the known coefficients; empty where there is none
+  landmarks     float32 [70, 2] of `face/landmarks.py`, shares of width and height; NaN: not known
+  source        what made the image, such as "builtin", "skins" or "drawn"; "" where not noted
+  style         the rig, skin or drawing style within the source, or ""
+  identity      a number of the person, for bootstrap over people
+  parts, dense  optional: a coarse map of materials [C, C], and whether it is there
+
+Records written before `known`, `source` and `style` existed are read as wholly known. Records that
+an import or a test makes may lack the optional fields.
+"""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from flax import serialization
 
+from sf_jax.face.landmarks import COUNT
 from sf_jax.media.errors import DataError
 from sf_jax.media.files import replacing
 
@@ -21,13 +38,28 @@ class RecordError(DataError):
 
 
 FIELDS = ("image", "coefficients", "rationale")
+Kind = TypeVar("Kind")
+JPEG_QUALITY = 95  # of images that need not be exact, with colour at full resolution
 
 
-def encode(record: dict[str, Any]) -> bytes:
-    """Packs a record. `image` uint8 [H, W, 3] is stored as PNG; other fields as they are."""
-    image = cv2.cvtColor(record["image"], cv2.COLOR_RGB2BGR)
-    stored = cv2.imencode(".png", image)[1].tobytes()
-    return serialization.msgpack_serialize({**record, "image": stored})
+def encode(record: dict[str, Any], exact: bool = True) -> bytes:
+    """Packs a record.
+
+    Args:
+      exact: store `image` uint8 [H, W, 3] as PNG; else as JPEG of `JPEG_QUALITY`, which takes a
+        third of the space and of the time to decode. Other fields are stored as they are.
+    """
+    return serialization.msgpack_serialize(
+        {**record, "image": encode_image(record["image"], exact)}
+    )
+
+
+def encode_image(image: np.ndarray, exact: bool = True) -> bytes:
+    """An image uint8 [H, W, 3] as the bytes of a PNG or, not `exact`, of a JPEG."""
+    full_colour = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+    how = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full_colour]
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(*((".png", bgr) if exact else (".jpg", bgr, how)))[1].tobytes()
 
 
 def decode(data: bytes) -> dict[str, Any]:
@@ -36,21 +68,45 @@ def decode(data: bytes) -> dict[str, Any]:
     Raises:
       RecordError: it is damaged or lacks a field; names the field.
     """
+    record = unpacked(data, FIELDS)
+    coefficients = _coefficients(record["coefficients"])
+    known = _known(record.get("known", np.ones(61, bool)))
+    if coefficients[~known].any():
+        problem = "field 'coefficients' is not 0 where 'known' is false"
+        raise RecordError(problem, field="coefficients")
+    return {
+        **record,
+        "image": decode_image(record["image"]),
+        "coefficients": coefficients,
+        "known": known,
+        "landmarks": _landmarks(record.get("landmarks", np.full((COUNT, 2), np.nan, np.float32))),
+        "source": _text(record, "source"),
+        "style": _text(record, "style"),
+    }
+
+
+def unpacked(data: bytes, fields: Iterable[str]) -> dict[str, Any]:
+    """A stored record's fields as they are stored.
+
+    Raises:
+      RecordError: it is damaged or lacks one of `fields`; names the field.
+    """
     try:
         record = serialization.msgpack_restore(data)
     except Exception as error:  # msgpack raises many kinds
         raise RecordError(f"not a face record: {error}") from error
-    if not isinstance(record, dict) or any(name not in record for name in FIELDS):
-        missing = [name for name in FIELDS if not isinstance(record, dict) or name not in record]
+    missing = [name for name in fields if not isinstance(record, dict) or name not in record]
+    if missing:
         raise RecordError(f"field {missing[0]!r} is missing", field=missing[0])
-    return {
-        **record,
-        "image": _image(record["image"]),
-        "coefficients": _coefficients(record["coefficients"]),
-    }
+    return record
 
 
-def _image(stored: bytes) -> np.ndarray:
+def decode_image(stored: bytes) -> np.ndarray:
+    """The image uint8 [H, W, 3] of a stored record.
+
+    Raises:
+      RecordError: it is not a readable image.
+    """
     try:
         image: Any = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR)
     except (TypeError, ValueError, cv2.error):  # no bytes, or none in them
@@ -67,14 +123,38 @@ def _coefficients(stored: np.ndarray) -> np.ndarray:
     return stored
 
 
-def write(path: str | os.PathLike, records: Iterable[dict[str, Any]]) -> int:
-    """Writes a file of records, complete or not at all; returns their number."""
+def _known(stored: np.ndarray) -> np.ndarray:
+    if not isinstance(stored, np.ndarray) or stored.shape != (61,) or stored.dtype != bool:
+        raise RecordError("field 'known' is not 61 truth values", field="known")
+    return stored
+
+
+def _text(record: dict[str, Any], name: str) -> str:
+    if not isinstance(record.get(name, ""), str):
+        raise RecordError(f"field {name!r} is not text", field=name)
+    return record.get(name, "")
+
+
+def _landmarks(stored: np.ndarray) -> np.ndarray:
+    numeric = isinstance(stored, np.ndarray) and np.issubdtype(stored.dtype, np.floating)
+    if not numeric or stored.ndim != 2 or stored.shape[1] != 2 or np.isinf(stored).any():
+        raise RecordError("field 'landmarks' is not rows of x and y", field="landmarks")
+    return stored
+
+
+def write(path: str | os.PathLike, records: Iterable[dict[str, Any]], *, exact: bool = True) -> int:
+    """Writes a file of records, complete or not at all; see `encode`. Returns their number."""
+    return write_encoded(path, (encode(record, exact) for record in records))
+
+
+def write_encoded(path: str | os.PathLike, records: Iterable[bytes]) -> int:
+    """Writes a file of packed records of any kind, complete or not at all; returns their number."""
     count = 0
     with replacing(path) as temporary:
         writer = ArrayRecordWriter(str(temporary), "group_size:1")
         try:
             for record in records:
-                writer.write(encode(record))
+                writer.write(record)
                 count += 1
         finally:
             writer.close()
@@ -82,7 +162,16 @@ def write(path: str | os.PathLike, records: Iterable[dict[str, Any]]) -> int:
 
 
 def read(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    """The records of one file, in order.
+    """The face records of one file, in order.
+
+    Raises:
+      RecordError: the file or a record is damaged; the message names file and record.
+    """
+    return read_as(path, decode)
+
+
+def read_as(path: str | os.PathLike, decode: Callable[[bytes], Kind]) -> Iterator[Kind]:
+    """The records of one file, in order, each as `decode` makes it of its bytes.
 
     Raises:
       RecordError: the file or a record is damaged; the message names file and record.

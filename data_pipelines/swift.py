@@ -34,7 +34,8 @@ def line_record(line: answers.Line, path: Path, eye_pitch: str) -> dict[str, Any
         "image": image,
         "coefficients": answer.coefficients,
         "rationale": answer.rationale,
-        "source": f"{path.name}:{line.number}",
+        "source": "imported",
+        "origin": f"{path.name}:{line.number}",
     }
 
 

@@ -3,29 +3,62 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sf_jax.cli.arguments import Parser, UsageError, whole
 
+if TYPE_CHECKING:
+    from data_pipelines.mixtures import Inputs
+
+
+def _inputs(parser: Parser) -> None:
+    """The files that sources of faces are made of, for `_given`."""
+    add = parser.add_argument
+    add("--rigs", type=Path, help="folder of rigs")
+    add("--skins", type=Path, help="file of skins, which sf-jax data skins writes")
+    add("--backgrounds", type=Path, help="folder of photographs without faces")
+    add("--portraits", type=Path, help="folder of portraits with a portraits.jsonl")
+
+
+def _given(options: argparse.Namespace) -> "Inputs":
+    from data_pipelines.mixtures import Inputs
+
+    names = ("rigs", "skins", "backgrounds", "portraits")
+    return Inputs(**{name: getattr(options, name) for name in names})
+
 
 def _render(argv: list[str]) -> None:
-    """Rendered faces with exact coefficients, deterministic from a seed."""
+    """Rendered faces with exact coefficients, deterministic from a seed.
+
+    Faces come from several sources, chosen for each image by weight. Rigs and skins are a user's to
+    supply; without them the built-in head and drawings are rendered. Some people, skins, rigs and
+    drawing styles are in the evaluation split alone.
+    """
     parser = Parser(prog="sf-jax data render", description=_render.__doc__)
     add = parser.add_argument
     add("--out", required=True, help="folder for the record files")
-    add("--count", type=int, default=10_000, help="faces (default 10,000)")
+    add("--count", type=whole(1, 1_000_000), default=10_000, help="faces (default 10,000)")
     add("--split", choices=("train", "evaluation"), default="train", help="whose people")
-    add("--seed", type=int, default=0, help="of people, expressions and scenes")
+    add("--seed", type=whole(0, 10**9), default=0, help="of people, expressions and scenes")
     add("--workers", type=whole(1, 1024), default=2, help="processes (default 2)")
+    add("--mixture", help="NAME=WEIGHT,… of sources (default: all that the given files allow)")
+    add("--side", type=whole(32, 1024), default=160, help="of the images in pixels (default 160)")
+    _inputs(parser)
     options = parser.parse_args(argv)
-    from data_pipelines import synthetic
+    from data_pipelines import mixtures, rendering
+    from data_pipelines.sources import parse_weights
 
-    synthetic.render(
-        options.out,
-        options.count,
-        split=options.split,
-        seed=options.seed,
-        workers=options.workers,
-    )
+    inputs = _given(options)
+    weights = mixtures.default_weights(inputs)
+    if options.mixture is not None:
+        weights = parse_weights(options.mixture)
+    mixture = mixtures.build(weights, inputs, seed=options.seed, side=options.side)
+    mixture.check(options.split)
+    print("sources: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))
+    if options.mixture is None and None in (inputs.rigs, inputs.skins):
+        print("rigs and skins make a model read more kinds of faces; see --rigs and --skins")
+    how = {"split": options.split, "workers": options.workers}
+    rendering.render(options.out, options.count, mixture, **how)
 
 
 def _import_swift(argv: list[str]) -> None:

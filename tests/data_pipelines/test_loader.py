@@ -136,8 +136,10 @@ def test_mirroring_flips_picture_landmarks_and_coefficients() -> None:
 
 
 def test_landmarks_are_not_mirrored_without_their_opposites() -> None:
-    with pytest.raises(ValueError, match="landmark_mirror"):
-        loader.mirrored(record(0), None)
+    with pytest.raises(ValueError, match="3 landmarks, expected 70; others need landmark_mirror"):
+        loader.mirrored(record(0))
+    table = record(0) | {"landmarks": np.arange(140, dtype=np.float32).reshape(70, 2)}
+    assert loader.mirrored(table)["landmarks"][0, 1] == table["landmarks"][16, 1]
     bare = {k: v for k, v in record(0).items() if k not in ("landmarks", "parts")}
     np.testing.assert_array_equal(loader.mirrored(bare, None)["image"], bare["image"][:, ::-1])
 

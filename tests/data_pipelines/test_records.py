@@ -25,7 +25,11 @@ def record(seed: int) -> dict[str, Any]:
     }
 
 
+ADDED = {"known": np.ones(61, bool), "source": "", "style": ""}  # to a record without them
+
+
 def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    expected = ADDED | expected
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
@@ -56,6 +60,34 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.array_record"]
 
 
+def test_a_record_without_the_newer_fields_is_wholly_known(tmp_path: Path) -> None:
+    old = {name: record(0)[name] for name in records.FIELDS}
+    found = records.decode(records.encode(old))
+    assert found["known"].all() and found["known"].dtype == bool
+    assert found["landmarks"].shape == (70, 2) and np.isnan(found["landmarks"]).all()
+    assert (found["source"], found["style"]) == ("", "")
+
+
+def test_what_is_not_known_is_zero(tmp_path: Path) -> None:
+    known = np.arange(61) % 2 == 0
+    with pytest.raises(RecordError, match="'coefficients' is not 0 where 'known' is false"):
+        records.decode(packed(known=known))
+    zeroed = record(0)["coefficients"] * known
+    found = records.decode(packed(known=known, coefficients=zeroed))
+    np.testing.assert_array_equal(found["known"], known)
+
+
+def test_images_that_need_not_be_exact_are_small(tmp_path: Path) -> None:
+    smooth = np.add.outer(np.arange(64), np.arange(96))[..., None] + np.array([0, 40, 90])
+    image = record(0) | {"image": smooth.astype(np.uint8)}
+    exact, small = records.encode(image), records.encode(image, exact=False)
+    difference = records.decode(small)["image"].astype(int) - image["image"]
+    assert 0 < np.abs(difference).max() < 12
+    np.testing.assert_array_equal(records.decode(exact)["image"], image["image"])
+    noise = record(0) | {"image": np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)}
+    assert len(records.encode(noise, exact=False)) < 0.9 * len(records.encode(noise))
+
+
 def test_files_are_listed_in_order(tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
         records.write(tmp_path / f"{name}.array_record", [record(0)])
@@ -81,6 +113,13 @@ def test_a_missing_field_is_named(tmp_path: Path, name: str) -> None:
         ("coefficients", np.zeros(52, np.float32)),
         ("coefficients", np.full(61, np.nan, np.float32)),
         ("coefficients", "sixty-one"),
+        ("known", np.ones(52, bool)),
+        ("known", np.ones(61, np.float32)),
+        ("landmarks", np.full((70, 2), np.inf, np.float32)),
+        ("landmarks", np.zeros(140, np.float32)),
+        ("landmarks", [[0.5, 0.5]]),
+        ("source", 5),
+        ("style", b"ink"),
     ],
 )
 def test_a_damaged_field_is_named(tmp_path: Path, field: str, value: Any) -> None:

@@ -68,13 +68,13 @@ def test_all_layouts_are_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(record["image"], picture(i))
         np.testing.assert_array_equal(record["coefficients"], numbers(i))
         assert record["rationale"] == ("" if LAYOUTS[i] == "keyframe" else f"words {i}")
-        assert record["source"] == f"faces.jsonl:{i + 1}"
+        assert record["origin"] == f"faces.jsonl:{i + 1}"
 
 
 def test_empty_lines_are_no_lines_but_are_counted(tmp_path: Path) -> None:
     path = write_lines(tmp_path, "", line(tmp_path, 0, "flat"))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as Windows editors begin a file
-    assert [record["source"] for record in records.read(run(path))] == ["faces.jsonl:2"]
+    assert [record["origin"] for record in records.read(run(path))] == ["faces.jsonl:2"]
 
 
 def test_eye_pitch_is_converted(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_bad_line_is_named_and_no_file_left(
     assert not list((tmp_path / "out").iterdir())
 
     kept = list(records.read(run(path, "--skip-bad")))
-    assert [record["source"] for record in kept] == ["faces.jsonl:1", "faces.jsonl:3"]
+    assert [record["origin"] for record in kept] == ["faces.jsonl:1", "faces.jsonl:3"]
     assert "faces.jsonl, line 2" in "".join(capsys.readouterr())
 
 
@@ -123,7 +123,7 @@ def test_lines_after_one_that_is_too_long_are_kept(
     with pytest.raises(RecordError, match=r"faces\.jsonl, line 2: longer than"):
         run(path)
     kept = list(records.read(run(path, "--skip-bad")))
-    assert [record["source"] for record in kept] == ["faces.jsonl:1", "faces.jsonl:3"]
+    assert [record["origin"] for record in kept] == ["faces.jsonl:1", "faces.jsonl:3"]
 
 
 def test_a_line_that_is_no_utf8_is_named(tmp_path: Path) -> None:

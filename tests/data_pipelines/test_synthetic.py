@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipelines import records, synthetic
+from data_pipelines import mixtures, records, rendering, synthetic
 from data_pipelines.sampler import sample
+from data_pipelines.sources import OFFSET
 from sf_jax import cli
 from sf_jax.cli import data
 from sf_jax.face.describe import describe
@@ -64,7 +65,7 @@ def test_people_of_the_splits_are_disjoint(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(synthetic, "random_scene", note)
     for split in people:
         for seed in (0, 1):
-            for index in (*range(1500), synthetic.EVALUATION_OFFSET - 1):
+            for index in (*range(1500), OFFSET - 1):
                 with pytest.raises(Undrawn):
                     synthetic.face_record(index, seed, split)
     assert not people["train"] & people["evaluation"]
@@ -73,7 +74,7 @@ def test_people_of_the_splits_are_disjoint(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_record_outside_its_split_is_refused() -> None:
-    for index in (-1, synthetic.EVALUATION_OFFSET):
+    for index in (-1, OFFSET):
         with pytest.raises(ValueError, match=f"record {index} of split train"):
             synthetic.face_record(index, 0, "train")
     with pytest.raises(ValueError, match="'train' or 'evaluation', not 'test'"):
@@ -82,9 +83,9 @@ def test_a_record_outside_its_split_is_refused() -> None:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "SHARD", 2)
+    monkeypatch.setattr(rendering, "SHARD", 2)
     monkeypatch.setattr(
-        synthetic, "ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers)
+        rendering, "ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers)
     )
 
 
@@ -131,8 +132,10 @@ def test_main_renders_in_processes(tmp_path: Path) -> None:
     data.main(["render", "--out", str(tmp_path), "--count", "2", *split, "--workers", "1"])
     (path,) = records.files(tmp_path)
     assert Path(path).name == "evaluation-00000.array_record"
+    mixture = mixtures.build(mixtures.default_weights(mixtures.Inputs()), mixtures.Inputs())
     for i, record in enumerate(records.read(path)):
-        assert_equal(record, synthetic.face_record(i, 0, "evaluation"))
+        expected = records.decode(mixture.packed(i, "evaluation"))
+        assert_equal(record, expected)
 
 
 def test_data_of_a_run_that_has_begun_is_not_rendered_anew(tmp_path: Path, capsys) -> None:

@@ -1,0 +1,85 @@
+"""The sources that there are, by name, and mixtures of them over a user's files."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_pipelines.faceless import FacelessSource
+from data_pipelines.portraits import PortraitSource
+from data_pipelines.rigged import BuiltinSource
+from data_pipelines.sources import SIDE, Mixture, Source, SourceError
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A user's files; None: not given.
+
+    Attributes:
+      rigs: folder of rigs.
+      skins: the file that `sf-jax data skins` writes.
+      backgrounds: folder of photographs without faces.
+      portraits: folder with `portraits.jsonl`.
+    """
+
+    rigs: Path | None = None
+    skins: Path | None = None
+    backgrounds: Path | None = None
+    portraits: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a source is made, its weight in the mixture of all, and the inputs that it needs."""
+
+    make: Callable[[Inputs], Source]
+    weight: float
+    needs: tuple[str, ...] = ()
+
+
+def _portraits(inputs: Inputs) -> Source:
+    assert inputs.portraits is not None
+    return PortraitSource(inputs.portraits)
+
+
+KINDS: dict[str, _Kind] = {
+    "builtin": _Kind(lambda inputs: BuiltinSource(), 3),
+    "portraits": _Kind(_portraits, 0, ("portraits",)),
+    "faceless": _Kind(lambda inputs: FacelessSource(inputs.backgrounds), 0),
+}
+
+
+def missing(kind: _Kind, inputs: Inputs) -> list[str]:
+    """The inputs that a source needs and are not given."""
+    return [name for name in kind.needs if getattr(inputs, name) is None]
+
+
+def default_weights(inputs: Inputs) -> dict[str, float]:
+    """The weights of all sources of labelled faces that the inputs allow."""
+    return {
+        name: kind.weight
+        for name, kind in KINDS.items()
+        if kind.weight and not missing(kind, inputs)
+    }
+
+
+def build(
+    weights: Mapping[str, float], inputs: Inputs, *, seed: int = 0, side: int = SIDE
+) -> Mixture:
+    """A mixture of sources over a user's files.
+
+    Args:
+      weights: by the name of the source.
+
+    Raises:
+      SourceError: a source is unknown, or needs files that are not given; names it.
+    """
+    sources = []
+    for name in weights:
+        if name not in KINDS:
+            raise SourceError(f"no source {name!r}; there are {', '.join(KINDS)}")
+        lacking = missing(KINDS[name], inputs)
+        if lacking:
+            options = " and ".join(f"--{field}" for field in lacking)
+            raise SourceError(f"source {name!r} needs {options}")
+        sources.append(KINDS[name].make(inputs))
+    return Mixture(tuple(sources), dict(weights), seed, side)
