@@ -6,6 +6,7 @@
 
 Compared: zeros, the training mean, the per-channel training median, a direct-regression head on the
 same vision features (trained on the same data), and the model's slot means and generated values.
+Beside them: how far the rationales agree with the generated values.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from sf_jax.cli import loading
 from sf_jax.cli.arguments import Parser, UsageError, former, model_arguments, whole
 
 if TYPE_CHECKING:
-    from sf_jax.face.metrics import Scores
+    from sf_jax.systems.semanticface.evaluate import Comparison
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,13 +62,17 @@ def _files(out: Path) -> tuple[Path, Path]:
     return files
 
 
-def _tables(scores: "dict[str, Scores]", count: int) -> str:
+def _tables(compared: "Comparison", count: int) -> str:
     from sf_jax.face import metrics
+    from sf_jax.systems.semanticface.evaluate import agreement_line
 
+    scores = compared.scores
     return "\n".join(
         [
             f"{count} faces; r and MAE over the 52 blendshapes (r_61: all channels)",
             metrics.table(scores),
+            "",
+            agreement_line(compared.agreement, count),
             "\nCorrelation by region",
             metrics.region_table(scores),
             "\nBy channel: slot means",
@@ -97,8 +102,8 @@ def main(argv: list[str]) -> None:
         found = records.first(directory, options.count)
         fingerprint = RecordSource(records.files(directory)).fingerprint()
     readout = folder / "readout.safetensors"
-    scores = evaluate.compare(model, found, readout, options.rationale, options.batch)
-    text = _tables(scores, len(found))
+    compared = evaluate.compare(model, found, readout, options.rationale, options.batch)
+    text = _tables(compared, len(found))
     print(text)
     if written is None:
         return
@@ -110,6 +115,6 @@ def main(argv: list[str]) -> None:
         "faces": len(found),
         "rationale": options.rationale,
     }
-    files.write_json(written[0], evaluate.as_json(scores, model, data))
+    files.write_json(written[0], evaluate.as_json(compared, model, data))
     files.write_text(written[1], text + "\n")
     print(f"\nresults in {written[0]} and {written[1].name}")

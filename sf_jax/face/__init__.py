@@ -4,6 +4,7 @@
 - `timecode`, `livelink`: Live Link Face CSV files, with real rates and timecode.
 - `answers`: what a model says, read strictly, and the lines of MS-SWIFT files.
 - `describe`: coefficients in words, and back.
+- `agreement`: whether words and values say the same.
 - `metrics`: how far predictions lie from labels.
 - `one_euro`: less jitter over time.
 

@@ -1,9 +1,11 @@
 """Stage I: coefficients → words in four fields, and the words back to channels and levels.
 
-Levels: a blendshape is mentioned from 0.15 on: slight up to 0.3, moderate up to 0.6, strong above.
-Head angles count from 0.1 rad on: slight up to 0.25, moderate up to 0.45, strong above; the angles
-of the eyes are spoken of through the EyeLook channels only. The rules for naming an emotion are
-the table `phrases.EMOTIONS`; asymmetry is named where the two sides differ by 0.15 or more.
+Levels: a blendshape is mentioned from 0.15 on: slight up to 0.35, moderate up to 0.65, strong
+above. Head angles count from 0.15 rad on: slight up to 0.25, moderate up to 0.45, strong above;
+the angles of the eyes are spoken of through the EyeLook channels only. Every bound is halfway
+between two tenths, so that a value and the tenth nearest to it have the same level. The rules for
+naming an emotion are the table `phrases.EMOTIONS`; asymmetry is named where the sides differ by
+0.15 or more.
 Source of the four fields: the released SemanticFace answers; wording and rules are this project's.
 """
 
@@ -27,8 +29,9 @@ from sf_jax.face.phrases import (
 )
 from sf_jax.media.errors import DataError
 
-_BOUNDS = (0.15, 0.3, 0.6)
-_HEAD_BOUNDS = (0.1, 0.25, 0.45)
+_BOUNDS = (0.15, 0.35, 0.65)
+_HEAD_BOUNDS = (0.15, 0.25, 0.45)
+_DIGITS = 6  # beyond these, float32 and float64 differ about the same decimal
 ASYMMETRY = 0.15
 HEAD_ANGLES = ("HeadYaw", "HeadPitch", "HeadRoll")
 _NOT_COMPARED = ("EyeLookIn", "EyeLookOut")  # looking aside is no asymmetry
@@ -90,6 +93,7 @@ class Reading:
 
 def level(value: float, bounds: tuple[float, float, float] = _BOUNDS) -> int:
     """0 for not mentioned, 1 slight, 2 moderate, 3 strong."""
+    value = round(value, _DIGITS)
     if value < bounds[0]:
         return 0
     return 1 if value <= bounds[1] else 2 if value <= bounds[2] else 3
@@ -105,7 +109,7 @@ def channels_of(stem: str) -> tuple[str, ...]:
     return (stem,) if stem in INDEX else (f"{stem}Left", f"{stem}Right")
 
 
-def _levels(coefficients: np.ndarray) -> dict[str, int]:
+def levels_of(coefficients: np.ndarray) -> dict[str, int]:
     """Levels of all blendshapes and signed levels of the head angles."""
     levels = {name: level(float(coefficients[INDEX[name]])) for name in NAMES[BLENDSHAPES]}
     for name in HEAD_ANGLES:
@@ -186,7 +190,7 @@ def _symmetry(coefficients: np.ndarray) -> str:
         if len(names) == 1 or stem in _NOT_COMPARED:
             continue
         left, right = (float(coefficients[INDEX[name]]) for name in names)
-        if abs(left - right) >= ASYMMETRY:
+        if round(abs(left - right), _DIGITS) >= ASYMMETRY:
             uneven.append(f"{EXPRESSIONS[stem]} {'left' if left > right else 'right'}")
     return "stronger " + ", ".join(uneven) if uneven else SYMMETRIC
 
@@ -198,7 +202,7 @@ def describe(coefficients: np.ndarray, seed: int = 0) -> Description:
       coefficients: [61] in canonical order, in range.
     """
     generator = np.random.default_rng(seed)
-    levels = _levels(coefficients)
+    levels = levels_of(coefficients)
     name = emotion_of(levels)
     emotion = NO_EMOTION
     if name is not None:
@@ -304,7 +308,7 @@ def check(text: str, coefficients: np.ndarray) -> list[str]:
         reading = read(text)
     except DescriptionError as error:
         return [str(error)]
-    levels = _levels(coefficients)
+    levels = levels_of(coefficients)
     out = []
     for name, number in reading.levels.items():
         if levels[name] != number:

@@ -8,6 +8,7 @@ from jaxtyping import Float32, Int32
 
 import sf_jax
 from sf_jax.face import channels
+from sf_jax.face.agreement import Agreement, agreement
 from sf_jax.face.describe import Description
 
 Values = Float32[np.ndarray, "61"]  # one a channel in canonical order; NaN where it is not read
@@ -75,6 +76,12 @@ class FaceAction:
     def as_dict(self) -> dict[str, float]:
         """Channel name → coefficient of the channels that were read, in canonical order."""
         return named(self.coefficients, self.channels)
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How far the generated rationale agrees with the generated values; None where there is no
+        rationale in the describer's language."""
+        return agreement(self.rationale, self.answer)
 
 
 def named(values: Values, read: Sequence[str]) -> dict[str, float]:

@@ -24,17 +24,17 @@ def as_json(frame: "Frame", source: str) -> dict[str, Any]:
     The coefficients are exact, all else is rounded. "coefficients" are the values asked for: slot
     means or generated values, relative to a neutral face where one was given, and "rationale" is
     of these values; what the model generated of the uncorrected face is then under "uncorrected".
-    "mean", "answer" and "spread" are the model's own, untouched. Channels that the model does not
+    "mean", "answer" and "spread" are the model's own, untouched, and "agreement" is that of its own
+    rationale with "answer". Channels that the model does not
     read are left out everywhere.
 
     Args:
       source: the picture's path, kept under "image".
     """
     action = frame.action
-    generated: dict[str, Any] = {"text": action.text}
+    generated: dict[str, Any] = {"text": action.text, "agreement": agreement_json(action)}
     if frame.corrected:
-        own = {"rationale": rationale_json(action.rationale), "text": action.text}
-        generated = {"uncorrected": own}
+        generated = {"uncorrected": {"rationale": rationale_json(action.rationale), **generated}}
 
     def rounded(values: Values) -> dict[str, float]:
         return _rounded(values, action.channels)
@@ -69,6 +69,7 @@ def frame_json(frame: "Frame", seconds: float) -> dict[str, Any]:
         **_made_with(action),
         "rationale": rationale_json(frame.rationale),
         "coefficients": _exact(frame.values, action.channels),
+        "agreement": agreement_json(action),
         "answer": _rounded(action.answer, action.channels),
         "spread": _rounded(action.spread, action.channels),
     }
@@ -93,6 +94,12 @@ def rationale_json(rationale: Description) -> dict[str, str]:
     }
 
 
+def agreement_json(action: FaceAction) -> dict[str, Any] | None:
+    """How far the generated rationale agrees with "answer"; None where it cannot be compared."""
+    found = action.agreement
+    return None if found is None else found.as_json()
+
+
 def exact_json(action: FaceAction) -> dict[str, Any]:
     """An answer from which `from_json` makes the same `FaceAction` again, to the last bit."""
     numbers = {field: named(getattr(action, field), action.channels) for field in NUMBERS}
@@ -100,6 +107,7 @@ def exact_json(action: FaceAction) -> dict[str, Any]:
         **_made_with(action),
         "rationale": rationale_json(action.rationale),
         "text": action.text,
+        "agreement": agreement_json(action),
         "channels": list(action.channels),
         **numbers,
         "passes": action.passes,

@@ -83,7 +83,9 @@ class Frame:
         """What a sheet shows: the answer, or where it was corrected the values and rationale."""
         if not self.corrected:
             return self.action
-        return replace(self.action, coefficients=self.values, rationale=self.rationale)
+        return replace(
+            self.action, coefficients=self.values, answer=self.values, rationale=self.rationale
+        )
 
 
 @dataclass(frozen=True)

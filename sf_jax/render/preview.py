@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sf_jax.face import channels
+from sf_jax.face.agreement import Agreement, sentence
 from sf_jax.face.describe import Description
 from sf_jax.media import files
 from sf_jax.render.draw import draw
@@ -23,6 +24,7 @@ LEAST = 0.1  # smaller magnitudes get no bar
 SIDE = 384  # of either image, in pixels
 LINE = 110  # characters of a line of the rationale
 LINES = 11  # of the rationale that fit
+UNDER = -0.33  # where the line about agreement is, in heights of the rationale's axes
 INK, QUIET, BAR, ANGLE = "#20242c", "#7a828f", "#3b7dd8", "#d98a3b"
 
 
@@ -37,6 +39,9 @@ class Action(Protocol):
 
     @property
     def rationale(self) -> Description: ...
+
+    @property
+    def agreement(self) -> Agreement | None: ...
 
 
 def _picture(axes: Axes, image: np.ndarray, title: str) -> None:
@@ -112,6 +117,9 @@ def _rationale(axes: Axes, action: Action) -> None:
         linespacing=1.4,
         parse_math=False,
     )
+    mark = sentence(action.agreement)
+    if mark:
+        axes.text(0, UNDER, mark, va="bottom", fontsize=8.5, color=QUIET)
     axes.axis("off")
 
 

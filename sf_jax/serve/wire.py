@@ -95,6 +95,16 @@ class Rationale(BaseModel):
     symmetry: str
 
 
+class Agreement(BaseModel):
+    """Whether the levels that the rationale mentions are those of the generated values."""
+
+    mentions: int = Field(description="channels that the rationale mentions at a level")
+    exact: int = Field(description="mentions whose value has that level")
+    within_one: int = Field(description="mentions whose value has that level or the next")
+    missing: int = Field(description="values of level 2 or 3 that are not mentioned")
+    emotion: bool = Field(description="whether the values support the emotion")
+
+
 class Answer(BaseModel):
     """What one image shows: channel name → value, of all channels that the model reads. The
     floats are float32, unrounded."""
@@ -102,6 +112,9 @@ class Answer(BaseModel):
     sf_jax: dict[str, str] = Field(description="version, and hashes of the weights")
     rationale: Rationale
     text: str = Field(description="the answer as generated, rationale and JSON")
+    agreement: Agreement | None = Field(
+        description="of the generated rationale with `answer`; null where it cannot be compared"
+    )
     channels: list[str] = Field(description="those that the model reads, in canonical order")
     coefficients: dict[str, float] = Field(description="the mean of each channel's distribution")
     answer: dict[str, float] = Field(description="the generated value")

@@ -9,6 +9,8 @@ import pytest
 import sf_jax
 from sf_jax.cli import loading
 from sf_jax.face import metrics
+from sf_jax.face.agreement import agreement
+from sf_jax.face.describe import describe
 from sf_jax.systems.semanticface import evaluate
 from tests.cli.test_cli import FakeModel, errors, names, run
 
@@ -23,12 +25,13 @@ def faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Records of a model whose scores are known."""
     from data_pipelines import records
 
-    def scores(model, found, *_) -> dict[str, metrics.Scores]:
+    def compared(model, found, *_) -> evaluate.Comparison:
         labels = np.stack([record["coefficients"] for record in found])
-        return {"zeros": metrics.evaluate(np.zeros_like(labels), labels)}
+        scores = {"zeros": metrics.evaluate(np.zeros_like(labels), labels)}
+        return evaluate.Comparison(scores, agreement(describe(labels[0]), labels[0]))
 
     monkeypatch.setattr(loading, "load_model", lambda *_: Evaluated())
-    monkeypatch.setattr(evaluate, "compare", scores)
+    monkeypatch.setattr(evaluate, "compare", compared)
     labels = np.random.default_rng(0).random((5, 61)).astype(np.float32)
     labels[:, 3] = 0  # never active: that error is not a number
     image = np.zeros((8, 8, 3), np.uint8)
@@ -51,8 +54,10 @@ def test_all_figures_are_written(faces: Path, tmp_path: Path, out: str, capsys) 
     assert set(scores["all"]) >= {"r_52", "mae_52", "head_degrees"}
     assert len(scores["channels"]) == 61 and set(scores["regions"]) == set(metrics.REGIONS)
     assert [c["active_mae"] for c in scores["channels"].values()].count(None) == 10
+    assert found["agreement"]["exact"] == 1.0 and found["agreement"]["rationales"] == 1
     written = (tmp_path / "results" / "evaluation.md").read_text()
     assert written in capsys.readouterr().out and "zeros" in written
+    assert "within one level 1.000" in written
 
 
 def test_without_out_nothing_is_written(faces: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from sf_jax.face.describe import (
 )
 from sf_jax.face.phrases import ACTIONS, EMOTIONS
 
-EDGES = (0.0, 0.149, 0.15, 0.3, 0.301, 0.6, 0.601, 1.0)
+EDGES = (0.0, 0.149, 0.15, 0.35, 0.351, 0.65, 0.651, 1.0)
 
 
 def faces(count: int) -> np.ndarray:
@@ -44,13 +44,24 @@ def test_reader_recovers_every_channel_at_its_level(many) -> None:
         heads = ("HeadYaw", "HeadPitch", "HeadRoll")
         expected |= {name: head_level(face[INDEX[name]]) for name in heads}
         assert found == {name: n for name, n in expected.items() if n}
-        assert all(name in found for name in NAMES[BLENDSHAPES] if face[INDEX[name]] > 0.3)
+        assert all(name in found for name in NAMES[BLENDSHAPES] if face[INDEX[name]] > 0.351)
         assert check(describe(face, seed).text, face) == []
+
+
+def test_a_value_has_the_level_of_the_tenth_nearest_to_it_in_either_precision() -> None:
+    for tenth in range(11):
+        nearest = tenth / 10
+        for measure in (level, head_level):
+            expected = measure(nearest)
+            for off in (-0.049, 0.0, 0.049):
+                value = min(max(nearest + off, 0.0), 1.0)
+                assert measure(value) == measure(float(np.float32(value))) == expected
+            assert measure(float(np.float32(nearest))) == expected
 
 
 def supported(name: str, face: np.ndarray) -> bool:
     """The rule table read again, on numbers instead of levels."""
-    least = {1: 0.15, 2: 0.3 + 1e-9, 3: 0.6 + 1e-9}
+    least = {1: 0.15, 2: 0.35 + 1e-6, 3: 0.65 + 1e-6}
 
     def holds(need) -> bool:
         values = [face[INDEX[channel]] for channel in channels_of(need.stem)]

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from sf_jax.face.agreement import agreement
 from sf_jax.face.channels import INDEX
 from sf_jax.face.describe import describe
 from sf_jax.render import preview as sheet
@@ -23,6 +24,7 @@ def action_of(**values: float) -> SimpleNamespace:
         coefficients=coefficients,
         spread=np.full(61, 0.06, np.float32),
         rationale=describe(coefficients),
+        agreement=agreement(describe(coefficients), coefficients),
     )
 
 

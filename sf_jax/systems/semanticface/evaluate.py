@@ -2,11 +2,13 @@
 
 Compared: zeros, the training mean, the per-channel training median, a direct-regression head on the
 same vision features (trained on the same data), and the model's slot means and generated values.
+Beside them: how far the rationales agree with the values generated after or before them.
 """
 
 import math
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.sampler import sample
-from sf_jax.face import channels, metrics
+from sf_jax.face import agreement, channels, metrics
+from sf_jax.face.agreement import Agreement
 from sf_jax.reader import estimator
 from sf_jax.systems.semanticface import readout
 from sf_jax.train.losses import readout as warmup
@@ -57,14 +60,42 @@ def regression(model: estimator.Model, images: list[np.ndarray], file: Path) -> 
     return np.concatenate(out)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` finds.
+
+    Attributes:
+      scores: of every baseline and of the model, by name.
+      agreement: of all rationales in the describer's language with the values generated beside
+        them; None where there are none.
+    """
+
+    scores: Mapping[str, metrics.Scores]
+    agreement: Agreement | None
+
+
+def agreement_line(found: Agreement | None, count: int) -> str:
+    """The agreement of the rationales of `count` faces, in words."""
+    if found is None:
+        return "No rationale in the describer's language, so no agreement with the values."
+    share = {name: f"{value:.3f}" for name, value in found.summary().items()}
+    return (
+        f"Rationale and generated values of {found.rationales} of {count} faces: levels of "
+        f"{found.mentions} mentions agree exactly {share['exact']}, within one level "
+        f"{share['within_one']}; clear values not mentioned {share['missing']}; emotions agree "
+        f"{share['emotion']}"
+    )
+
+
 def as_json(
-    scores: Mapping[str, metrics.Scores], model: estimator.Model, data: Mapping[str, Any]
+    compared: Comparison, model: estimator.Model, data: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that `sf-jax evaluate` finds, for a file; what is not a number is null.
 
     Args:
       data: how the faces and the answers were made, kept as it is.
     """
+    found = compared.agreement
 
     def finite(values: Mapping[str, float]) -> dict[str, float | None]:
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -89,14 +120,15 @@ def as_json(
         "device": jax.devices()[0].device_kind,
         "product_dtype": model.config.product_dtype,
         **data,
-        "scores": {name: of(score) for name, score in scores.items()},
+        "scores": {name: of(score) for name, score in compared.scores.items()},
+        "agreement": None if found is None else asdict(found) | finite(found.summary()),
     }
 
 
 def compare(
     model: estimator.Model, found: list[dict], readout_file: Path, rationale: bool, batch: int
-) -> dict[str, metrics.Scores]:
-    """Scores of every baseline and of the model, by name.
+) -> Comparison:
+    """Scores of every baseline and of the model, and the agreement of its rationales.
 
     Args:
       found: face records; readout_file: of `readout.save`; no such file, no regression head.
@@ -112,4 +144,5 @@ def compare(
     actions = model_answers(model, images, batch, rationale)
     guesses["model, mean"] = np.stack([action.coefficients for action in actions])
     guesses["model, generated"] = np.stack([action.answer for action in actions])
-    return {name: metrics.evaluate(values, labels) for name, values in guesses.items()}
+    scores = {name: metrics.evaluate(values, labels) for name, values in guesses.items()}
+    return Comparison(scores, agreement.total([action.agreement for action in actions]))
