@@ -21,7 +21,8 @@ class Drawing:
     Attributes:
       image: uint8 [H, W, 3].
       material: uint8 [H, W], indices into MATERIALS, 255 for background.
-      landmarks: float32 [J, 2], x and y in pixels; may be outside the image.
+      landmarks: float32 [70, 2], x and y in pixels, in the order of `face.landmarks`; may be
+        outside the image, NaN where not known.
     """
 
     image: np.ndarray
@@ -37,8 +38,9 @@ def _project(
     The camera is framed on the landmarks, as a face detector would frame a photograph; the scale
     is that of the rig's neutral face, so that identities differ in size.
     """
-    middle = vertices[rig.landmarks].mean(0)
-    size = np.ptp(rig.neutral[rig.landmarks, 1])
+    middle = np.nanmean(rig.marks(vertices), 0)
+    heights = rig.marks(rig.neutral)[:, 1]
+    size = np.nanmax(heights) - np.nanmin(heights)
     side = min(height, width)
     distance = scene.focal * size / scene.face_share
     camera = rotation(scene.camera_yaw, -scene.camera_pitch, 0.0)
@@ -51,7 +53,9 @@ def _project(
 
 
 def _albedo(rig: Rig, scene: Scene) -> np.ndarray:
-    """Colour of each vertex, float32 [V, 3]: its material's, blended with paint on the skin."""
+    """Colour of each vertex, float32 [V, 3]: its own, or its material's with paint on the skin."""
+    if rig.surface is not None:
+        return rig.surface.colours
     base = np.array([scene.colours[name] for name in MATERIALS], np.float32)
     colours = base[rig.material]
     skin = np.array(scene.colours["skin"], np.float32)
@@ -156,4 +160,4 @@ def draw(rig: Rig, coefficients: np.ndarray, scene: Scene, height: int, width: i
         np.clip(picture, 0, 1.2).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
     )
     image = _develop(picture, scene, height, width)
-    return Drawing(image, material[::SAMPLES, ::SAMPLES], points[rig.landmarks] / SAMPLES)
+    return Drawing(image, material[::SAMPLES, ::SAMPLES], rig.marks(points) / SAMPLES)

@@ -4,11 +4,20 @@ from functools import cache
 
 import numpy as np
 
+from sf_jax.face import landmarks
 from sf_jax.render import head_parts as parts
 from sf_jax.render.head_identity import build_identity
 from sf_jax.render.head_parts import MATERIAL, Part
 from sf_jax.render.head_shapes import build_blendshapes
-from sf_jax.render.head_surface import EYE, MOUTH_Y, Skin, build_skin, from_front, smoothstep
+from sf_jax.render.head_surface import (
+    EYE,
+    LIP_STEPS,
+    MOUTH_Y,
+    Skin,
+    build_skin,
+    from_front,
+    smoothstep,
+)
 from sf_jax.render.rig import PAINTS, Eye, Rig
 
 HEAD_PIVOT = np.array([0.0, -3.0, -2.0], np.float32)
@@ -35,40 +44,34 @@ def _paint(head: Part) -> np.ndarray:
 
 
 def _landmarks(skin: Skin, head: Part, where: dict[str, slice]) -> np.ndarray:
-    """68 vertices: jaw 17, brows 10, nose 9, lids 12, lips 18, pupils 2; subject's right first."""
+    """Vertices int32 [70] of the landmarks: those of the left and the middle, then the others."""
 
-    def nearest(targets: np.ndarray) -> list[int]:
-        away = np.linalg.norm(skin.points[None] - np.asarray(targets)[:, None], axis=-1)
-        return away.argmin(axis=1).tolist()
+    def nearest(targets: np.ndarray) -> np.ndarray:
+        away = np.linalg.norm(skin.points[None] - targets[:, None], axis=-1)
+        beside = (targets[:, None, 0] == 0) & (np.abs(skin.points[None, :, 0]) > 1e-6)
+        return np.where(beside, np.inf, away).argmin(axis=1)
 
-    def opposite(ids: list[int]) -> list[int]:
-        return head.mirror[ids].tolist()
-
-    turn = np.linspace(0, np.pi / 2, 9)[:-1]  # ear to chin
+    turn = np.linspace(np.pi / 2, 0, 9)[1:]  # chin to ear
     rim = np.stack(
         [
             6.9 * np.cos(turn) ** 0.6,
-            1.0 - 9.4 * np.sin(turn) ** 1.1,
+            2.3 - 10.7 * np.sin(turn) ** 1.2,
             0.8 + 7.0 * np.sin(turn) ** 1.6,
         ],
         axis=1,
     )
-    jaw = nearest(rim)
-    chin = nearest(np.array([[0, -8.4, 8.0]]))
-    brow = [where["brow"].start + 2 * 15 + i for i in (0, 3, 7, 11, 14)]
-    bridge = nearest(from_front(np.zeros(4), np.array([2.4, 1.4, 0.4, -0.8])))
-    wings = nearest(from_front(np.array([1.5, 0.8]), np.array([-1.6, -1.95])))
-    base = nearest(from_front(np.zeros(1), np.array([-2.0])))
-    lid = skin.margins[0][[0, 5, 9, 14, 19, 23]].tolist()
-    slit = skin.slit[:27].tolist()
-    first, count = slit[0], len(slit)
-    border = [first + 3 * count + i for i in (0, 4, 8, 18, 22, 26)]  # the ring of step 1
-    lips = [border[0], *border[1:3], slit[13], *border[3:5], border[5]]
-    inner = [slit[0], slit[5], slit[21], slit[26]]
-    pupils = [where["eye"].start, head.mirror[where["eye"].start]]
-    sided = jaw + brow + wings + lid + lips[1:-1] + inner[1:3]
-    middle = chin + bridge + base + [lips[0], lips[-1], inner[0], inner[-1]]
-    return np.array(opposite(sided) + middle + sided + pupils[::-1], np.int32)
+    count = len(skin.slit) // 2 + 1  # of a half of the slit, both middles included
+    border = LIP_STEPS.tolist().index(1.0) * count  # into the rings about the left of the mouth
+    marks = np.full(landmarks.COUNT, -1)
+    marks[9:17], marks[landmarks.CHIN] = nearest(rim), nearest(np.array([[0, -8.4, 8.0]]))[0]
+    marks[22:27] = where["brow"].start + 2 * 15 + np.array([0, 3, 7, 11, 14])
+    marks[27:31] = nearest(from_front(np.zeros(4), np.array([2.4, 1.4, 0.4, -0.8])))
+    marks[33:36] = nearest(from_front(np.array([0, 0.8, 1.5]), np.array([-2.0, -1.95, -1.6])))
+    marks[landmarks.LEFT_EYE] = skin.margins[0][[0, 5, 9, 14, 19, 23]]
+    marks[51:58] = skin.slit[0] + border + np.array([0, 4, 8, 13, 18, 22, 26])
+    marks[62:67] = skin.slit[[0, 5, 13, 21, 26]]
+    marks[69] = where["eye"].start
+    return np.where(marks < 0, head.mirror[marks[landmarks.MIRROR]], marks).astype(np.int32)
 
 
 def _without_unused(head: Part, where: dict[str, slice]) -> np.ndarray:

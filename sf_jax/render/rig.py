@@ -7,8 +7,9 @@ direction. Axes are those of the channel table: +x the subject's left, +y up, +z
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float
 
-from sf_jax.face.channels import BLENDSHAPES, INDEX
+from sf_jax.face.channels import BLENDSHAPES, INDEX, NAMES
 from sf_jax.media.errors import DataError
 
 MATERIALS = (
@@ -39,12 +40,32 @@ class Eye:
     """One eyeball.
 
     Attributes:
-      vertices: the eyeball's vertices in the rig.
+      vertices: the eyeball's vertices in the rig: a slice or indices; empty where a rig has none.
       centre: [3], its pivot in the neutral face, cm.
     """
 
-    vertices: slice
+    vertices: slice | np.ndarray
     centre: np.ndarray
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A rig's own colours, which replace those of its materials.
+
+    The colour of a pixel is that of the texture, where its triangle has one, times the vertices'.
+
+    Attributes:
+      colours: float32 [V, 3], RGB in [0, 1].
+      uv: float32 [V, 2], texture coordinates: u to the right, v down, both repeated beyond [0, 1];
+        None where there are no images.
+      images: textures, uint8 [h, w, 4] RGBA each.
+      image: int16 [T], the texture of each triangle, -1 for none; None where there are no images.
+    """
+
+    colours: np.ndarray
+    uv: np.ndarray | None = None
+    images: tuple[np.ndarray, ...] = ()
+    image: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +84,11 @@ class Rig:
       eyes: left, right.
       head_weight: float32 [V], 1 turns with the head, 0 stays with the shoulders.
       head_pivot: [3], the pivot of the head, cm.
-      landmarks: int32 [J], vertices at the jaw line, brows, nose, eyelids, lips and irises.
+      landmarks: int32 [70], the vertices of the landmarks of `face.landmarks`; -1 where not known.
       mirror: int32 [V], the vertex opposite each one; empty where a rig is not symmetric.
+      known: bool [61], the channels that the rig can show. Those without are at rest in every
+        picture, whatever the coefficients are.
+      surface: the rig's own colours and textures; None to be coloured by material and paint.
     """
 
     name: str
@@ -79,6 +103,14 @@ class Rig:
     head_pivot: np.ndarray
     landmarks: np.ndarray
     mirror: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    known: np.ndarray = field(default_factory=lambda: np.ones(len(NAMES), bool))
+    surface: Surface | None = None
+
+    def marks(self, vertices: Float[np.ndarray, "V D"]) -> Float[np.ndarray, "70 D"]:
+        """The landmarks' rows of an array with one row a vertex, float32; NaN where not known."""
+        found = vertices[self.landmarks].astype(np.float32)
+        found[self.landmarks < 0] = np.nan
+        return found
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:

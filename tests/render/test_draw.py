@@ -12,7 +12,7 @@ from sf_jax.render.head import builtin
 from sf_jax.render.raster import rasterise, vertex_normals
 from sf_jax.render.rig import MATERIALS, Rig, pose
 from sf_jax.render.scene import Scene, plain_scene, random_scene
-from tests.render import ict_facekit
+from tests.render.shared_rigs import ict_facekit
 
 RIG = builtin()
 FRONT = replace(plain_scene(), light=(0.0, 0.5, 0.8), fill=0.0)  # as light as its mirror image
@@ -35,9 +35,7 @@ def some_face(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def ict() -> Rig:
-    if not ict_facekit.RIG.exists():
-        pytest.skip(f"ICT-FaceKit is not here: {ict_facekit.RIG} is missing")
-    return ict_facekit.load()
+    return ict_facekit()
 
 
 def area(drawing: Drawing, material: str) -> int:
@@ -297,7 +295,7 @@ def test_any_size_is_drawn(height: int, width: int):
     drawing = draw(RIG, some_face(4), scene, height, width)
     assert drawing.image.shape == (height, width, 3) and drawing.image.dtype == np.uint8
     assert drawing.material.shape == (height, width) and drawing.material.dtype == np.uint8
-    assert drawing.landmarks.shape == (68, 2) and drawing.landmarks.dtype == np.float32
+    assert drawing.landmarks.shape == (70, 2) and drawing.landmarks.dtype == np.float32
 
 
 def test_toon_is_flat():

@@ -42,7 +42,7 @@ def test_arrays_have_the_stated_shapes_and_are_finite():
     assert RIG.paint.min() >= 0 and RIG.paint.max() <= 1 and (RIG.paint.max(0) > 0.9).all()
     assert RIG.triangles.min() >= 0 and RIG.triangles.max() < count
     assert len(RIG.triangles) < 12_000
-    assert len(RIG.landmarks) == len(set(RIG.landmarks.tolist())) == 68
+    assert len(RIG.landmarks) == len(set(RIG.landmarks.tolist())) == 70
     for array in (RIG.neutral, RIG.blendshapes, RIG.identity, RIG.head_weight):
         assert array.dtype == np.float32 and np.isfinite(array).all()
 

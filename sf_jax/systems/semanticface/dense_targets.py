@@ -1,18 +1,14 @@
 """Dense targets of rendered faces: what `train.losses.readout` learns from a face record."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 from einops import rearrange
-from jaxtyping import Int
-from scipy.optimize import linear_sum_assignment
 
-from sf_jax.face import channels
+from sf_jax.face import channels, landmarks
 from sf_jax.model.config import VisionConfig
 from sf_jax.render.draw import BACKGROUND
-from sf_jax.render.head import builtin
 from sf_jax.render.rig import MATERIALS
 from sf_jax.train.losses.readout import DenseTargets, Readout, ReadoutConfig, initialise_readout
 
@@ -20,23 +16,13 @@ CELLS = 4  # a side of a patch, of the material map in a record
 
 
 def readout_config(**weights: float) -> ReadoutConfig:
-    """The read-out of the built-in head's landmarks and materials, with these loss weights."""
+    """The read-out of the 70 landmarks and the materials, with these loss weights."""
     return ReadoutConfig(
-        landmarks=len(builtin().landmarks),
+        landmarks=landmarks.COUNT,
         part_classes=len(MATERIALS) + 1,  # and background
         part_cells=CELLS**2,
         **weights,  # type: ignore[arg-type]
     )
-
-
-@cache
-def landmark_mirror() -> Int[np.ndarray, " J"]:
-    """The landmark opposite each landmark of the built-in head."""
-    rig = builtin()
-    positions = rig.neutral[rig.landmarks]
-    opposite = positions * np.array([-1, 1, 1], np.float32)
-    distances = np.linalg.norm(opposite[:, None] - positions[None], axis=-1)
-    return linear_sum_assignment(distances + distances.T)[1]
 
 
 def dense_targets(records: Sequence[dict[str, Any]]) -> DenseTargets:

@@ -27,7 +27,7 @@ from data_pipelines.sampler import sample
 from sf_jax.convert import checksums, hf
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.program import compile_program
-from sf_jax.face import channels
+from sf_jax.face import channels, landmarks
 from sf_jax.media import locks
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
@@ -48,7 +48,6 @@ from sf_jax.systems.semanticface.answer_states import learn_draft_heads
 from sf_jax.systems.semanticface.dense_targets import (
     dense_targets,
     initial_readout,
-    landmark_mirror,
 )
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences, vocabulary_texts
 from sf_jax.train import checkpoint, hooks, task
@@ -247,7 +246,7 @@ class JointTask(task.Task):
         The generator of a batch is seeded by its coefficients, so that a resumed run corrupts the
         same values.
         """
-        opposite = landmark_mirror()
+        opposite = landmarks.MIRROR
         records = [*records, *(loader.mirrored(record, opposite) for record in records)]
         dense = dense_targets(records)
         coefficients = np.asarray(dense.coefficients)
@@ -317,7 +316,7 @@ def train_stage(
         stage, count, mirrored = each.stage, each.rows // 2, 0.0
         seed = recipe.seed + (1 if each.reading else 2)
     batches, fingerprint = loader.faces(
-        data, count, each.batch, seed=seed, mirror_share=mirrored, landmark_mirror=landmark_mirror()
+        data, count, each.batch, seed=seed, mirror_share=mirrored, landmark_mirror=landmarks.MIRROR
     )
     if isinstance(each, JointTask):
         fingerprint = fingerprint.with_model(data.parents[1], [SentencePieceTokenizer.file])

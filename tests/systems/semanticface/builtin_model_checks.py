@@ -3,18 +3,18 @@
 `python -m tests.systems.semanticface.builtin_model_checks` prints every figure (five minutes).
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from data_pipelines import synthetic
 from data_pipelines.sampler import sample
 from sf_jax.face import answers, channels, metrics
 from sf_jax.reader import estimator, loading
+from sf_jax.render import rigs
 from sf_jax.render.draw import draw
+from sf_jax.render.rig import Rig
 from sf_jax.render.scene import random_scene
 from sf_jax.systems.semanticface.evaluate import model_answers
-from tests.render import ict_facekit
+from tests.render import shared_rigs
 
 BATCH = 40
 
@@ -29,9 +29,8 @@ def scores(model: estimator.Model, images: list[np.ndarray], labels: np.ndarray)
     return metrics.evaluate(np.stack([action.coefficients for action in actions]), labels)
 
 
-def ict_scores(model: estimator.Model, count: int = 240, path: Path = ict_facekit.RIG):
+def ict_scores(model: estimator.Model, rig: Rig, count: int = 240) -> metrics.Scores:
     """Scores on renders of ICT-FaceKit, a head the model never saw. It has no tongue."""
-    rig = ict_facekit.load(path)
     images, labels = [], []
     for i in range(count):
         seed = 7_000_000 + i
@@ -73,10 +72,10 @@ def main() -> None:
     model = loading.load()
     print("mirror: pooled r, mean channel r:", mirror_agreement(model))
     print("grammar violations in 2,000 sampled answers:", violations(model))
-    if ict_facekit.RIG.is_file():
-        print(metrics.table({"ICT-FaceKit, 240 renders": ict_scores(model)}))
+    if (file := shared_rigs.FOLDER / "ict_facekit.npz").is_file():
+        print(metrics.table({"ICT-FaceKit, 240 renders": ict_scores(model, rigs.load(file))}))
     else:
-        print(f"ICT-FaceKit: skipped, {ict_facekit.RIG} is not there")
+        print(f"ICT-FaceKit: skipped, {file} is not there")
 
 
 if __name__ == "__main__":

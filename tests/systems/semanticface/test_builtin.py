@@ -14,7 +14,7 @@ import pytest
 from sf_jax.face import channels
 from sf_jax.reader import estimator, loading
 from sf_jax.systems.semanticface.answer_states import rationale_states
-from tests.render import ict_facekit
+from tests.render.shared_rigs import ict_facekit
 from tests.systems.semanticface import builtin_model_checks as checks
 
 
@@ -45,9 +45,7 @@ def test_words_are_foreseen(model) -> None:
 
 
 def test_a_head_of_another_make_is_read(model) -> None:
-    if not ict_facekit.RIG.is_file():
-        pytest.skip(f"{ict_facekit.RIG} is not there: ICT-FaceKit is the user's to supply")
-    assert checks.ict_scores(model, 80).summary()["r_52"] > 0.3
+    assert checks.ict_scores(model, ict_facekit(), 80).summary()["r_52"] > 0.3
 
 
 def test_mirrored_pictures_give_mirrored_answers(model) -> None:

@@ -11,11 +11,10 @@ import pytest
 from data_pipelines import synthetic
 from data_pipelines.sampler import sample
 from sf_jax.cli import recipes
-from sf_jax.face import channels
+from sf_jax.face import channels, landmarks
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import tokenizer
 from sf_jax.systems.semanticface import pretraining
-from sf_jax.systems.semanticface.dense_targets import landmark_mirror
 from sf_jax.systems.semanticface.pretraining import JointTask
 from sf_jax.systems.semanticface.sequences import vocabulary_texts
 from sf_jax.train.checkpoint import CheckpointError
@@ -39,7 +38,7 @@ def test_the_second_half_of_a_batch_mirrors_the_first(reading: bool) -> None:
         blocks = pixels.reshape(6, 3, 3, *pixels.shape[2:])
         flipped = blocks[:3, :, ::-1, :, ::-1, ..., ::-1]
         np.testing.assert_array_equal(blocks[3:], flipped)
-    left = batch.dense.landmarks[:3, landmark_mirror(), 0]
+    left = batch.dense.landmarks[:3, landmarks.MIRROR, 0]
     np.testing.assert_allclose(batch.dense.landmarks[3:, :, 0], 1 - left, atol=1e-6)
 
 
