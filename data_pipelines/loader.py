@@ -20,8 +20,9 @@ SAMPLED, LEAST_SAMPLED = 256 << 20, 64 << 10  # bytes hashed of all files, and o
 class RecordSource:
     """The records of several files in order; an error names the file and the record in it."""
 
-    def __init__(self, paths: list[str]):
-        self.paths = paths
+    def __init__(self, paths: list[str], decode: Callable[[bytes], Any] = records.decode):
+        """`decode` makes a record of its bytes, such as `scenes.decode` of a scene's."""
+        self.paths, self._decode = paths, decode
         self.ends = np.cumsum([records.count(path) for path in paths])
         self.source = grain.ArrayRecordDataSource(paths)
 
@@ -56,11 +57,11 @@ class RecordSource:
         file = int(np.searchsorted(self.ends, index, side="right"))
         return self.paths[file], index - (int(self.ends[file - 1]) if file else 0)
 
-    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+    def __getitem__(self, index: SupportsIndex) -> Any:
         index = int(index)
         path, number = self.place(index)
         with records.located(path, number):
-            return records.decode(self.source[index])
+            return self._decode(self.source[index])
 
 
 class ShuffledRecords:

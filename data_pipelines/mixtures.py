@@ -29,10 +29,15 @@ class Inputs:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a source is made, its weight in the mixture of all, and the inputs that it needs."""
+    """How a source is made, and the inputs that it needs.
+
+    Attributes:
+      weight: in the mixture of all faces that are read; scene_weight: of all heads in scenes.
+    """
 
     make: Callable[[Inputs], Source]
     weight: float
+    scene_weight: float = 0
     needs: tuple[str, ...] = ()
 
 
@@ -42,8 +47,8 @@ def _portraits(inputs: Inputs) -> Source:
 
 
 KINDS: dict[str, _Kind] = {
-    "builtin": _Kind(lambda inputs: BuiltinSource(), 3),
-    "portraits": _Kind(_portraits, 0, ("portraits",)),
+    "builtin": _Kind(lambda inputs: BuiltinSource(), 3, 2),
+    "portraits": _Kind(_portraits, 0, 3, ("portraits",)),
     "faceless": _Kind(lambda inputs: FacelessSource(inputs.backgrounds), 0),
 }
 
@@ -53,13 +58,14 @@ def missing(kind: _Kind, inputs: Inputs) -> list[str]:
     return [name for name in kind.needs if getattr(inputs, name) is None]
 
 
-def default_weights(inputs: Inputs) -> dict[str, float]:
-    """The weights of all sources of labelled faces that the inputs allow."""
-    return {
-        name: kind.weight
+def default_weights(inputs: Inputs, scenes: bool = False) -> dict[str, float]:
+    """The weights of all sources of faces that the inputs allow, for faces or for scenes."""
+    weights = {
+        name: kind.scene_weight if scenes else kind.weight
         for name, kind in KINDS.items()
-        if kind.weight and not missing(kind, inputs)
+        if not missing(kind, inputs)
     }
+    return {name: weight for name, weight in weights.items() if weight}
 
 
 def build(

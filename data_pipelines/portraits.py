@@ -10,6 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 
 from data_pipelines import held_out
+from data_pipelines.figures import Figure
 from data_pipelines.held_out import Split
 from data_pipelines.sources import CELLS, FACE_SHARE, SIDE, SourceError, identity_of
 from sf_jax.face.landmarks import COUNT, PUPILS, framing_square
@@ -107,6 +108,29 @@ class PortraitSource:
             "style": portrait.name,
             "identity": identity_of(self.name, portrait.name),
         }
+
+    def figure(self, number: int, split: Split, side: int) -> Figure:
+        """A part of a portrait, as a photograph among others; see `figures.FigureSource`."""
+        portraits = self.portraits(split)
+        g = np.random.default_rng([13, number])
+        portrait = portraits[int(g.integers(len(portraits)))]
+        image = read_image(portrait.path)
+        points = portrait.landmarks * image.shape[1::-1]
+        square = framing_square(points, float(g.uniform(0.36, 0.6)), upright=False)
+        turned = float(np.clip(g.normal(0, 0.12), -0.5, 0.5))
+        matrix = to_square(square.x, square.y, square.side, turned, side)
+        cover = np.zeros((side, side), np.float32)
+        margin = (g.uniform(0, 0.12, 4) * side).astype(int)
+        cover[margin[0] : side - margin[1], margin[2] : side - margin[3]] = 1
+        return Figure(
+            cut_square(image, square.x, square.y, square.side, turned, side),
+            cover,
+            (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32),
+            self.name,
+            portrait.name,
+            identity_of(self.name, portrait.name),
+            stands=False,
+        )
 
 
 def unknown(image: np.ndarray, number: int) -> dict[str, Any]:

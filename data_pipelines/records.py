@@ -49,9 +49,12 @@ def encode(record: dict[str, Any], exact: bool = True) -> bytes:
       exact: store `image` uint8 [H, W, 3] as PNG; else as JPEG of `JPEG_QUALITY`, which takes a
         third of the space and of the time to decode. Other fields are stored as they are.
     """
-    return serialization.msgpack_serialize(
-        {**record, "image": encode_image(record["image"], exact)}
-    )
+    return packed({**record, "image": encode_image(record["image"], exact)})
+
+
+def packed(fields: dict[str, Any]) -> bytes:
+    """Fields of numbers, text, arrays, lists and maps as the bytes of a record of any kind."""
+    return serialization.msgpack_serialize(fields)
 
 
 def encode_image(image: np.ndarray, exact: bool = True) -> bytes:
@@ -80,8 +83,8 @@ def decode(data: bytes) -> dict[str, Any]:
         "coefficients": coefficients,
         "known": known,
         "landmarks": _landmarks(record.get("landmarks", np.full((COUNT, 2), np.nan, np.float32))),
-        "source": _text(record, "source"),
-        "style": _text(record, "style"),
+        "source": text(record, "source"),
+        "style": text(record, "style"),
     }
 
 
@@ -129,7 +132,12 @@ def _known(stored: np.ndarray) -> np.ndarray:
     return stored
 
 
-def _text(record: dict[str, Any], name: str) -> str:
+def text(record: dict[str, Any], name: str) -> str:
+    """A field that is text, or "" where it is missing.
+
+    Raises:
+      RecordError: it is something else.
+    """
     if not isinstance(record.get(name, ""), str):
         raise RecordError(f"field {name!r} is not text", field=name)
     return record.get(name, "")

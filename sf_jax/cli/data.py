@@ -61,6 +61,43 @@ def _render(argv: list[str]) -> None:
     rendering.render(options.out, options.count, mixture, **how)
 
 
+def _scenes(argv: list[str]) -> None:
+    """Composed scenes: up to four heads of all looks over clutter, with landmarks and squares.
+
+    They are what a finder of faces is trained on and measured with. One in ten has no face.
+    """
+    parser = Parser(prog="sf-jax data scenes", description=_scenes.__doc__)
+    add = parser.add_argument
+    add("--out", required=True, help="folder for the record files")
+    add("--count", type=whole(1, 190_000), default=10_000, help="scenes (default 10,000)")
+    add("--split", choices=("train", "evaluation"), default="train", help="whose people")
+    add("--seed", type=whole(0, 10**9), default=0, help="of everything")
+    add("--workers", type=whole(1, 1024), default=2, help="processes (default 2)")
+    add("--mixture", help="NAME=WEIGHT,… of sources (default: all that the given files allow)")
+    add("--size", type=_size, help="HEIGHTxWIDTH of all scenes (default: several)")
+    _inputs(parser)
+    options = parser.parse_args(argv)
+    from data_pipelines import mixtures, rendering, scenes
+    from data_pipelines.sources import parse_weights
+
+    inputs = _given(options)
+    weights = mixtures.default_weights(inputs, scenes=True)
+    if options.mixture is not None:
+        weights = parse_weights(options.mixture)
+    mixture = mixtures.build(weights, inputs, seed=options.seed)
+    maker = scenes.Scenes(mixture, inputs.backgrounds, options.size)
+    maker.check(options.split)
+    print("sources: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))
+    how = {"split": options.split, "workers": options.workers}
+    rendering.render(options.out, options.count, maker, **how)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    side = whole(64, 4096)
+    return int(side(height)), int(side(width))
+
+
 def _import_swift(argv: list[str]) -> None:
     """MS-SWIFT training lines (messages with the answer, images) → face records."""
     parser = Parser(prog="sf-jax data import-swift", description=_import_swift.__doc__)
@@ -115,6 +152,7 @@ def _compare_take(argv: list[str]) -> None:
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "render": (_render, "render faces into record files"),
+    "scenes": (_scenes, "compose scenes of several heads, for finding faces"),
     "import-swift": (_import_swift, "MS-SWIFT training lines and their images → record files"),
     "build": (_build, "the TFDS dataset of rendered faces"),
     "compare-take": (_compare_take, "plot the sampler beside a recorded take"),

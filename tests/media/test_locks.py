@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines import synthetic
+from data_pipelines import rendering, synthetic
 from sf_jax import cli
 from sf_jax.media import files, locks
 from sf_jax.media.locks import BusyError, Lease, held
@@ -152,8 +152,8 @@ def test_what_was_taken_over_is_not_renamed_and_its_holder_hears_of_it(
         (inside / "a").touch()
     assert not list(tmp_path.iterdir())
     (tmp_path / "faces").mkdir()
-    monkeypatch.setattr(synthetic, "SHARD", 1)
-    monkeypatch.setattr(synthetic, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(rendering, "SHARD", 1)
+    monkeypatch.setattr(rendering, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
     with pytest.raises(BusyError):
         synthetic.render(tmp_path / "faces", 40)
     assert len(list((tmp_path / "faces").iterdir())) < 20
