@@ -28,7 +28,9 @@ def framed(scene: Scene, number: int) -> Scene:
     """A scene with the face at the size that the loader cuts from, and not yet compressed."""
     g = np.random.default_rng([10, number])
     centre = tuple(g.uniform(-0.04, 0.04, 2).tolist())
-    return replace(scene, face_share=float(g.uniform(*FACE_SHARE)), centre=centre, jpeg=None)
+    effects = replace(scene.effects, jpeg=None)
+    share = float(g.uniform(*FACE_SHARE))
+    return replace(scene, face_share=share, centre=centre, effects=effects)
 
 
 def figure_scene(scene: Scene) -> Scene:

@@ -1,14 +1,47 @@
-"""A z-buffer rasteriser: triangles and vertex attributes to images of attributes."""
+"""A z-buffer rasteriser: which triangle each sample of an image shows, and how far away it is."""
+
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
+from sf_jax.render.textures import NO_ATLAS, Atlas
+
 NEAR = 1.0  # cm in front of the camera; nearer triangles are not drawn
 
 
+class Cutouts(NamedTuple):
+    """Textures whose transparent texels are holes.
+
+    Attributes:
+      uv: float32 [V, 2]; atlas: the textures; image: int16 [T], -1 for none.
+    """
+
+    uv: np.ndarray
+    atlas: Atlas
+    image: np.ndarray
+
+
+NO_CUTOUTS = Cutouts(np.zeros((0, 2), np.float32), NO_ATLAS, np.zeros(0, np.int16))
+
+
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _fill(points, depths, attributes, triangles, depth, index, out):  # type: ignore[no-untyped-def]
+def _hole(a, b, c, wa, wb, image, cutouts):  # type: ignore[no-untyped-def]
+    """Whether the texture is transparent where the corners have the weights wa, wb and the rest."""
+    uv, table = cutouts.uv, cutouts.atlas.table
+    wc = 1 - wa - wb
+    u = uv[a, 0] * wa + uv[b, 0] * wb + uv[c, 0] * wc
+    v = uv[a, 1] * wa + uv[b, 1] * wb + uv[c, 1] * wc
+    height, width = table[image, 0, 1], table[image, 0, 2]
+    x = min(int((u - np.floor(u)) * width), width - 1)
+    y = min(int((v - np.floor(v)) * height), height - 1)
+    return cutouts.atlas.texels[table[image, 0, 0] + y * width + x, 3] < 128
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _fill(points, depths, triangles, one_sided, cutouts, depth, index):  # type: ignore[no-untyped-def]
     height, width = depth.shape
+    half = np.float32(0.5)
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         if depths[a] < NEAR or depths[b] < NEAR or depths[c] < NEAR:
@@ -17,54 +50,69 @@ def _fill(points, depths, attributes, triangles, depth, index, out):  # type: ig
         cx, cy = points[c, 0], points[c, 1]
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         if area >= 0.0:  # images have y down, so front faces are clockwise
+            if t < one_sided or area == 0.0:
+                continue
+            b, c, bx, by, cx, cy, area = c, b, cx, cy, bx, by, -area
+        left = max(0, int(np.ceil(min(ax, bx, cx) - half)))
+        right = min(width - 1, int(np.floor(max(ax, bx, cx) - half)))
+        top = max(0, int(np.ceil(min(ay, by, cy) - half)))
+        bottom = min(height - 1, int(np.floor(max(ay, by, cy) - half)))
+        if right < left or bottom < top:
             continue
-        left = max(0, int(np.ceil(min(ax, bx, cx) - 0.5)))
-        right = min(width - 1, int(np.floor(max(ax, bx, cx) - 0.5)))
-        top = max(0, int(np.ceil(min(ay, by, cy) - 0.5)))
-        bottom = min(height - 1, int(np.floor(max(ay, by, cy) - 0.5)))
-        ia, ib, ic = 1.0 / depths[a], 1.0 / depths[b], 1.0 / depths[c]
+        # Weights of corners a and b and the inverse depth are linear over the image.
+        scale = np.float32(1.0) / area
+        a_x, a_y = (by - cy) * scale, (cx - bx) * scale
+        b_x, b_y = (cy - ay) * scale, (ax - cx) * scale
+        ia, ib, ic = 1 / depths[a], 1 / depths[b], 1 / depths[c]
+        x0, y0 = np.float32(left) + half - cx, np.float32(top) + half - cy
+        row_a, row_b = a_x * x0 + a_y * y0, b_x * x0 + b_y * y0
+        d_a, d_b = ia - ic, ib - ic
+        step = a_x * d_a + b_x * d_b
+        image = cutouts.image[t] if t < len(cutouts.image) else -1
+        holes = image >= 0 and cutouts.atlas.cutout[image]
         for y in range(top, bottom + 1):
-            py = y + 0.5
+            wa, wb = row_a, row_b
+            inverse = ic + wa * d_a + wb * d_b
             for x in range(left, right + 1):
-                px = x + 0.5
-                wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) / area
-                wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) / area
-                wc = 1.0 - wa - wb
-                if wa < 0.0 or wb < 0.0 or wc < 0.0:
-                    continue
-                inverse = wa * ia + wb * ib + wc * ic
-                if inverse <= depth[y, x]:
-                    continue
-                depth[y, x] = inverse
-                index[y, x] = t
-                for k in range(attributes.shape[1]):
-                    mixed = wa * attributes[a, k] + wb * attributes[b, k] + wc * attributes[c, k]
-                    out[y, x, k] = mixed
+                inside = wa >= 0 and wb >= 0 and wa + wb <= 1
+                seen = inside and inverse > depth[y, x]
+                if seen and holes:
+                    seen = not _hole(a, b, c, wa, wb, image, cutouts)
+                if seen:
+                    depth[y, x] = inverse
+                    index[y, x] = t
+                wa += a_x
+                wb += b_x
+                inverse += step
+            row_a += a_y
+            row_b += b_y
 
 
 def rasterise(
     points: np.ndarray,
     depths: np.ndarray,
-    attributes: np.ndarray,
     triangles: np.ndarray,
     height: int,
     width: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws front faces.
+    one_sided: int | None = None,
+    cutouts: Cutouts = NO_CUTOUTS,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the nearest triangle at the centre of each sample.
 
     Args:
-      points: float32 [V, 2], x and y in pixels; depths: float32 [V], cm from the camera.
-      attributes: float32 [V, K], interpolated over triangles.
+      points: float32 [V, 2], x and y in samples; depths: float32 [V], cm from the camera.
       triangles: int32 [T, 3], counter-clockwise seen from the front.
+      one_sided: the first triangles, of which back faces are not drawn; None for all.
+      cutouts: textures with holes.
 
     Returns:
-      Attributes [H, W, K], triangle indices int32 [H, W] (-1 for none), inverse depths [H, W].
+      Triangle indices int32 [H, W] (-1 for none), inverse depths float32 [H, W] (0 for none).
     """
     depth = np.zeros((height, width), np.float32)
     index = np.full((height, width), -1, np.int32)
-    out = np.zeros((height, width, attributes.shape[1]), np.float32)
-    _fill(points, depths, attributes, triangles, depth, index, out)
-    return out, index, depth
+    count = len(triangles) if one_sided is None else one_sided
+    _fill(points, depths, triangles, count, cutouts, depth, index)
+    return index, depth
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
@@ -89,6 +137,7 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
             normals[v, 1] += ny
             normals[v, 2] += nz
     for v in range(vertices.shape[0]):
-        size = np.sqrt(normals[v, 0] ** 2 + normals[v, 1] ** 2 + normals[v, 2] ** 2) + 1e-12
-        normals[v] /= size
+        x, y, z = normals[v, 0], normals[v, 1], normals[v, 2]
+        scale = 1 / (np.sqrt(x * x + y * y + z * z) + np.float32(1e-12))
+        normals[v, 0], normals[v, 1], normals[v, 2] = x * scale, y * scale, z * scale
     return normals

@@ -26,6 +26,7 @@ MATERIALS = (
     "mouth",
     "hair",
     "cloth",
+    "object",
 )
 PAINTS = ("lips", "brow", "blush", "lid", "beard")
 LOOK_RADIANS = 0.6  # how far the eyeball turns at a look coefficient of 1, as on ARKit's face
@@ -89,6 +90,8 @@ class Rig:
       known: bool [61], the channels that the rig can show. Those without are at rest in every
         picture, whatever the coefficients are.
       surface: the rig's own colours and textures; None to be coloured by material and paint.
+      occlusion: float32 [V], ambient occlusion (`render.occlusion.baked`), 1 where open; None for
+        all open.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Rig:
     mirror: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     known: np.ndarray = field(default_factory=lambda: np.ones(len(NAMES), bool))
     surface: Surface | None = None
+    occlusion: np.ndarray | None = None
 
     def marks(self, vertices: Float[np.ndarray, "V D"]) -> Float[np.ndarray, "70 D"]:
         """The landmarks' rows of an array with one row a vertex, float32; NaN where not known."""

@@ -4,24 +4,29 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from sf_jax.render.effects import Effects, random_effects
+from sf_jax.render.looks import TOON, Light, Look
+
 
 @dataclass(frozen=True)
 class Scene:
-    """Camera, light, colours, background, style and image corruptions.
+    """Camera, light, colours, background, look and camera effects.
 
     Attributes:
       identity: float32 [I], standard deviations; None for the rig's own face.
       focal: focal length in shorter sides; face_share: face height (brows to chin) over that side.
-      centre: the face's centre relative to the image centre, in image sides (x right, y down).
-      camera_yaw, camera_pitch: radians the camera circles the head.
+      centre: the face's centre relative to the image centre, in shorter sides (x right, y down).
+      camera_yaw, camera_pitch: radians the camera circles the head; roll: radians the face is
+        turned in the image, with the sign of HeadRoll.
       light: [3] direction towards the key light; ambient, key, fill, shine: strengths.
-      colours: material name → linear-ish RGB in [0, 1]; make-up strengths by paint name.
-      background: float32 [4, 4, 3] colours interpolated over the image; clutter: rectangles
-        (x0, y0, x1, y1, r, g, b) in image sides.
-      toon: flat light steps and dark outlines instead of smooth shading.
-      gain, bias, tint: contrast, brightness, white balance [3].
-      blur: standard deviation in pixels at 96 px; noise: deviation in [0, 1]; jpeg: quality.
-      noise_seed: of the noise.
+      light_colour: RGB of the key light; sky, ground: RGB of ambient light from above and below.
+      lights: further lights.
+      colours: material name → linear-ish RGB in [0, 1]; paint: make-up strengths by paint name.
+      background: float32 [h, w, 3] colours interpolated over the image, or an image, uint8
+        [h, w, 3], that is resized to it; clutter: rectangles (x0, y0, x1, y1, r, g, b) in image
+        sides on the former.
+      look: the manner of drawing.
+      effects: what the camera does to the picture.
     """
 
     identity: np.ndarray | None = None
@@ -30,23 +35,27 @@ class Scene:
     centre: tuple[float, float] = (0.0, 0.0)
     camera_yaw: float = 0.0
     camera_pitch: float = 0.0
+    roll: float = 0.0
     light: tuple[float, float, float] = (0.3, 0.5, 0.8)
     ambient: float = 0.45
     key: float = 0.6
     fill: float = 0.15
     shine: float = 0.1
+    light_colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    sky: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    ground: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    lights: tuple[Light, ...] = ()
     colours: dict = field(default_factory=lambda: dict(NATURAL))
     paint: dict = field(default_factory=lambda: {"lips": 1.0, "brow": 1.0, "lid": 0.2})
     background: np.ndarray = field(default_factory=lambda: np.full((4, 4, 3), 0.72, np.float32))
     clutter: tuple = ()
-    toon: bool = False
-    gain: float = 1.0
-    bias: float = 0.0
-    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    blur: float = 0.0
-    noise: float = 0.0
-    jpeg: int | None = None
-    noise_seed: int = 0
+    look: Look = field(default_factory=Look)
+    effects: Effects = field(default_factory=Effects)
+
+    @property
+    def toon(self) -> bool:
+        """Drawn in flat tones."""
+        return bool(self.look.tones)
 
 
 NATURAL: dict[str, tuple[float, float, float]] = {
@@ -54,7 +63,7 @@ NATURAL: dict[str, tuple[float, float, float]] = {
     "lash": (0.10, 0.08, 0.08), "sclera": (0.95, 0.95, 0.94), "iris": (0.33, 0.45, 0.55),
     "pupil": (0.03, 0.03, 0.03), "teeth": (0.95, 0.93, 0.88), "gum": (0.72, 0.38, 0.38),
     "tongue": (0.78, 0.42, 0.42), "mouth": (0.22, 0.07, 0.07), "hair": (0.22, 0.15, 0.10),
-    "cloth": (0.30, 0.35, 0.50),
+    "cloth": (0.30, 0.35, 0.50), "object": (0.20, 0.20, 0.22),
 }  # fmt: skip
 _SKIN = np.array(
     [
@@ -140,7 +149,6 @@ def random_scene(seed: int, identity_seed: int | None = None, identities: int = 
     person = np.random.default_rng([1, seed if identity_seed is None else identity_seed])
     g = np.random.default_rng([2, seed])
     toon = bool(g.random() < 0.3)
-    size = g.uniform(0, 1)
     yaw, pitch = g.uniform(-1.2, 1.2), g.uniform(-0.4, 1.0)
     light = (float(np.sin(yaw)), float(np.sin(pitch)), float(np.cos(yaw) * np.cos(pitch)))
     ambient = g.uniform(0.25, 0.7)
@@ -166,14 +174,8 @@ def random_scene(seed: int, identity_seed: int | None = None, identities: int = 
         },
         background=_background(g),
         clutter=_clutter(g),
-        toon=toon,
-        gain=float(g.uniform(0.75, 1.25)),
-        bias=float(g.uniform(-0.1, 0.1)),
-        tint=tuple(g.uniform(0.9, 1.1, 3).tolist()),
-        blur=float(g.uniform(0.3, 1.2)) if size < 0.4 else 0.0,
-        noise=float(g.uniform(0, 0.04)) if g.random() < 0.5 else 0.0,
-        jpeg=int(g.integers(35, 96)) if g.random() < 0.7 else None,
-        noise_seed=int(g.integers(1 << 31)),
+        look=TOON if toon else Look(),
+        effects=random_effects(g),
     )
 
 
