@@ -1,5 +1,6 @@
 """The built-in head: a rig modelled in code, with all 52 blendshapes and its own identities."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -18,6 +19,7 @@ from sf_jax.render.head_surface import (
     from_front,
     smoothstep,
 )
+from sf_jax.render.occlusion import baked
 from sf_jax.render.rig import PAINTS, Eye, Rig
 
 HEAD_PIVOT = np.array([0.0, -3.0, -2.0], np.float32)
@@ -106,7 +108,7 @@ def builtin() -> Rig:
     weight = np.ones(len(head.points))
     for name in ("neck", "shoulders"):
         weight[where[name]] = smoothstep(-11.5, -5.0, head.points[where[name], 1])
-    return Rig(
+    rig = Rig(
         name="built-in head",
         neutral=head.points.astype(np.float32),
         blendshapes=build_blendshapes(head),
@@ -123,3 +125,4 @@ def builtin() -> Rig:
         landmarks=_landmarks(skin, head, where),
         mirror=head.mirror.astype(np.int32),
     )
+    return replace(rig, occlusion=baked(rig))

@@ -43,11 +43,12 @@ def depth_map(
 
 
 def _sphere(count: int) -> np.ndarray:
-    """Unit directions [count, 3] spread evenly."""
-    i = np.arange(count) + 0.5
-    height, turn = 1 - 2 * i / count, i * np.pi * (3 - np.sqrt(5))
+    """Unit directions [count, 3] spread evenly, each with its mirror image."""
+    i = np.arange(count // 2) + 0.5
+    height, turn = 1 - 4 * i / count, i * np.pi * (3 - np.sqrt(5))
     across = np.sqrt(1 - height**2)
-    return np.stack([across * np.cos(turn), height, across * np.sin(turn)], 1)
+    half = np.stack([across * np.cos(turn), height, across * np.sin(turn)], 1)
+    return np.concatenate([half, half * [-1, 1, 1]])
 
 
 def _openness(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -79,5 +80,6 @@ def baked(rig: Rig) -> np.ndarray:
     out = _openness(rig.neutral, rig.triangles)
     if inside.any():
         out[inside] = _openness(pose(rig, opened), rig.triangles)[inside]
-    out[inside | eyes] = LEAST + (1 - LEAST) * out[inside | eyes]
+    seen = (inside | eyes) & (rig.material != MATERIALS.index("mouth"))
+    out[seen] = LEAST + (1 - LEAST) * out[seen]
     return np.sqrt(out).astype(np.float32)  # light that is reflected once more

@@ -37,7 +37,8 @@ def test_colours_of_a_surface_replace_those_of_materials():
     colours = np.zeros((len(RIG.neutral), 3), np.float32)
     colours[:, 0] = np.where(RIG.neutral[:, 0] > 0, 0.8, 0.2)
     scene = replace(FRONT, ambient=1.0, key=0.0, shine=0.0)
-    image = draw(replace(RIG, surface=Surface(colours)), face(), scene, 64, 64).image
+    rig = replace(RIG, surface=Surface(colours), occlusion=None)
+    image = draw(rig, face(), scene, 64, 64).image
     assert image[40, 25].tolist() == [51, 0, 0] and image[40, 38].tolist() == [204, 0, 0]
 
 
@@ -99,6 +100,7 @@ def test_heads_out_of_the_image_leave_it_as_it_was():
 def test_occlusion_is_darkest_where_little_light_reaches():
     open_ = occlusion.baked(RIG)
     nose, mouth = RIG.neutral[:, 2].argmax(), RIG.material == MATERIALS.index("mouth")
-    assert open_[nose] > 0.85 > 0.7 > open_[mouth].mean()
+    assert open_[nose] > 0.85 > 0.6 > open_[mouth].mean()
     assert open_.min() >= 0 and open_.max() <= 1
-    np.testing.assert_allclose(open_[RIG.mirror], open_, atol=0.12)
+    assert np.abs(open_[RIG.mirror] - open_).mean() < 0.02
+    assert RIG.occlusion is not None and np.array_equal(open_, RIG.occlusion)
