@@ -11,6 +11,7 @@ from data_pipelines.sampler import sample
 from data_pipelines.sources import FACE_SHARE, OFFSET, SIDE, drawn_record
 from sf_jax.face.channels import INDEX
 from sf_jax.render.draw import draw
+from sf_jax.render.effects import Effects
 from sf_jax.render.head import builtin
 from sf_jax.render.scene import Scene, random_scene
 
@@ -35,9 +36,7 @@ def framed(scene: Scene, number: int) -> Scene:
 
 def figure_scene(scene: Scene) -> Scene:
     """A scene with the whole head and shoulders in view, and no effect of a camera."""
-    return replace(
-        scene, face_share=0.42, centre=(0.0, 0.0), blur=0.0, noise=0.0, jpeg=None, tint=(1, 1, 1)
-    )
+    return replace(scene, face_share=0.42, centre=(0.0, 0.0), effects=Effects())
 
 
 def posed(coefficients: np.ndarray, number: int) -> np.ndarray:
