@@ -95,32 +95,8 @@ class ShuffledRecords:
         return "; ".join(f"{file}, records {sorted(found)}" for file, found in by_file.items())
 
 
-class _Mirror(grain.RandomMapTransform):
-    """Mirrors records by chance."""
-
-    def __init__(self, mirror_share: float, landmark_mirror: np.ndarray | None):
-        self.mirror_share, self.landmark_mirror = mirror_share, landmark_mirror
-
-    def random_map(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        if rng.random() < self.mirror_share:
-            record = mirrored(record, self.landmark_mirror)
-        return record
-
-
-def mirrored(record: dict[str, Any], landmark_mirror: np.ndarray | None = None) -> dict[str, Any]:
-    """The record of the mirrored image. The rationale is dropped: it names the other side.
-
-    `landmark_mirror` int [J] is the landmark opposite each one, by default as in the table of
-    `face/landmarks.py`.
-
-    Raises:
-      ValueError: the landmarks are not those of the table and there is no `landmark_mirror`.
-    """
-    if landmark_mirror is None:
-        landmark_mirror = landmarks.MIRROR
-    if "landmarks" in record and len(record["landmarks"]) != len(landmark_mirror):
-        problem = f"{len(record['landmarks'])} landmarks, expected {len(landmark_mirror)}"
-        raise ValueError(f"{problem}; others need landmark_mirror")
+def mirrored(record: dict[str, Any]) -> dict[str, Any]:
+    """The record of the mirrored image. The rationale is dropped: it names the other side."""
     out = {**record, "image": record["image"][:, ::-1], "rationale": ""}
     out["coefficients"] = mirror(record["coefficients"])
     if "known" in record:
@@ -129,7 +105,7 @@ def mirrored(record: dict[str, Any], landmark_mirror: np.ndarray | None = None) 
         out["parts"] = record["parts"][:, ::-1]
     if "landmarks" in record:
         flipped = record["landmarks"] * np.array([-1, 1], np.float32) + np.array([1, 0], np.float32)
-        out["landmarks"] = flipped[landmark_mirror]
+        out["landmarks"] = flipped[landmarks.MIRROR]
     return out
 
 
@@ -141,8 +117,7 @@ def faces(
     seed: int = 0,
     shuffle: bool = True,
     epochs: int | None = None,
-    mirror_share: float = 0.0,
-    landmark_mirror: np.ndarray | None = None,
+    transform: grain.RandomMapTransform | None = None,
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
@@ -154,6 +129,7 @@ def faces(
         same global batch for any number of processes.
       collate: a list of records → a batch.
       epochs: passes over the data; None for ever.
+      transform: record → record, at random; another time it is met, a record is another.
 
     Raises:
       RecordError: no record files, or a damaged one.
@@ -165,11 +141,12 @@ def faces(
     data = grain.MapDataset.source(source).seed(seed)
     if shuffle:
         data = data.shuffle()
-    data = data.repeat(epochs).random_map(_Mirror(mirror_share, landmark_mirror))
+    data = data.repeat(epochs)
+    data = data if transform is None else data.random_map(transform)
     # Process p takes records p, p + n, …: a step's shares together are consecutive records.
     data = data[process_index::process_count]
     data = data.batch(batch_size // process_count, drop_remainder=True, batch_fn=collate)
     batches = iter(
         data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8))
     )
-    return batches, source.fingerprint(seed=seed, batch=batch_size, mirrored=mirror_share)
+    return batches, source.fingerprint(seed=seed, batch=batch_size)

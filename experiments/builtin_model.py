@@ -9,6 +9,7 @@ Each stage resumes where it stopped; `sf_jax/systems/semanticface/pretraining.py
 from dataclasses import replace
 from pathlib import Path
 
+from data_pipelines.views import Views
 from sf_jax.cli.arguments import Parser, accept_changed_data, former, whole
 from sf_jax.model.config import TextConfig, VisionConfig
 from sf_jax.reader import loading
@@ -51,7 +52,7 @@ RECIPE = Recipe(
     rare=-2.0,
     patches=36,  # 96 x 96 pixels, or 64 x 128
     warmup=Stage(64, OptimizerConfig(1.5e-3, 8000, 150)),
-    mirrored=0.5,
+    views=Views(size=96, cells=24),
     reading=Stage(64, OptimizerConfig(1.5e-3, 3000, 100)),
     language=Stage(32, OptimizerConfig(1e-3, 2000, 40)),
     objective=JointConfig(

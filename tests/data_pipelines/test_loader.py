@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import grain.python as grain
 import numpy as np
 import pytest
 
@@ -14,7 +15,12 @@ from sf_jax.face.channels import INDEX, mirror
 from sf_jax.media import hashes
 from sf_jax.train.fingerprint import Fingerprint, changes
 
-OPPOSITE = np.array([1, 0, 2])
+
+class Mirror(grain.RandomMapTransform):
+    """Mirrors half of the records."""
+
+    def random_map(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        return loader.mirrored(record) if rng.random() < 0.5 else record
 
 
 def record(number: int) -> dict[str, Any]:
@@ -23,7 +29,7 @@ def record(number: int) -> dict[str, Any]:
         "image": g.integers(0, 256, (16, 24, 3)).astype(np.uint8),
         "coefficients": g.random(61).astype(np.float32),
         "rationale": f"face {number}",
-        "landmarks": g.random((3, 2)).astype(np.float32),
+        "landmarks": g.random((70, 2)).astype(np.float32),
         "parts": g.integers(0, 9, (4, 4)).astype(np.uint8),
         "identity": number,
     }
@@ -56,14 +62,14 @@ def assert_same(found: list[dict[str, np.ndarray]], expected: list[dict[str, np.
 
 
 def build(directory: Path, size: int = 4, **options: Any) -> Any:
-    return loader.faces(directory, size, collate, landmark_mirror=OPPOSITE, **options)[0]
+    return loader.faces(directory, size, collate, **options)[0]
 
 
 def test_a_seed_gives_the_same_batches(directory: Path) -> None:
-    options = {"mirror_share": 0.5, "seed": 3}
+    options = {"transform": Mirror(), "seed": 3}
     first = take(build(directory, **options), 12)
     assert_same(take(build(directory, threads=1, **options), 12), first)
-    other = take(build(directory, mirror_share=0.5, seed=4), 12)
+    other = take(build(directory, transform=Mirror(), seed=4), 12)
     assert any((a["identity"] != b["identity"]).any() for a, b in zip(first, other, strict=True))
 
 
@@ -75,7 +81,7 @@ def test_an_epoch_holds_every_record_once(directory: Path) -> None:
 
 
 def test_each_epoch_is_shuffled_and_mirrored_anew(directory: Path) -> None:
-    batches = take(build(directory, 1, mirror_share=0.5), 46)
+    batches = take(build(directory, 1, transform=Mirror()), 46)
     order = [int(batch["identity"][0]) for batch in batches]
     assert sorted(order[:23]) == sorted(order[23:]) == list(range(23))
     assert order[:23] != order[23:]
@@ -88,7 +94,7 @@ def test_each_epoch_is_shuffled_and_mirrored_anew(directory: Path) -> None:
 
 @pytest.mark.parametrize("seen", [0, 1, 7])
 def test_resuming_continues_exactly(directory: Path, seen: int) -> None:
-    options = {"mirror_share": 0.5, "seed": 1}
+    options = {"transform": Mirror(), "seed": 1}
     whole = take(build(directory, **options), 14)
     stopped = build(directory, **options)
     take(stopped, seen)
@@ -100,7 +106,7 @@ def test_resuming_continues_exactly(directory: Path, seen: int) -> None:
 
 
 def test_shares_of_two_processes_make_the_batch_of_one(directory: Path) -> None:
-    options = {"mirror_share": 0.5, "seed": 2}
+    options = {"transform": Mirror(), "seed": 2}
     whole = take(build(directory, 8, **options), 9)
     shares = [
         take(build(directory, 8, process_index=p, process_count=2, **options), 9) for p in (0, 1)
@@ -118,30 +124,21 @@ def test_a_batch_that_cannot_be_shared_is_refused(directory: Path) -> None:
 
 def test_mirroring_flips_picture_landmarks_and_coefficients() -> None:
     plain = record(5)
-    out = loader.mirrored(plain, OPPOSITE)
+    out = loader.mirrored(plain)
     np.testing.assert_array_equal(out["image"][:, 0], plain["image"][:, -1])
     np.testing.assert_array_equal(out["parts"], plain["parts"][:, ::-1])
     x, y = plain["landmarks"].T
-    np.testing.assert_allclose(out["landmarks"][0], [1 - x[1], y[1]], atol=1e-6)
-    np.testing.assert_allclose(out["landmarks"][2], [1 - x[2], y[2]], atol=1e-6)
+    for left, right in ((36, 45), (8, 8), (68, 69)):
+        np.testing.assert_allclose(out["landmarks"][left], [1 - x[right], y[right]], atol=1e-6)
     left, right = INDEX["MouthSmileLeft"], INDEX["MouthSmileRight"]
     assert out["coefficients"][left] == plain["coefficients"][right]
     np.testing.assert_array_equal(out["coefficients"], mirror(plain["coefficients"]))
     assert out["rationale"] == "" and plain["rationale"] == "face 5"
 
-    again = loader.mirrored(out, OPPOSITE)
+    again = loader.mirrored(out)
     for name in ("image", "parts", "coefficients"):
         np.testing.assert_array_equal(again[name], plain[name])
     np.testing.assert_allclose(again["landmarks"], plain["landmarks"], atol=1e-6)
-
-
-def test_landmarks_are_not_mirrored_without_their_opposites() -> None:
-    with pytest.raises(ValueError, match="3 landmarks, expected 70; others need landmark_mirror"):
-        loader.mirrored(record(0))
-    table = record(0) | {"landmarks": np.arange(140, dtype=np.float32).reshape(70, 2)}
-    assert loader.mirrored(table)["landmarks"][0, 1] == table["landmarks"][16, 1]
-    bare = {k: v for k, v in record(0).items() if k not in ("landmarks", "parts")}
-    np.testing.assert_array_equal(loader.mirrored(bare, None)["image"], bare["image"][:, ::-1])
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
@@ -205,8 +202,8 @@ def test_a_fingerprint_is_of_content_and_order_not_of_the_folder(
     assert found == (
         "train-1.array_record is missing; train-9.array_record is new; rows is 5, was 4"
     )
-    batches = loader.faces(directory, 4, collate, seed=1, landmark_mirror=OPPOSITE)
-    assert batches[1].order == {"seed": 1, "batch": 4, "mirrored": 0.0}
+    batches = loader.faces(directory, 4, collate, seed=1)
+    assert batches[1].order == {"seed": 1, "batch": 4}
 
 
 def test_small_data_is_hashed_whole_whatever_the_share_of_a_file(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from einops import rearrange
+from jaxtyping import Bool, Float, Int
 
 from sf_jax.face import channels, landmarks
 from sf_jax.model.config import VisionConfig
@@ -12,7 +13,7 @@ from sf_jax.render.draw import BACKGROUND
 from sf_jax.render.rig import MATERIALS
 from sf_jax.train.losses.readout import DenseTargets, Readout, ReadoutConfig, initialise_readout
 
-CELLS = 4  # a side of a patch, of the material map in a record
+CELLS = 4  # a side of a patch
 
 
 def readout_config(**weights: float) -> ReadoutConfig:
@@ -25,16 +26,34 @@ def readout_config(**weights: float) -> ReadoutConfig:
     )
 
 
-def dense_targets(records: Sequence[dict[str, Any]]) -> DenseTargets:
-    """The targets of rendered records, in the order of the patches of their images."""
-    parts = np.stack([record["parts"] for record in records])
-    parts = np.where(parts == BACKGROUND, len(MATERIALS), parts).astype(np.int32)
-    side = CELLS
+_ALL = np.ones(len(channels.NAMES), bool)
+
+
+def _parts(record: dict[str, Any], cells: int) -> Int[np.ndarray, "cells cells"]:
+    """The class of each cell of a record's image, -1 where it is not known."""
+    if "parts" not in record:
+        return np.full((cells, cells), -1, np.int32)
+    parts = record["parts"].astype(np.int32)
+    parts[parts == BACKGROUND] = len(MATERIALS)
+    return np.where(parts > len(MATERIALS), -1, parts)
+
+
+def dense_targets(records: Sequence[dict[str, Any]], cells: int) -> DenseTargets:
+    """The targets of face records with square images, in the order of the images' patches.
+
+    Args:
+      cells: a side of the maps of materials; where a record has none, nothing of it is known.
+    """
+    parts = np.stack([_parts(record, cells) for record in records])
+    a = CELLS
+    positions: Float[np.ndarray, "B J 2"] = np.stack([record["landmarks"] for record in records])
+    located: Bool[np.ndarray, "B J"] = np.isfinite(positions).all(-1)
     targets: dict[str, Any] = dict(
         coefficients=np.stack([record["coefficients"] for record in records]),
-        landmarks=np.stack([record["landmarks"] for record in records]).astype(np.float32),
-        parts=rearrange(parts, "n (h a c) (w b d) -> n (h w a b) (c d)", a=2, b=2, c=side, d=side),
-        known=np.array([record["dense"] for record in records], np.float32),
+        known=np.stack([record.get("known", _ALL) for record in records]).astype(np.float32),
+        landmarks=np.where(located[..., None], positions, 0.0).astype(np.float32),
+        located=located.astype(np.float32),
+        parts=rearrange(parts, "n (h a c) (w b d) -> n (h w a b) (c d)", a=2, b=2, c=a, d=a),
     )
     return DenseTargets(**targets)
 

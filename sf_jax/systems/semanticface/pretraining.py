@@ -24,10 +24,11 @@ from jax.sharding import Mesh
 
 from data_pipelines import loader, synthetic
 from data_pipelines.sampler import sample
+from data_pipelines.views import RandomView, Views, random_view
 from sf_jax.convert import checksums, hf
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.program import compile_program
-from sf_jax.face import channels, landmarks
+from sf_jax.face import channels
 from sf_jax.media import locks
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
@@ -86,7 +87,7 @@ class Recipe:
         that values near each other start alike.
       rare: the logit at which the read-out of a blendshape starts.
       patches: of the largest image.
-      mirrored: share of images that the warm-up mirrors.
+      views: how images are framed in training; a joint stage adds the mirrored twin of each.
       objective: of the reading and language stages; its read-out is the warm-up's too.
       draft_answers: the model's own answers from which draft heads are learnt.
       mesh: how the devices are shared out.
@@ -104,7 +105,7 @@ class Recipe:
     rare: float
     patches: int
     warmup: Stage
-    mirrored: float
+    views: Views
     reading: Stage
     language: Stage
     objective: JointConfig
@@ -115,6 +116,11 @@ class Recipe:
     product_dtype: str
     seed: int = 0
     accept_changed_data: bool = False
+
+    def example_view(self) -> dict[str, Any]:
+        """A view of some rendered face, for the shapes of batches."""
+        record = synthetic.face_record(0, 0, "train")
+        return random_view(record, self.views, np.random.default_rng(0))
 
     @property
     def processor(self) -> ImageProcessor:
@@ -171,15 +177,13 @@ class WarmupTask(task.Task):
         )
 
     def batch_shapes(self) -> WarmupBatch:
-        return jax.eval_shape(
-            lambda: self.batch([synthetic.face_record(0, 0, "train")] * self.rows)
-        )
+        return jax.eval_shape(lambda: self.batch([self.recipe.example_view()] * self.rows))
 
     def batch(self, records: Sequence[dict[str, Any]]) -> WarmupBatch:
         """Records → a batch."""
         images = [record["image"] for record in records]
         patches = image_inputs.patches_of(images, self.config, self.recipe.patches)
-        return WarmupBatch(patches, dense_targets(records))
+        return WarmupBatch(patches, dense_targets(records, self.recipe.views.cells))
 
     def loss(self, weights: WarmupWeights, batch: WarmupBatch) -> tuple[jax.Array, dict]:
         low, recipe = jnp.asarray(channels.LOW), self.recipe
@@ -246,9 +250,9 @@ class JointTask(task.Task):
         The generator of a batch is seeded by its coefficients, so that a resumed run corrupts the
         same values.
         """
-        opposite = landmarks.MIRROR
-        records = [*records, *(loader.mirrored(record, opposite) for record in records)]
-        dense = dense_targets(records)
+        twins = (loader.mirrored(record) for record in records)
+        records = [*records, *twins]
+        dense = dense_targets(records, self.recipe.views.cells)
         coefficients = np.asarray(dense.coefficients)
         checksum = int(np.abs(coefficients).sum(dtype=np.float64) * 1e6)
         generator = np.random.default_rng([self.recipe.seed, checksum])
@@ -257,7 +261,7 @@ class JointTask(task.Task):
         return JointBatch(made(images, coefficients, generator), dense)
 
     def batch_shapes(self) -> JointBatch:
-        record = synthetic.face_record(0, 0, "train")
+        record = self.recipe.example_view()
         return jax.eval_shape(lambda: self.batch([record] * (self.rows // 2)))
 
     def loss(self, weights: JointWeights, batch: JointBatch) -> tuple[jax.Array, dict]:
@@ -311,12 +315,12 @@ def train_stage(
     """One stage from the given weights, or from its newest checkpoint in `directory`."""
     recipe = each.recipe
     if isinstance(each, WarmupTask):
-        stage, count, mirrored, seed = recipe.warmup, each.rows, recipe.mirrored, recipe.seed
+        stage, count, views, seed = recipe.warmup, each.rows, recipe.views, recipe.seed
     else:  # twins are made of the records
-        stage, count, mirrored = each.stage, each.rows // 2, 0.0
+        stage, count, views = each.stage, each.rows // 2, replace(recipe.views, mirrored=0.0)
         seed = recipe.seed + (1 if each.reading else 2)
     batches, fingerprint = loader.faces(
-        data, count, each.batch, seed=seed, mirror_share=mirrored, landmark_mirror=landmarks.MIRROR
+        data, count, each.batch, seed=seed, transform=RandomView(views)
     )
     if isinstance(each, JointTask):
         fingerprint = fingerprint.with_model(data.parents[1], [SentencePieceTokenizer.file])

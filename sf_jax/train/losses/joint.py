@@ -69,7 +69,7 @@ def joint_loss(
 ) -> tuple[Float[Array, ""], Metrics]:
     """The objective as a sum; "weight" among the metrics is what to divide by.
 
-    The dense loss is a mean over images, and counts once for each slot.
+    The dense loss is a mean over images, and counts once for each slot of a known channel.
 
     Args:
       low: lower end of each slot's range; mirror: numbers [B, C] → those of the mirrored images.
@@ -88,13 +88,14 @@ def joint_loss(
     assert means is not None and rows.slots is not None, "rows of the built-in model have slots"
     by_slot = jnp.take_along_axis(means, slot_positions(rows.slots, len(low)), 1)
     first, second = jnp.split(by_slot, 2)
+    known, _ = jnp.split(batch.dense.known, 2)
     # Each pair counts once for either of its slots.
-    twins = 2 * jnp.square(first - mirror(second)).sum()
+    twins = 2 * (known * jnp.square(first - mirror(second))).sum()
     dense, parts = readout.readout_loss(
         weights.readout, hidden[-1], (features, levels), patches, batch.dense, low,
         architecture.vision, config.readout, dtype,
     )  # fmt: skip
-    count = (rows.slots > 0).sum()
+    count = batch.dense.known.sum()
     total += config.twins * twins + config.dense * count * dense
     return total, {**metrics, "twins": twins, "bounded": parts["bounded"] * count}
 

@@ -89,19 +89,21 @@ class WarmupWeights:
 
 @struct.dataclass
 class DenseTargets:
-    """What B images show.
+    """What B images show, and what of it is known: the rest is left out of every loss.
 
     Attributes:
-      coefficients: float32 [B, C]; landmarks: float32 [B, J, 2], x and y in image sides.
-      parts: int32 [B, P, cells], class ids; known: float32 [B], 1 where `parts` holds, else 0.
+      coefficients: float32 [B, C]; known: float32 [B, C], 1 for channels that the image can show.
+      landmarks: float32 [B, J, 2], x and y in image sides; located: float32 [B, J], 1 where known.
+      parts: int32 [B, P, cells], class ids, -1 where not known.
     """
 
     coefficients: Float[Array, "B C"] = axes.array(axes.BATCH, "channel", dtype=np.float32)
+    known: Float[Array, "B C"] = axes.array(axes.BATCH, "channel", dtype=np.float32)
     landmarks: Float[Array, "B J 2"] = axes.array(
         axes.BATCH, "landmark", "coordinate", dtype=np.float32
     )
+    located: Float[Array, "B J"] = axes.array(axes.BATCH, "landmark", dtype=np.float32)
     parts: Int[Array, "B P cells"] = axes.array(axes.BATCH, "patch", "cell")
-    known: Float[Array, " B"] = axes.array(axes.BATCH, dtype=np.float32)
 
 
 @struct.dataclass
@@ -236,7 +238,7 @@ def readout_loss(
     config: ReadoutConfig,
     dtype: str,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The weighted sum of the targets' losses, each a mean over the batch.
+    """The weighted sum of the targets' losses, each a mean over what is known in the batch.
 
     Cross-entropy of channels in [0, 1], squared errors of those in [-1, 1], robust errors of
     positions and offsets, cross-entropy of cells and of the patches that hold landmarks.
@@ -252,16 +254,22 @@ def readout_loss(
     entropy = jnp.maximum(scores, 0) - scores * target + jnp.log1p(jnp.exp(-jnp.abs(scores)))
     squares = jnp.square(jnp.tanh(scores) - target)
     patch, offsets = _local_loss(readout.local, last_state, patches, targets, config, dtype)
+    errors = _robust(raw[:, channels:] - targets.landmarks, config.landmark_scale).mean(-1)
     found = {
-        "bounded": jnp.where(low < 0, 0.0, entropy).sum(-1).mean() / (low >= 0).sum(),
-        "signed": jnp.where(low < 0, squares, 0.0).sum(-1).mean() / jnp.maximum((low < 0).sum(), 1),
-        "positions": _robust(raw[:, channels:] - targets.landmarks, config.landmark_scale).mean(),
+        "bounded": _mean(entropy, targets.known * (low >= 0)),
+        "signed": _mean(squares, targets.known * (low < 0)),
+        "positions": _mean(errors, targets.located),
         "parts": _part_loss(readout.parts, last_state, targets, config, dtype),
         "patch": patch,
         "offsets": offsets,
     }
     total = sum(getattr(config, name) * value for name, value in found.items())
     return total, {"loss": total, **found}
+
+
+def _mean(values: Array, weights: Array) -> Array:
+    """The weighted mean, 0 where all weights are."""
+    return (values * weights).sum() / jnp.maximum(weights.sum(), 1.0)
 
 
 def _robust(error: Array, scale: float) -> Array:
@@ -279,9 +287,8 @@ def _part_loss(
     """Cross-entropy of what each cell of each patch shows."""
     scores = linear(_normalised(states), head.weight, head.bias, dtype)
     scores = scores.reshape(*scores.shape[:2], -1, config.part_classes)
-    target = jnp.take_along_axis(scores, targets.parts[..., None], -1)[..., 0]
-    losses = (jax.nn.logsumexp(scores, -1) - target).mean((1, 2))
-    return (losses * targets.known).sum() / jnp.maximum(targets.known.sum(), 1.0)
+    target = jnp.take_along_axis(scores, jnp.maximum(targets.parts, 0)[..., None], -1)[..., 0]
+    return _mean(jax.nn.logsumexp(scores, -1) - target, targets.parts >= 0)
 
 
 def _local_loss(
@@ -299,7 +306,8 @@ def _local_loss(
     grid = jnp.stack([patches.columns, patches.rows], -1)
     sides = jnp.where(real[..., None], grid, 0).max(1) + 1
     offset = (targets.landmarks * sides[:, None])[:, None] - (grid[:, :, None] + 0.5)
-    distance = jnp.where(real[:, :, None], jnp.abs(offset).max(-1), jnp.inf)
+    located = real[:, :, None] & (targets.located[:, None] > 0)
+    distance = jnp.where(located, jnp.abs(offset).max(-1), jnp.inf)
     holds, near = (distance <= 0.5).astype(jnp.float32), (distance <= 1.0).astype(jnp.float32)
     scores = jnp.where(real[..., None], out[..., 0], -1e9)
     patch = -(jax.nn.log_softmax(scores, 1) * holds).sum() / jnp.maximum(holds.sum(), 1.0)

@@ -55,7 +55,7 @@ def test_fine_tuning_starts_at_the_loss_of_the_recipe_that_made_the_model(
         [[example] for example in examples],
         images.capacity(joint.config, joint.recipe.sequences.length, joint.recipe.patches, True),
     )
-    dense = dense_targets([face_record(0, 0, "evaluation")] * len(examples))
+    dense = dense_targets([face_record(0, 0, "evaluation")] * len(examples), 24)
     head = readout.load(loading.BUILTIN / "readout.safetensors")
     weights = JointWeights(hf.load(loading.BUILTIN)[1], head)
     found = mean_loss(joint, joint.create(weights, mesh), [JointBatch(rows, dense)], mesh, None)

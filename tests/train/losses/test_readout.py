@@ -1,5 +1,6 @@
 """Dense targets: the warm-up learns, exact predictions cost nothing."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
@@ -20,9 +21,10 @@ def warmup_batch(config, pictures):
     g = np.random.default_rng(0)
     dense = DenseTargets(
         coefficients=np.array([[0.9, 0.0, 0.5], [0.1, 0.8, -0.5]], np.float32),
+        known=np.ones((2, 3), np.float32),
         landmarks=g.random((2, CONFIG.landmarks, 2)).astype(np.float32),
+        located=np.ones((2, CONFIG.landmarks), np.float32),
         parts=g.integers(0, CONFIG.part_classes, (2, 32, CONFIG.part_cells)),
-        known=np.ones(2, np.float32),
     )
     return WarmupBatch(images.patches_of(pictures[:2], config, 32), dense)
 
@@ -49,6 +51,38 @@ def test_warm_up_learns_and_tells_pictures_apart(tiny_config, pictures) -> None:
     assert read[0, 2] > read[1, 2] + 0.3
 
 
+def test_what_is_not_known_has_no_part_in_the_loss(tiny_config, pictures) -> None:
+    """Neither its value nor how much there is of it."""
+    batch = warmup_batch(tiny_config, pictures)
+    head = readout.initialise_readout(tiny_config.vision, CONFIG, np.zeros((6, 2)), 0)
+    weights = WarmupWeights(initialise(tiny_config.declare(), 0).vision, head)
+    dense = batch.dense
+    known, located = dense.known.copy(), dense.located.copy()
+    known[0, 1] = known[1] = located[1] = 0
+    parts = np.where(np.arange(32)[:, None] < 9, -1, dense.parts)
+    first = replace(dense, known=known, located=located, parts=parts)
+    other = replace(
+        first,
+        coefficients=np.where(known > 0, dense.coefficients, 0.7),
+        landmarks=np.where(located[..., None] > 0, dense.landmarks, 0.1),
+    )
+
+    def loss(dense: DenseTargets) -> dict[str, float]:
+        _, metrics = readout.warmup_loss(
+            weights, replace(batch, dense=dense), LOW, tiny_config.vision, CONFIG, "float32"
+        )
+        return {name: float(value) for name, value in metrics.items()}
+
+    assert loss(first) == loss(other)
+    assert all(value > 0 for value in loss(first).values())
+    whole, masked = loss(dense), loss(first)
+    for name in ("bounded", "signed", "positions", "parts", "patch", "offsets"):
+        assert masked[name] != whole[name]
+        assert 0.3 < masked[name] / whole[name] < 3  # means, not sums
+    nothing = replace(dense, known=0 * known, located=0 * located, parts=parts * 0 - 1)
+    assert set(loss(nothing).values()) == {0.0}
+
+
 def test_local_loss_is_zero_for_exact_positions(tiny_config, pictures) -> None:
     patches = images.patches_of(pictures[:2], tiny_config, 32)
     # The first picture is 4 x 6 patches; a landmark in its third row, second column.
@@ -63,7 +97,8 @@ def test_local_loss_is_zero_for_exact_positions(tiny_config, pictures) -> None:
             if (x, y) == (1, 2) and row == 0:
                 target[row, patch, 0] = 30.0
     head = Linear(jnp.zeros((64, 3)), jnp.zeros(3))
-    targets = DenseTargets(np.zeros((2, 3)), jnp.asarray(landmarks), None, None)
+    located = np.ones((2, 1), np.float32)
+    targets = DenseTargets(np.zeros((2, 3)), None, jnp.asarray(landmarks), located, None)
     found = partial(
         readout._local_loss, head, jnp.zeros((2, 32, 64)), patches, targets, CONFIG, "float32"
     )
