@@ -83,8 +83,7 @@ def _project(rig: Rig, vertices: np.ndarray, scene: Scene, height: int, width: i
     is that of the rig's neutral face, so that identities differ in size.
     """
     middle = np.nanmean(rig.marks(vertices), 0)
-    heights = rig.marks(rig.neutral)[:, 1]
-    size = float(np.nanmax(heights) - np.nanmin(heights))
+    size = rig.height()
     side = min(height, width)
     distance = scene.focal * size / scene.face_share
     camera = rotation(scene.camera_yaw, -scene.camera_pitch, 0.0)

@@ -4,13 +4,15 @@ A rig is a mesh in centimetres with one displacement field a blendshape and one 
 direction. Axes are those of the channel table: +x the subject's left, +y up, +z out of the face.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from sf_jax.face.channels import BLENDSHAPES, INDEX, NAMES
 from sf_jax.media.errors import DataError
+from sf_jax.render.variation import character_warp, random_character
+from sf_jax.render.warp import Warp
 
 MATERIALS = (
     "skin",
@@ -92,6 +94,7 @@ class Rig:
       surface: the rig's own colours and textures; None to be coloured by material and paint.
       occlusion: float32 [V], ambient occlusion (`render.occlusion.baked`), 1 where open; None for
         all open.
+      warp: of posed vertices, before the head turns; see `vary`.
     """
 
     name: str
@@ -109,6 +112,23 @@ class Rig:
     known: np.ndarray = field(default_factory=lambda: np.ones(len(NAMES), bool))
     surface: Surface | None = None
     occlusion: np.ndarray | None = None
+    warp: Warp | None = None
+
+    def vary(self, generator: np.random.Generator, kind: str | None = None) -> "Rig":
+        """This rig as a random other head, far beyond its own identities; the arrays are shared.
+
+        Args:
+          kind: of character, a key of `variation.KINDS`; None for any.
+        """
+        _, amounts = random_character(generator, kind)
+        warp = character_warp(self.marks(self.neutral), amounts, generator)
+        return replace(self, warp=warp)
+
+    def height(self) -> float:
+        """Brows to chin of the neutral face, cm."""
+        marks = self.marks(self.neutral)
+        heights = (marks if self.warp is None else self.warp(marks))[:, 1]
+        return float(np.nanmax(heights) - np.nanmin(heights))
 
     def marks(self, vertices: Float[np.ndarray, "V D"]) -> Float[np.ndarray, "70 D"]:
         """The landmarks' rows of an array with one row a vertex, float32; NaN where not known."""
@@ -162,9 +182,14 @@ def _weighted_sum(weights: np.ndarray, fields: np.ndarray) -> np.ndarray:
 
 def _turn_eyes(rig: Rig, vertices: np.ndarray, shift: np.ndarray, angles: np.ndarray) -> None:
     for eye, (yaw, pitch, roll) in zip(rig.eyes, angles, strict=True):
+        ball = vertices[eye.vertices]
+        if not len(ball):
+            continue
         centre = eye.centre + shift[eye.vertices].mean(axis=0)
+        if rig.warp is not None:
+            ball = rig.warp.scale_iris(ball, centre)
         turn = rotation(yaw, pitch, roll)
-        vertices[eye.vertices] = (vertices[eye.vertices] - centre) @ turn.T + centre
+        vertices[eye.vertices] = (ball - centre) @ turn.T + centre
 
 
 def pose(rig: Rig, coefficients: np.ndarray, identity: np.ndarray | None = None) -> np.ndarray:
@@ -189,6 +214,8 @@ def pose(rig: Rig, coefficients: np.ndarray, identity: np.ndarray | None = None)
         shift = _weighted_sum(identity, rig.identity)
     vertices = rig.neutral + shift + _weighted_sum(coefficients[BLENDSHAPES], rig.blendshapes)
     _turn_eyes(rig, vertices, shift, eye_angles(coefficients))
+    if rig.warp is not None:
+        vertices = rig.warp(vertices)
     yaw, pitch, roll = (coefficients[INDEX[f"Head{axis}"]] for axis in ("Yaw", "Pitch", "Roll"))
     from_pivot = vertices - rig.head_pivot.astype(np.float32)
     turned = from_pivot @ (rotation(yaw, pitch, roll) - np.eye(3, dtype=np.float32)).T
