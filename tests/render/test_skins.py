@@ -15,17 +15,17 @@ from sf_jax.render.rig import RigShapeError
 from sf_jax.render.skin_looks import FOLDS, Skin, change_tone, random_skin, tone
 from sf_jax.render.skin_regions import regions
 from sf_jax.render.skins import Skins, SkinsError
-from tests.render import ict_facekit
+from tests.render import shared_rigs
 
 PHOTO_SKINS = Path(__file__).parents[2] / "../shared/rigs/photo_skins/skins.npz"
 
 
 @pytest.fixture(scope="module")
 def photographed() -> Skins:
-    for path in (ict_facekit.RIG, PHOTO_SKINS):
+    for path in (shared_rigs.FOLDER / "ict_facekit.npz", PHOTO_SKINS):
         if not path.exists():
             pytest.skip(f"photo skins are not here: {path} is missing")
-    return skins.read(PHOTO_SKINS, ict_facekit.load())
+    return skins.read(PHOTO_SKINS, shared_rigs.ict_facekit())
 
 
 def made(count: int = 3) -> Skins:

@@ -24,10 +24,10 @@ def load(path: str | os.PathLike) -> Rig:
             raise RigError(f"no rig: a folder without {ict.NEUTRAL}.obj", path=path)
         return ict.load(path)
     if path.suffix.lower() == ".npz":
-        found = arrays.fields(path)
-        if "expression_deltas" in found:
-            return ict.load(path)
-        raise RigError(f"no rig: its arrays are {', '.join(sorted(found))}", path=path)
+        found = arrays.names(path)
+        if found and "expression_deltas" not in found:
+            raise RigError(f"no rig: its arrays are {', '.join(sorted(found))}", path=path)
+        return ict.load(path)
     expected = "an .npz or a folder FaceXModel"
     raise RigError(f"no rig: expected {expected}", path=path)
 
@@ -36,7 +36,7 @@ def _is_rig(path: Path) -> bool:
     """Whether a file claims to be a rig; other arrays may be beside rigs in a folder."""
     if path.is_dir():
         return (path / f"{ict.NEUTRAL}.obj").is_file()
-    return path.suffix.lower() == ".npz" and "expression_deltas" in arrays.fields(path)
+    return path.suffix.lower() == ".npz" and "expression_deltas" in arrays.names(path)
 
 
 def load_folder(directory: str | os.PathLike) -> list[Rig]:

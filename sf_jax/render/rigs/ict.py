@@ -16,13 +16,21 @@ from jaxtyping import Float, Int
 
 from sf_jax.face.channels import CHANNELS
 from sf_jax.media import small_files
+from sf_jax.media.npz_files import Declared, read_arrays
 from sf_jax.render.rig import MATERIALS, PAINTS, Eye, Rig
-from sf_jax.render.rigs import arrays, obj
+from sf_jax.render.rigs import obj
 from sf_jax.render.rigs.arrays import RigError
 from sf_jax.render.rigs.motion import known_channels
 
 VERTICES = 26719
 FILE_LANDMARKS = "ict_facekit.landmarks68.txt"
+FIELDS = {
+    "vertices": Declared("float", ("vertices", 3)),
+    "triangles": Declared("integer", ("triangles", 3)),
+    "expression_names": Declared("text", ("expressions",)),
+    "expression_deltas": Declared("float", ("expressions", "vertices", 3)),
+    "identity_deltas": Declared("float", ("identities", "vertices", 3)),
+}
 NEUTRAL, INDICES = "generic_neutral_mesh", "vertex_indices.json"  # of the folder
 HEAD_PIVOT = (0.0, -3.0, -1.0)
 
@@ -174,25 +182,13 @@ def _lid_margin(vertices: np.ndarray) -> np.ndarray:
 
 
 def _from_arrays(path: Path) -> _Files:
-    found = arrays.read(
-        path,
-        {
-            "vertices": "f2",
-            "triangles": "iu2",
-            "expression_names": "U1",
-            "expression_deltas": "f3",
-            "identity_deltas": "f3",
-        },
-    )
+    found = read_arrays(path, FIELDS, RigError)
     beside = path.with_name(FILE_LANDMARKS)
     try:
         landmarks = np.array(beside.read_text("utf-8").replace(",", " ").split(), np.int32)
     except (OSError, ValueError) as error:
         raise RigError(f"no file of its landmarks: {error}", path=beside) from error
     names = [str(name) for name in found["expression_names"]]
-    if len(names) != len(found["expression_deltas"]):
-        problem = f"{len(names)} names for {len(found['expression_deltas'])} expression_deltas"
-        raise RigError(problem, path=path, field="expression_names")
     shapes = dict(zip(names, found["expression_deltas"], strict=True))
     identity = found["identity_deltas"].astype(np.float32)
     vertices = found["vertices"].astype(np.float32)
@@ -230,11 +226,6 @@ def _checked(files: _Files, path: Path) -> _Files:
     for name, ids in (("landmarks", files.landmarks), ("triangles", files.triangles)):
         if ids.min() < 0 or ids.max() >= VERTICES:
             raise RigError(f"{name} name vertices that do not exist", path=path, field=name)
-    expected = files.vertices.shape
-    for shape, field in {**files.shapes, "identity_deltas": files.identity[0]}.items():
-        if field.shape != expected:
-            problem = f"displacements of shape {field.shape}, expected {expected}"
-            raise RigError(problem, path=path, field=shape)
     return files
 
 
