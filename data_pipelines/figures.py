@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 
 from data_pipelines.held_out import Split
 from sf_jax.face.landmarks import bounding_square
-from sf_jax.render.draw import BACKGROUND, Drawing
+from sf_jax.render.layers import Layer
 
 LARGEST = 384  # pixels of a side that is drawn; larger figures are enlarged
 
@@ -43,14 +43,15 @@ class FigureSource(Protocol):
         """A head in a window of about `side` pixels, its face about 0.4 of that high."""
 
 
-def cut_out(drawing: Drawing, source: str, style: str, identity: int, samples: int = 2) -> Figure:
-    """The figure of a drawing with `samples` pixels a side for each of the figure's."""
-    side = drawing.image.shape[0] // samples
-    covered = (drawing.material != BACKGROUND).astype(np.float32)
-    cover = cv2.resize(covered, (side, side), interpolation=cv2.INTER_AREA)
-    image = cv2.resize(drawing.image, (side, side), interpolation=cv2.INTER_AREA)
-    landmarks = (drawing.landmarks / samples).astype(np.float32)
-    return Figure(image, cover, landmarks, source, style, identity)
+def cut_out(layer: Layer, side: int, source: str, style: str, identity: int) -> Figure:
+    """The figure of a drawing without background, which was made for an image of `side` pixels."""
+    height, width = layer.cover.shape
+    window = slice(layer.top, layer.top + height), slice(layer.left, layer.left + width)
+    image, cover = np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.float32)
+    cover[window] = layer.cover
+    colour = layer.colour / np.maximum(layer.cover, 1 / 255)[..., None]
+    image[window] = np.clip(colour * 255 + 0.5, 0, 255).astype(np.uint8)
+    return Figure(image, cover, layer.landmarks, source, style, identity)
 
 
 def resized(figure: Figure, face: float) -> Figure:

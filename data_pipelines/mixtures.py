@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_pipelines.faceless import FacelessSource
 from data_pipelines.portraits import PortraitSource
-from data_pipelines.rigged import BuiltinSource
+from data_pipelines.rigged import BuiltinSource, RigSource, SkinSource
 from data_pipelines.sources import SIDE, Mixture, Source, SourceError
 
 
@@ -41,13 +41,25 @@ class _Kind:
     needs: tuple[str, ...] = ()
 
 
+def _rigs(inputs: Inputs) -> Source:
+    assert inputs.rigs is not None
+    return RigSource(inputs.backgrounds, folder=inputs.rigs)
+
+
+def _skins(inputs: Inputs) -> Source:
+    assert inputs.rigs is not None and inputs.skins is not None
+    return SkinSource(inputs.backgrounds, folder=inputs.rigs, file=inputs.skins)
+
+
 def _portraits(inputs: Inputs) -> Source:
     assert inputs.portraits is not None
     return PortraitSource(inputs.portraits)
 
 
 KINDS: dict[str, _Kind] = {
-    "builtin": _Kind(lambda inputs: BuiltinSource(), 3, 2),
+    "builtin": _Kind(lambda inputs: BuiltinSource(inputs.backgrounds), 3, 2),
+    "rigs": _Kind(_rigs, 2, 2, ("rigs",)),
+    "skins": _Kind(_skins, 3, 3, ("rigs", "skins")),
     "portraits": _Kind(_portraits, 0, 3, ("portraits",)),
     "faceless": _Kind(lambda inputs: FacelessSource(inputs.backgrounds), 0),
 }

@@ -1,22 +1,117 @@
-"""Sources that render rigs: the built-in head, and rigs that a user supplies."""
+"""Sources that render rigs: the built-in head, and rigs and skins that a user supplies."""
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_pipelines import held_out
+from data_pipelines.expressions import varied
+from data_pipelines.faceless import background
 from data_pipelines.figures import Figure, cut_out
 from data_pipelines.held_out import Split
 from data_pipelines.sampler import sample
-from data_pipelines.sources import FACE_SHARE, OFFSET, SIDE, drawn_record
+from data_pipelines.sources import (
+    FACE_SHARE,
+    OFFSET,
+    SIDE,
+    SourceError,
+    drawn_record,
+    identity_of,
+)
 from sf_jax.face.channels import INDEX
-from sf_jax.render.draw import draw
+from sf_jax.render import rigs, skins
+from sf_jax.render.draw import draw, render
 from sf_jax.render.effects import Effects
 from sf_jax.render.head import builtin
+from sf_jax.render.looks import Look
+from sf_jax.render.rig import Rig, Surface
 from sf_jax.render.scene import Scene, random_scene
+from sf_jax.render.skin_looks import Skin, random_skin
+from sf_jax.render.skins import Skins, SkinsError
 
 HEAD = slice(INDEX["HeadYaw"], INDEX["HeadRoll"] + 1)
+PLAIN = 0.35  # share of faces before smooth colours
 TRAIN_PEOPLE = 20_000  # as many as a rig's identity directions make in the training split
+
+
+@dataclass(frozen=True)
+class Sitter:
+    """Who is rendered, and in which light.
+
+    Attributes:
+      style, identity: as in records.
+      skin: colours that follow the expression, in place of the rig's; None for a painted rig.
+    """
+
+    rig: Rig
+    scene: Scene
+    style: str
+    identity: int
+    skin: Skin | None = None
+
+    def coloured(self, coefficients: np.ndarray) -> Rig:
+        """The rig with the colours of an expression."""
+        if self.skin is None:
+            return self.rig
+        return replace(self.rig, surface=Surface(self.skin.colours_at(coefficients)))
+
+
+@dataclass(frozen=True)
+class RenderedSource:
+    """What sources of rendered faces share: records and figures of a sitter.
+
+    Attributes:
+      backgrounds: folder of photographs without faces, or None.
+    """
+
+    backgrounds: Path | None = None
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @abstractmethod
+    def sitter(self, number: int, split: Split) -> Sitter:
+        """Who sits for a number."""
+
+    def record(self, number: int, split: Split, side: int = SIDE) -> dict[str, Any]:
+        """One record; what the rig can show is known."""
+        sitter = self.sitter(number, split)
+        known = sitter.rig.known
+        coefficients = expression(number, split, known)
+        scene = self._before(framed(sitter.scene, number), number, split, side)
+        drawing = draw(sitter.coloured(coefficients), coefficients, scene, side, side)
+        return drawn_record(drawing, coefficients, known, number) | {
+            "source": self.name,
+            "style": sitter.style,
+            "identity": sitter.identity,
+        }
+
+    def figure(self, number: int, split: Split, side: int) -> Figure:
+        """See `figures.FigureSource`."""
+        sitter = self.sitter(number, split)
+        coefficients = posed(expression(number, split, sitter.rig.known), number)
+        rig, scene = sitter.coloured(coefficients), figure_scene(sitter.scene)
+        layer = render(rig, coefficients, scene, side, side)
+        return cut_out(layer, side, self.name, sitter.style, sitter.identity)
+
+    def _before(self, scene: Scene, number: int, split: Split, side: int) -> Scene:
+        """The scene before a photograph or drawn clutter, in part of the pictures."""
+        if np.random.default_rng([16, number]).random() < PLAIN:
+            return scene
+        image = background(number, split, side, side, self.backgrounds)
+        return replace(scene, background=image)
+
+
+def expression(number: int, split: Split, known: np.ndarray) -> np.ndarray:
+    """The coefficients of a record, float32 [61]: measured sets have those of the sampler alone."""
+    if split == "train":
+        return varied(number, known)
+    return np.where(known, sample(number), 0).astype(np.float32)
 
 
 def person_of(number: int, split: Split) -> int:
@@ -29,7 +124,7 @@ def framed(scene: Scene, number: int) -> Scene:
     """A scene with the face at the size that the loader cuts from, and not yet compressed."""
     g = np.random.default_rng([10, number])
     centre = tuple(g.uniform(-0.04, 0.04, 2).tolist())
-    effects = replace(scene.effects, jpeg=None)
+    effects = replace(scene.effects, jpeg=None, blur=0.7 * scene.effects.blur)
     share = float(g.uniform(*FACE_SHARE))
     return replace(scene, face_share=share, centre=centre, effects=effects)
 
@@ -49,7 +144,7 @@ def posed(coefficients: np.ndarray, number: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class BuiltinSource:
+class BuiltinSource(RenderedSource):
     """The built-in head, each person of its own shape and colours."""
 
     name: str = "builtin"
@@ -57,23 +152,109 @@ class BuiltinSource:
     def check(self, split: Split) -> None:
         """Needs no file."""
 
-    def figure(self, number: int, split: Split, side: int) -> Figure:
-        """See `figures.FigureSource`."""
-        rig = builtin()
+    def sitter(self, number: int, split: Split) -> Sitter:
         person = person_of(number, split)
-        scene = figure_scene(random_scene(number, person, len(rig.identity)))
-        drawing = draw(rig, posed(sample(number), number), scene, 2 * side, 2 * side)
-        return cut_out(drawing, self.name, rig.name, person)
+        rig = builtin()
+        return Sitter(rig, random_scene(number, person, len(rig.identity)), rig.name, person)
 
-    def record(self, number: int, split: Split, side: int = SIDE) -> dict[str, Any]:
-        """One record; everything is known."""
-        rig = builtin()
+
+@dataclass(frozen=True)
+class RigSource(RenderedSource):
+    """The rigs in a folder, painted or in their own colours, each equally often.
+
+    A rig that `held_out.RIGS` names is in the evaluation split alone. Rigs that are in neither are
+    for training; where none is held out, the evaluation split has other people of the same rigs.
+    """
+
+    folder: Path = Path()
+    name: str = "rigs"
+
+    def check(self, split: Split) -> None:
+        """Raises RigError where the folder has no rig, or one is damaged."""
+        self.rigs(split)
+
+    def rigs(self, split: Split) -> tuple[Rig, ...]:
+        """Those of a split; see `check` about errors."""
+        found = _rigs(self.folder)
+        kept = tuple(rig for rig in found if held_out.split_of(rig.name, held_out.RIGS) == split)
+        if not kept and split == "train":
+            raise SourceError("holds rigs for evaluation alone", path=self.folder)
+        return kept or found
+
+    def sitter(self, number: int, split: Split) -> Sitter:
+        candidates = self.rigs(split)
+        rig = candidates[int(np.random.default_rng([14, number]).integers(len(candidates)))]
         person = person_of(number, split)
-        scene = framed(random_scene(number, person, len(rig.identity)), number)
-        coefficients = sample(number)
-        drawing = draw(rig, coefficients, scene, side, side)
-        return drawn_record(drawing, coefficients, np.ones(61, bool), number) | {
-            "source": self.name,
-            "style": rig.name,
-            "identity": person,
-        }
+        scene = random_scene(number, person, len(rig.identity))
+        return Sitter(rig, scene, rig.name, identity_of(rig.name, person))
+
+
+@dataclass(frozen=True)
+class SkinSource(RenderedSource):
+    """People with skins of photographs, on the rig of the folder that the skins were made for.
+
+    The skins of `held_out.SKINS` are in the evaluation split alone. Where none of them is in the
+    file, the evaluation split has other mixtures of the same people.
+    """
+
+    folder: Path = Path()
+    file: Path = Path()
+    name: str = "skins"
+
+    def check(self, split: Split) -> None:
+        """Raises DataError where rigs or skins are missing, damaged or do not belong together."""
+        self.skins(split)
+
+    def skins(self, split: Split) -> Skins:
+        """Those of a split; see `check` about errors."""
+        return _skins(self.folder, self.file, split)
+
+    def sitter(self, number: int, split: Split) -> Sitter:
+        found = self.skins(split)
+        g = np.random.default_rng([15, number])
+        skin = random_skin(g, found)
+        scene = random_scene(number, int(g.integers(1 << 31)), len(found.rig.identity))
+        # Photographs have their light in them: little is added.
+        ambient = float(g.uniform(0.55, 0.95))
+        scene = replace(
+            scene,
+            identity=skin.identity,
+            look=Look() if g.random() < 0.8 else scene.look,
+            ambient=ambient,
+            key=(1 - ambient) * float(g.uniform(0.6, 1.4)),
+            fill=0.3 * (1 - ambient),
+            shine=float(g.uniform(0, 0.12)),
+        )
+        style = held_out.stem(skin.people[0])
+        return Sitter(found.rig, scene, style, identity_of(self.name, style), skin)
+
+
+@lru_cache(2)
+def _rigs(folder: Path) -> tuple[Rig, ...]:
+    return tuple(rigs.load_folder(folder))
+
+
+@lru_cache(4)
+def _skins(folder: Path, file: Path, split: Split) -> Skins:
+    names = {name for name in _all_skins(folder, file).portrait if _held(name)}
+    found = _all_skins(folder, file)
+    if not names:
+        return found
+    return found.only(names) if split == "evaluation" else found.without(names)
+
+
+def _held(name: str) -> bool:
+    return held_out.split_of(name, held_out.SKINS) == "evaluation"
+
+
+@lru_cache(2)
+def _all_skins(folder: Path, file: Path) -> Skins:
+    """All skins of a file, on the first rig of the folder that they fit."""
+    error: SkinsError | None = None
+    for rig in _rigs(folder):
+        try:
+            return skins.read(file, rig)
+        except SkinsError as fault:
+            error = error or fault
+    assert error is not None  # a folder without rigs has raised
+    raise error

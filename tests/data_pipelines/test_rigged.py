@@ -1,0 +1,75 @@
+"""Rigs and skins as sources: people held out, channels that are known, clear errors."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines import held_out, records
+from data_pipelines.rigged import BuiltinSource, RigSource, SkinSource, expression
+from data_pipelines.sampler import sample
+from sf_jax.media.errors import DataError
+from sf_jax.render.rigs import RigError
+from tests.data_pipelines.test_records import assert_equal
+
+RIGS = Path(__file__).parents[2] / "../shared/rigs"
+SKINS = RIGS / "photo_skins/skins.npz"
+
+
+@pytest.fixture(scope="module")
+def skins() -> SkinSource:
+    if not SKINS.is_file():
+        pytest.skip(f"no skins in {RIGS}")
+    return SkinSource(folder=RIGS, file=SKINS)
+
+
+def test_people_of_the_splits_are_disjoint() -> None:
+    source = BuiltinSource()
+    people = {
+        split: {source.sitter(first + i, split).identity for i in range(300)}
+        for split, first in (("train", 0), ("evaluation", 1_000_000))
+    }
+    assert not people["train"] & people["evaluation"] and len(people["train"]) > 250
+
+
+def test_measured_sets_have_the_faces_of_the_sampler() -> None:
+    known = np.ones(61, bool)
+    np.testing.assert_array_equal(expression(1_000_003, "evaluation", known), sample(1_000_003))
+    differ = [(expression(n, "train", known) != sample(n)).any() for n in range(60)]
+    assert 0.2 < np.mean(differ) < 0.8
+    known[5:9] = False
+    assert not expression(1_000_003, "evaluation", known)[5:9].any()
+
+
+def test_held_out_skins_are_in_no_training_picture(skins: SkinSource) -> None:
+    names = {split: skins.skins(split).portrait for split in ("train", "evaluation")}
+    stems = {split: {held_out.stem(name) for name in found} for split, found in names.items()}
+    assert stems["evaluation"] == held_out.SKINS and not stems["train"] & held_out.SKINS
+    assert len(stems["train"]) == 46
+
+
+def test_a_skin_is_drawn_with_what_its_rig_can_show(skins: SkinSource) -> None:
+    source = pickle.loads(pickle.dumps(skins))
+    found = source.record(3, "train", 64)
+    assert_equal(source.record(3, "train", 64), found)
+    assert_equal(records.decode(records.encode(found)), found)
+    assert not found["known"].all() and found["known"].sum() > 45
+    assert not found["coefficients"][~found["known"]].any()
+    assert np.isfinite(found["landmarks"][:68]).all()
+    assert (found["source"], found["style"] in held_out.SKIN_PORTRAITS) == ("skins", True)
+
+
+def test_a_painted_rig_is_drawn() -> None:
+    if not RIGS.is_dir():
+        pytest.skip(f"no rigs in {RIGS}")
+    found = RigSource(folder=RIGS).record(1, "train", 64)
+    assert found["source"] == "rigs" and found["style"] and found["dense"]
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RigError, match="no rig in this folder"):
+        RigSource(folder=tmp_path).check("train")
+    if SKINS.is_file():
+        with pytest.raises(DataError, match=r"none\.npz"):
+            SkinSource(folder=RIGS, file=tmp_path / "none.npz").check("train")
