@@ -11,7 +11,7 @@ import numpy as np
 
 from data_pipelines.held_out import Split
 from data_pipelines.portraits import unknown
-from data_pipelines.sources import SIDE, SourceError
+from data_pipelines.sources import WIDE, Framing, SourceError
 from sf_jax.media.images import read_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp")
@@ -87,6 +87,8 @@ def procedural(g: np.random.Generator, height: int, width: int) -> np.ndarray:
             noise[:] = noise.mean(-1, keepdims=True)
         smooth = cv2.INTER_CUBIC if g.random() < 0.7 else cv2.INTER_NEAREST
         picture += g.uniform(5, 40) * cv2.resize(noise, (width, height), interpolation=smooth)
+    grey = picture.mean(-1, keepdims=True)
+    picture = grey + np.float32(g.uniform(0, 1)) * (picture - grey)
     picture = np.clip(picture, 0, 255).astype(np.uint8)
     for _ in range(int(g.integers(0, 25))):
         picture = _shape(picture, g, height, width)
@@ -103,7 +105,8 @@ def _shade(g: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 def _shape(picture: np.ndarray, g: np.random.Generator, height: int, width: int) -> np.ndarray:
     """The picture with one shape more: a rectangle, an ellipse, a polygon, lines or letters."""
-    colour = g.uniform(0, 255, 3).tolist()
+    colour = g.uniform(0, 255, 3)
+    colour = (colour.mean() + g.uniform(0, 1) * (colour - colour.mean())).tolist()
     x, y = (g.uniform(-0.1, 1.1, 2) * [width, height]).astype(int).tolist()
     w, h = (np.exp(g.uniform(-4, -0.5, 2)) * [width, height] + 2).astype(int).tolist()
     thickness = -1 if g.random() < 0.6 else int(g.integers(1, 6))
@@ -142,7 +145,7 @@ class FacelessSource:
         if self.folder is not None:
             background_files(self.folder, split)
 
-    def record(self, number: int, split: Split, side: int = SIDE) -> dict[str, Any]:
+    def record(self, number: int, split: Split, framing: Framing = WIDE) -> dict[str, Any]:
         """One record, without landmarks."""
-        image = background(number, split, side, side, self.folder)
+        image = background(number, split, framing.side, framing.side, self.folder)
         return unknown(image, number) | {"source": self.name, "style": "", "identity": -1}

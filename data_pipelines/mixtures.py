@@ -7,7 +7,7 @@ from pathlib import Path
 from data_pipelines.faceless import FacelessSource
 from data_pipelines.portraits import PortraitSource
 from data_pipelines.rigged import BuiltinSource, RigSource, SkinSource
-from data_pipelines.sources import SIDE, Mixture, Source, SourceError
+from data_pipelines.sources import WIDE, Framing, Mixture, Source, SourceError
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def default_weights(inputs: Inputs, scenes: bool = False) -> dict[str, float]:
 
 
 def build(
-    weights: Mapping[str, float], inputs: Inputs, *, seed: int = 0, side: int = SIDE
+    weights: Mapping[str, float], inputs: Inputs, *, seed: int = 0, framing: Framing = WIDE
 ) -> Mixture:
     """A mixture of sources over a user's files.
 
@@ -100,4 +100,4 @@ def build(
             options = " and ".join(f"--{field}" for field in lacking)
             raise SourceError(f"source {name!r} needs {options}")
         sources.append(KINDS[name].make(inputs))
-    return Mixture(tuple(sources), dict(weights), seed, side)
+    return Mixture(tuple(sources), dict(weights), seed, framing)

@@ -12,7 +12,7 @@ from pydantic import Field
 from data_pipelines import held_out
 from data_pipelines.figures import Figure
 from data_pipelines.held_out import Split
-from data_pipelines.sources import CELLS, FACE_SHARE, SIDE, SourceError, identity_of
+from data_pipelines.sources import CELLS, WIDE, Framing, SourceError, identity_of
 from sf_jax.face.landmarks import COUNT, PUPILS, framing_square
 from sf_jax.media import small_files
 from sf_jax.media.crop import cut_square, to_square
@@ -90,7 +90,7 @@ class PortraitSource:
             raise SourceError(f"no portrait is of split {split}", path=self.folder / LIST)
         return found
 
-    def record(self, number: int, split: Split, side: int = SIDE) -> dict[str, Any]:
+    def record(self, number: int, split: Split, framing: Framing = WIDE) -> dict[str, Any]:
         """One record. Where the portrait ends its edge is repeated."""
         portraits = self.portraits(split)
         g = np.random.default_rng([8, number])
@@ -98,8 +98,9 @@ class PortraitSource:
         image = read_image(portrait.path)
         height, width = image.shape[:2]
         points = portrait.landmarks * [width, height]
-        square = framing_square(points, float(g.uniform(*FACE_SHARE)), upright=False)
-        x, y = np.array([square.x, square.y]) + g.uniform(-0.06, 0.06, 2) * square.side
+        side, shift = framing.side, g.uniform(-framing.shift, framing.shift, 2)
+        square = framing_square(points, float(g.uniform(*framing.share)), upright=False)
+        x, y = np.array([square.x, square.y]) + shift * square.side
         turned = float(g.normal(0, 0.06))
         matrix = to_square(x, y, square.side, turned, side)
         return unknown(cut_square(image, x, y, square.side, turned, side), number) | {

@@ -32,6 +32,9 @@ class Maker(Protocol):
     @property
     def seed(self) -> int: ...
 
+    def check(self, split: Split) -> None:
+        """Loads what the records are made of; raises DataError where it is missing or damaged."""
+
     def packed(self, index: int, split: Split) -> bytes:
         """Record `index` of a split."""
 

@@ -15,9 +15,9 @@ from data_pipelines.figures import Figure, cut_out
 from data_pipelines.held_out import Split
 from data_pipelines.sampler import sample
 from data_pipelines.sources import (
-    FACE_SHARE,
     OFFSET,
-    SIDE,
+    WIDE,
+    Framing,
     SourceError,
     drawn_record,
     identity_of,
@@ -34,6 +34,7 @@ from sf_jax.render.skin_looks import Skin, random_skin
 from sf_jax.render.skins import Skins, SkinsError
 
 HEAD = slice(INDEX["HeadYaw"], INDEX["HeadRoll"] + 1)
+OWN_SHAPE = 0.3  # share of training faces with a head as its rig has it
 PLAIN = 0.35  # share of faces before smooth colours
 TRAIN_PEOPLE = 20_000  # as many as a rig's identity directions make in the training split
 
@@ -78,12 +79,13 @@ class RenderedSource:
     def sitter(self, number: int, split: Split) -> Sitter:
         """Who sits for a number."""
 
-    def record(self, number: int, split: Split, side: int = SIDE) -> dict[str, Any]:
+    def record(self, number: int, split: Split, framing: Framing = WIDE) -> dict[str, Any]:
         """One record; what the rig can show is known."""
         sitter = self.sitter(number, split)
         known = sitter.rig.known
         coefficients = expression(number, split, known)
-        scene = self._before(framed(sitter.scene, number), number, split, side)
+        side = framing.side
+        scene = self._before(framed(sitter.scene, number, framing), number, split, side)
         drawing = draw(sitter.coloured(coefficients), coefficients, scene, side, side)
         return drawn_record(drawing, coefficients, known, number) | {
             "source": self.name,
@@ -120,18 +122,30 @@ def person_of(number: int, split: Split) -> int:
     return person + (OFFSET if split == "evaluation" else 0)
 
 
-def framed(scene: Scene, number: int) -> Scene:
-    """A scene with the face at the size that the loader cuts from, and not yet compressed."""
+def framed(scene: Scene, number: int, framing: Framing) -> Scene:
+    """A scene framed so, a little sharper than photographs are, and not compressed."""
     g = np.random.default_rng([10, number])
-    centre = tuple(g.uniform(-0.04, 0.04, 2).tolist())
+    centre = tuple(g.uniform(-framing.shift, framing.shift, 2).tolist())
     effects = replace(scene.effects, jpeg=None, blur=0.7 * scene.effects.blur)
-    share = float(g.uniform(*FACE_SHARE))
+    share = float(g.uniform(*framing.share))
     return replace(scene, face_share=share, centre=centre, effects=effects)
 
 
 def figure_scene(scene: Scene) -> Scene:
     """A scene with the whole head and shoulders in view, and no effect of a camera."""
     return replace(scene, face_share=0.42, centre=(0.0, 0.0), effects=Effects())
+
+
+def reshaped(rig: Rig, number: int, split: Split, mostly: str | None = None) -> Rig:
+    """The rig as another head far from its own identities, in most training pictures.
+
+    Args:
+      mostly: the kind of character (`Rig.vary`) that three in four of them are.
+    """
+    g = np.random.default_rng([17, number])
+    if split != "train" or g.random() < OWN_SHAPE:
+        return rig
+    return rig.vary(g, mostly if g.random() < 0.75 else None)
 
 
 def posed(coefficients: np.ndarray, number: int) -> np.ndarray:
@@ -155,7 +169,8 @@ class BuiltinSource(RenderedSource):
     def sitter(self, number: int, split: Split) -> Sitter:
         person = person_of(number, split)
         rig = builtin()
-        return Sitter(rig, random_scene(number, person, len(rig.identity)), rig.name, person)
+        scene = random_scene(number, person, len(rig.identity))
+        return Sitter(reshaped(rig, number, split), scene, rig.name, person)
 
 
 @dataclass(frozen=True)
@@ -186,7 +201,8 @@ class RigSource(RenderedSource):
         rig = candidates[int(np.random.default_rng([14, number]).integers(len(candidates)))]
         person = person_of(number, split)
         scene = random_scene(number, person, len(rig.identity))
-        return Sitter(rig, scene, rig.name, identity_of(rig.name, person))
+        who = identity_of(rig.name, person)
+        return Sitter(reshaped(rig, number, split), scene, rig.name, who)
 
 
 @dataclass(frozen=True)
@@ -226,7 +242,8 @@ class SkinSource(RenderedSource):
             shine=float(g.uniform(0, 0.12)),
         )
         style = held_out.stem(skin.people[0])
-        return Sitter(found.rig, scene, style, identity_of(self.name, style), skin)
+        rig = reshaped(found.rig, number, split, "person")
+        return Sitter(rig, scene, style, identity_of(self.name, style), skin)
 
 
 @lru_cache(2)

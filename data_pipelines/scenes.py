@@ -109,6 +109,7 @@ class Scenes:
       backgrounds: folder of photographs without faces, or None.
       size: height and width; None for several.
       least, most: sides of a face's bounding square in pixels.
+      empty: whether some scenes have no face.
     """
 
     mixture: Mixture
@@ -116,6 +117,7 @@ class Scenes:
     size: tuple[int, int] | None = None
     least: int = SMALLEST
     most: int = LARGEST_FACE
+    empty: bool = True
 
     @property
     def seed(self) -> int:
@@ -134,7 +136,7 @@ class Scenes:
 
     def settings(self) -> dict[str, Any]:
         return self.mixture.settings() | {
-            "scenes": [self.size, self.least, self.most],
+            "scenes": [self.size, self.least, self.most, self.empty],
             "backgrounds": None if self.backgrounds is None else self.backgrounds.name,
         }
 
@@ -153,7 +155,8 @@ class Scenes:
         height, width = self.size or SIZES[int(g.integers(len(SIZES)))]
         canvas = np.ascontiguousarray(background(number, split, height, width, self.backgrounds))
         most = min(self.most, 0.85 * min(height, width))
-        count = int(g.choice(len(FACES), p=FACES))
+        shares = np.array(FACES) * (np.arange(len(FACES)) > 0 if not self.empty else 1)
+        count = int(g.choice(len(FACES), p=shares / shares.sum()))
         sizes = np.sort(np.exp(g.uniform(np.log(self.least), np.log(most), count)))
         faces: list[SceneFace] = []
         for i, size in enumerate(sizes):  # the nearer heads are the larger ones, drawn later

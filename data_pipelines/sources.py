@@ -25,10 +25,27 @@ from sf_jax.render.draw import BACKGROUND, Drawing
 
 SIDE = 160  # pixels of an image for the reader, of which the loader cuts a smaller square
 CELLS = 40  # a side of the coarse material map
-FACE_SHARE = (0.48, 0.64)  # brows to chin over the side
 OFFSET = 1_000_000  # of the evaluation split's numbers and people, never reached by training
 HASHED = 64 << 20  # bytes of a file
 PER_SEED = 10_000_000  # numbers between two seeds
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How faces are framed.
+
+    Attributes:
+      side: of the images in pixels.
+      share: least and most of the face's height, brows to chin, over the side.
+      shift: the most that the face's centre is off the image's, in sides.
+    """
+
+    side: int = SIDE
+    share: tuple[float, float] = (0.48, 0.64)
+    shift: float = 0.04
+
+
+WIDE = Framing()  # with room to cut
 
 
 class SourceError(DataError):
@@ -52,7 +69,7 @@ class Source(Protocol):
           DataError: a file is missing or damaged, or nothing in it belongs to the split.
         """
 
-    def record(self, number: int, split: Split, side: int = SIDE) -> dict[str, Any]:
+    def record(self, number: int, split: Split, framing: Framing = WIDE) -> dict[str, Any]:
         """One record, the same for a number; see `data_pipelines/records.py` about fields."""
 
 
@@ -112,13 +129,12 @@ class Mixture:
       sources: each with a name of its own.
       weights: shares, by the name of the source; their sum may be any.
       seed: of everything.
-      side: of the images in pixels.
     """
 
     sources: tuple[Source, ...]
     weights: Mapping[str, float]
     seed: int = 0
-    side: int = SIDE
+    framing: Framing = WIDE
 
     def check(self, split: Split) -> None:
         """Loads what each source needs; see `Source.check`."""
@@ -138,17 +154,18 @@ class Mixture:
           ValueError: there is no such split or index.
         """
         number = number_of(index, self.seed, split)
-        return self.source_of(number).record(number, split, self.side)
+        return self.source_of(number).record(number, split, self.framing)
 
     def packed(self, index: int, split: Split) -> bytes:
         """Record `index` of a split as it is stored, with a JPEG image."""
         return records.encode(self.record(index, split), exact=False)
 
     def settings(self) -> dict[str, Any]:
-        """Weights, sources with their files, seed and size, as JSON."""
+        """Weights, sources with their files, seed and framing, as JSON."""
         sources = {source.name: described(source) for source in self.sources}
         weights = {name: float(weight) for name, weight in self.weights.items()}
-        return {"weights": weights, "sources": sources, "seed": self.seed, "side": self.side}
+        framing = dataclasses.asdict(self.framing)
+        return {"weights": weights, "sources": sources, "seed": self.seed, "framing": framing}
 
 
 def described(source: Source) -> dict[str, Any]:

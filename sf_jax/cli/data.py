@@ -46,13 +46,13 @@ def _render(argv: list[str]) -> None:
     _inputs(parser)
     options = parser.parse_args(argv)
     from data_pipelines import mixtures, rendering
-    from data_pipelines.sources import parse_weights
+    from data_pipelines.sources import Framing, parse_weights
 
     inputs = _given(options)
     weights = mixtures.default_weights(inputs)
     if options.mixture is not None:
         weights = parse_weights(options.mixture)
-    mixture = mixtures.build(weights, inputs, seed=options.seed, side=options.side)
+    mixture = mixtures.build(weights, inputs, seed=options.seed, framing=Framing(options.side))
     mixture.check(options.split)
     print("sources: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))
     if options.mixture is None and None in (inputs.rigs, inputs.skins):
@@ -90,6 +90,29 @@ def _scenes(argv: list[str]) -> None:
     print("sources: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))
     how = {"split": options.split, "workers": options.workers}
     rendering.render(options.out, options.count, maker, **how)
+
+
+def _sets(argv: list[str]) -> None:
+    """The sets that a model is measured on, of what is held out of training.
+
+    Each becomes a folder of records, for sf-jax evaluate and for measuring the finder. Faces are
+    framed widely, so that finding and framing them is measured too. Sets whose rigs, skins or
+    portraits are not given are left out.
+    """
+    parser = Parser(prog="sf-jax data sets", description=_sets.__doc__)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder for a folder of each set")
+    add("--sets", nargs="+", metavar="NAME", help="which (default: all)")
+    add("--count", type=whole(1, 100_000), help="records a set (default: 1,000; framing 300)")
+    add("--workers", type=whole(1, 1024), default=2, help="processes (default 2)")
+    _inputs(parser)
+    options = parser.parse_args(argv)
+    from data_pipelines import evaluation_sets
+
+    names = options.sets or list(evaluation_sets.SETS)
+    inputs = _given(options)
+    for line in evaluation_sets.write(options.out, inputs, names, options.count, options.workers):
+        print(line)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -153,6 +176,7 @@ def _compare_take(argv: list[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "render": (_render, "render faces into record files"),
     "scenes": (_scenes, "compose scenes of several heads, for finding faces"),
+    "sets": (_sets, "the sets that a model is measured on"),
     "import-swift": (_import_swift, "MS-SWIFT training lines and their images → record files"),
     "build": (_build, "the TFDS dataset of rendered faces"),
     "compare-take": (_compare_take, "plot the sampler beside a recorded take"),

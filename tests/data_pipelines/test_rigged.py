@@ -9,6 +9,7 @@ import pytest
 from data_pipelines import held_out, records
 from data_pipelines.rigged import BuiltinSource, RigSource, SkinSource, expression
 from data_pipelines.sampler import sample
+from data_pipelines.sources import Framing
 from sf_jax.media.errors import DataError
 from sf_jax.render.rigs import RigError
 from tests.data_pipelines.test_records import assert_equal
@@ -51,8 +52,8 @@ def test_held_out_skins_are_in_no_training_picture(skins: SkinSource) -> None:
 
 def test_a_skin_is_drawn_with_what_its_rig_can_show(skins: SkinSource) -> None:
     source = pickle.loads(pickle.dumps(skins))
-    found = source.record(3, "train", 64)
-    assert_equal(source.record(3, "train", 64), found)
+    found = source.record(3, "train", Framing(64))
+    assert_equal(source.record(3, "train", Framing(64)), found)
     assert_equal(records.decode(records.encode(found)), found)
     assert not found["known"].all() and found["known"].sum() > 45
     assert not found["coefficients"][~found["known"]].any()
@@ -63,7 +64,7 @@ def test_a_skin_is_drawn_with_what_its_rig_can_show(skins: SkinSource) -> None:
 def test_a_painted_rig_is_drawn() -> None:
     if not RIGS.is_dir():
         pytest.skip(f"no rigs in {RIGS}")
-    found = RigSource(folder=RIGS).record(1, "train", 64)
+    found = RigSource(folder=RIGS).record(1, "train", Framing(64))
     assert found["source"] == "rigs" and found["style"] and found["dense"]
 
 

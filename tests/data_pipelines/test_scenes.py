@@ -15,7 +15,7 @@ from data_pipelines.mixtures import Inputs
 from data_pipelines.records import RecordError
 from data_pipelines.rigged import BuiltinSource
 from data_pipelines.scenes import SceneRecord, Scenes
-from data_pipelines.sources import Mixture, SourceError
+from data_pipelines.sources import Framing, Mixture, SourceError
 from sf_jax import cli
 from sf_jax.face.landmarks import PUPILS, bounding_square
 
@@ -116,7 +116,7 @@ def test_a_damaged_scene_is_named(tmp_path: Path, fields: dict, problem: str) ->
 
 def test_a_record_of_a_face_is_no_scene(tmp_path: Path) -> None:
     path = tmp_path / "a.array_record"
-    records.write(path, [BuiltinSource().record(0, "train", 64)])
+    records.write(path, [BuiltinSource().record(0, "train", Framing(64))])
     with pytest.raises(RecordError, match="record 0: field 'faces' is missing"):
         list(scenes.read(path))
 

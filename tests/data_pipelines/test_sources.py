@@ -15,7 +15,15 @@ from data_pipelines.faceless import FacelessSource
 from data_pipelines.mixtures import Inputs
 from data_pipelines.portraits import PortraitSource
 from data_pipelines.rigged import BuiltinSource
-from data_pipelines.sources import CELLS, Mixture, Source, SourceError, number_of, parse_weights
+from data_pipelines.sources import (
+    CELLS,
+    Framing,
+    Mixture,
+    Source,
+    SourceError,
+    number_of,
+    parse_weights,
+)
 from sf_jax import cli
 from sf_jax.face.landmarks import CHIN, framing_square
 from tests.data_pipelines.test_records import assert_equal
@@ -41,17 +49,17 @@ def test_a_record_is_the_same_every_time(kind: type[Source]) -> None:
     source = pickle.loads(pickle.dumps(kind()))
     for number in (3, 1_000_004):
         split = "train" if number < 1_000_000 else "evaluation"
-        one = source.record(number, split, 64)
-        assert_equal(source.record(number, split, 64), one)
+        one = source.record(number, split, Framing(64))
+        assert_equal(source.record(number, split, Framing(64)), one)
         assert_equal(records.decode(records.encode(one)), one)
         assert one["image"].shape == (64, 64, 3) and one["parts"].shape == (CELLS, CELLS)
         assert (one["source"], one["seed"]) == (source.name, number)
-        assert (source.record(number + 1, split, 64)["image"] != one["image"]).any()
+        assert (source.record(number + 1, split, Framing(64))["image"] != one["image"]).any()
 
 
 def test_faces_leave_room_to_cut() -> None:
     for number in range(12):
-        found = BuiltinSource().record(number, "train", 64)
+        found = BuiltinSource().record(number, "train", Framing(64))
         square = framing_square(found["landmarks"] * 64, 1.0, upright=False)
         assert 0.35 < square.side / 64 < 0.8  # a turned head is taller or lower
         assert found["known"].all() and found["dense"]
@@ -60,14 +68,14 @@ def test_faces_leave_room_to_cut() -> None:
 def test_portraits_of_a_split_alone(folder: Path) -> None:
     source = PortraitSource(folder)
     shown = {
-        split: {source.record(number, split, 48)["style"] for number in range(20)}
+        split: {source.record(number, split, Framing(48))["style"] for number in range(20)}
         for split in ("train", "evaluation")
     }
     assert shown == {"train": {"male_12", "female_02"}, "evaluation": {"female_00"}}
 
 
 def test_nothing_but_landmarks_is_known_of_a_portrait(folder: Path) -> None:
-    found = PortraitSource(folder).record(1, "train", 96)
+    found = PortraitSource(folder).record(1, "train", Framing(96))
     assert not found["known"].any() and not found["coefficients"].any() and not found["dense"]
     assert found["rationale"] == ""
     assert np.isfinite(found["landmarks"][:68]).all() and np.isnan(found["landmarks"][68:]).all()
@@ -86,7 +94,7 @@ def test_landmarks_of_a_portrait_follow_its_frame(tmp_path: Path) -> None:
     line = {"image": "male_12.png", "landmarks68": points.tolist()}
     (tmp_path / portraits.LIST).write_text(json.dumps(line))
     for number in range(5):
-        found = PortraitSource(tmp_path).record(number, "train", 100)
+        found = PortraitSource(tmp_path).record(number, "train", Framing(100))
         weight = found["image"][..., 0].astype(float)
         y, x = (np.indices(weight.shape) * weight).sum((1, 2)) / weight.sum()
         np.testing.assert_allclose(found["landmarks"][CHIN] * 100, [x + 0.5, y + 0.5], atol=0.7)
@@ -117,7 +125,7 @@ def test_photographs_of_one_split_are_in_no_other(tmp_path: Path) -> None:
     )
     assert not train & held and len(train | held) == 24 and len(held) > 2
     source, levels = FacelessSource(tmp_path), {int(path.stem) * 10 + 5 for path in train}
-    images = [source.record(number, "train", 32)["image"] for number in range(30)]
+    images = [source.record(number, "train", Framing(32))["image"] for number in range(30)]
     flat = [int(image[0, 0, 0]) for image in images if np.ptp(image) == 0]
     assert len(flat) > 8 and set(flat) <= levels
     with pytest.raises(SourceError, match="no image file"):
@@ -133,7 +141,7 @@ class Fixed:
     def check(self, split: str) -> None:
         raise SourceError(f"{self.name} checked")
 
-    def record(self, number: int, split: str, side: int = 0) -> dict[str, Any]:
+    def record(self, number: int, split: str, framing: object = None) -> dict[str, Any]:
         return {"number": number, "split": split, "source": self.name}
 
 
@@ -177,13 +185,18 @@ def test_records_of_another_mixture_are_not_resumed(
         rendering, "ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers)
     )
     out, inputs = tmp_path / "out", Inputs(portraits=folder)
-    mixture = mixtures.build({"portraits": 1}, inputs, side=32)
+    mixture = mixtures.build({"portraits": 1}, inputs, framing=Framing(32))
     rendering.render(out, 3, mixture, workers=1)
     before = {path: path.read_bytes() for path in out.iterdir()}
     rendering.render(out, 3, mixture, workers=1)
-    for weights, side, changed in (({"portraits": 1}, 48, "side"), ({"faceless": 1}, 32, "weight")):
+    for weights, side, changed in (
+        ({"portraits": 1}, 48, "framing"),
+        ({"faceless": 1}, 32, "weight"),
+    ):
         with pytest.raises(ValueError, match=rf"settings\.json: .* with another {changed}"):
-            rendering.render(out, 3, mixtures.build(weights, inputs, side=side), workers=1)
+            rendering.render(
+                out, 3, mixtures.build(weights, inputs, framing=Framing(side)), workers=1
+            )
     (folder / "male_12.png").write_bytes(b"another")
     with pytest.raises(ValueError, match=r"settings\.json: .* with another sources"):
         rendering.render(out, 3, mixture, workers=1)
