@@ -21,18 +21,31 @@ KEPT = 64  # decoded photographs a process keeps
 
 @lru_cache(8)
 def background_files(folder: Path, split: Split) -> list[Path]:
-    """The image files in a folder and those below; one in four, by name, is for evaluation.
+    """The image files in a folder and those below.
+
+    Of a folder with the subfolders `train` and `test`, each is a split's; else one image in four,
+    by its name, is for evaluation.
 
     Raises:
       SourceError: there is none for the split.
     """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    names = [path.relative_to(folder).as_posix() for path in found]
-    held = [zlib.crc32(name.encode()) % 4 == 0 for name in names]
-    kept = [path for path, out in zip(found, held, strict=True) if out == (split == "evaluation")]
+    held_out = split == "evaluation"
+    parts = folder / "train", folder / "test"
+    if all(part.is_dir() for part in parts):
+        kept = _images(parts[held_out])
+    else:
+        kept = [
+            path
+            for path in _images(folder)
+            if (zlib.crc32(path.relative_to(folder).as_posix().encode()) % 4 == 0) == held_out
+        ]
     if not kept:
         raise SourceError(f"no image file (*{', *'.join(SUFFIXES)}) of split {split}", path=folder)
     return kept
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 @lru_cache(KEPT)

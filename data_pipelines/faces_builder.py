@@ -10,7 +10,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_pipelines import synthetic
+from sf_jax.face.landmarks import COUNT
 from sf_jax.media import locks
+
+KEPT = ("coefficients", "known", "rationale", "landmarks", "source", "style", "identity")
 
 
 class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
@@ -19,7 +22,7 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
     Options `train` and `evaluation` are the numbers of faces of each split.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     # Where TFDS looks for checksums of downloads, of which there are none; its own search needs a
     # package (importlib_resources) that it does not install.
     code_path = None
@@ -36,6 +39,10 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
                 "image": tfds.features.Image(shape=(None, None, 3)),
                 "coefficients": tfds.features.Tensor(shape=(61,), dtype=np.float32),
                 "rationale": tfds.features.Text(),
+                "known": tfds.features.Tensor(shape=(61,), dtype=np.bool_),
+                "landmarks": tfds.features.Tensor(shape=(COUNT, 2), dtype=np.float32),
+                "source": tfds.features.Text(),
+                "style": tfds.features.Text(),
                 "identity": tfds.features.Scalar(dtype=np.int64),
             }
         )
@@ -50,8 +57,7 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
             encoded = io.BytesIO()
             Image.fromarray(record["image"]).save(encoded, "PNG")
             encoded.seek(0)
-            kept = ("coefficients", "rationale", "identity")
-            yield i, {"image": encoded, **{name: record[name] for name in kept}}
+            yield i, {"image": encoded, **{name: record[name] for name in KEPT}}
 
 
 def build(directory: Path, train: int, evaluation: int, seed: int = 0) -> SyntheticFaces:

@@ -55,7 +55,7 @@ def face_record(index: int, seed: int, split: Split, rig: Rig | None = None) -> 
         "dense": dense,
         "known": np.ones(61, bool),
         "source": "builtin",
-        "style": "",
+        "style": rig.name,
         "identity": person,
         "seed": number,
     }

@@ -16,7 +16,11 @@ def _inputs(parser: Parser) -> None:
     add = parser.add_argument
     add("--rigs", type=Path, help="folder of rigs")
     add("--skins", type=Path, help="file of skins, which sf-jax data skins writes")
-    add("--backgrounds", type=Path, help="folder of photographs without faces")
+    add(
+        "--backgrounds",
+        type=Path,
+        help="folder of photographs without faces; its train and test are the splits'",
+    )
     add("--portraits", type=Path, help="folder of portraits with a portraits.jsonl")
 
 

@@ -27,6 +27,9 @@ def test_a_built_dataset_reads_back_as_rendered(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found["image"], expected[i]["image"])
             assert found["rationale"].decode() == expected[i]["rationale"]
             assert found["identity"] == expected[i]["identity"]
+            np.testing.assert_array_equal(found["known"], expected[i]["known"])
+            np.testing.assert_array_equal(found["landmarks"], expected[i]["landmarks"])
+            assert (found["source"], found["style"]) == (b"builtin", b"built-in head")
         assert met == set(range(count))
 
     with pytest.raises(ValueError, match=r"holds \{'train': 6, 'evaluation': 2\} faces"):

@@ -124,6 +124,12 @@ def test_photographs_of_one_split_are_in_no_other(tmp_path: Path) -> None:
         set(faceless.background_files(tmp_path, split)) for split in ("train", "evaluation")
     )
     assert not train & held and len(train | held) == 24 and len(held) > 2
+    for name in ("train", "test"):
+        (tmp_path / "named" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "named" / name / "a.bmp"), np.zeros((9, 9, 3), np.uint8))
+    for split, name in (("train", "train"), ("evaluation", "test")):
+        (found,) = faceless.background_files(tmp_path / "named", split)
+        assert found.parent.name == name
     source, levels = FacelessSource(tmp_path), {int(path.stem) * 10 + 5 for path in train}
     images = [source.record(number, "train", Framing(32))["image"] for number in range(30)]
     flat = [int(image[0, 0, 0]) for image in images if np.ptp(image) == 0]
