@@ -91,6 +91,23 @@ def read_bytes(content: bytes, max_pixels: int, name: str = "image") -> np.ndarr
     return _guarded(lambda: _open(io.BytesIO(content), name), name, max_pixels)[0]
 
 
+def read_rgba(path: Path) -> np.ndarray:
+    """An image file with its transparency, uint8 [H, W, 4]; opaque where it has none.
+
+    Raises:
+      ImageError: it is missing, of another format, truncated or corrupt.
+    """
+    if not path.is_file():
+        raise ImageError("no such file", path=path)
+    try:
+        with _open(os.fspath(path), os.fspath(path)) as image:
+            return np.array(image.convert("RGBA"))
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise many kinds
+        raise ImageError(f"cannot be read: {error}", path=path) from error
+
+
 def refusal(path: Path) -> ImageError | None:
     """The error for a file whose name claims a kind that is not read, unless its content is another
     image after all; None for every other file."""

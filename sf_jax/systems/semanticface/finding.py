@@ -1,0 +1,168 @@
+"""The finder's training: figures drawn once, scenes composed of them, calibration, export.
+
+figures    heads of all sources, each in a window of its own (data_pipelines/figure_files.py)
+train      the detector on scenes composed anew for every step (finder_scenes.py)
+export     `finder.safetensors`, with scores calibrated on evaluation scenes
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from sf_jax.model import detector
+from sf_jax.model.declared import initialise
+from sf_jax.model.detector import DetectorConfig, DetectorWeights
+from sf_jax.reader import finder
+from sf_jax.reader.finder import POINTS, Finder
+from sf_jax.systems.semanticface import finder_scenes
+from sf_jax.systems.semanticface.finder_scenes import MOST, Materials, SceneConfig
+from sf_jax.train import hooks, task
+from sf_jax.train.losses.detection import DetectionBatch, DetectionConfig, detection_loss
+from sf_jax.train.optimizer import OptimizerConfig
+from sf_jax.train.step import TrainState
+
+
+@dataclass(frozen=True)
+class FinderRecipe:
+    """Everything about a run.
+
+    Attributes:
+      figures: heads to draw; batch: scenes of a step.
+      mesh: how the devices are shared out.
+    """
+
+    figures: int = 20_000
+    batch: int = 16
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(2e-3, 6000, 200))
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    objective: DetectionConfig = field(default_factory=DetectionConfig)
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    mesh: dict[str, int] = field(default_factory=lambda: {"data": -1})
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class FinderTask(task.Task):
+    """The detector on composed scenes.
+
+    Attributes:
+      scores: of a finder on evaluation scenes, by name; called at evaluations.
+      notes: metadata of the exported file.
+    """
+
+    recipe: FinderRecipe
+    scores: Callable[[Finder], dict[str, float]] | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:  # type: ignore[override]
+        return self.recipe.batch
+
+    @property
+    def optimizer(self) -> OptimizerConfig:  # type: ignore[override]
+        return self.recipe.optimizer
+
+    def declare(self) -> DetectorWeights:
+        return detector.declare(self.recipe.detector)
+
+    def batch_shapes(self) -> DetectionBatch:
+        scenes, rows = self.recipe.scenes, self.rows
+        return jax.eval_shape(
+            lambda: DetectionBatch(
+                np.zeros((rows, scenes.height, scenes.width, 3), np.uint8),  # type: ignore[arg-type]
+                np.zeros((rows, MOST, 3), np.float32),  # type: ignore[arg-type]
+                np.zeros((rows, MOST, len(POINTS), 2), np.float32),  # type: ignore[arg-type]
+                np.zeros((rows, MOST), np.float32),  # type: ignore[arg-type]
+            )
+        )
+
+    def loss(self, weights: DetectorWeights, batch: DetectionBatch) -> tuple[jax.Array, dict]:
+        found = detector.forward(weights, batch.images, self.recipe.detector)
+        return detection_loss(found, batch, self.recipe.objective)
+
+    def count(self, batch: DetectionBatch) -> dict[str, int]:
+        return {"images": len(batch.kinds), "faces": int((np.asarray(batch.kinds) > 0).sum())}
+
+    def finder(self, weights: DetectorWeights) -> Finder:
+        """A finder of these weights, its scores as the network gives them."""
+        return Finder(weights, finder.settings(self.recipe.detector))
+
+    def evaluate(self, state: TrainState, mesh: Mesh) -> dict[str, float]:
+        return {} if self.scores is None else self.scores(self.finder(state.weights))
+
+    def initial(self) -> DetectorWeights:
+        """Fresh weights; scores start low, as faces are rare among cells."""
+        weights = initialise(self.declare(), self.recipe.seed)
+        bias = weights.out.bias
+        assert bias is not None
+        return replace(weights, out=replace(weights.out, bias=bias.at[0].set(-4.0)))
+
+    def export(self, state: TrainState, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        found = self.finder(jax.device_get(state.weights))
+        finder.save(directory / finder.FILE, found.weights, found.config, self.notes)
+
+
+class SceneBatches:
+    """Batches by their number, made in threads some steps ahead; see `train.loop.Batches`."""
+
+    def __init__(
+        self, recipe: FinderRecipe, materials: Materials, threads: int = 2, ahead: int = 4
+    ):
+        self._recipe, self._materials, self._ahead = recipe, materials, ahead
+        self._pool = ThreadPoolExecutor(threads)
+        self._next = 0
+        self._pending: dict = {}
+        self._lock = threading.Lock()
+
+    def __next__(self) -> DetectionBatch:
+        with self._lock:
+            for step in range(self._next, self._next + self._ahead):
+                if step not in self._pending:
+                    self._pending[step] = self._pool.submit(self._make, step)
+            future = self._pending.pop(self._next)
+            self._next += 1
+        return future.result()
+
+    def _make(self, step: int) -> DetectionBatch:
+        recipe = self._recipe
+        return finder_scenes.batch(step, recipe.batch, recipe.seed, self._materials, recipe.scenes)
+
+    def get_state(self) -> dict[str, int]:
+        return {"step": self._next}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        with self._lock:
+            self._next = int(state["step"])
+            self._pending.clear()
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def train(
+    each: FinderTask,
+    materials: Materials,
+    mesh: Mesh,
+    out: Path,
+    start: DetectorWeights | None = None,
+    config: task.RunConfig | None = None,
+) -> TrainState:
+    """Trains in the run's folder `out`, from its newest checkpoint if it has one.
+
+    Args:
+      start: weights to start from; fresh ones by default.
+    """
+    each.check(mesh)
+    config = config or task.RunConfig(save_every=200, beside=hooks.HookConfig(10, label="finder"))
+    state = each.create(each.initial() if start is None else start, mesh)
+    with contextlib.closing(SceneBatches(each.recipe, materials)) as batches:
+        return task.run(each, state, task.Feed(batches), mesh, out, config, export=out / "model")
