@@ -43,9 +43,15 @@ class Maker(Protocol):
 
 
 def render(
-    out: str | Path, count: int, maker: Maker, *, split: Split = "train", workers: int = 2
+    out: str | Path,
+    count: int,
+    maker: Maker,
+    *,
+    split: Split = "train",
+    workers: int = 2,
+    shard: int | None = None,
 ) -> None:
-    """Makes `count` records into files of 2,000; whole files are kept, so it resumes.
+    """Makes `count` records into files of `shard` (2,000); whole files are kept, so it resumes.
 
     The processes that render end with this one, and, on Linux, with the thread that calls it.
 
@@ -54,9 +60,10 @@ def render(
       DataError: the folder holds records of another seed or of other settings.
     """
     out = Path(out)
+    shard = shard or SHARD
     jobs = [
-        (str(out / f"{split}-{i // SHARD:05d}.array_record"), i, min(i + SHARD, count))
-        for i in range(0, count, SHARD)
+        (str(out / f"{split}-{i // shard:05d}.array_record"), i, min(i + shard, count))
+        for i in range(0, count, shard)
     ]
     for path, start, _ in jobs:
         if Path(path).exists():

@@ -235,7 +235,7 @@ class SkinSource(RenderedSource):
         scene = replace(
             scene,
             identity=skin.identity,
-            look=Look() if g.random() < 0.8 else scene.look,
+            look=scene.look if split == "train" and g.random() < 0.2 else Look(),
             ambient=ambient,
             key=(1 - ambient) * float(g.uniform(0.6, 1.4)),
             fill=0.3 * (1 - ambient),
