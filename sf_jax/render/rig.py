@@ -95,6 +95,7 @@ class Rig:
       occlusion: float32 [V], ambient occlusion (`render.occlusion.baked`), 1 where open; None for
         all open.
       warp: of posed vertices, before the head turns; see `vary`.
+      notes: what its loader corrected, for people.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Rig:
     surface: Surface | None = None
     occlusion: np.ndarray | None = None
     warp: Warp | None = None
+    notes: tuple[str, ...] = ()
 
     def vary(self, generator: np.random.Generator, kind: str | None = None) -> "Rig":
         """This rig as a random other head, far beyond its own identities; the arrays are shared.

@@ -4,16 +4,17 @@ import os
 from pathlib import Path
 
 from sf_jax.render.rig import Rig
-from sf_jax.render.rigs import arrays, ict
+from sf_jax.render.rigs import arrays, ict, rocketbox
 from sf_jax.render.rigs.arrays import RigError
 
+KEYS = {"expression_deltas", "triangle_material"}  # arrays by which a rig is known
 __all__ = ["RigError", "load", "load_folder"]
 
 
 def load(path: str | os.PathLike) -> Rig:
     """The rig of a file or folder, whose format is found from its content.
 
-    Read are ICT-FaceKit (.npz, or its folder FaceXModel).
+    Read are ICT-FaceKit (.npz, or its folder FaceXModel) and Rocketbox heads (.npz).
 
     Raises:
       RigError: it is missing, of no such format, or cannot be used.
@@ -25,6 +26,8 @@ def load(path: str | os.PathLike) -> Rig:
         return ict.load(path)
     if path.suffix.lower() == ".npz":
         found = arrays.names(path)
+        if "triangle_material" in found:
+            return rocketbox.load(path)
         if found and "expression_deltas" not in found:
             raise RigError(f"no rig: its arrays are {', '.join(sorted(found))}", path=path)
         return ict.load(path)
@@ -36,7 +39,7 @@ def _is_rig(path: Path) -> bool:
     """Whether a file claims to be a rig; other arrays may be beside rigs in a folder."""
     if path.is_dir():
         return (path / f"{ict.NEUTRAL}.obj").is_file()
-    return path.suffix.lower() == ".npz" and "expression_deltas" in arrays.names(path)
+    return path.suffix.lower() == ".npz" and not KEYS.isdisjoint(arrays.names(path))
 
 
 def load_folder(directory: str | os.PathLike) -> list[Rig]:
