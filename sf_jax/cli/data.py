@@ -125,6 +125,30 @@ def _size(text: str) -> tuple[int, int]:
     return int(side(height)), int(side(width))
 
 
+def _skins(argv: list[str]) -> None:
+    """Skins from portraits: people to render, each a shape and a colour for every vertex of a rig.
+
+    Portraits are frontal photographs of shut mouths and open eyes. Those that do not do are refused
+    with the reason. A contact sheet is written beside FILE, under the ending .png.
+    """
+    parser = Parser(prog="sf-jax data skins", description=_skins.__doc__)
+    add = parser.add_argument
+    add("portraits", type=Path, help="folder of images; landmarks68 in its portraits.jsonl is used")
+    add("--rig", type=Path, required=True, help="rig with identity directions, as ICT-FaceKit")
+    add("--out", type=Path, required=True, metavar="FILE", help=".npz to write")
+    add("--only", type=Path, help="names of portraits to take: a text file, or a file of skins")
+    options = parser.parse_args(argv)
+    from data_pipelines import skins
+    from sf_jax.render import rigs
+
+    if options.out.suffix.lower() != ".npz":
+        raise UsageError("a file of skins ends in .npz", path=options.out)
+    only = None if options.only is None else skins.read_names(options.only)
+    portraits = skins.candidates(options.portraits, only)
+    for line in skins.summary(skins.make(portraits, rigs.load(options.rig), options.out)):
+        print(line)
+
+
 def _import_swift(argv: list[str]) -> None:
     """MS-SWIFT training lines (messages with the answer, images) → face records."""
     parser = Parser(prog="sf-jax data import-swift", description=_import_swift.__doc__)
@@ -181,6 +205,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "render": (_render, "render faces into record files"),
     "scenes": (_scenes, "compose scenes of several heads, for finding faces"),
     "sets": (_sets, "the sets that a model is measured on"),
+    "skins": (_skins, "skins of people to render, from portraits and a rig"),
     "import-swift": (_import_swift, "MS-SWIFT training lines and their images → record files"),
     "build": (_build, "the TFDS dataset of rendered faces"),
     "compare-take": (_compare_take, "plot the sampler beside a recorded take"),

@@ -4,13 +4,16 @@ Nothing here needs a renderer: the result is an identity and a colour a vertex. 
 with the expression, so a person's colours are asked for with coefficients.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from sf_jax.face.channels import INDEX
+from sf_jax.render.rig import Rig, Surface
 from sf_jax.render.skin_paint import (
+    Eyes,
+    Mouth,
     Palette,
     paint_brows,
     paint_eyes,
@@ -63,6 +66,10 @@ class Skin:
     vertices: np.ndarray
     depth: Float[np.ndarray, " L"]
     range: Float[np.ndarray, " L"]
+
+    def on(self, rig: Rig, coefficients: Float[np.ndarray, " 61"]) -> Rig:
+        """The rig in this person's colours, to be drawn with `Scene.identity = self.identity`."""
+        return replace(rig, surface=Surface(self.colours_at(coefficients)))
 
     def colours_at(self, coefficients: Float[np.ndarray, " 61"]) -> Float[np.ndarray, "V 3"]:
         """Colours [V, 3] with the folds that an expression makes."""
@@ -120,10 +127,7 @@ def mixed(
 
 def tone(colours: np.ndarray, regions: Regions) -> np.ndarray:
     """The colour [3] of a person's skin: the median over cheeks, nose and forehead."""
-    mask = regions.mask
-    plain = (mask["face"] > 0.8) & (mask["lips"] < 0.1) & (mask["brow"] < 0.1)
-    plain &= (mask["beard"] < 0.1) & (mask["shadow"] < 0.1) & (mask["ring"] < 0.3)
-    return np.clip(np.median(colours[plain][::4], axis=0), 0.04, 0.96)
+    return np.clip(np.median(colours[regions.plain_vertices], axis=0), 0.04, 0.96)
 
 
 # sRGB of human skin in even light, dark to light.
@@ -148,13 +152,13 @@ def _new_tone(generator: np.random.Generator, own: np.ndarray, skins: Skins) -> 
     if kind < 0.4:
         target = own
     elif kind < 0.65:
-        other = skins.colours[generator.integers(len(skins))].astype(np.float32) / 255
+        other = skins.colours[generator.integers(len(skins))] / np.float32(255)
         target = own + generator.uniform(0.3, 1.0) * (tone(other, skins.regions) - own)
     else:
-        at = generator.uniform(0, len(LOCUS) - 1)
+        at = generator.uniform(0, 1) ** 0.8 * (len(LOCUS) - 1)
         target = np.array([np.interp(at, np.arange(len(LOCUS)), LOCUS[:, i]) for i in range(3)])
     red = np.exp(generator.normal(0, 0.03) * np.array([1.0, -1.0, -1.2]))
-    jitter = np.exp(generator.normal(0, [0.04, 0.03, 0.04]))
+    jitter = np.exp(generator.normal(0, [0.02, 0.012, 0.025]) + generator.normal(0, 0.03))
     return np.clip(target * red * jitter, 0.08, 0.95)
 
 
@@ -162,10 +166,16 @@ def change_tone(colours: np.ndarray, target: np.ndarray, regions: Regions) -> No
     """Changes the skin's tone in place, by an exponent a channel: black and white stay so."""
     own = tone(colours, regions)
     gamma = np.clip(np.log(target) / np.log(own), LEAST_GAMMA, MOST_GAMMA).astype(np.float32)
+    index = np.clip(colours * 255 + 0.5, 0, 255).astype(np.uint8)
+    levels = np.arange(256, dtype=np.float32) / 255
     # Hair on the skin keeps its darkness: brows of a pale person are no lighter for it.
-    lighter = np.maximum(gamma, 1)
-    dark = np.maximum(regions.mask["brow"], 0.7 * regions.mask["liner"])[:, None]
-    np.power(np.clip(colours, 1e-3, 1), gamma + dark * (lighter - gamma), out=colours)
+    dark = np.maximum(regions.mask["brow"], 0.7 * regions.mask["liner"])
+    rows = np.flatnonzero(dark > 0.01)
+    for channel in range(3):
+        changed = (levels ** gamma[channel])[index[:, channel]]
+        darker = (levels ** max(gamma[channel], 1))[index[rows, channel]]
+        changed[rows] += dark[rows] * (darker - changed[rows])
+        colours[:, channel] = changed
 
 
 def random_skin(generator: np.random.Generator, skins: Skins) -> Skin:
@@ -180,8 +190,8 @@ def random_skin(generator: np.random.Generator, skins: Skins) -> Skin:
     paint_makeup(generator, colours, regions, palette)
     paint_brows(generator, colours, regions, palette)
     paint_hair(generator, colours, regions, palette)
-    paint_eyes(generator, colours, skins.rig, regions)
-    paint_mouth(generator, colours, skins.rig, regions)
+    paint_eyes(colours, skins.rig, regions, Eyes.random(generator))
+    paint_mouth(colours, regions, Mouth.random(generator))
     folds, vertices = fold_masks(regions)
     age = palette.age
     lines = len(FOLD_WEIGHTS)

@@ -61,7 +61,10 @@ class Regions:
       shade: float32 [V], how much of the sky a vertex of the neutral head sees, about 1 in front.
       points: float32 [V, 3], the neutral head in units.
       lip_depth: z of the lips' corners, in units.
+      noise: float32 [2, 6, V], smooth random fields of unit variance, coarse and fine.
+      core: top, bottom and half the width of what hair and cloth seldom cover, in units.
       face_vertices: those of the front of the face, for single marks.
+      plain_vertices: some of bare skin in every person, for the tone of it.
       unit: length of a unit in the rig's own.
     """
 
@@ -71,7 +74,10 @@ class Regions:
     shade: Float[np.ndarray, " V"]
     points: Float[np.ndarray, "V 3"]
     lip_depth: float
+    noise: Float[np.ndarray, "2 6 V"]
+    core: tuple[float, float, float]
     face_vertices: Int[np.ndarray, " n"]
+    plain_vertices: Int[np.ndarray, " m"]
     unit: float
 
 
@@ -246,6 +252,17 @@ def _lines(face: _Face) -> dict[str, np.ndarray]:
     return out
 
 
+def _noise(points: np.ndarray) -> np.ndarray:
+    """Sums of waves in random directions; the same for every rig, as people mix them anew."""
+    g = np.random.default_rng(0)
+    fields = np.zeros((2, 6, len(points)), np.float32)
+    for band, size in enumerate((1.4, 0.45)):
+        for row in fields[band]:
+            for _ in range(5):
+                row += np.sin(points @ g.normal(0, 1 / size, 3) + g.uniform(0, 2 * np.pi))
+    return fields * np.float32(np.sqrt(2 / 5))
+
+
 def regions(rig: Rig) -> Regions:
     """The masks of a rig.
 
@@ -255,9 +272,16 @@ def regions(rig: Rig) -> Regions:
     face = _Face(rig)
     mirror = cKDTree(face.points).query(face.points * [-1, 1, 1])[1].astype(np.int32)
     light = face.normals @ (np.array([0, 0.45, 0.9]) / np.hypot(0.45, 0.9))
-    shade = np.clip(0.72 + 0.3 * light, 0.4, 1.0)
-    shade = shade * (1 - 0.35 * smooth(0.5, 3.0, _below_jaw(face)) * face.skin)
+    shade = np.clip(0.78 + 0.24 * light, 0.5, 1.0)
+    shade = shade * (1 - 0.22 * smooth(0.5, 3.0, _below_jaw(face)) * face.skin)
     masks = _masks(face, rig)
+    face_vertices = np.flatnonzero(
+        (masks["face"] > 0.8) & (masks["lips"] < 0.1) & (masks["brow"] < 0.1)
+    )
+    bare = np.zeros(len(face.points), bool)
+    bare[face_vertices] = True
+    for name, most in (("beard", 0.1), ("shadow", 0.1), ("ring", 0.3)):
+        bare &= masks[name] < most
     return Regions(
         masks,
         _lines(face),
@@ -265,6 +289,9 @@ def regions(rig: Rig) -> Regions:
         shade.astype(np.float32),
         face.points.astype(np.float32),
         float(face.marks[54, 2]),
-        np.flatnonzero((masks["face"] > 0.9) & (masks["lips"] < 0.1) & (masks["brow"] < 0.1)),
+        _noise(face.points),
+        (float(face.marks[19, 1]), float(face.marks[57, 1]), float(face.marks[45, 0]) + 0.3),
+        face_vertices,
+        np.flatnonzero(bare)[::3],
         face.unit,
     )
