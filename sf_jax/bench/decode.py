@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sf_jax.cli.arguments import Parser, former
+from sf_jax.cli.arguments import Parser, UsageError, former
 from sf_jax.media import files
 
 if TYPE_CHECKING:
@@ -205,6 +205,9 @@ def ours(folder: Path, checkpoint: Path, options: argparse.Namespace, engines: b
     from sf_jax.cli import loading
 
     model, cap = loading.load_model(checkpoint, dtype=options.dtype), options.rationale_tokens
+    if model.schema.values_first:
+        problem = "generates its values first; only answers that begin with the rationale compare"
+        raise UsageError(problem, path=checkpoint)
     images = faces(options.images)
     answers = [answer(model, image, cap) for image in images]
     modes = FULL + (ENGINES if engines else []) + BLOCK

@@ -83,6 +83,16 @@ def followed(
     return jnp.where(indices < 0, own, more[indices.clip(0, last)]), length + len(more)
 
 
+def closing_after(
+    choices: Int[Array, "B C"], program: SlotProgram
+) -> tuple[Int[Array, "B X"], Int[Array, " B"]]:
+    """The tokens from a block's last value up to the rationale that follows it, and how many."""
+    kind, last = program.kind[-1], choices[:, -1]
+    value, length = program.value_tokens[kind, last], program.value_length[kind, last]
+    size = program.value_tokens.shape[-1] + len(program.closing)
+    return followed(value, length, program.closing, size)
+
+
 @struct.dataclass
 class Layout:
     """Where the tokens of a block are for given choices, what is pending included.

@@ -50,7 +50,7 @@ class Asked(TypedDict, total=False):
 
     Attributes:
       max_rationale: cap on the tokens of the rationale; required.
-      rationale: whether there is one before the slots, as usual.
+      rationale: whether there is one, as usual, where the schema puts it.
       temperature, seed: of each row, or one for all; 0 takes the likeliest.
       decoding: "drafted", or the plain and slower "sequential", which gives the same answer.
       previous: of each row, where there is an answer like the one to come.
@@ -76,7 +76,8 @@ class Decoded:
       mean, spread, entropy: of the distribution of each slot; entropy in nats.
       log_likelihood: of the generated values.
       passes: model passes spent, {"rationale": n, "coefficients": m}.
-      degenerate: whether the rationale is no text, see `is_degenerate`; the values depend on it.
+      degenerate: whether the rationale is no text, see `is_degenerate`; the values depend on it
+        unless they come first.
     """
 
     rationale: str
@@ -260,7 +261,7 @@ class Decoder:
 
         Args:
           values: taken as the nearest values of their slots.
-          rationale: None where the prompt asks for none.
+          rationale: None where there is none.
 
         Returns:
           of the rationale's tokens and its end, and of each value.
@@ -293,7 +294,7 @@ class Decoder:
         return scored.rationale[0, :free], scored.slots[0]
 
     def _given(self, rationale: str | None) -> tuple[list[int], int]:
-        """The tokens of a rationale, its end included where it precedes the block, and how many
+        """The tokens of a rationale, its end included unless that begins the block, and how many
         tokens from the first on a model would choose freely."""
         program = self.program
         if rationale is None:
@@ -303,6 +304,9 @@ class Decoder:
             if program.banned[token] or program.ends[token]:
                 text = self.tokenizer.decode([token])
                 raise ValueError(f"the rationale holds {text!r}, which ends one or belongs to none")
+        if program.values_first:
+            ids.append(int(program.ends.argmax()))
+            return ids, len(ids)
         ids += [] if program.block_ends_rationale else [int(program.rationale_end)]
         return ids, len(ids) + program.block_ends_rationale
 
@@ -325,14 +329,12 @@ class Decoder:
         ids = generated.rationale_ids[row, :length]
         text = self.tokenizer.decode(ids.tolist())
         truncated = bool(generated.truncated[row])
-        # A rationale that ran into the block on its own holds the blank line already.
-        parted = rationale and program.block_ends_rationale and not truncated
         spoken = values[..., 0]
         return Decoded(
             rationale=text,
             rationale_ids=ids,
             rationale_log_probabilities=generated.rationale_log_probabilities[row, : length + 1],
-            text=text + ("" if parted else BLANK_LINE) + self.schema.format(spoken),
+            text=self._whole_text(text, spoken, rationale, truncated),
             values=spoken,
             mean=np.clip(mean, self.schema.low, self.schema.high).astype(np.float32),
             spread=np.sqrt(np.maximum(square - mean**2, 0)),
@@ -344,6 +346,28 @@ class Decoder:
             },
             degenerate=is_degenerate(text, ids, truncated=truncated, free_form=self._free_form),
         )
+
+    def sound(self, decoded: Decoded) -> Decoded:
+        """An answer whose values come first, without its rationale where that is degenerate."""
+        if not decoded.degenerate:
+            return decoded
+        return replace(
+            decoded,
+            rationale="",
+            rationale_ids=decoded.rationale_ids[:0],
+            rationale_log_probabilities=np.zeros(1, np.float32),
+            text=self.schema.format(decoded.values),
+            degenerate=False,
+        )
+
+    def _whole_text(self, rationale: str, values: np.ndarray, asked: bool, truncated: bool) -> str:
+        """Rationale and JSON in the order in which they were generated."""
+        block = self.schema.format(values)
+        if self.schema.values_first:
+            return block + BLANK_LINE + rationale if asked else block
+        # A rationale that ran into the block on its own holds the blank line already.
+        parted = asked and self.program.block_ends_rationale and not truncated
+        return rationale + ("" if parted else BLANK_LINE) + block
 
 
 def sampling_of(

@@ -1,10 +1,11 @@
-"""Generation of a whole answer in one compiled call: the rationale, then the slots of a schema.
+"""Generation of a whole answer in one compiled call: the rationale and the slots of a schema.
 
-Rows of a batch advance each at its own pace: a row's cache holds its own answer without gaps, and
-rows that are ready wait for the others. Nothing leaves the device before the answer is complete.
+Whichever the schema puts first is generated first, and the other depends on it. Rows of a batch
+advance each at its own pace: a row's cache holds its own answer without gaps, and rows that are
+ready wait for the others. Nothing leaves the device before the answer is complete.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -14,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sf_jax.decode import repeats as blocks
 from sf_jax.decode.arrays import HostOrDevice
-from sf_jax.decode.block import pending_after
+from sf_jax.decode.block import closing_after, layout, pending_after
 from sf_jax.decode.drafted import fill_drafted, spare_capacity
 from sf_jax.decode.drafts import Draft
 from sf_jax.decode.noise import Sampling
@@ -22,7 +23,7 @@ from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.rationale import Rationale, generate_rationale, no_rationale
 from sf_jax.decode.repeats import Cursor
 from sf_jax.decode.sequential import fill_slots
-from sf_jax.decode.state import prefill
+from sf_jax.decode.state import feed_tokens, prefill
 from sf_jax.decode.tree import log_probabilities, node_scores
 from sf_jax.model import text
 from sf_jax.model.architecture import Architecture, ModelWeights
@@ -67,6 +68,7 @@ class Generated:
         -inf where a slot has fewer values.
       rationale_passes, block_passes: model passes spent on each.
       block_positions: token positions computed in the latter.
+        Where the values come first, the pass over what closes the block is the rationale's.
       repeats: how many blocks there are; None for a single one.
       stop_log_probabilities: of going on and of stopping after each block; None for a single one.
     """
@@ -121,7 +123,7 @@ def generate(
       batch: prompts padded on the left; without a rationale they end with the token that ends one.
       draft: of the answers; of a block that repeats, the first.
       max_rationale: cap on the tokens of the rationale.
-      with_rationale: whether there is a rationale before the slots.
+      with_rationale: whether there is a rationale, before the slots or after them.
       prefix: what all prompts begin with, taken off `batch`.
       low_precision: weights like these in low precision, to draft with; None makes no such pass.
       most: blocks at most; None is the schema's bound. Needed where that has none.
@@ -154,7 +156,11 @@ def generate(
         )
 
     if program.repeat is None:
-        _, filled = fill(cursor, draft.low_precision_passes)
+        cursor, filled = fill(cursor, draft.low_precision_passes)
+        if program.values_first and with_rationale:
+            rationale = following_rationale(
+                weights, cursor, program, draft, sampling, config, plan, max_rationale
+            )
         return _generated(rationale, filled)
 
     def step(carry: tuple[Cursor, Filled]) -> tuple[Cursor, Filled]:
@@ -186,7 +192,11 @@ def start(
     most: int | None,
     inserted: int,
 ) -> tuple[Cursor, Rationale]:
-    """Prompt and rationale, up to the first block; `most` blocks of `inserted` features follow."""
+    """Prompt and rationale, up to the first block; `most` blocks of `inserted` features follow.
+
+    Where the values come first, the prompt alone.
+    """
+    with_rationale &= not program.values_first
     rows, length = batch.input_ids.shape
     before = length + (0 if prefix is None else prefix.segments.shape[1])
     state = prefill(weights, batch, before, config, prefix)
@@ -207,6 +217,44 @@ def start(
         spare = max(spare, program.branches.tokens.shape[-1])
     state = state.widened(before + longest + spare)
     return blocks.begin(state, pending, program, draft.choices), rationale
+
+
+def following_rationale(
+    weights: ModelWeights,
+    cursor: Cursor,
+    program: SlotProgram,
+    draft: Draft,
+    sampling: Sampling,
+    config: Architecture,
+    plan: DraftPlan,
+    max_rationale: int,
+) -> Rationale:
+    """The rationale of an answer whose values come first.
+
+    Args:
+      cursor: as `fill_block` leaves it, before the last value.
+    """
+    state, width = cursor.state, plan.rationale_width
+    tokens, length = closing_after(cursor.choices, program)
+    held, size = state.cache.segments.shape[1], tokens.shape[1] + max_rationale + width
+    state = state.widened(held + size)
+    # Tokens of the answer, without what it is conditioned on.
+    pending = cursor.pending
+    ordinal = state.fed + length - pending.first + pending.ordinal - pending.inserted
+    state, states = feed_tokens(weights, state, tokens, length, config)
+    last = jnp.take_along_axis(states, (length - 1)[:, None, None], 1)[:, 0]
+    _, rationale = generate_rationale(
+        weights,
+        replace(state, last=last),
+        program,
+        draft,
+        sampling,
+        config,
+        max_rationale,
+        width,
+        ordinal,
+    )
+    return replace(rationale, passes=rationale.passes + 1)
 
 
 def fill_block(
@@ -252,6 +300,11 @@ def fill_block(
     )
     if program.repeat is not None:
         cursor = blocks.advanced(cursor, state, block.choices, program, config.text)
+    elif program.values_first:
+        # A draft that was rejected may be in the cache; the last value is fed with what follows.
+        root = layout(block.choices, pending, program).root[:, -1]
+        state = state.at(pending.first + root + 1)
+        cursor = replace(cursor, state=state, choices=block.choices)
     return cursor, filled
 
 

@@ -8,6 +8,8 @@ program cannot leave the grammar.
 A block that repeats is one block of slots, used again and again. A further slot after its last,
 the stop slot, holds the token that begins another block or the one that ends the array. What
 precedes a block, and is fed with it, are the tokens from there on: a separator, or the opening.
+
+Where the values come first, the block follows the prompt, and the rationale what closes the block.
 """
 
 from dataclasses import dataclass, replace
@@ -70,10 +72,12 @@ class SlotProgram:
       rationale_end: the blank line.
       opening: tokens before the first repeat, beyond what is forced in every repeat.
       separator: tokens after the one that goes on, before what is forced in every repeat.
-      closing: tokens after the last slot of the answer.
+      closing: tokens after the last slot: up to the end of the answer, or up to the rationale
+        where that follows.
       block_ends_rationale: whether the tokens in `ends` begin the block, instead of preceding it.
       longest: tokens of the longest block, without what closes it.
       repeat: of the schema.
+      values_first: whether the block precedes the rationale.
     """
 
     forced: Int[HostOrDevice, "C F"]
@@ -100,6 +104,7 @@ class SlotProgram:
     block_ends_rationale: bool = struct.field(pytree_node=False)
     longest: int = struct.field(pytree_node=False)
     repeat: Repeat | None = struct.field(pytree_node=False, default=None)
+    values_first: bool = struct.field(pytree_node=False, default=False)
 
     @property
     def named(self) -> int:
@@ -275,8 +280,19 @@ def _rationale_tokens(
         if len(ids) == 1:
             banned[ids] = True
     ends = np.zeros(vocabulary, bool)
-    ends[opening if schema.paragraphs else tokenizer.symbol(BLANK_LINE)] = True
+    if schema.values_first:
+        ends[tokenizer.symbol(IM_END)] = True
+        banned[tokenizer.symbol(BLANK_LINE)] |= not schema.paragraphs
+    else:
+        ends[opening if schema.paragraphs else tokenizer.symbol(BLANK_LINE)] = True
     return banned, ends
+
+
+def _after_values(schema: Schema) -> str:
+    """The text after the last value, up to the end of the answer or to the rationale."""
+    if schema.values_first:
+        return schema.closing + BLANK_LINE
+    return schema.closing + (schema.repeat.ending if schema.repeat else "") + IM_END
 
 
 @dataclass(frozen=True)
@@ -293,7 +309,7 @@ def _grammar(schema: Schema, tokenizer: Tokenizer) -> _Grammar:
     """Tokenises every slot with each value, between the keys around it."""
     count = len(schema.names)
     opening = schema.repeat.opening if schema.repeat else ""
-    ending = schema.closing + (schema.repeat.ending if schema.repeat else "") + IM_END
+    ending = _after_values(schema)
     slots = []
     for i, name in enumerate(schema.names):
         key = schema.key(i) if i else opening + schema.key(0)
@@ -378,9 +394,10 @@ def compile_program(
         opening=np.array(grammar.opening, np.int32),
         separator=np.array(grammar.separator, np.int32),
         closing=np.array(grammar.closing, np.int32),
-        block_ends_rationale=schema.paragraphs,
+        block_ends_rationale=schema.paragraphs and not schema.values_first,
         longest=int(sum(len(s.forced) + max(map(len, s.paths)) for s in slots)),
         repeat=schema.repeat,
+        values_first=schema.values_first,
     )
     _check_canonical(schema, tokenizer, program)
     return program
@@ -455,6 +472,7 @@ def _check_canonical(schema: Schema, tokenizer: Tokenizer, program: SlotProgram)
     whole = [*drawn] if schema.repeat is None else [drawn[:1], drawn[:2], drawn[2:5], drawn[5:]]
     for choices in whole:
         numbers = np.asarray(program.values)[program.kind[: program.named], choices]
-        ids = tokenizer.encode(schema.format(numbers) + IM_END)
+        after = BLANK_LINE if schema.values_first else IM_END
+        ids = tokenizer.encode(schema.format(numbers) + after)
         if ids != program.answer(choices) + program.closing.tolist():
             raise TokenizerError("the tokenizer merges answer keys with values")

@@ -1,4 +1,7 @@
-"""The free text of an answer, several tokens a pass where a draft proposes them correctly."""
+"""The free text of an answer, several tokens a pass where a draft proposes them correctly.
+
+It begins the answer, or follows the block; what precedes it is in the cache either way.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -18,7 +21,7 @@ from sf_jax.model.architecture import Architecture, ModelWeights
 
 @struct.dataclass
 class Rationale:
-    """The text before the block.
+    """The text before the block, or after it.
 
     Attributes:
       ids: [B, R], token ids, 0 after the end; length: [B].
@@ -123,13 +126,17 @@ def generate_rationale(
     config: Architecture,
     cap: int,
     width: int,
+    ordinal: Int[Array, " B"] | None = None,
 ) -> tuple[State, Rationale]:
     """Free text up to a token that ends it, at most `cap` tokens; that token is not fed.
 
     Args:
+      state: whose `last` yields the first token.
       width: tokens a pass: the last one generated, and drafted ones.
+      ordinal: tokens of the answer before the rationale; None is none.
     """
-    batch = state.start.shape[0]
+    batch, begin = state.start.shape[0], state.fed
+    ordinal = jnp.zeros(batch, jnp.int32) if ordinal is None else ordinal
     choose = partial(_chosen, weights, program=program, sampling=sampling, config=config)
 
     def unfinished(carry: tuple[State, Rationale, Array]) -> Array:
@@ -141,17 +148,19 @@ def generate_rationale(
         drafted = draft_rationale(draft, last, before, rationale.length, width - 1)
         tokens = jnp.concatenate([before[:, -1:], drafted], 1)
         state, states = feed_tokens(weights, state, tokens, jnp.where(done, 0, width), config)
-        chosen, logs = choose(states, rationale.length[:, None] + jnp.arange(width))
+        ordinals = (ordinal + rationale.length)[:, None] + jnp.arange(width)
+        chosen, logs = choose(states, ordinals)
         accepted = _accepted(drafted, chosen)
         longer = _extended(rationale, chosen, logs, accepted, program.ends)
         # All generated so far is in the cache, but for a last token that nothing followed.
         ended = longer.done & ~longer.truncated
-        state = state.at(jnp.where(done, fed, jnp.where(ended, longer.length, longer.length - 1)))
+        held = begin + longer.length - ~ended
+        state = state.at(jnp.where(done, fed, held))
         last = jnp.take_along_axis(states, accepted[:, None, None], 1)[:, 0]
         return state, replace(longer, passes=rationale.passes + ~done), last
 
     rationale = replace(no_rationale(batch, cap), done=jnp.zeros(batch, bool))
-    first, logs = choose(state.last[:, None], jnp.zeros((batch, 1), jnp.int32))
+    first, logs = choose(state.last[:, None], ordinal[:, None])
     none = jnp.zeros(batch, jnp.int32)
     rationale = _extended(rationale, first, logs, none, program.ends)
     state, rationale, _ = jax.lax.while_loop(unfinished, step, (state, rationale, state.last))

@@ -54,7 +54,9 @@ class Automaton:
 
     def allowed(self) -> list[int] | None:
         """The tokens that may come next; None for any that a rationale may hold; [] at the end."""
-        if self.rationale_length is None:
+        if self.program.values_first and self.ended:
+            return self._allowed_after_values()
+        if self.rationale_length is None and not self.program.values_first:
             return None
         if self.rationale_length == len(self.ids) and self._block > self.rationale_length:
             return [int(self.program.rationale_end)]  # truncated; the blank line is due
@@ -67,9 +69,16 @@ class Automaton:
         spelt = self._values()
         return sorted({v[len(begun)] for v in spelt if v[: len(begun)] == begun})
 
+    def _allowed_after_values(self) -> list[int] | None:
+        """What closes the block, then the rationale; nothing where none is asked for."""
+        closed, closing = len(self.ids) - self._slot_start, self.program.closing.tolist()
+        if self.cap and closed < len(closing):
+            return [closing[closed]]
+        return None if self.rationale_length is None else []
+
     @property
     def ended(self) -> bool:
-        """Whether nothing follows any more."""
+        """Whether no value follows any more."""
         if self._repeats:
             [_, stop] = self._spelling[-1]
             return self.repeats > 0 and self._slot == 0 and self.ids[-1:] == stop
@@ -78,7 +87,7 @@ class Automaton:
     @property
     def first_forced(self) -> bool:
         """Whether the last token is the first that every block begins with."""
-        if self.rationale_length is None or self._slot:
+        if (self.rationale_length is None and not self.program.values_first) or self._slot:
             return False
         due = self._slot_start + len(self._before()) - len(self.program.before(0))
         return len(self.ids) - 1 == due
@@ -112,7 +121,10 @@ class Automaton:
 
     def take(self, token: int) -> None:
         """Goes on with a token that is allowed."""
-        if self.rationale_length is None:
+        if self.program.values_first and self.ended:
+            self._take_after_values(token)
+            return
+        if self.rationale_length is None and not self.program.values_first:
             self._take_free(token)
             return
         self.ids.append(token)
@@ -122,6 +134,12 @@ class Automaton:
             self._slot, self._slot_start = self._slot + 1, len(self.ids)
             if self._repeats and self._slot == len(self._spelling):
                 self._slot, self.repeats = 0, self.repeats + 1
+
+    def _take_after_values(self, token: int) -> None:
+        self.ids.append(token)
+        length = len(self.ids) - self._slot_start - len(self.program.closing)
+        if length > 0 and (self.program.ends[token] or length == self.cap):
+            self.rationale_length = length - bool(self.program.ends[token])
 
     def _take_free(self, token: int) -> None:
         blank = not self.program.block_ends_rationale
@@ -227,7 +245,8 @@ def token_by_token(
     rows, length = batch.input_ids.shape
     blocks = most_repeats(program, most)
     block = program.pending_size + program.longest
-    longest = max_rationale + 2 + len(program.opening) + blocks * block
+    around = len(program.opening) + len(program.closing)
+    longest = max_rationale + 2 + around + blocks * block
     inserted = 0 if features is None else features.shape[2]
     capacity = longest - (blocks - held(program, blocks)) * block + held(program, blocks) * inserted
     state, scores = _begin(weights, batch, length + capacity, config)

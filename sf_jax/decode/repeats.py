@@ -15,14 +15,14 @@ from sf_jax.model.config import TextConfig
 
 @struct.dataclass
 class Cursor:
-    """Where each row is in an answer whose block repeats.
+    """Where each row is in an answer: before a block, or after it where the values come first.
 
     Attributes:
       state: the cache and what every pass does with it.
       pending: what precedes the next block.
       active: rows that have another block.
       number: blocks before the next.
-      choices: of the block before, the draft of the next.
+      choices: of the block before, the draft of the next; or the draft of the first.
       kept: tokens of the answer that never leave the cache: the rationale and what opens the array.
       spans: tokens and features of the blocks in the window, oldest first, 0 where there is none;
         of no length without a window.

@@ -1,4 +1,4 @@
-"""What an answer is as text: a rationale, a blank line, then JSON.
+"""What an answer is as text: a rationale, a blank line, then JSON; or JSON, then the rationale.
 
 The JSON is an object of named numbers, or an array of such objects where the block repeats.
 """
@@ -9,6 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+
+RATIONALE_FIRST, VALUES_FIRST = ORDERS = ("rationale_first", "values_first")
 
 
 class SchemaError(ValueError):
@@ -58,12 +60,15 @@ class Schema:
       decimals: digits after the point.
       groups: for a nested object, the key of the inner object that holds each number, and "" for
         one in the outer object; the numbers of a group follow each other. Empty: all flat.
-      paragraphs: whether the rationale may hold blank lines. It then ends where the block begins,
-        else at its first blank line.
+      paragraphs: whether the rationale may hold blank lines. Before the block, it then ends where
+        that begins, else at its first blank line; after the block, it ends with the answer.
       repeat: an array of such objects; None for a single object.
+      order: what an answer begins with, one of `ORDERS`: the rationale, on which the values then
+        depend, or the values, which the rationale then follows.
 
     Raises:
-      SchemaError: lengths differ, a range is empty, a key is repeated or a group is split.
+      SchemaError: lengths differ, a range is empty, a key is repeated, a group is split, or values
+        that repeat come first.
     """
 
     names: tuple[str, ...]
@@ -73,8 +78,13 @@ class Schema:
     groups: tuple[str, ...] = ()
     paragraphs: bool = False
     repeat: Repeat | None = None
+    order: str = RATIONALE_FIRST
 
     def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise SchemaError(f"order is {self.order!r}, expected one of {', '.join(ORDERS)}")
+        if self.values_first and self.repeat is not None:
+            raise SchemaError("an array of objects can only follow the rationale, not precede it")
         count = len(self.names)
         if not count or {len(self.low), len(self.high), len(self.groups) or count} != {count}:
             raise SchemaError("names, low, high and groups must be equally long, and not empty")
@@ -90,6 +100,11 @@ class Schema:
         runs = [g for i, g in enumerate(self.groups) if g and (not i or self.groups[i - 1] != g)]
         if len(set(runs)) < len(runs):
             raise SchemaError("the numbers of a group must follow each other")
+
+    @property
+    def values_first(self) -> bool:
+        """Whether an answer begins with its values."""
+        return self.order == VALUES_FIRST
 
     def group(self, slot: int) -> str:
         """The key of the inner object that holds a slot, or ""."""

@@ -3,12 +3,14 @@
     {
       "decimals": 1,
       "paragraphs": false,
+      "order": "rationale_first",
       "slots": [{"name": "height", "low": 0, "high": 1, "group": "size"}, …],
       "repeat": {"most": 5, "window": null, "opening": "[", "separator": ", ", "ending": "]"}
     }
 
-`group` is left out where the object is flat, `repeat` where it occurs once; the fields are
-explained at `sf_jax.decode.schema.Schema`.
+`group` is left out where the object is flat, `repeat` where it occurs once, and `order` where the
+rationale comes first, not "values_first"; the fields are explained at
+`sf_jax.decode.schema.Schema`.
 """
 
 import math
@@ -16,13 +18,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from sf_jax.decode.schema import Repeat, Schema, SchemaError
+from sf_jax.decode.schema import ORDERS, RATIONALE_FIRST, Repeat, Schema, SchemaError
 from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
 from sf_jax.media.files import write_json
 
 FILE = "schema.json"
-KNOWN = ("decimals", "paragraphs", "slots", "repeat")
+KNOWN = ("decimals", "paragraphs", "order", "slots", "repeat")
 OF_A_SLOT = ("name", "low", "high", "group")
 MOST_DECIMALS = 6
 MOST_VALUES = 2001  # of a slot: three decimals from -1 to 1, which take half a minute to compile
@@ -59,7 +61,9 @@ def to_dict(schema: Schema) -> dict[str, Any]:
     for slot, name in enumerate(schema.names):
         entry: dict[str, Any] = {"name": name, "low": schema.low[slot], "high": schema.high[slot]}
         slots.append(entry | ({"group": schema.group(slot)} if schema.group(slot) else {}))
-    content = {"decimals": schema.decimals, "paragraphs": schema.paragraphs, "slots": slots}
+    content: dict[str, Any] = {"decimals": schema.decimals, "paragraphs": schema.paragraphs}
+    content |= {"order": schema.order} if schema.values_first else {}
+    content |= {"slots": slots}
     return content if schema.repeat is None else content | {"repeat": asdict(schema.repeat)}
 
 
@@ -77,6 +81,9 @@ def from_dict(content: Any) -> Schema:
     slots = [_slot(entry, f"slots[{number}]", decimals) for number, entry in enumerate(entries)]
     groups = tuple(slot["group"] for slot in slots)
     repeat = found.get("repeat")
+    order = found.get("order", RATIONALE_FIRST)
+    if order not in ORDERS:
+        raise SchemaFileError(f"found {order!r:.60}, expected {' or '.join(ORDERS)}", field="order")
     try:
         return Schema(
             names=tuple(slot["name"] for slot in slots),
@@ -86,6 +93,7 @@ def from_dict(content: Any) -> Schema:
             groups=groups if any(groups) else (),
             paragraphs=_boolean(found.get("paragraphs", False), "paragraphs"),
             repeat=None if repeat is None else _repeat(repeat),
+            order=order,
         )
     except SchemaError as error:
         raise SchemaFileError(str(error), field="slots") from error

@@ -25,7 +25,7 @@ from sf_jax.decode.noise import Sampling, noise
 from sf_jax.decode.program import GO_ON, STOP, SlotProgram
 from sf_jax.decode.rationale import free_scores, log_likelihood
 from sf_jax.decode.repeats import Cursor
-from sf_jax.decode.state import feed, prefill
+from sf_jax.decode.state import feed, feed_tokens, prefill
 from sf_jax.model import text
 from sf_jax.model.architecture import Architecture, ModelWeights
 from sf_jax.sequence.batch import Batch
@@ -80,7 +80,7 @@ def score(
 
     Args:
       rationale: tokens before the block, the one that ends a rationale included where it precedes
-        the block.
+        the block; or after it where the values come first, the end included.
       length: how many they are.
       free: how many tokens from the first on were chosen freely; the block's first token counts
         where it is what ends the rationale.
@@ -91,13 +91,14 @@ def score(
     """
     count = 1 if program.repeat is None else choices.shape[1]
     inserted = blocks.inserted_size(features, count)
-    room = rationale.shape[1] + len(program.opening)
+    around = rationale.shape[1] + len(program.opening)
     block = program.pending_size + inserted + program.longest
     own = batch.input_ids.shape[1] + (0 if prefix is None else prefix.segments.shape[1])
-    capacity = own + room + blocks.held(program, count) * block
+    capacity = own + around + len(program.closing) + blocks.held(program, count) * block
     state = prefill(weights, batch, capacity, config, prefix)
     zeros = jnp.zeros_like(length)
-    pending = Pending(*followed(rationale, length, program.opening, room), zeros, zeros)
+    before, room = (zeros, 0) if program.values_first else (length, around)
+    pending = Pending(*followed(rationale, before, program.opening, room), zeros, zeros)
     cursor = blocks.begin(state, pending, program, jnp.zeros_like(choices[:, 0]))
     if program.repeat is None:
         given = _Given(choices[:, None], None, 1, features)
@@ -107,9 +108,13 @@ def score(
         given = _Given(choices, counts, blocks.most_repeats(program, bound), features)
     scorer = _Scorer(weights, program, sampling, config)
     cursor, first, tokens, states = scorer.block(cursor, given)
+    if program.values_first:
+        spoken = scorer.following_rationale(cursor, rationale, length, free)
+        return Score(*spoken, first.logs, first.margins)
     predicting = jnp.concatenate([state.last[:, None], states[:, :-1]], 1)
     some = min(rationale.shape[1] + 1, tokens.shape[1])
-    spoken = scorer.rationale(predicting[:, :some], tokens[:, :some], length, free)
+    tokens = scorer.with_opening(tokens[:, :some], length)
+    spoken = scorer.rationale(predicting[:, :some], tokens, free, zeros)
     if program.repeat is None:
         return Score(*spoken, first.logs, first.margins)
 
@@ -177,7 +182,7 @@ class _Scorer:
         state, states = feed(self.weights, cursor.state, inputs, lengths, self.config)
         scored = self._slots(states, values, laid, pending, number == given.most - 1)
         if given.repeats is None:
-            return cursor, scored, laid.tokens, states
+            return replace(cursor, state=state), scored, laid.tokens, states
         active = cursor.active[:, None]
         scored = _BlockScore(
             jnp.where(active, scored.logs, 0.0), jnp.where(active, scored.margins, jnp.inf)
@@ -186,22 +191,46 @@ class _Scorer:
         after = replace(after, active=cursor.active & (number + 1 < given.repeats))
         return after, scored, laid.tokens, states
 
-    def rationale(
+    def following_rationale(
         self,
-        states: Float[Array, "B T D"],
+        cursor: Cursor,
         tokens: Int[Array, "B T"],
         length: Int[Array, " B"],
         free: Int[Array, " B"],
     ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-        """Log-likelihood and margin of the rationale's tokens, given the states before them."""
+        """A pass over the rationale after the block, and what `rationale` makes of it."""
+        closing = jnp.asarray(self.program.closing)
+        closing = jnp.broadcast_to(closing, (len(tokens), len(closing)))
+        fed, count = cursor.state.fed, closing.shape[1]
+        whole = jnp.concatenate([closing, tokens], 1)
+        _, states = feed_tokens(self.weights, cursor.state, whole, length + count, self.config)
+        ordinal = fed + count - cursor.pending.inserted
+        return self.rationale(states[:, count - 1 : -1], tokens, free, ordinal)
+
+    def with_opening(
+        self, tokens: Int[Array, "B T"], length: Int[Array, " B"]
+    ) -> Int[Array, "B T"]:
+        """The tokens of a rationale and the first of the block, which may be what ends it.
+
+        Features may have come before it.
+        """
         program = self.program
+        opening = program.opening[0] if len(program.opening) else program.forced[0, 0]
+        return jnp.where(jnp.arange(tokens.shape[1]) == length[:, None], opening, tokens)
+
+    def rationale(
+        self,
+        states: Float[Array, "B T D"],
+        tokens: Int[Array, "B T"],
+        free: Int[Array, " B"],
+        ordinal: Int[Array, " B"],
+    ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+        """Log-likelihood and margin of the rationale's tokens, given the states before them;
+        `ordinal` tokens of the answer come before."""
         indices = jnp.arange(tokens.shape[1])
         chosen: Bool[Array, "B T"] = indices < free[:, None]
-        # The block's first token may end the rationale, and features may have come before it.
-        opening = program.opening[0] if len(program.opening) else program.forced[0, 0]
-        tokens = jnp.where(indices == length[:, None], opening, tokens)
-        scores = free_scores(self.weights, states, program, self.config)
-        ordinals = jnp.broadcast_to(indices, tokens.shape)
+        scores = free_scores(self.weights, states, self.program, self.config)
+        ordinals = ordinal[:, None] + indices
         drawn = scores + noise(self.sampling, ordinals, jnp.arange(scores.shape[-1]))
         logs = log_likelihood(scores, tokens)
         margins = _margins(drawn, tokens)

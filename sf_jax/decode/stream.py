@@ -2,7 +2,7 @@
 
 Two compiled calls with the state on the device, one up to the rationale's end and one for a block,
 whatever the number of blocks: neither memory nor programs grow with it. The answer is that of
-`generate`.
+`generate`. Where the values come first, their block is handed out before the rationale is begun.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sf_jax.decode import repeats as blocks
 from sf_jax.decode.drafts import Draft
-from sf_jax.decode.generate import DraftPlan, Filled, fill_block, start
+from sf_jax.decode.generate import DraftPlan, Filled, fill_block, following_rationale, start
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.rationale import Rationale
@@ -27,6 +27,9 @@ from sf_jax.sequence.batch import Batch
 _start = jax.jit(
     start, static_argnames=("config", "plan", "max_rationale", "with_rationale", "most", "inserted")
 )
+
+
+_following = jax.jit(following_rationale, static_argnames=("config", "plan", "max_rationale"))
 
 
 @partial(jax.jit, static_argnames=("config", "plan"), donate_argnames="cursor")
@@ -62,7 +65,8 @@ def stream(
     most: int | None = None,
     features: Iterable[Float[Array, "B M D"]] | None = None,
 ) -> Iterator[Rationale | Filled]:
-    """Yields the rationale, empty where there is none, then each block.
+    """Yields the rationale, empty where there is none, then each block; or the single block, then
+    the rationale, where the values come first.
 
     Arguments are those of `generate`, but for two:
 
@@ -97,7 +101,8 @@ def stream(
         most,
         inserted,
     )
-    yield rationale
+    if not program.values_first:
+        yield rationale
     number, going = 0, True
     while going and (most is None or number < most):
         block_features = None if features is None else next(features, None)
@@ -122,3 +127,9 @@ def stream(
         number += 1
         # Without a bound no row ever stops, and the host need not wait to know it.
         going = repeat is not None and (repeat.most is None or bool(cursor.active.any()))
+    if program.values_first:
+        if with_rationale:
+            rationale = _following(
+                weights, cursor, program, draft, sampling, config, plan, max_rationale
+            )
+        yield rationale

@@ -2,7 +2,8 @@
 
 Three layouts are understood, with channel names in any convention of the table and in any order:
 
-- "flat": the rationale as plain text or markdown, then `{"EyeBlinkLeft": 0.0, …}`;
+- "flat": the rationale as plain text or markdown, then `{"EyeBlinkLeft": 0.0, …}`; or the object
+  first, and the rationale after it;
 - "nested": `{"analysis": …, "arkit": {"EyeBlinkLeft": 0.0, …}}`;
 - "keyframe": `{"Keyframe_one": {"EyeBlinkLeft": 0.0, …}}`.
 
@@ -49,7 +50,8 @@ class Answer:
     Attributes:
       coefficients: float32 [61] in canonical order, or [52], or of the names asked for, in their
         order.
-      rationale: the text before or beside the coefficients, "" where there is none.
+      rationale: the text before or beside the coefficients, or after them where none comes before;
+        "" where there is none.
       layout: "flat", "nested" or "keyframe".
       keyframe: the name of the keyframe, as in "Keyframe_one"; else None.
       notes: what is odd yet no error, one sentence each.
@@ -92,6 +94,8 @@ def parse(
             raise AnswerError(f"the answer is {_start(str(answer))}, expected text or an object")
     layout, keyframe, members, analysis = _layout(found)
     coefficients = eye_pitch_downward(_coefficients(members, asked), eye_pitch)
+    if not before:  # the answer of a model that generates its values first
+        before, after = after, ""
     notes = ["text after the JSON was not read"] if after else []
     if eye_pitch_disagrees(coefficients):  # false where one of the channels is not known
         notes.append("eye pitch runs against EyeLookDown and EyeLookUp: of the other sign?")

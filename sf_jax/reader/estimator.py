@@ -115,10 +115,12 @@ class Model:
 
         Args:
           image: a path, a PIL image or uint8 [H, W, 3].
-          rationale: generate the rationale first (slower, and what the coefficients then rest on).
-            Where what is generated is degenerate, no text but loops or bare punctuation, the image
-            is read again without: the answer is that of `rationale=False`. What an instructed
-            model ends by itself is kept, unless it has control or undecodable characters.
+          rationale: generate the rationale too, before the coefficients, which then rest on it, or
+            after them, as the model's schema says (slower). Where what is generated is degenerate,
+            no text but loops or bare punctuation, the answer is that of `rationale=False`: the
+            image is read again, or the rationale is left out where the coefficients came first.
+            What an instructed model ends by itself is kept, unless it has control or undecodable
+            characters.
           temperature: 0 is greedy; otherwise rationale and answer are sampled with `seed`.
           messages: the conversation to answer, in MS-SWIFT's form with one `<image>`; only for a
             model that is instructed. None asks our own question.
@@ -167,6 +169,8 @@ class Model:
         inputs = self.inputs(read, rationale, messages)
         generated = jax.device_get(self.generate(*inputs, rationale=rationale, **asked))
         decoded = list(self.decoder.decoded(generated, rationale))
+        if self.schema.values_first:
+            decoded = [self.decoder.sound(one) for one in decoded]
         return [
             self._without_rationale(image, row, messages, asked)
             if rationale and one.degenerate
@@ -268,11 +272,16 @@ class Model:
             raise ImageError(str(error)) from error
         grids = [image_inputs.token_grid(image, self.config.vision) for image in fitted]
         merged = self.processor.padded(max(height * width for height, width in grids))
-        prompts = [prompt_ids(self.tokenizer, h * w, rationale, messages) for h, w in grids]
+        first_values = self.schema.values_first
+
+        def asked(merged: int) -> list[int]:
+            return prompt_ids(self.tokenizer, merged, rationale, messages, first_values)
+
+        prompts = [asked(height * width) for height, width in grids]
         first = prompts[0]
         prefix = self.decoder.prefix(first[: first.index(self.config.image_token_id)])
         skip = 0 if prefix is None else prefix.segments.shape[1]
-        longest = len(prompt_ids(self.tokenizer, merged, rationale, messages)) - skip
+        longest = len(asked(merged)) - skip
         if messages is not None:  # of any length, where every length is a program of its own
             longest = -(-longest // PROMPT_STEP) * PROMPT_STEP
         examples = [

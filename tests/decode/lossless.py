@@ -53,7 +53,9 @@ class NotEqualError(AssertionError):
 def answer_ids(
     program: SlotProgram, generated: Generated, row: int, with_rationale: bool
 ) -> list[int]:
-    """The tokens of an answer, rationale and blocks."""
+    """The tokens of an answer, rationale and blocks in their order."""
+    if program.values_first:
+        return _values_first_ids(program, generated, row, with_rationale)
     ids = generated.rationale_ids[row, : generated.rationale_length[row]].tolist()
     if generated.truncated[row] or (with_rationale and not program.block_ends_rationale):
         ids.append(int(program.rationale_end))
@@ -61,6 +63,17 @@ def answer_ids(
     if generated.repeats is not None:
         choices = choices[: generated.repeats[row]]
     return ids + program.answer(choices)
+
+
+def _values_first_ids(
+    program: SlotProgram, generated: Generated, row: int, with_rationale: bool
+) -> list[int]:
+    ids = program.answer(generated.choices[row])
+    if not with_rationale:
+        return ids
+    ids += program.closing.tolist()
+    ids += generated.rationale_ids[row, : generated.rationale_length[row]].tolist()
+    return ids + [int(program.ends.argmax())] * (not generated.truncated[row])
 
 
 def count_ties(
@@ -122,7 +135,14 @@ class Tiny:
         return cls(config, weights if stacked else unstack_layers(weights), tokenizer, program)
 
     def inputs(self, pictures: list[np.ndarray], with_rationale: bool) -> Batch:
-        return prompts_about(pictures, self.config, self.tokenizer, self.patches, with_rationale)
+        return prompts_about(
+            pictures,
+            self.config,
+            self.tokenizer,
+            self.patches,
+            with_rationale,
+            self.program.values_first,
+        )
 
     def answer(
         self,
@@ -231,14 +251,19 @@ def prompts_about(
     tokenizer: tokenizers.Tokenizer,
     patches: int,
     with_rationale: bool,
+    values_first: bool = False,
 ) -> Batch:
     """Prompts padded on the left."""
+
+    def asked(tokens: int) -> list[int]:
+        return prompt_ids(tokenizer, tokens, with_rationale, values_first=values_first)
+
     rows = []
     for picture in pictures:
         height, width = images.token_grid(picture, config.vision)
-        ids = prompt_ids(tokenizer, height * width, with_rationale)
+        ids = asked(height * width)
         rows.append([Example.of(ids, images.image_inserts(ids, [picture], config))])
-    longest = len(prompt_ids(tokenizer, patches // 4, with_rationale))
+    longest = len(asked(patches // 4))
     return assemble(rows, images.capacity(config, longest, patches), left=True)
 
 
@@ -247,6 +272,10 @@ def scored_rationale(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What `score` wants of the rationales of answers: tokens, how many, and how many were free."""
     ids = np.pad(made.rationale_ids, [(0, 0), (0, 1)])
+    if program.values_first:
+        ids[np.arange(len(ids)), made.rationale_length] = program.ends.argmax()
+        length = np.where(with_rationale, made.rationale_length + ~made.truncated, 0)
+        return ids, length, length.astype(np.int32)
     blank = made.truncated | (with_rationale and not program.block_ends_rationale)
     ids[np.arange(len(ids)), made.rationale_length] = np.where(blank, program.rationale_end, 0)
     free = np.where(made.truncated, made.rationale_length, made.rationale_length + 1)

@@ -10,7 +10,7 @@ import pytest
 from sf_jax.decode.decoder import Decoded, Decoder, Previous
 from sf_jax.decode.limits import MOST_TEMPERATURE
 from sf_jax.decode.policy import LARGE, PLANS, policy_of
-from sf_jax.decode.schema import Repeat, Schema
+from sf_jax.decode.schema import VALUES_FIRST, Repeat, Schema
 from sf_jax.model.config import Config
 from sf_jax.model.declared import initialise
 from sf_jax.sequence import tokenizer
@@ -80,6 +80,59 @@ def test_scoring_agrees_with_generation(single: Decoder) -> None:
         given[1] = value
         with pytest.raises(ValueError, match=f"{SHAPES.names[1]} is {value}, expected a finite"):
             single.score(batch, None, given, None)
+
+
+@pytest.fixture(scope="module")
+def values_first(tiny_config: Config) -> Decoder:
+    return decoder_of(replace(SHAPES, order=VALUES_FIRST), tiny_config, 3)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_values_may_come_first(values_first: Decoder, temperature: float) -> None:
+    decoder, asked = values_first, {"temperature": temperature, "seed": 7}
+    batch = prompts(decoder, "a shape here", "some words", "a shape")
+    made = answers(decoder, batch, **asked)
+    mute = answers(decoder, batch, rationale=False, **asked)
+    plain = answers(decoder, batch, decoding="sequential", **asked)
+    for one, other, alone in zip(made, plain, mute, strict=True):
+        assert one.text == other.text
+        block, blank, rationale = one.text.partition("\n\n")
+        assert blank and rationale == one.rationale and len(one.rationale_ids)
+        np.testing.assert_allclose([*json.loads(block).values()], one.values, atol=1e-6)
+        # The values depend on nothing that follows, and cost no pass of it.
+        assert alone.text == block and alone.passes["rationale"] == 0
+        np.testing.assert_array_equal(alone.mean, one.mean)
+        np.testing.assert_allclose(one.mean, other.mean, atol=1e-4)
+    filled, rationale = decoder.stream(batch, max_rationale=CAP, **asked)  # type: ignore[arg-type]
+    for row, one in enumerate(made):
+        found = rationale.ids[row, : len(one.rationale_ids)]
+        np.testing.assert_array_equal(found, one.rationale_ids)
+    choices = decoder.program.nearest(np.stack([one.values for one in made]))
+    np.testing.assert_array_equal(filled.choices, choices)
+
+
+def test_a_rationale_depends_on_the_values_before_it(values_first: Decoder) -> None:
+    decoder, batch = values_first, prompts(values_first, "a shape here")
+    made = answers(decoder, prompts(decoder, "a shape here", "some words", "a shape"))[0]
+    words = "some words here"
+    text, slots = decoder.score(batch, None, made.values, words)
+    np.testing.assert_allclose(slots, made.log_likelihood, atol=1e-4)
+    assert len(text) == len(decoder.tokenizer.encode(words)) + 1  # and its end
+    assert (text < 0).all()
+    none, alone = decoder.score(batch, None, made.values, None)
+    assert not len(none)
+    np.testing.assert_allclose(alone, slots, atol=1e-5)
+    other, _ = decoder.score(batch, None, 1 - made.values, words)
+    assert np.abs(other - text).max() > 1e-2
+
+
+def test_a_degenerate_rationale_leaves_the_values(values_first: Decoder) -> None:
+    made = answers(values_first, prompts(values_first, "a shape here", "some words", "a"))[0]
+    kept = values_first.sound(replace(made, degenerate=True))
+    assert (kept.rationale, len(kept.rationale_ids), kept.degenerate) == ("", 0, False)
+    np.testing.assert_array_equal(kept.values, made.values)
+    assert [*json.loads(kept.text)] == list(SHAPES.names)
+    assert values_first.sound(replace(made, degenerate=False)).text == made.text
 
 
 def test_what_is_out_of_range_is_refused(single: Decoder) -> None:

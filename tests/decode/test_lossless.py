@@ -13,7 +13,7 @@ from sf_jax.decode import drafted
 from sf_jax.decode.drafts import Draft, load_heads, save_heads
 from sf_jax.decode.generate import SEQUENTIAL, DraftPlan, generate
 from sf_jax.decode.program import SlotProgram
-from sf_jax.decode.schema import Schema
+from sf_jax.decode.schema import VALUES_FIRST, Schema
 from sf_jax.face import channels
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import tokenizer as tokenizers
@@ -32,6 +32,11 @@ NESTED = Schema(
     groups=("",) + ("eyes",) * 5 + ("head",) * 2, paragraphs=True,
 )  # fmt: skip
 FINE = Schema(("JawOpen", "HeadRoll"), (0.0, -1.0), (1.0, 1.0), decimals=3, paragraphs=True)
+
+
+def values_first(schema: Schema) -> Schema:
+    """The same with the rationale after the block."""
+    return dataclasses.replace(schema, order=VALUES_FIRST)
 
 
 def whole_schema() -> Schema:
@@ -59,6 +64,8 @@ def models(digits) -> dict[str, Tiny]:
         "digits": Tiny.make(SMALL, digits, whole_schema(), 4),
         "nested": Tiny.make(SMALL, digits, NESTED, 5),
         "fine": Tiny.make(SMALL, digits, FINE, 6),
+        "symbols, values first": Tiny.make(SMALL, symbols, values_first(SCHEMA), 3),
+        "nested, values first": Tiny.make(SMALL, digits, values_first(NESTED), 5),
     }
 
 
@@ -71,7 +78,16 @@ def differing(tiny: Tiny, made, reference, gaps, with_rationale: bool = True) ->
 
 @pytest.mark.parametrize(
     ("name", "with_rationale"),
-    [("symbols", True), ("symbols", False), ("digits", True), ("nested", True), ("fine", False)],
+    [
+        ("symbols", True),
+        ("symbols", False),
+        ("digits", True),
+        ("nested", True),
+        ("fine", False),
+        ("nested, values first", True),
+        pytest.param("symbols, values first", True, marks=pytest.mark.slow),
+        pytest.param("symbols, values first", False, marks=pytest.mark.slow),
+    ],
 )
 def test_drafted_is_sequential_is_the_reference(models, pictures, name, with_rationale) -> None:
     tiny, batch = models[name], pictures * 2

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sf_jax.decode.schema import Repeat, Schema
+from sf_jax.decode.schema import VALUES_FIRST, Repeat, Schema
 from sf_jax.decode.schema_file import FILE, SchemaFileError, from_dict, read_schema, write_schema
 
 FLAT = Schema(("a", "b"), (0.0, -1.0), (1.0, 1.0), decimals=2)
@@ -14,10 +14,11 @@ NESTED = Schema(("a", "b", "c"), (0.0,) * 3, (1.0, 0.5, 1.0), 1, ("", "in", "in"
 
 
 REPEATED = Schema(("a",), (0.0,), (1.0,), repeat=Repeat(most=5, window=2, separator=",\n"))
+VALUES = Schema(("a",), (0.0,), (1.0,), order=VALUES_FIRST)
 ENDLESS = Schema(("a",), (0.0,), (1.0,), repeat=Repeat(window=8))
 
 
-@pytest.mark.parametrize("schema", [FLAT, NESTED, REPEATED, ENDLESS])
+@pytest.mark.parametrize("schema", [FLAT, NESTED, REPEATED, ENDLESS, VALUES])
 def test_a_schema_is_read_as_it_was_written(schema: Schema, tmp_path: Path) -> None:
     assert read_schema(tmp_path) is None
     write_schema(tmp_path, schema)
@@ -57,6 +58,13 @@ def test_what_is_left_out_is_as_usual() -> None:
         (slot(high=0), "slots[0].high", "found 0, expected more than low, 0"),
         (content(decimals=1.5), "decimals", "found 1.5, expected a whole number from 0 to 6"),
         (content(decimals=7), "decimals", "found 7, expected a whole number from 0 to 6"),
+        (content(order="first"), "order", "found 'first', expected rationale_first"),
+        (content(order=["values_first"]), "order", "expected rationale_first or values_first"),
+        (
+            content(order="values_first", repeat={"most": 3}),
+            "slots",
+            "an array of objects can only follow the rationale",
+        ),
         (content(repeat=3), "repeat", "found 3, expected an object"),
         (content(repeat={"most": 0}), "repeat.most", "found 0, expected a whole number from 1"),
         (content(repeat={"opening": 3}), "repeat.opening", "found 3, expected a text"),

@@ -66,7 +66,13 @@ def test_rationale_is_kept_and_fences_are_not():
 
 
 def test_text_after_the_json_is_noted():
-    assert parse(json.dumps(sound()) + "\nDone.").notes == ["text after the JSON was not read"]
+    text = "A smile.\n\n" + json.dumps(sound()) + "\nDone."
+    assert parse(text).notes == ["text after the JSON was not read"]
+
+
+def test_the_rationale_may_follow_the_values():
+    answer = parse(json.dumps(sound()) + "\n\n1. Expression: smile.")
+    assert answer.rationale == "1. Expression: smile." and answer.notes == []
 
 
 def test_nested_analysis_becomes_lines():
