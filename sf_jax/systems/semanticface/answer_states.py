@@ -17,6 +17,8 @@ from sf_jax.decode.state import feed_tokens, prefill
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
 from sf_jax.reader import estimator, loading
+from sf_jax.reader.action import FaceAction
+from sf_jax.reader.schema import channel_indices
 from sf_jax.sequence.batch import Batch
 from sf_jax.train import draft_heads
 
@@ -28,14 +30,26 @@ def rationale_states(
 ) -> Iterator[tuple[Float[np.ndarray, "N D"], Int[np.ndarray, " N"]]]:
     """For each image, the states that yielded the tokens of its rationale, and the tokens."""
     end = int(model.program.ends.argmax())
-    rationales = [[*action.rationale_ids.tolist(), end] for action in model.predict_batch(images)]
-    tokens = np.zeros((len(rationales), model.max_rationale + 1), np.int32)
-    for row, rationale in enumerate(rationales):
-        tokens[row, : len(rationale)] = rationale
+    actions = model.predict_batch(images)
+    befores = [_before_rationale(model, action) for action in actions]
+    rationales = [[*action.rationale_ids.tolist(), end] for action in actions]
+    longest = max(map(len, befores)) + model.max_rationale + 1
+    tokens = np.zeros((len(rationales), longest), np.int32)
+    for row, (before, rationale) in enumerate(zip(befores, rationales, strict=True)):
+        tokens[row, : len(before) + len(rationale)] = before + rationale
     prompts, _ = model.inputs(images)
     states = np.asarray(_states_of(model.weights, prompts, tokens, model.config))
-    for row, rationale in enumerate(rationales):
-        yield states[row, : len(rationale)], tokens[row, : len(rationale)]
+    for row, (before, rationale) in enumerate(zip(befores, rationales, strict=True)):
+        own = slice(len(before), len(before) + len(rationale))
+        yield states[row, own], tokens[row, own]
+
+
+def _before_rationale(model: estimator.Model, action: FaceAction) -> list[int]:
+    """The tokens of an answer before its rationale: none, or the values and what follows them."""
+    if not model.schema.values_first:
+        return []
+    values = action.answer[channel_indices(model.schema)]
+    return model.program.answer(model.program.nearest(values)) + model.program.closing.tolist()
 
 
 @partial(jax.jit, static_argnames="config")

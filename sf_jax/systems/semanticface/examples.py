@@ -38,7 +38,8 @@ class FaceExamples:
         )
         generator = np.random.default_rng([self.seed, number])
         try:
-            example = self.sequences.example(record["image"], numbers, foreign, generator)
+            known = record.get("known")
+            example = self.sequences.example(record["image"], numbers, foreign, generator, known)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         return replace(example, number=number, where=where)

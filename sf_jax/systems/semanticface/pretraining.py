@@ -28,6 +28,7 @@ from data_pipelines.views import RandomView, Views, random_view
 from sf_jax.convert import checksums, hf
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.program import compile_program
+from sf_jax.decode.schema import RATIONALE_FIRST
 from sf_jax.face import channels
 from sf_jax.media import locks
 from sf_jax.model.config import Config, TextConfig, VisionConfig
@@ -92,6 +93,7 @@ class Recipe:
       draft_answers: the model's own answers from which draft heads are learnt.
       mesh: how the devices are shared out.
       product_dtype: of training; the model is exported in float32.
+      order: of the exported model's answers, see `decode.schema.Schema`.
       accept_changed_data: see `train.loop.LoopConfig`.
     """
 
@@ -114,6 +116,7 @@ class Recipe:
     draft_heads: DraftHeadsConfig
     mesh: dict[str, int]
     product_dtype: str
+    order: str = RATIONALE_FIRST
     seed: int = 0
     accept_changed_data: bool = False
 
@@ -258,7 +261,8 @@ class JointTask(task.Task):
         generator = np.random.default_rng([self.recipe.seed, checksum])
         images = [record["image"] for record in records]
         made = self.sequences.reading if self.reading else self.sequences.batch
-        return JointBatch(made(images, coefficients, generator), dense)
+        known = np.asarray(dense.known) > 0
+        return JointBatch(made(images, coefficients, generator, known), dense)
 
     def batch_shapes(self) -> JointBatch:
         record = self.recipe.example_view()
@@ -298,7 +302,7 @@ class JointTask(task.Task):
         config = self.recipe.config(self.tokenizer)
         loading.save(
             directory, config, weights.model, self.tokenizer, self.recipe.processor,
-            dtype=np.float16,
+            dtype=np.float16, schema=replace(SCHEMA, order=self.recipe.order),
         )  # fmt: skip
         readout_file.save(directory / "readout.safetensors", weights.readout)
         checksums.seal(directory)

@@ -9,13 +9,14 @@ import pytest
 from data_pipelines.sampler import sample
 from sf_jax.decode.schema import Schema
 from sf_jax.face import answers
+from sf_jax.face.agreement import agreement
 from sf_jax.face.channels import HIGH, LOW, NAMES
-from sf_jax.face.describe import describe
+from sf_jax.face.describe import Description, describe
 from sf_jax.model.config import Config
-from sf_jax.reader.question import NUMBERS_ONLY, WITH_RATIONALE
+from sf_jax.reader.question import NUMBERS_FIRST, NUMBERS_ONLY, WITH_RATIONALE
 from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.sequence.batch import Batch
-from sf_jax.sequence.tokenizer import IMAGE, VISION_END, VISION_START, Tokenizer
+from sf_jax.sequence.tokenizer import IM_END, IMAGE, VISION_END, VISION_START, Tokenizer
 from sf_jax.systems.semanticface.sequences import (
     SequenceConfig,
     Sequences,
@@ -275,3 +276,102 @@ def test_random_rounding_is_unbiased() -> None:
     assert np.abs(drawn - numbers).max() < 0.1
     np.testing.assert_allclose(drawn * 10, np.rint(drawn * 10), atol=1e-9)
     assert (drawn[:, numbers == 1.0] == 1.0).all() and (drawn[:, numbers == -1.0] == -1.0).all()
+
+
+def values_first_rows(
+    config: Config, tokenizer: Tokenizer, faces: np.ndarray, images: list, **options: Any
+) -> tuple[Batch, list[tuple[str, answers.Answer, answers.Answer]], Sequences]:
+    """A batch, and of each row the prompt and the answers in the input and wanted."""
+    known = options.pop("known", None)
+    chosen = SequenceConfig(**{"length": LENGTH, "values_first": 1.0, **options})
+    sequences = Sequences(config, tokenizer, SCHEMA, chosen, PATCHES)
+    batch = sequences.batch(images, faces, np.random.default_rng(1), known)
+    rows = []
+    for row in range(COUNT):
+        size = int(batch.segments[row].sum())
+        texts = [tokenizer.decode(x[row, :size].tolist()) for x in (batch.input_ids, batch.targets)]
+        begins = [text.index("assistant\n") + len("assistant\n") for text in texts]
+        found = [text[at:].removesuffix(IM_END) for text, at in zip(texts, begins, strict=True)]
+        found = [text if "}" in text else text + "}" for text in found]  # without words
+        rows.append((texts[0][: begins[0]], answers.parse(found[0]), answers.parse(found[1])))
+    return batch, rows, sequences
+
+
+def test_values_that_come_first_are_described_as_they_are_shown(
+    config: Config, tokenizer: Tokenizer, faces: np.ndarray, images: list
+) -> None:
+    batch, rows, _ = values_first_rows(config, tokenizer, faces, images, words=1.0)
+    end = tokenizer.symbol(IM_END)
+    for row, (prompt, shown, wanted) in enumerate(rows):
+        assert NUMBERS_FIRST in prompt
+        found = agreement(Description.parse(shown.rationale), shown.coefficients)
+        assert found is not None and found.exact == found.mentions and not found.missing
+        assert np.abs(wanted.coefficients - faces[row]).max() < 0.1 + 1e-5
+        size = int(batch.segments[row].sum())
+        assert batch.input_ids[row, size - 1] == end
+        # Words and their end carry loss, what is between them and the values does not.
+        spoken = [*tokenizer.encode(shown.rationale), end]
+        np.testing.assert_array_equal(batch.input_ids[row, size - len(spoken) : size], spoken)
+        assert (batch.loss_weights[row, size - len(spoken) : size] == 3).all()
+        assert not batch.loss_weights[row, : size - len(spoken)].any()
+    assert any((shown.coefficients != wanted.coefficients).any() for _, shown, wanted in rows)
+
+
+def test_without_words_the_prompt_and_the_values_are_the_same(
+    config: Config, tokenizer: Tokenizer, faces: np.ndarray, images: list
+) -> None:
+    batch, _, _ = values_first_rows(config, tokenizer, faces, images, words=1.0)
+    mute, rows, _ = values_first_rows(config, tokenizer, faces, images, words=0.0)
+    for row in range(COUNT):
+        size = int(mute.segments[row].sum())
+        assert size == positions_of(mute, row)[-1] + 2 and not rows[row][1].rationale
+        np.testing.assert_array_equal(mute.input_ids[row, :size], batch.input_ids[row, :size])
+        np.testing.assert_array_equal(positions_of(mute, row), positions_of(batch, row))
+
+
+def test_both_orders_share_a_batch(
+    batch_of: Any, config: Config, tokenizer: Tokenizer, faces: np.ndarray, images: list
+) -> None:
+    options = SequenceConfig(length=LENGTH, values_first=0.5)
+    sequences = Sequences(config, tokenizer, SCHEMA, options, PATCHES)
+    batch = sequences.batch(images, faces, np.random.default_rng(1))
+    texts = [tokenizer.decode(row.tolist()) for row in batch.input_ids]
+    first = sum(NUMBERS_FIRST in text for text in texts)
+    assert 4 < first < COUNT - 4 and any(WITH_RATIONALE in text for text in texts)
+    by_schema = Sequences(
+        config, tokenizer, replace(SCHEMA, order="values_first"), SequenceConfig(), PATCHES
+    )
+    assert by_schema.values_first == 1.0
+    reading = sequences.reading(images, faces, np.random.default_rng(1))
+    prompts = [tokenizer.decode(row.tolist()) for row in reading.input_ids]
+    assert 4 < sum(NUMBERS_FIRST in text for text in prompts) < COUNT - 4
+
+
+def test_what_is_not_known_is_not_learnt(
+    batch_of: Any, config: Config, tokenizer: Tokenizer, faces: np.ndarray, images: list
+) -> None:
+    known = np.random.default_rng(3).random((COUNT, 61)) < 0.7
+    known[0] = True
+    for share, words in ((0.0, 0.0), (1.0, 3.0)):  # words before the values are not learnt then
+        options = SequenceConfig(
+            length=LENGTH, values_first=share, words=1.0, foreign_words=0.0, foreign_values=0.0
+        )
+        sequences = Sequences(config, tokenizer, SCHEMA, options, PATCHES)
+        batch = sequences.batch(images, faces, np.random.default_rng(1), known)
+        reading = sequences.reading(images, faces, np.random.default_rng(1), known)
+        for row in range(COUNT):
+            at = positions_of(batch, row)
+            np.testing.assert_array_equal(batch.slot_weights[row, at], known[row])
+            np.testing.assert_array_equal(
+                reading.slot_weights[row, positions_of(reading, row)], known[row]
+            )
+            # What is not known has another face's value in the input.
+            spoken = sequences.program.values[sequences.program.kind]
+            shown = [
+                spoken[slot][list(sequences.program.value_symbols[slot]).index(token)]
+                for slot, token in enumerate(batch.input_ids[row, at + 1])
+            ]
+            expected = np.where(known[row], faces[row], faces[(row + 1) % COUNT])
+            assert np.abs(np.array(shown) - expected).max() < 0.1 + 1e-5
+            learnt = batch.loss_weights[row].max()
+            assert learnt == (3.0 if known[row].all() else words)
