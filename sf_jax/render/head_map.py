@@ -1,0 +1,117 @@
+"""Where things sit on a head of any rig: landmarks at rest, and how far the head reaches."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numba
+import numpy as np
+
+from sf_jax.face import landmarks as marks
+
+TURNS, HEIGHTS = 48, 26  # azimuths; elevations from LOWEST to the crown
+LOWEST = np.deg2rad(-55.0)
+EYE_DISTANCE = 6.3  # cm between the pupils of an adult, the unit of what is worn
+
+
+@numba.njit(cache=True, nogil=True)
+def _reach(points, turns, heights, lowest, out):  # type: ignore[no-untyped-def]
+    """Largest distance of points [n, 3] from the origin, by direction, in `out`; 0 for none."""
+    for i in range(points.shape[0]):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        across = np.sqrt(x * x + z * z)
+        row = int((np.arctan2(y, across) - lowest) / (np.pi / 2 - lowest) * (heights - 1) + 0.5)
+        if row < 0:
+            continue
+        column = int((np.arctan2(x, z) / (2 * np.pi) + 1) * turns + 0.5) % turns
+        size = np.sqrt(across * across + y * y)
+        out[row, column] = max(out[row, column], size)
+
+
+def _filled(reach: np.ndarray) -> np.ndarray:
+    """Directions without points take their neighbours' mean, then all are smoothed a little."""
+    for _ in range(30):
+        missing = reach == 0
+        if not missing.any():
+            break
+        total, count = np.zeros_like(reach), np.zeros_like(reach)
+        padded = np.pad(reach, ((1, 1), (0, 0)), mode="edge")
+        padded = np.pad(padded, ((0, 0), (1, 1)), mode="wrap")
+        for y in range(3):
+            for x in range(3):
+                near = padded[y : y + reach.shape[0], x : x + reach.shape[1]]
+                total += near
+                count += near > 0
+        reach = np.where(missing & (count > 0), total / np.maximum(count, 1), reach)
+    padded = np.pad(reach, ((1, 1), (0, 0)), mode="edge")
+    padded = np.pad(padded, ((0, 0), (1, 1)), mode="wrap")
+    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+    smooth = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 16
+    smooth[-1] = smooth[-1].mean()  # the crown is one direction
+    return smooth
+
+
+@dataclass(frozen=True)
+class HeadMap:
+    """A head at rest: what accessories are fitted to.
+
+    Attributes:
+      landmarks: [70, 3], cm, NaN where not known; eyes, brows, nose, mouth and chin are.
+      vertices: float32 [n, 3], of what turns with the head.
+    """
+
+    landmarks: np.ndarray
+    vertices: np.ndarray
+
+    @cached_property
+    def eyes(self) -> np.ndarray:
+        """Centres [2, 3] of the right and the left eye's lids."""
+        return np.stack([self.landmarks[marks.RIGHT_EYE], self.landmarks[marks.LEFT_EYE]]).mean(1)
+
+    @cached_property
+    def unit(self) -> float:
+        """cm that what measures 1 cm on an adult's head measures on this one."""
+        width = np.nanmax(self.landmarks[:, 0]) - np.nanmin(self.landmarks[:, 0])
+        eyes = np.linalg.norm(self.eyes[1] - self.eyes[0])
+        return float(0.5 * eyes / EYE_DISTANCE + 0.5 * width / 14.5)
+
+    @cached_property
+    def centre(self) -> np.ndarray:
+        """[3], a point inside the head a little above the ears."""
+        eyes = self.eyes.mean(0)
+        above = self.vertices[:, 1] > eyes[1]
+        low, high = self.vertices[above].min(0), self.vertices[above].max(0)
+        return np.array([eyes[0], eyes[1] + 0.15 * (high[1] - eyes[1]), (low[2] + high[2]) / 2])
+
+    @cached_property
+    def crown(self) -> float:
+        """Height of the top of the head."""
+        return float(self.vertices[:, 1].max())
+
+    @cached_property
+    def reach(self) -> np.ndarray:
+        """Distance [HEIGHTS, TURNS] from the centre to the head's surface, by direction."""
+        out = np.zeros((HEIGHTS, TURNS), np.float64)
+        _reach(self.vertices - self.centre, TURNS, HEIGHTS, LOWEST, out)
+        return _filled(out)
+
+    def surface(self, turn: np.ndarray, height: np.ndarray, above: np.ndarray | float = 0.0) -> np.ndarray:
+        """Points [..., 3] on the head, or `above` it (cm), in directions from its centre.
+
+        Args:
+          turn: radians from straight ahead to the subject's left; height: radians above level.
+        """
+        row = (np.clip(height, LOWEST, np.pi / 2) - LOWEST) / (np.pi / 2 - LOWEST) * (HEIGHTS - 1)
+        column = (turn / (2 * np.pi)) % 1.0 * TURNS
+        r0, c0 = np.minimum(row.astype(int), HEIGHTS - 2), column.astype(int) % TURNS
+        fr, fc, c1 = row - r0, column - np.floor(column), (c0 + 1) % TURNS
+        lower = self.reach[r0, c0] * (1 - fc) + self.reach[r0, c1] * fc
+        upper = self.reach[r0 + 1, c0] * (1 - fc) + self.reach[r0 + 1, c1] * fc
+        radius = lower + fr * (upper - lower) + above
+        direction = np.stack(
+            [np.cos(height) * np.sin(turn), np.sin(height), np.cos(height) * np.cos(turn)], -1
+        )
+        return self.centre + direction * radius[..., None]
+
+    def mean(self, *numbers: int) -> np.ndarray:
+        """The mean [3] of some landmarks."""
+        return self.landmarks[list(numbers)].mean(0)
