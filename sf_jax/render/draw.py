@@ -6,11 +6,13 @@ import cv2
 import numpy as np
 
 from sf_jax.render import occlusion
+from sf_jax.render.backdrops import procedural
+from sf_jax.render.bodies import Body, body
 from sf_jax.render.effects import develop
 from sf_jax.render.layers import Layer, flatten
 from sf_jax.render.looks import skin_noise
-from sf_jax.render.raster import NEAR, NO_CUTOUTS, Cutouts, rasterise, vertex_normals
-from sf_jax.render.rig import MATERIALS, PAINTS, Rig, pose, rotation
+from sf_jax.render.raster import NEAR, Cutouts, rasterise, vertex_normals
+from sf_jax.render.rig import MATERIALS, Rig, pose, rotation
 from sf_jax.render.scene import Scene
 from sf_jax.render.shading import (
     ALBEDO,
@@ -31,13 +33,13 @@ from sf_jax.render.shading import (
     shade,
     triangle_materials,
 )
-from sf_jax.render.textures import LEVELS, NO_ATLAS, packed
+from sf_jax.render.textures import LEVELS
 
 __all__ = ["BACKGROUND", "Drawing", "draw", "render"]
 
 SHADOW_SIDE, SHADOW_REACH = 192, 17.0  # samples, cm about the face
+DARKEST, BRIGHTEST = 0.6, 1.3  # light on a face, to which the exposure is set
 DEEP = 1.2  # cm from one surface to the next that an outline separates
-SKIN = [MATERIALS.index(name) for name in ("skin", "lips")]
 GLOSS = {  # strength of highlights, that of the skin times and plus, and log2 of their exponent
     "skin": (1.0, 0.0, 4), "lips": (1.5, 0.03, 5), "sclera": (0.5, 0.35, 6), "iris": (0.5, 0.6, 6),
     "pupil": (0.5, 0.8, 6), "teeth": (1.0, 0.15, 5), "gum": (1.0, 0.1, 5),
@@ -78,12 +80,21 @@ class _View:
     size: float
 
 
-def _project(rig: Rig, vertices: np.ndarray, scene: Scene, height: int, width: int) -> _View:
-    """The camera is framed on the landmarks, as a face detector would frame a photograph; the scale
-    is that of the rig's neutral face, so that identities differ in size.
+def _project(
+    vertices: np.ndarray,
+    marks: np.ndarray,
+    size: float,
+    scene: Scene,
+    height: int,
+    width: int,
+) -> _View:
+    """The camera is framed on the landmarks, as a face detector would frame a photograph.
+
+    Args:
+      marks: [70, 3], landmarks in the world; size: of the rig's neutral face, cm, so that
+        identities differ in size.
     """
-    middle = np.nanmean(rig.marks(vertices), 0)
-    size = rig.height()
+    middle = np.nanmean(marks, 0)
     side = min(height, width)
     distance = scene.focal * size / scene.face_share
     camera = rotation(scene.camera_yaw, -scene.camera_pitch, 0.0)
@@ -97,40 +108,23 @@ def _project(rig: Rig, vertices: np.ndarray, scene: Scene, height: int, width: i
     return _View(points, depths, camera[:, 2], distance, scene.face_share * side)
 
 
-def _albedo(rig: Rig, scene: Scene) -> np.ndarray:
-    """Colour of each vertex, float32 [V, 3]: its own, or its material's with paint on the skin."""
-    base = np.array([scene.colours[name] for name in MATERIALS], np.float32)
-    if rig.surface is not None:
-        colours = rig.surface.colours.astype(np.float32)
-    else:
-        colours = base[rig.material]
-        skin = np.array(scene.colours["skin"], np.float32)
-        over = {
-            "lips": base[MATERIALS.index("lips")],
-            "brow": base[MATERIALS.index("brow")],
-            "blush": skin * [1.0, 0.62, 0.62],
-            "lid": skin * 0.55,
-            "beard": base[MATERIALS.index("hair")],
-        }
-        for i, name in enumerate(PAINTS):
-            if strength := scene.paint.get(name, 0.0):
-                amount = rig.paint[:, i : i + 1] * np.float32(strength)
-                colours = colours + amount * (np.asarray(over[name], np.float32) - colours)
-    if scene.look.clay is not None:
-        grey = colours.mean(1, keepdims=True)
-        relief = 1 + np.float32(scene.look.detail) * (grey / max(float(grey.max()), 0.1) - 1)
-        colours = relief * np.array(scene.look.clay, np.float32)
-    return colours
-
-
-def _shadow(scene: Scene, world: np.ndarray, triangles: np.ndarray, middle: np.ndarray) -> Shadow:
+def _shadow(scene: Scene, body: Body, middle: np.ndarray) -> Shadow:
     """What the first light sees of a head."""
     if not scene.look.shadow:
         return NO_SHADOW
     direction = np.array(scene.light) / np.linalg.norm(scene.light)
     transform = occlusion.along(direction, middle, SHADOW_REACH, SHADOW_SIDE)
-    depth, _ = occlusion.depth_map(world, triangles, transform, SHADOW_SIDE, 0)
+    depth, _ = occlusion.depth_map(body.vertices, body.triangles, transform, SHADOW_SIDE, 0)
     return Shadow(depth, transform, np.float32(scene.look.shadow))
+
+
+def _exposure(ambient: float, lights: list[np.ndarray], colours: list[np.ndarray]) -> float:
+    """Factor of all light, as of a camera that sees a face turned towards it."""
+    reaching = [0.35 + 0.65 * max(float(light[2]), 0.0) for light in lights]
+    seen = ambient + sum(
+        share * float(colour.mean()) for share, colour in zip(reaching, colours, strict=True)
+    )
+    return float(np.clip(seen, DARKEST, BRIGHTEST)) / max(seen, 1e-6)
 
 
 def _shading(scene: Scene, view: np.ndarray, shadow: Shadow) -> Shading:
@@ -146,15 +140,16 @@ def _shading(scene: Scene, view: np.ndarray, shadow: Shadow) -> Shading:
         plus *= scene.look.clay is None
         gloss[MATERIALS.index(name)] = [times * scene.shine + plus * scene.key, sharpness]
     look = scene.look
+    exposure = _exposure(scene.ambient, lights, colours)
 
     def row(*values: float) -> np.ndarray:
         return np.array(values, np.float32)
 
     return Shading(
         lights=np.array(lights, np.float32),
-        colours=np.array(colours, np.float32),
-        above=row(*scene.sky) * np.float32(scene.ambient),
-        below=row(*scene.ground) * np.float32(scene.ambient),
+        colours=np.array(colours, np.float32) * np.float32(exposure),
+        above=row(*scene.sky) * np.float32(exposure * scene.ambient),
+        below=row(*scene.ground) * np.float32(exposure * scene.ambient),
         viewer=view.astype(np.float32),
         rim=row(*look.rim),
         gloss=gloss,
@@ -170,39 +165,34 @@ def _shading(scene: Scene, view: np.ndarray, shadow: Shadow) -> Shading:
     )
 
 
-def _attributes(rig: Rig, vertices: np.ndarray, scene: Scene) -> np.ndarray:
+def _attributes(body: Body) -> np.ndarray:
     """The vertices' attributes, float32 [V, COLUMNS], for `shading`."""
-    out = np.zeros((len(vertices), COLUMNS), np.float32)
-    out[:, NORMAL : NORMAL + 3] = vertex_normals(vertices, rig.triangles)
-    out[:, ALBEDO : ALBEDO + 3] = _albedo(rig, scene)
-    if rig.surface is not None and rig.surface.uv is not None:
-        out[:, UV : UV + 2] = rig.surface.uv
-    out[:, OCCLUSION] = 1.0 if rig.occlusion is None else rig.occlusion
-    out[:, NOISE] = np.isin(rig.material, SKIN)
-    out[:, REST : REST + 3] = rig.neutral
-    out[:, WORLD : WORLD + 3] = vertices
+    out = np.empty((len(body.vertices), COLUMNS), np.float32)
+    out[:, NORMAL : NORMAL + 3] = vertex_normals(body.vertices, body.triangles)
+    out[:, ALBEDO : ALBEDO + 3] = body.colours
+    out[:, UV : UV + 2] = body.uv
+    out[:, OCCLUSION] = body.occlusion
+    out[:, NOISE] = body.noise
+    out[:, REST : REST + 3] = body.rest
+    out[:, WORLD : WORLD + 3] = body.vertices
     return out
 
 
-def _texels(rig: Rig, points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Mipmap level of each texture of a rig, int64 [images], for samples at `points`."""
-    surface = rig.surface
-    if surface is None or surface.image is None or surface.uv is None:
-        return np.zeros(0, np.int64)
+def _levels(body: Body, images: tuple[np.ndarray, ...], points: np.ndarray) -> np.ndarray:
+    """Mipmap level of each texture, int64 [images], for samples at `points`."""
 
-    def areas(at: np.ndarray) -> np.ndarray:
-        a, b, c = (at[corners[:, i]] for i in range(3))
-        return np.abs(np.linalg.det(np.stack([b - a, c - a], 1)))
+    def area(at: np.ndarray, corners: np.ndarray) -> float:
+        a, b, c = (at[corners[:, i]].astype(np.float64) for i in range(3))
+        u, v = b - a, c - a
+        return float(np.abs(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]).sum())
 
-    levels = np.zeros(len(surface.images), np.int64)
-    for i, image in enumerate(surface.images):
-        corners = triangles[surface.image == i]
-        if not len(corners):
-            continue
-        texels = areas(surface.uv.astype(np.float64)) * image.shape[0] * image.shape[1]
-        samples = float(areas(points.astype(np.float64)).sum())
-        size = np.sqrt(max(float(texels.sum()), 1.0) / max(samples, 1e-6))
-        levels[i] = int(np.clip(np.round(np.log2(max(size, 1.0))), 0, LEVELS - 1))
+    levels = np.zeros(len(images), np.int64)
+    for i, image in enumerate(images):
+        corners = body.triangles[body.image == i]
+        if len(corners):
+            texels = area(body.uv, corners) * image.shape[0] * image.shape[1]
+            size = np.sqrt(max(texels, 1.0) / max(area(points, corners), 1e-6))
+            levels[i] = int(np.clip(np.round(np.log2(max(size, 1.0))), 0, LEVELS - 1))
     return levels
 
 
@@ -243,45 +233,45 @@ def render(rig: Rig, coefficients: np.ndarray, scene: Scene, height: int, width:
       RigShapeError: coefficients or identity of another length than the rig's.
     """
     vertices = pose(rig, coefficients, scene.identity)
-    view = _project(rig, vertices, scene, height, width)
+    whole = body(rig, vertices, coefficients, scene)
+    marks = rig.marks(vertices)
+    view = _project(whole.vertices, marks, rig.height(), scene, height, width)
     rows, columns = _window(view.points, view.depths, height, width)
     points = (view.points - np.array([columns.start, rows.start], np.float32)) * SAMPLES
     tall, wide = (rows.stop - rows.start) * SAMPLES, (columns.stop - columns.start) * SAMPLES
-    triangles = rig.triangles
-    materials = triangle_materials(rig.material, triangles)
-    atlas, image, cutouts = NO_ATLAS, np.full(len(triangles), -1, np.int16), NO_CUTOUTS
-    if rig.surface is not None and rig.surface.image is not None and rig.surface.uv is not None:
-        atlas, image = packed(rig.surface.images), rig.surface.image.astype(np.int16)
-        cutouts = Cutouts(rig.surface.uv.astype(np.float32), atlas, image)
-    index, depth = rasterise(points, view.depths, triangles, tall, wide, None, cutouts)
+    cutouts = Cutouts(whole.uv, whole.atlas, whole.image, whole.samples)
+    index, depth = rasterise(
+        points, view.depths, whole.triangles, tall, wide, whole.one_sided, cutouts
+    )
     surface = Surface(
         points=points,
-        triangles=triangles,
-        materials=materials,
-        one_sided=len(triangles),
-        attributes=_attributes(rig, vertices, scene),
-        atlas=atlas,
-        image=image,
-        level=_texels(rig, points, triangles),
+        triangles=whole.triangles,
+        materials=triangle_materials(whole.material, whole.triangles),
+        one_sided=whole.one_sided,
+        attributes=_attributes(whole),
+        atlas=whole.atlas,
+        image=whole.image,
+        level=_levels(whole, () if rig.surface is None else rig.surface.images, points),
     )
-    shadow = _shadow(scene, vertices, triangles, np.nanmean(rig.marks(vertices), 0))
+    shadow = _shadow(scene, whole, np.nanmean(marks, 0))
     shading = _shading(scene, view.direction, shadow)
-    edge = _outline(scene, view, index, depth, materials)
+    edge = _outline(scene, view, index, depth, surface.materials)
     colour, cover, material = shade(index, edge, surface, shading)
-    marks = rig.marks(view.points)
-    return Layer(columns.start, rows.start, colour, cover, material, marks, view.distance)
+    seen = rig.marks(view.points[: len(vertices)])
+    return Layer(columns.start, rows.start, colour, cover, material, seen, view.distance)
 
 
 def backdrop(scene: Scene, height: int, width: int) -> np.ndarray:
     """The background of a scene, float32 [height, width, 3] in [0, 1]."""
     picture = scene.background
+    if not isinstance(picture, np.ndarray):
+        picture = procedural(np.random.default_rng([6, picture]), height, width)
     if picture.dtype == np.uint8:
-        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA) / np.float32(255)
+        if picture.shape[:2] != (height, width):
+            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        return picture.astype(np.float32) * np.float32(1 / 255)
     picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
-    for x0, y0, x1, y1, *colour in scene.clutter:
-        corners = (int(x0 * width), int(y0 * height)), (int(x1 * width), int(y1 * height))
-        cv2.rectangle(picture, *corners, colour, -1)
-    return np.clip(picture, 0, 1)
+    return np.clip(picture.astype(np.float32), 0, 1)
 
 
 def draw(rig: Rig, coefficients: np.ndarray, scene: Scene, height: int, width: int) -> Drawing:

@@ -66,8 +66,12 @@ def _motion_kernel(extent: tuple[float, float], scale: float) -> np.ndarray:
     x, y = extent[0] * scale, extent[1] * scale
     half = int(np.ceil(max(abs(x), abs(y)) / 2)) + 1
     kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
-    ends = [(round(16 * (half + sign * v / 2)) for v in (x, y)) for sign in (-1, 1)]
-    cv2.line(kernel, tuple(ends[0]), tuple(ends[1]), 1.0, 1, cv2.LINE_AA, 4)
+    for share in np.linspace(-0.5, 0.5, 16 * half):
+        column, row = half + share * x, half + share * y
+        left, top = int(column), int(row)
+        right, low = column - left, row - top
+        weights = np.outer([1 - low, low], [1 - right, right])
+        kernel[top : top + 2, left : left + 2] += weights
     return kernel / kernel.sum()
 
 
@@ -147,10 +151,10 @@ def random_effects(g: np.random.Generator) -> Effects:
         tint=tuple(g.uniform(0.9, 1.1, 3).tolist()),
         saturation=float(g.uniform(0.6, 1.4)),
         vignette=float(g.uniform(0.1, 0.7)) if g.random() < 0.15 else 0.0,
-        blur=float(g.uniform(0.3, 1.3)) if g.random() < 0.35 else 0.0,
+        blur=float(g.uniform(0.3, 1.1)) if g.random() < 0.3 else 0.0,
         motion=(float(shake * np.cos(angle)), float(shake * np.sin(angle))),
-        scale=float(g.uniform(0.3, 0.8)) if g.random() < 0.15 else 1.0,
-        noise=float(np.exp(g.uniform(np.log(0.005), np.log(0.07)))) if g.random() < 0.4 else 0.0,
+        scale=float(g.uniform(0.4, 0.8)) if g.random() < 0.12 else 1.0,
+        noise=float(np.exp(g.uniform(np.log(0.004), np.log(0.05)))) if g.random() < 0.35 else 0.0,
         grain=float(g.random()),
         jpeg=int(g.integers(25, 96)) if g.random() < 0.65 else None,
         noise_seed=int(g.integers(1 << 31)),
@@ -160,5 +164,5 @@ def random_effects(g: np.random.Generator) -> Effects:
     if spoilt < 0.14:
         return replace(effects, gain=effects.gain * 1.4, bias=float(g.choice([-0.2, 0.25])))
     if spoilt < 0.16:
-        return replace(effects, posterise=int(g.integers(4, 9)))
+        return replace(effects, posterise=int(g.integers(4, 9)), noise=0.0)
     return effects

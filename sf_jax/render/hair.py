@@ -14,7 +14,8 @@ LOCKS, STEPS = 46, 15
 # Azimuths at which a shape says how low the locks end: front, brow's end, temple, before the
 # ear, ear, after it, back. Heights are 1 at the crown, 0 at the brows, -1 at the chin.
 ANCHORS = np.deg2rad([0.0, 25.0, 45.0, 62.0, 80.0, 110.0, 180.0])
-TOP, PATH = 0.62, 40  # of the locks on the head: lowest elevation is -0.1; points of a path
+PATH = 40  # points of a lock's way over the head and down
+FLAT = 0.45  # cm of hair under a hat
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,14 @@ def _ends(shape: Shape, turn: np.ndarray, g: np.random.Generator) -> np.ndarray:
     ends = np.interp(away, ANCHORS, shape.ends)
     front = np.clip(1 - np.abs(np.sin(turn / 2)) * 1.6, 0, 1)
     ends = ends + shape.slant * np.sin(turn) * front
-    return ends + shape.jagged * g.uniform(-1, 1, len(turn)) * np.where(np.arange(len(turn)) % 2, 1, 0.4)
+    return ends + shape.jagged * g.uniform(-1, 1, len(turn)) * np.where(
+        np.arange(len(turn)) % 2, 1, 0.4
+    )
 
 
-def _paths(head: HeadMap, turn: np.ndarray, lowest: float, flare: float) -> tuple[np.ndarray, np.ndarray]:
+def _paths(
+    head: HeadMap, turn: np.ndarray, lowest: float, flare: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Where locks run, [L, PATH, 3]: over the head, then straight down; and outward directions."""
     height = np.linspace(np.pi / 2, -0.1, PATH // 2)
     over = head.surface(turn[:, None] + 0 * height, height + 0 * turn[:, None])
@@ -94,9 +99,8 @@ def _paths(head: HeadMap, turn: np.ndarray, lowest: float, flare: float) -> tupl
     return np.concatenate([over, hang], 1), outward
 
 
-def _cut(paths: np.ndarray, outward: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points and directions [L, STEPS, 3] along paths down to the heights `ends`, and the share
-    [L, STEPS] of the whole way."""
+def _cut(paths: np.ndarray, outward: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points and directions [L, STEPS, 3] along paths down to the heights `ends`."""
     below = paths[..., 1] < ends[:, None]
     last = np.where(below.any(1), below.argmax(1), paths.shape[1] - 1).clip(1)
     rows = np.arange(len(paths))
@@ -110,7 +114,7 @@ def _cut(paths: np.ndarray, outward: np.ndarray, ends: np.ndarray) -> tuple[np.n
     nextpick = rows[:, None], low + 1
     points = paths[pick] * (1 - share) + paths[nextpick] * share
     normals = outward[pick] * (1 - share) + outward[nextpick] * share
-    return points, normals, at / (paths.shape[1] - 1)
+    return points, normals
 
 
 def _colours(g: np.random.Generator, colour: np.ndarray, tips: bool) -> np.ndarray:
@@ -137,29 +141,39 @@ def _knots(shape: Shape, head: HeadMap, g: np.random.Generator, colour: np.ndarr
     elif shape.knots == "tail":
         at = head.surface(np.array([np.pi]), np.array([np.deg2rad(35.0)]), 1.0 * u)[0]
         side = g.choice([-1.0, 0.0, 1.0])
-        found.append(piece(*ball(at + [side * 3 * u, -4 * u, -2 * u], (2 * u, 6 * u, 2 * u)), colour, "hair"))
+        found.append(
+            piece(
+                *ball(at + np.array([side * 3, -4, -2]) * u, (2 * u, 6 * u, 2 * u)), colour, "hair"
+            )
+        )
     elif shape.knots == "tails":
         size, drop = g.uniform(1.3, 2.4) * u, g.uniform(4.0, 9.0) * u
         for side in (-1.0, 1.0):
-            turn, height = np.array([side * np.deg2rad(115)]), np.array([np.deg2rad(g.uniform(0, 30))])
+            turn, height = (
+                np.array([side * np.deg2rad(115)]),
+                np.array([np.deg2rad(g.uniform(0, 30))]),
+            )
             at = head.surface(turn, height, size)[0]
             middle = at + np.array([side * 1.5 * u, -0.8 * drop, 0])
             found.append(piece(*ball(middle, (size, drop, size)), colour, "hair"))
     return found
 
 
-def grow(head: HeadMap, g: np.random.Generator, name: str, colour: np.ndarray) -> list[Piece]:
+def grow(
+    head: HeadMap, g: np.random.Generator, name: str, colour: np.ndarray, pressed: bool = False
+) -> list[Piece]:
     """Hair of a shape of SHAPES, somewhat varied.
 
     Args:
-      colour: RGB [3] in [0, 1].
+      colour: RGB [3] in [0, 1]; pressed: flat under a hat.
     """
     shape, u = SHAPES[name], head.unit
     turn = np.arange(LOCKS) / LOCKS * 2 * np.pi
     shift = g.normal(0, 0.05)
     varied = Shape(
         ends=tuple(e + shift + (e < -0.9) * g.normal(0, 0.2) for e in shape.ends),  # type: ignore[arg-type]
-        part=shape.part + (g.uniform(-0.5, 0.5) if g.random() < 0.4 and shape.ends[0] > 0.2 else 0.0),
+        part=shape.part
+        + (g.uniform(-0.5, 0.5) if g.random() < 0.4 and shape.ends[0] > 0.2 else 0.0),
         slant=shape.slant * g.choice([-1, 1]) + g.normal(0, 0.04),
         jagged=shape.jagged * g.uniform(0.5, 1.5),
         thickness=shape.thickness,
@@ -167,9 +181,11 @@ def grow(head: HeadMap, g: np.random.Generator, name: str, colour: np.ndarray) -
     brow = head.mean(19, 24)[1]
     chin = head.landmarks[8, 1]
     heights = _ends(varied, turn, g)
-    ends = np.where(heights > 0, brow + heights * (head.crown - brow), brow + heights * (brow - chin))
+    ends = np.where(
+        heights > 0, brow + heights * (head.crown - brow), brow + heights * (brow - chin)
+    )
     paths, outward = _paths(head, turn, float(ends.min()), shape.flare)
-    points, normals, share = _cut(paths, outward, ends)
+    points, normals = _cut(paths, outward, ends)
     top, side = (value * g.uniform(0.7, 1.3) * u for value in shape.thickness)
     upward = np.clip(normals[..., 1], 0, 1)
     thick = side + (top - side) * upward
@@ -178,13 +194,17 @@ def grow(head: HeadMap, g: np.random.Generator, name: str, colour: np.ndarray) -
     thick = thick * np.where(on_face, 1 - along**3 * 1.25, 1 - 0.35 * along**4)
     thick = thick + shape.locks * u * g.normal(0, 1, LOCKS)[:, None] * along
     thick = thick + shape.waves * u * g.normal(0, 1, (LOCKS, STEPS)) * (along > 0.05)
+    if pressed:
+        thick = np.where(points[..., 1] > brow, np.minimum(thick, FLAT * u), thick)
     points = points + normals * thick[..., None]
     if shape.waves:
-        points = points + shape.waves * 0.5 * u * g.normal(0, 1, points.shape) * (along > 0.1)[:, None]
+        points = (
+            points + shape.waves * 0.5 * u * g.normal(0, 1, points.shape) * (along > 0.1)[:, None]
+        )
     points[:, 0] = points[:, 0].mean(0)
     colours = _colours(g, colour, g.random() < 0.06)
     triangles = grid(LOCKS, STEPS)
     seam = grid(2, STEPS)
     seam = np.where(seam < STEPS, seam + (LOCKS - 1) * STEPS, seam - STEPS).astype(np.int32)
     sheet = piece(points, np.concatenate([triangles, seam]), colours.reshape(-1, 3), "hair")
-    return [sheet, *_knots(shape, head, g, colour)]
+    return [sheet] if pressed else [sheet, *_knots(shape, head, g, colour)]

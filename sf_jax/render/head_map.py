@@ -10,6 +10,7 @@ from sf_jax.face import landmarks as marks
 
 TURNS, HEIGHTS = 48, 26  # azimuths; elevations from LOWEST to the crown
 LOWEST = np.deg2rad(-55.0)
+NEEDED = [1, 3, 8, 13, 15, 19, 24, 27, 28, 29, 30, 33, *range(36, 48), 48, 51, 54, 57]
 EYE_DISTANCE = 6.3  # cm between the pupils of an adult, the unit of what is worn
 
 
@@ -62,6 +63,11 @@ class HeadMap:
     landmarks: np.ndarray
     vertices: np.ndarray
 
+    @property
+    def complete(self) -> bool:
+        """Whether all landmarks that items are fitted to are known."""
+        return bool(np.isfinite(self.landmarks[NEEDED]).all()) and len(self.vertices) > 0
+
     @cached_property
     def eyes(self) -> np.ndarray:
         """Centres [2, 3] of the right and the left eye's lids."""
@@ -94,7 +100,9 @@ class HeadMap:
         _reach(self.vertices - self.centre, TURNS, HEIGHTS, LOWEST, out)
         return _filled(out)
 
-    def surface(self, turn: np.ndarray, height: np.ndarray, above: np.ndarray | float = 0.0) -> np.ndarray:
+    def surface(
+        self, turn: np.ndarray, height: np.ndarray, above: np.ndarray | float = 0.0
+    ) -> np.ndarray:
         """Points [..., 3] on the head, or `above` it (cm), in directions from its centre.
 
         Args:

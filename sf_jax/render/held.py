@@ -1,4 +1,4 @@
-"""What may be in front of a face: hands, microphones, cups, telephones, things in the foreground."""
+"""What may be in front of a face: hands, microphones, cups, telephones, other things."""
 
 import numpy as np
 
@@ -22,9 +22,10 @@ def _hand_parts(g: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         x = -3.0 + 2.0 * i
         lean = (i - 1.5) * spread
         curl = np.cumsum(np.full(3, max(0.0, bend + g.normal(0, 0.12)) * 0.6))
-        steps = np.stack(
-            [np.full(3, np.sin(lean)), np.cos(curl) * np.cos(lean), np.sin(curl)], -1
-        ) * (length * np.array([0.45, 0.32, 0.23]))[:, None]
+        steps = (
+            np.stack([np.full(3, np.sin(lean)), np.cos(curl) * np.cos(lean), np.sin(curl)], -1)
+            * (length * np.array([0.45, 0.32, 0.23]))[:, None]
+        )
         knuckle = np.array([x, 3.6 - 0.15 * (i - 1.5) ** 2, 0.0])
         parts.append(capsule(np.concatenate([knuckle[None], knuckle + np.cumsum(steps, 0)]), 0.95))
     thumb = np.array([[3.0, -2.2, 0.3], [5.2, 0.0, 1.0], [6.2, 2.6, 1.4]])
@@ -63,17 +64,17 @@ def hands(head: HeadMap, g: np.random.Generator, skin: np.ndarray) -> list[Piece
     cheek = head.landmarks[13 if side > 0 else 3]
     kind = g.choice(["cheek", "chin", "brow", "mouth", "beside"], p=[0.3, 0.3, 0.15, 0.1, 0.15])
     if kind == "cheek":
-        at, roll = cheek + [side * 1.2 * u, 1.0 * u, 2.5 * u], side * g.uniform(-0.3, 0.5)
+        at, roll = cheek + np.array([side * 1.2 * u, 1.0 * u, 2.5 * u]), side * g.uniform(-0.3, 0.5)
     elif kind == "chin":
-        at, roll = chin + [g.normal(0, 1.5) * u, -1.5 * u, 2.0 * u], g.normal(0, 0.8)
+        at, roll = chin + np.array([g.normal(0, 1.5) * u, -1.5 * u, 2.0 * u]), g.normal(0, 0.8)
     elif kind == "brow":
-        at = head.mean(19, 24) + [side * 3.5 * u, 3.0 * u, 2.5 * u]
+        at = head.mean(19, 24) + np.array([side * 3.5, 3.0, 2.5]) * u
         roll = side * g.uniform(0.8, 1.6)
     elif kind == "mouth":
-        at, roll = mouth + [side * 2.5 * u, -1.0 * u, 3.0 * u], side * g.uniform(0.3, 1.4)
+        at, roll = mouth + np.array([side * 2.5 * u, -1.0 * u, 3.0 * u]), side * g.uniform(0.3, 1.4)
     else:
-        at, roll = cheek + [side * 6.0 * u, 2.0 * u, 5.0 * u], g.normal(0, 0.4)
-    return hand(head, g, skin, np.asarray(at), float(roll))
+        at, roll = cheek + np.array([side * 6.0 * u, 2.0 * u, 5.0 * u]), g.normal(0, 0.4)
+    return hand(head, g, skin, at, float(roll))
 
 
 def microphone(head: HeadMap, g: np.random.Generator, skin: np.ndarray) -> list[Piece]:

@@ -79,7 +79,10 @@ def tube(
 
 
 def ball(
-    centre: np.ndarray, radii: Sequence[float] | float, rows: int = 9, columns: int = 14
+    centre: np.ndarray,
+    radii: Sequence[float] | np.ndarray | float,
+    rows: int = 9,
+    columns: int = 14,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points [rows, columns, 3] and triangles of an ellipsoid."""
     polar = np.linspace(0.03, np.pi - 0.03, rows)[:, None]
@@ -109,9 +112,10 @@ def capsule(path: np.ndarray, radius: float, sides: int = 8) -> tuple[np.ndarray
     return tube(whole, radii, sides)
 
 
-def box(centre: np.ndarray, halves: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def box(centre: np.ndarray, halves: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points [24, 3] and triangles of a box; corners are not shared, so that its faces are flat."""
-    points, triangles = [], []
+    points: list[np.ndarray] = []
+    triangles: list[list[int]] = []
     for axis in range(3):
         for sign in (-1.0, 1.0):
             first, second = (axis + 1) % 3, (axis + 2) % 3
@@ -125,9 +129,7 @@ def box(centre: np.ndarray, halves: Sequence[float]) -> tuple[np.ndarray, np.nda
     return np.asarray(centre) + corners, np.array(triangles, np.int32)
 
 
-def disc(
-    centre: np.ndarray, outline: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def disc(centre: np.ndarray, outline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A fan of triangles from a centre [3] to a closed outline [n, 3]."""
     count = len(outline)
     following = (np.arange(count) + 1) % count

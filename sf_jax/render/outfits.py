@@ -42,18 +42,20 @@ HELD = {
 }
 
 
-def made(item: Item, head: HeadMap, colours: Mapping[str, tuple[float, ...]]) -> list[Piece]:
+def made(
+    item: Item, head: HeadMap, colours: Mapping[str, tuple[float, ...]], hat: bool = False
+) -> list[Piece]:
     """The meshes of an item on a head.
 
     Args:
-      colours: RGB of "hair" and "skin".
+      colours: RGB of "hair" and "skin"; hat: one is worn, so that hair is flat.
 
     Raises:
       KeyError: there is no such kind or style.
     """
     g = np.random.default_rng([5, item.seed])
     if item.kind == "hair":
-        return hair.grow(head, g, item.style, np.array(colours["hair"]))
+        return hair.grow(head, g, item.style, np.array(colours["hair"]), hat)
     if item.kind == "glasses":
         return worn.glasses(head, g, item.style or "clear")
     if item.kind in WORN:
@@ -65,14 +67,16 @@ def made(item: Item, head: HeadMap, colours: Mapping[str, tuple[float, ...]]) ->
 SHARES = {"hand": 45, "microphone": 25, "cup": 12, "telephone": 10, "foreground": 35}
 
 
-def random_items(person: np.random.Generator, g: np.random.Generator) -> tuple[Item, ...]:
+def random_items(
+    person: np.random.Generator, g: np.random.Generator, bald: bool = False
+) -> tuple[Item, ...]:
     """Hair and glasses of a person, and what an image adds.
 
     Args:
-      person: draws what stays with a person; g: draws the rest.
+      person: draws what stays with a person; g: draws the rest; bald: no hair is drawn.
     """
     items = []
-    look, style = person.random(), str(person.choice(list(hair.SHAPES)))
+    style = str(person.choice(list(hair.SHAPES)))
     seeds = person.integers(1 << 31, size=4)
     glasses, ring = person.random(), person.random()
     lens = str(person.choice(["clear", "glare", "tinted"], p=[0.72, 0.18, 0.1]))
@@ -80,7 +84,7 @@ def random_items(person: np.random.Generator, g: np.random.Generator) -> tuple[I
     if cover < 0.06:
         items.append(Item("head cloth", int(g.integers(1 << 31))))
     else:
-        if look > 0.18:
+        if not bald:
             items.append(Item("hair", int(seeds[0]), style))
         if cover < 0.18:
             items.append(Item("hat", int(g.integers(1 << 31))))

@@ -11,18 +11,22 @@ NEAR = 1.0  # cm in front of the camera; nearer triangles are not drawn
 
 
 class Cutouts(NamedTuple):
-    """Textures whose transparent texels are holes.
+    """Where triangles have holes: transparent texels, and samples that glass leaves free.
 
     Attributes:
       uv: float32 [V, 2]; atlas: the textures; image: int16 [T], -1 for none.
+      samples: uint8 [T], bits of the samples of each 2 x 2 that a triangle may cover, row by row.
     """
 
     uv: np.ndarray
     atlas: Atlas
     image: np.ndarray
+    samples: np.ndarray
 
 
-NO_CUTOUTS = Cutouts(np.zeros((0, 2), np.float32), NO_ATLAS, np.zeros(0, np.int16))
+NO_CUTOUTS = Cutouts(
+    np.zeros((0, 2), np.float32), NO_ATLAS, np.zeros(0, np.int16), np.zeros(0, np.uint8)
+)
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
@@ -70,12 +74,16 @@ def _fill(points, depths, triangles, one_sided, cutouts, depth, index):  # type:
         step = a_x * d_a + b_x * d_b
         image = cutouts.image[t] if t < len(cutouts.image) else -1
         holes = image >= 0 and cutouts.atlas.cutout[image]
+        samples = cutouts.samples[t] if t < len(cutouts.samples) else np.uint8(15)
+        partly = samples != 15
         for y in range(top, bottom + 1):
             wa, wb = row_a, row_b
             inverse = ic + wa * d_a + wb * d_b
             for x in range(left, right + 1):
                 inside = wa >= 0 and wb >= 0 and wa + wb <= 1
                 seen = inside and inverse > depth[y, x]
+                if seen and partly:
+                    seen = (samples >> (2 * (y & 1) + (x & 1))) & 1 == 1
                 if seen and holes:
                     seen = not _hole(a, b, c, wa, wb, image, cutouts)
                 if seen:
@@ -103,7 +111,7 @@ def rasterise(
       points: float32 [V, 2], x and y in samples; depths: float32 [V], cm from the camera.
       triangles: int32 [T, 3], counter-clockwise seen from the front.
       one_sided: the first triangles, of which back faces are not drawn; None for all.
-      cutouts: textures with holes.
+      cutouts: holes in triangles.
 
     Returns:
       Triangle indices int32 [H, W] (-1 for none), inverse depths float32 [H, W] (0 for none).

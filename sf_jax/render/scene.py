@@ -5,7 +5,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sf_jax.render.effects import Effects, random_effects
-from sf_jax.render.looks import TOON, Light, Look
+from sf_jax.render.looks import Light, Look, random_lights, random_look
+from sf_jax.render.outfits import Item, random_items
+
+
+def _grey() -> np.ndarray:
+    return np.full((4, 4, 3), 0.72, np.float32)
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,9 @@ class Scene:
       light_colour: RGB of the key light; sky, ground: RGB of ambient light from above and below.
       lights: further lights.
       colours: material name → linear-ish RGB in [0, 1]; paint: make-up strengths by paint name.
-      background: float32 [h, w, 3] colours interpolated over the image, or an image, uint8
-        [h, w, 3], that is resized to it; clutter: rectangles (x0, y0, x1, y1, r, g, b) in image
-        sides on the former.
+      background: an image, uint8 [h, w, 3], that is resized to the picture; float32 [h, w, 3],
+        colours interpolated over it; or the seed of a drawn one.
+      items: what is worn or held in front of the face.
       look: the manner of drawing.
       effects: what the camera does to the picture.
     """
@@ -47,8 +52,8 @@ class Scene:
     lights: tuple[Light, ...] = ()
     colours: dict = field(default_factory=lambda: dict(NATURAL))
     paint: dict = field(default_factory=lambda: {"lips": 1.0, "brow": 1.0, "lid": 0.2})
-    background: np.ndarray = field(default_factory=lambda: np.full((4, 4, 3), 0.72, np.float32))
-    clutter: tuple = ()
+    background: np.ndarray | int = field(default_factory=_grey)
+    items: tuple[Item, ...] = ()
     look: Look = field(default_factory=Look)
     effects: Effects = field(default_factory=Effects)
 
@@ -122,24 +127,6 @@ def _colours(g: np.random.Generator, toon: bool) -> dict[str, tuple[float, ...]]
     return out
 
 
-def _background(g: np.random.Generator) -> np.ndarray:
-    """Sixteen colours around one, float32 [4, 4, 3], of random spread and saturation."""
-    spread = g.uniform(0, 0.4) if g.random() < 0.7 else 0.0
-    colours = g.uniform(0, 1, 3) + g.normal(0, spread, (4, 4, 3))
-    grey = colours.mean(-1, keepdims=True)
-    mixed = grey + g.uniform(0, 1) * (colours - grey)
-    return np.clip(mixed, 0, 1).astype(np.float32)
-
-
-def _clutter(g: np.random.Generator) -> tuple:
-    boxes = []
-    for _ in range(int(g.integers(0, 7)) if g.random() < 0.6 else 0):
-        x, y = g.uniform(-0.2, 1, 2)
-        w, h = g.uniform(0.05, 0.6, 2)
-        boxes.append((x, y, x + w, y + h, *g.uniform(0, 1, 3)))
-    return tuple(boxes)
-
-
 def random_scene(seed: int, identity_seed: int | None = None, identities: int = 0) -> Scene:
     """A scene from one seed; the person (shape and colours) from `identity_seed` if given.
 
@@ -148,33 +135,34 @@ def random_scene(seed: int, identity_seed: int | None = None, identities: int = 
     """
     person = np.random.default_rng([1, seed if identity_seed is None else identity_seed])
     g = np.random.default_rng([2, seed])
-    toon = bool(g.random() < 0.3)
-    yaw, pitch = g.uniform(-1.2, 1.2), g.uniform(-0.4, 1.0)
-    light = (float(np.sin(yaw)), float(np.sin(pitch)), float(np.cos(yaw) * np.cos(pitch)))
-    ambient = g.uniform(0.25, 0.7)
+    look = random_look(g)
+    colours = _colours(person, bool(look.tones))
+    identity = np.clip(person.normal(0, 0.8, identities), -2, 2).astype(np.float32)
+    paint = {
+        "lips": float(person.uniform(0.3, 1.0)),
+        "brow": float(person.uniform(0.5, 1.0)),
+        "blush": float(person.uniform(0, 0.5)),
+        "lid": float(person.uniform(0, 0.6)),
+        "beard": float(person.uniform(0.2, 0.9)) if person.random() < 0.2 else 0.0,
+    }
+    bald = bool(person.random() < 0.18)
+    if bald and person.random() < 0.6:  # else hair is a part of the rig, or cut short
+        scalp = 0.9 * np.array(colours["skin"]) + 0.05 * np.array(colours["hair"])
+        colours["hair"] = tuple(scalp.tolist())
+    items = random_items(person, g, bald)
     return Scene(
-        identity=np.clip(person.normal(0, 0.8, identities), -2, 2).astype(np.float32),
+        identity=identity,
         focal=float(np.exp(g.uniform(np.log(1.3), np.log(6.0)))),
         face_share=float(g.uniform(0.68, 0.92)),
         centre=tuple(g.uniform(-0.05, 0.05, 2).tolist()),
         camera_yaw=float(g.uniform(-0.05, 0.05)),
         camera_pitch=float(g.uniform(-0.05, 0.05)),
-        light=light,
-        ambient=float(ambient),
-        key=float(g.uniform(0.3, 0.9)),
-        fill=float(g.uniform(0, 0.3)),
-        shine=float(g.uniform(0, 0.3)),
-        colours=_colours(person, toon),
-        paint={
-            "lips": float(person.uniform(0.3, 1.0)),
-            "brow": float(person.uniform(0.5, 1.0)),
-            "blush": float(person.uniform(0, 0.5)),
-            "lid": float(person.uniform(0, 0.6)),
-            "beard": float(person.uniform(0.2, 0.9)) if person.random() < 0.2 else 0.0,
-        },
-        background=_background(g),
-        clutter=_clutter(g),
-        look=TOON if toon else Look(),
+        **random_lights(g),
+        colours=colours,
+        paint=paint,
+        background=int(g.integers(1 << 31)),
+        items=items,
+        look=look,
         effects=random_effects(g),
     )
 

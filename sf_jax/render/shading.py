@@ -14,6 +14,7 @@ from sf_jax.render.textures import Atlas, texel
 
 SAMPLES = 2  # per pixel and axis
 BACKGROUND = 255  # in the material map
+OFFSET, BIAS = np.float32(0.45), np.float32(0.12)  # cm, of a shadow's test
 TILE_CM = 14.0  # extent of the skin's noise, which repeats
 # Columns of the vertex attributes.
 NORMAL, ALBEDO, UV, OCCLUSION, NOISE, REST, WORLD, COLUMNS = 0, 3, 6, 8, 9, 10, 13, 16
@@ -256,13 +257,16 @@ def _unshadowed(mean, light, depth, m, strength):  # type: ignore[no-untyped-def
         facing = mean[0, f] * light[0] + mean[1, f] * light[1] + mean[2, f] * light[2]
         if facing <= 0:
             continue
-        px, py, pz = mean[WORLD, f], mean[WORLD + 1, f], mean[WORLD + 2, f]
+        # A point a little above the surface, farther where the light grazes it.
+        away = OFFSET * (np.float32(1.4) - facing)
+        px = mean[WORLD, f] + away * mean[0, f]
+        py = mean[WORLD + 1, f] + away * mean[1, f]
+        pz = mean[WORLD + 2, f] + away * mean[2, f]
         x = int(m[0, 0] * px + m[0, 1] * py + m[0, 2] * pz + m[0, 3])
         y = int(m[1, 0] * px + m[1, 1] * py + m[1, 2] * pz + m[1, 3])
         if x < 1 or y < 1 or x >= size - 1 or y >= size - 1:
             continue
-        bias = np.float32(0.3) + np.float32(0.6) * (one - facing)
-        limit = one / (m[2, 0] * px + m[2, 1] * py + m[2, 2] * pz + m[2, 3] - bias)
+        limit = one / (m[2, 0] * px + m[2, 1] * py + m[2, 2] * pz + m[2, 3] - BIAS)
         count = 0
         for v in range(y - 1, y + 2):
             for u in range(x - 1, x + 2):

@@ -5,8 +5,8 @@ import numpy as np
 from sf_jax.render.head_map import HeadMap
 from sf_jax.render.meshes import Piece, ball, disc, grid, piece, tube
 
-HALF_GLASS, QUARTER_GLASS, DARK_GLASS = 0b1000, 0b0010, 0b1110  # samples that lenses cover
-FEW = [1, 2, 3, 4]  # corner numbers of outlines
+# Samples of a pixel that lenses cover. The first stays free: the material map shows the eyes.
+REFLECTION, TINTED, DARK = 0b1000, 0b1010, 0b1110
 
 
 def _outline(g: np.random.Generator, wide: float, high: float) -> np.ndarray:
@@ -54,12 +54,11 @@ def glasses(head: HeadMap, g: np.random.Generator, lens: str = "clear") -> list[
     arch = np.array([0, 0.25 * high, 0.25 * u])
     bridge = np.stack([inner[0], (inner[0] + inner[1]) / 2 + arch, inner[1]])
     pieces.append(piece(*tube(bridge, max(radius, 0.09 * u), 5), colour))
-    for rim, side in ((rims[0], -1.0), (rims[1], 1.0)):
+    for rim, side, temple in ((rims[0], -1.0, 1), (rims[1], 1.0, 15)):
         hinge = rim[np.argmax(side * rim[:, 0])] + [0, 0.3 * high, 0]
-        ear = head.surface(np.array([side * np.pi / 2]), np.array([0.0]), 0.3 * u)[0]
-        ear[1] = hinge[1] - 0.2 * u
-        corner = np.array([ear[0], hinge[1], hinge[2] - 1.0 * u])
-        arm = np.stack([hinge, corner, ear, ear + [0, -1.5 * u, -2 * u]])
+        ear = head.landmarks[temple] + np.array([side * 0.4, 0.0, -1.5]) * u
+        ear[1] = hinge[1] - 0.3 * u
+        arm = np.stack([hinge, (hinge + ear) / 2, ear, ear + np.array([0, -1.5, -2]) * u])
         pieces.append(piece(*tube(arm, max(radius, 0.1 * u), 5), colour))
     return pieces
 
@@ -72,9 +71,9 @@ def _lens(rim: np.ndarray, g: np.random.Generator, lens: str) -> list[Piece]:
         share = g.uniform(0.3, 0.6)
         offset = g.uniform(-0.3, 0.3, 3) * np.ptp(rim, 0)
         rim = middle + offset * [1, 1, 0] + share * (rim - middle)
-        return [piece(*disc(middle + offset * [1, 1, 0], rim), (1.0, 1.0, 1.0), samples=HALF_GLASS)]
+        return [piece(*disc(middle + offset * [1, 1, 0], rim), (1.0, 1.0, 1.0), samples=REFLECTION)]
     colour = g.uniform(0.0, 0.12, 3) if g.random() < 0.7 else g.uniform(0, 0.5, 3)
-    samples = DARK_GLASS if lens == "dark" else (HALF_GLASS | QUARTER_GLASS)
+    samples = DARK if lens == "dark" else TINTED
     return [piece(*disc(middle, rim), colour, samples=samples)]
 
 
@@ -166,15 +165,19 @@ def head_cloth(head: HeadMap, g: np.random.Generator) -> list[Piece]:
     x = half_wide * np.sin(turn)
     down = np.cos(turn)  # 1 under the chin, -1 above the brows
     y = middle[1] - np.where(down > 0, (half_high + 0.8 * u) * down, (half_high + over) * down)
-    z = np.interp(down, [-1, 0, 1], [brow[2] - 1.2 * u, sides[:, 2].mean() + 1.0 * u, chin[2] - 2 * u])
+    z = np.interp(
+        down, [-1, 0, 1], [brow[2] - 1.2 * u, sides[:, 2].mean() + 1.0 * u, chin[2] - 2 * u]
+    )
     opening = np.stack([x + middle[0], y, z], -1)
     back = head.centre + np.array([0, -1.0 * u, -0.2 * u])
     towards = opening - back
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
     share = np.linspace(0, 1, rows)[:, None, None]
     pole = np.array([0.0, -0.15, -1.0])
-    direction = towards + share * 1.0 * (pole - towards) + share * (1 - share) * 1.6 * (
-        towards - pole * (towards @ pole)[:, None]
+    direction = (
+        towards
+        + share * 1.0 * (pole - towards)
+        + share * (1 - share) * 1.6 * (towards - pole * (towards @ pole)[:, None])
     )
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
     height = np.arcsin(np.clip(direction[..., 1], -1, 1))
@@ -201,7 +204,8 @@ def _drape(head: HeadMap, opening: np.ndarray, colour: np.ndarray, g: np.random.
     points = axis + np.stack(
         [
             wide[:, None] * np.sin(turn),
-            heights[:, None] + 0.8 * u * np.sin(3 * turn + g.uniform(0, 6)) * (np.arange(5) / 4)[:, None],
+            heights[:, None]
+            + 0.8 * u * np.sin(3 * turn + g.uniform(0, 6)) * (np.arange(5) / 4)[:, None],
             deep[:, None] * np.cos(turn) * front,
         ],
         -1,
@@ -224,7 +228,8 @@ def headphones(head: HeadMap, g: np.random.Generator) -> list[Piece]:
     if g.random() < 0.35:
         mouth = head.mean(48, 54)
         side = int(g.integers(2))
-        start, end = ears[side], mouth + [(1 - 2 * side) * g.uniform(2.2, 4.5) * u, -1.0 * u, 1.5 * u]
+        aside, start = (1 - 2 * side) * g.uniform(2.2, 4.5), ears[side]
+        end = mouth + np.array([aside, -1.0, 1.5]) * u
         path = start + np.linspace(0, 1, 6)[:, None] * (end - start)
         pieces.append(piece(*tube(path, 0.15 * u, 5), colour))
         pieces.append(piece(*ball(end, 0.6 * u), (0.03, 0.03, 0.03)))
