@@ -61,7 +61,9 @@ def test_faces_leave_room_to_cut() -> None:
     for number in range(12):
         found = BuiltinSource().record(number, "train", Framing(64))
         square = framing_square(found["landmarks"] * 64, 1.0, upright=False)
-        assert 0.35 < square.side / 64 < 0.8  # a turned head is taller or lower
+        assert (
+            0.35 < square.side / 64 < 0.85
+        )  # an open jaw is longer, a turned head taller or lower
         assert found["known"].all() and found["dense"]
 
 

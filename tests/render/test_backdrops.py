@@ -73,7 +73,7 @@ def test_each_effect_does_what_it_is_named_for():
     corner, middle = develop(GREY, Effects(vignette=0.5))[[0, 30], [0, 30], 0]
     assert corner < 0.7 * middle
     across, along = (develop(edge, Effects(motion=m))[30, 27:33, 0] for m in ((9, 0), (0, 9)))
-    assert len(np.unique(across)) >= 4 and set(along) == {26, 230}
+    assert len(np.unique(across)) >= 4 and len(set(along)) == 2
     assert len(np.unique(develop(edge, Effects(scale=0.2))[30, :, 0])) > 4
     brighter, darker = (develop(GREY, Effects(gamma=g)).mean() for g in (0.7, 1.4))
     assert brighter > 140 and darker < 110
