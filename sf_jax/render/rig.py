@@ -175,6 +175,8 @@ def eye_angles(coefficients: np.ndarray) -> np.ndarray:
 def _weighted_sum(weights: np.ndarray, fields: np.ndarray) -> np.ndarray:
     """Sum of fields [N, V, 3] by weights [N], skipping the zeros: most coefficients are 0."""
     used = np.flatnonzero(weights)
+    if not len(used):  # a rig may have no fields at all
+        return np.zeros(fields.shape[1:], np.float32)
     flat = fields.reshape(len(fields), -1)
     total = np.zeros(flat.shape[1], np.float32)
     for i in used:

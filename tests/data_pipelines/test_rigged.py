@@ -74,3 +74,14 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     if SKINS.is_file():
         with pytest.raises(DataError, match=r"none\.npz"):
             SkinSource(folder=RIGS, file=tmp_path / "none.npz").check("train")
+
+
+def test_held_out_rigs_are_in_no_training_picture() -> None:
+    if not (RIGS / "rocketbox/Male_Adult_08.npz").is_file():
+        pytest.skip(f"no Rocketbox heads in {RIGS}")
+    source = RigSource(folder=RIGS)
+    names = {split: {rig.name for rig in source.rigs(split)} for split in ("train", "evaluation")}
+    assert names["evaluation"] == held_out.RIGS and not names["train"] & held_out.RIGS
+    assert len(names["train"]) > 1
+    found = source.record(1_000_000, "evaluation", Framing(64))  # without identity directions
+    assert (found["style"], found["dense"]) == ("Male_Adult_08", True)
