@@ -50,6 +50,19 @@ def _next(
     return fill_block(weights, cursor, program, sampling, config, plan, last, low_precision, passes)
 
 
+def _counted(
+    features: Iterable[Float[Array, "B M D"]] | None,
+) -> tuple[int, Iterator[Float[Array, "B M D"]] | None]:
+    """How many features there are before each block, and the features."""
+    if features is None:
+        return 0, None
+    features = iter(features)
+    first = next(features, None)
+    if first is None:
+        raise ValueError("no features to condition a block on")
+    return first.shape[1], chain([first], features)
+
+
 def stream(
     weights: ModelWeights,
     batch: Batch,
@@ -80,13 +93,7 @@ def stream(
     repeat = program.repeat
     if repeat is None or repeat.most is not None or most is not None:
         most = blocks.most_repeats(program, most)
-    inserted = 0
-    if features is not None:
-        features = iter(features)
-        first = next(features, None)
-        if first is None:
-            raise ValueError("no features to condition a block on")
-        inserted, features = first.shape[1], chain([first], features)
+    inserted, features = _counted(features)
     cursor, rationale = _start(
         weights,
         batch,
