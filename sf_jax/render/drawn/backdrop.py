@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from sf_jax.render.drawn.canvas import BACKGROUND, Canvas, mix
+from sf_jax.render.drawn.canvas import Canvas, mix
 from sf_jax.render.drawn.curves import ellipse
 from sf_jax.render.drawn.style import Style
+from sf_jax.render.shading import BACKGROUND
 
 
 def paste(canvas: Canvas, picture: UInt8[np.ndarray, "h w 3"]) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sf_jax.render.drawn.curves import Points, ribbon, taper
+from sf_jax.render.shading import BACKGROUND
 
 Colour = tuple[int, int, int]
-BACKGROUND = 255  # in the material map
 _SHIFT = 4  # fractional bits of coordinates
 _FAR = 1 << 17  # coordinates beyond this are cut, far outside any canvas
 

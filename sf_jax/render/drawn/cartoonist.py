@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -29,6 +30,8 @@ from sf_jax.render.drawn.canvas import Canvas
 from sf_jax.render.drawn.curves import Points
 from sf_jax.render.drawn.sheet import SKIN, Sheet
 from sf_jax.render.drawn.style import Style
+from sf_jax.render.layers import Layer
+from sf_jax.render.shading import BACKGROUND
 
 _JAW_LEVELS = 9
 
@@ -75,11 +78,8 @@ def draw_drawn(
     Raises:
       CoefficientsError: the coefficients are not 61 finite numbers.
     """
-    if np.shape(coefficients) != (len(NAMES),) or not np.isfinite(coefficients).all():
-        raise CoefficientsError(f"{len(NAMES)} finite coefficients are needed to draw a face")
     framing = framing or Framing()
-    done = action.read(coefficients, style.known, style.strength, style.gamma)
-    sheet = _sheet(style, done, height, width, framing)
+    sheet = _sheet(coefficients, style, height, width, framing)
     if framing.background is None:
         backdrop.draw(sheet.canvas, style)
     else:
@@ -93,8 +93,42 @@ def _samples(height: int, width: int) -> int:
     return int(np.clip(512 // max(1, min(height, width)), 2, 4))
 
 
-def _sheet(style: Style, done: action.Action, height: int, width: int, framing: Framing) -> Sheet:
+def draw_layer(
+    coefficients: Float[np.ndarray, "61"],
+    style: Style,
+    height: int,
+    width: int,
+    framing: Framing | None = None,
+    distance: float = 100.0,
+) -> Layer:
+    """Draws a face without a backdrop, to be composed with others.
+
+    Args:
+      distance: from the camera in cm; nearer layers cover those farther away.
+
+    Returns:
+      A layer of the whole image.
+
+    Raises:
+      CoefficientsError: the coefficients are not 61 finite numbers.
+    """
+    sheet = _sheet(coefficients, style, height, width, framing or Framing())
+    sheet.canvas.pixels[..., :3] = style.palette.ground
+    landmarks = _draw(sheet)
+    figure = (sheet.canvas.pixels[..., 3] != BACKGROUND).astype(np.float32)
+    cover = cv2.resize(figure, (width, height), interpolation=cv2.INTER_AREA)
+    image, material = sheet.canvas.reduced()
+    colour = finish.finished(image, style.finish) * (cover[..., None] / np.float32(255))
+    return Layer(0, 0, colour, cover, material, landmarks, distance)
+
+
+def _sheet(
+    coefficients: Float[np.ndarray, "61"], style: Style, height: int, width: int, framing: Framing
+) -> Sheet:
     """Poses the head and sets the scale."""
+    if np.shape(coefficients) != (len(NAMES),) or not np.isfinite(coefficients).all():
+        raise CoefficientsError(f"{len(NAMES)} finite coefficients are needed to draw a face")
+    done = action.read(coefficients, style.known, style.strength, style.gamma)
     top = style.eyes.y - style.eyes.up - style.brows.gap
     side = min(height, width)
     unit = framing.face_share * side / (1.0 - top)

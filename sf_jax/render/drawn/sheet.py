@@ -9,8 +9,9 @@ from sf_jax.render.drawn.head import Head
 from sf_jax.render.drawn.style import Style
 from sf_jax.render.rig import MATERIALS
 
-(SKIN, LIPS, BROW, LASH, SCLERA, IRIS, PUPIL, TEETH, GUM, TONGUE, MOUTH, HAIR, CLOTH) = range(
-    len(MATERIALS)
+SKIN, LIPS, BROW, LASH, SCLERA, IRIS, PUPIL, TEETH, TONGUE, MOUTH, HAIR, CLOTH = (
+    MATERIALS.index(name)
+    for name in "skin lips brow lash sclera iris pupil teeth tongue mouth hair cloth".split()
 )
 
 

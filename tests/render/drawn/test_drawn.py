@@ -8,10 +8,11 @@ import pytest
 from sf_jax.face import landmarks as table
 from sf_jax.face.channels import INDEX, NAMES, mirror
 from sf_jax.render.draw import BACKGROUND
-from sf_jax.render.drawn import FAMILIES, Framing, draw_drawn, random_style
+from sf_jax.render.drawn import FAMILIES, Framing, draw_drawn, draw_layer, random_style
 from sf_jax.render.drawn.cartoonist import CoefficientsError
 from sf_jax.render.drawn.families import FamilyError
 from sf_jax.render.drawn.style import Style
+from sf_jax.render.layers import flatten
 from sf_jax.render.rig import MATERIALS
 from tests.render.drawn.measure import face, moved
 
@@ -169,6 +170,18 @@ def test_a_background_stays_where_there_is_no_figure() -> None:
     inner = empty & np.roll(empty, 2, 1) & np.roll(empty, -2, 1) & np.roll(empty, 2, 0)
     assert (drawing.image[inner & np.roll(empty, -2, 0)] == (1, 200, 3)).all(1).mean() > 0.99
     assert (drawing.material[~empty] < len(MATERIALS)).all()
+
+
+def test_a_layer_composes_to_the_same_picture() -> None:
+    style = replace(random_style(8, "western"), backdrop="flat")
+    layer = draw_layer(some_face(2), style, SIZE, SIZE)
+    ground = np.full((SIZE, SIZE, 3), np.float32(style.palette.ground) / 255, np.float32)
+    composed, material = flatten(ground, [layer])
+    whole = draw_drawn(some_face(2), style, SIZE, SIZE)
+    assert np.array_equal(material, whole.material)
+    assert np.array_equal(layer.landmarks, whole.landmarks)
+    assert np.abs(composed * 255 - whole.image)[layer.cover == 1].max() <= 1
+    assert np.abs(composed * 255 - whole.image).mean() < 1
 
 
 def test_bad_input() -> None:
