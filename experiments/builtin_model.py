@@ -9,6 +9,8 @@ Each stage resumes where it stopped; `sf_jax/systems/semanticface/pretraining.py
 from dataclasses import replace
 from pathlib import Path
 
+from data_pipelines.mixtures import Inputs
+from data_pipelines.sources import parse_weights
 from data_pipelines.views import Views
 from sf_jax.cli.arguments import Parser, accept_changed_data, former, whole
 from sf_jax.model.config import TextConfig, VisionConfig
@@ -22,6 +24,13 @@ from sf_jax.train.draft_heads import DraftHeadsConfig
 from sf_jax.train.losses.joint import JointConfig
 from sf_jax.train.losses.supervised import SupervisedConfig
 from sf_jax.train.optimizer import OptimizerConfig
+
+INPUTS = {
+    "rigs": "folder of rigs to render, such as ICT-FaceKit's (default: the built-in head alone)",
+    "skins": "file of photo skins, which sf-jax data skins writes (default: none)",
+    "backgrounds": "folder of photographs without faces (default: procedural ones)",
+    "portraits": "folder of photographs with a portraits.jsonl of landmarks (default: none)",
+}
 
 RECIPE = Recipe(
     images=100_000,
@@ -108,6 +117,9 @@ def main(argv: list[str] | None = None) -> None:
     add("--start", type=Path, help="exported model whose tower to start from")
     add("--mesh", type=meshes.parse, help="as data=4,fsdp=2 (default: the recipe's)")
     add("--images", type=whole(1, 10**7), help="rendered faces (default: the recipe's)")
+    add("--mixture", type=parse_weights, help="NAME=WEIGHT,… of sources (default: all that can be)")
+    for name, files in INPUTS.items():
+        add(f"--{name}", type=Path, help=files)
     former(parser, "--pictures", dest="images", type=whole(1, 10**7))
     accept_changed_data(parser)
     for stage in ("warmup", "reading", "language"):
@@ -116,6 +128,10 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     recipe = tiny(RECIPE) if options.tiny else RECIPE
     recipe = replace(recipe, accept_changed_data=options.accept_changed_data)
+    inputs = Inputs(**{name: getattr(options, name) for name in INPUTS})
+    recipe = replace(recipe, inputs=inputs, mixture=options.mixture)
+    if None in (inputs.rigs, inputs.skins):
+        print("without --rigs and --skins the built-in head and drawings are all that is learnt")
     if options.images:
         recipe = replace(recipe, images=options.images)
     for name in ("warmup", "reading", "language"):

@@ -2,7 +2,7 @@
 
 Each stage but the first and the last two is a task of its own, resumed where it stopped:
 
-  render       faces of made-up people
+  render       faces of made-up people, rigs, skins and drawings
   warm-up      the vision tower alone, on dense targets (train/losses/readout.py)
   reading      the whole model on the keys of the slots alone: all slots at once, from the image
   language     the whole model on rationales and slots (train/losses/joint.py)
@@ -11,7 +11,7 @@ Each stage but the first and the last two is a task of its own, resumed where it
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines import loader, synthetic
+from data_pipelines import loader, mixtures, rendering, synthetic
+from data_pipelines.mixtures import Inputs
 from data_pipelines.sampler import sample
+from data_pipelines.sources import Mixture
 from data_pipelines.views import RandomView, Views, random_view
 from sf_jax.convert import checksums, hf
 from sf_jax.convert.processor import ImageProcessor
@@ -61,6 +63,7 @@ from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.step import TrainState
 
 SCHEMA = channel_schema()
+NO_INPUTS = Inputs()
 STAGES = ("render", "warm-up", "reading", "language", "export", "draft-heads")
 
 
@@ -81,7 +84,9 @@ class Recipe:
     """Everything about a run.
 
     Attributes:
-      images: rendered faces to learn from.
+      images: rendered faces to learn from; a view of each is new whenever it is met.
+      mixture: shares of their sources, by name; None has all that `inputs` allow.
+      inputs: a user's rigs, skins, backgrounds and portraits.
       vision, text: sizes of the model; the vocabulary's is the tokenizer's.
       vocabulary: tokens; vocabulary_faces: faces whose descriptions the tokenizer is trained on.
       value_frequencies, value_scale: the embeddings of values start as waves of their number, so
@@ -117,8 +122,19 @@ class Recipe:
     mesh: dict[str, int]
     product_dtype: str
     order: str = RATIONALE_FIRST
+    mixture: Mapping[str, float] | None = None
+    inputs: Inputs = NO_INPUTS
     seed: int = 0
     accept_changed_data: bool = False
+
+    def sources(self) -> Mixture:
+        """Where faces come from.
+
+        Raises:
+          SourceError: a source of the mixture is unknown, or needs files that are not given.
+        """
+        weights = self.mixture or mixtures.default_weights(self.inputs)
+        return mixtures.build(weights, self.inputs, seed=self.seed)
 
     def example_view(self) -> dict[str, Any]:
         """A view of some rendered face, for the shapes of batches."""
@@ -395,7 +411,10 @@ def _run(
     if "render" in stages and begun and not recipe.accept_changed_data:
         synthetic.check_unchanged(data, recipe.images)
     if "render" in stages:
-        synthetic.render(data, recipe.images)
+        sources = recipe.sources()
+        sources.check("train")
+        print("sources: " + ", ".join(f"{name} {x:g}" for name, x in sources.weights.items()))
+        rendering.render(data, recipe.images, sources)
     tokenizer = make_tokenizer(recipe, out)
     warmup = WarmupTask(recipe, tokenizer)
     reading, language = (JointTask(recipe, tokenizer, first) for first in (True, False))
