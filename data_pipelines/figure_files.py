@@ -2,6 +2,7 @@
 times."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,11 +101,23 @@ def decode(data: bytes) -> Figure:
 class FigureFiles:
     """The figures of one or more folders."""
 
-    def __init__(self, directories: list[str | os.PathLike]):
-        """Raises RecordError where a folder has no record files, or a damaged one."""
-        self.paths = [path for directory in directories for path in records.files(directory)]
+    def __init__(
+        self, directories: Sequence[str | os.PathLike], weights: Sequence[float] | None = None
+    ):
+        """Args:
+        weights: how often `random` gives a figure of each folder; by their numbers if None.
+
+        Raises:
+          RecordError: a folder has no record files, or a damaged one.
+        """
+        folders = [records.files(directory) for directory in directories]
+        self.paths = [path for paths in folders for path in paths]
         self._ends = np.cumsum([records.count(path) for path in self.paths])
         self._source = grain.ArrayRecordDataSource(self.paths)
+        counts = np.array([sum(map(records.count, paths)) for paths in folders])
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        shares = np.asarray(counts if weights is None else weights, float)
+        self._shares = shares / shares.sum()
 
     def __len__(self) -> int:
         return len(self._source)
@@ -117,5 +130,6 @@ class FigureFiles:
             return decode(self._source[index])
 
     def random(self, g: np.random.Generator) -> Figure:
-        """Any figure."""
-        return self[int(g.integers(len(self)))]
+        """Any figure, its folder chosen by weight."""
+        folder = int(g.choice(len(self._shares), p=self._shares))
+        return self[int(g.integers(self._starts[folder], self._starts[folder + 1]))]
