@@ -79,7 +79,10 @@ def decode(data: bytes) -> Figure:
     """
     record = records.unpacked(data, ("image", "cover", "landmarks", "seed"))
     image = records.decode_image(record["image"])
-    cover = cv2.cvtColor(records.decode_image(record["cover"]), cv2.COLOR_RGB2GRAY)
+    try:
+        cover = cv2.cvtColor(records.decode_image(record["cover"]), cv2.COLOR_RGB2GRAY)
+    except RecordError:
+        raise RecordError("field 'cover' is not a readable image", field="cover") from None
     if cover.shape != image.shape[:2]:
         raise RecordError("field 'cover' has another size than the image", field="cover")
     landmarks = record["landmarks"]
