@@ -5,7 +5,7 @@ finding and framing them is part of what is measured.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,13 @@ def _all_heads(inputs: Inputs) -> Maker:
     """All sources of labelled faces that the inputs allow, framed with room about them."""
     weights = mixtures.default_weights(inputs)
     return mixtures.build(weights, inputs, seed=SEED, framing=ROOMY)
+
+
+def _hard(inputs: Inputs) -> Maker:
+    """All sources of labelled faces, partly hidden and in any light."""
+    inputs = replace(inputs, hard=True)
+    weights = mixtures.default_weights(inputs)
+    return mixtures.build(weights, inputs, seed=SEED, framing=OPEN)
 
 
 def _scenes(inputs: Inputs) -> Maker:
@@ -135,6 +142,7 @@ SETS: dict[str, EvaluationSet] = {
     "own": EvaluationSet("people of the built-in head", 1000, _faces({"builtin": 1})),
     "skins": EvaluationSet("held-out photo skins", 1000, _faces({"skins": 1})),
     "rigs": EvaluationSet("held-out rigs", 1000, _faces({"rigs": 1})),
+    "hard": EvaluationSet("faces of all kinds, partly hidden, in any light", 1000, _hard),
     "framing": EvaluationSet("faces of all kinds with room about them", 300, _all_heads),
     "scenes": EvaluationSet("scenes of one to four faces (scene records)", 1000, _scenes),
     "faceless": EvaluationSet(

@@ -13,9 +13,11 @@ from data_pipelines.held_out import Split
 from data_pipelines.portraits import unknown
 from data_pipelines.sources import WIDE, Framing, SourceError
 from sf_jax.media.images import read_image
+from sf_jax.render.backdrops import procedural
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp")
 PHOTOGRAPHS = 0.6  # share of them where there is a folder
+CLUTTER = 0.4  # share of clutter among drawn ones
 KEPT = 64  # decoded photographs a process keeps
 
 
@@ -71,7 +73,7 @@ def background(
     """
     g = np.random.default_rng([9, number])
     if folder is None or g.random() >= PHOTOGRAPHS:
-        return procedural(g, height, width)
+        return clutter(g, height, width) if g.random() < CLUTTER else procedural(g, height, width)
     files = background_files(folder, split)
     image = _photograph(files[int(g.integers(len(files)))])
     return _cut(image, height, width, g)
@@ -90,7 +92,7 @@ def _cut(image: np.ndarray, height: int, width: int, g: np.random.Generator) -> 
     return np.ascontiguousarray(part[:, ::-1]) if g.random() < 0.5 else part
 
 
-def procedural(g: np.random.Generator, height: int, width: int) -> np.ndarray:
+def clutter(g: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Drawn clutter uint8 [height, width, 3]: shades, noise of several scales, shapes, stripes."""
     picture = _shade(g, height, width)
     for _ in range(int(g.integers(0, 4))):

@@ -19,12 +19,14 @@ class Inputs:
       skins: the file that `sf-jax data skins` writes.
       backgrounds: folder of photographs without faces.
       portraits: folder with `portraits.jsonl`.
+      hard: whether measured faces are as hard to read as those that are trained on.
     """
 
     rigs: Path | None = None
     skins: Path | None = None
     backgrounds: Path | None = None
     portraits: Path | None = None
+    hard: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,12 @@ class _Kind:
 
 def _rigs(inputs: Inputs) -> Source:
     assert inputs.rigs is not None
-    return RigSource(inputs.backgrounds, folder=inputs.rigs)
+    return RigSource(inputs.backgrounds, inputs.hard, folder=inputs.rigs)
 
 
 def _skins(inputs: Inputs) -> Source:
     assert inputs.rigs is not None and inputs.skins is not None
-    return SkinSource(inputs.backgrounds, folder=inputs.rigs, file=inputs.skins)
+    return SkinSource(inputs.backgrounds, inputs.hard, folder=inputs.rigs, file=inputs.skins)
 
 
 def _portraits(inputs: Inputs) -> Source:
@@ -57,7 +59,7 @@ def _portraits(inputs: Inputs) -> Source:
 
 
 KINDS: dict[str, _Kind] = {
-    "builtin": _Kind(lambda inputs: BuiltinSource(inputs.backgrounds), 3, 2),
+    "builtin": _Kind(lambda inputs: BuiltinSource(inputs.backgrounds, inputs.hard), 3, 2),
     "rigs": _Kind(_rigs, 2, 2, ("rigs",)),
     "skins": _Kind(_skins, 3, 3, ("rigs", "skins")),
     "portraits": _Kind(_portraits, 0, 3, ("portraits",)),

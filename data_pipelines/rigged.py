@@ -27,7 +27,7 @@ from sf_jax.render import rigs, skins
 from sf_jax.render.draw import draw, render
 from sf_jax.render.effects import Effects
 from sf_jax.render.head import builtin
-from sf_jax.render.looks import Look
+from sf_jax.render.looks import Light, Look
 from sf_jax.render.rig import Rig, Surface
 from sf_jax.render.scene import Scene, random_scene
 from sf_jax.render.skin_looks import Skin, random_skin
@@ -35,7 +35,9 @@ from sf_jax.render.skins import Skins, SkinsError
 
 HEAD = slice(INDEX["HeadYaw"], INDEX["HeadRoll"] + 1)
 OWN_SHAPE = 0.3  # share of training faces with a head as its rig has it
-PLAIN = 0.35  # share of faces before smooth colours
+PHOTOGRAPHS = 0.55  # share of faces before photographs where there are any, else
+CLUTTER = 0.15  # of faces before clutter; the others are before backgrounds of their scenes
+WORN = ("hair", "glasses", "earrings")  # what hides next to nothing of a face
 TRAIN_PEOPLE = 20_000  # as many as a rig's identity directions make in the training split
 
 
@@ -67,9 +69,12 @@ class RenderedSource:
 
     Attributes:
       backgrounds: folder of photographs without faces, or None.
+      hard: whether measured faces are as hard to read as those that are trained on: partly hidden,
+        in any light and of any quality; else they are as most photographs are (`everyday`).
     """
 
     backgrounds: Path | None = None
+    hard: bool = False
 
     @property
     @abstractmethod
@@ -85,7 +90,8 @@ class RenderedSource:
         known = sitter.rig.known
         coefficients = expression(number, split, known)
         side = framing.side
-        scene = self._before(framed(sitter.scene, number, framing), number, split, side)
+        scene = self._scene(sitter, split)
+        scene = self._before(framed(scene, number, framing), number, split, side)
         drawing = draw(sitter.coloured(coefficients), coefficients, scene, side, side)
         return drawn_record(drawing, coefficients, known, number) | {
             "source": self.name,
@@ -97,13 +103,19 @@ class RenderedSource:
         """See `figures.FigureSource`."""
         sitter = self.sitter(number, split)
         coefficients = posed(expression(number, split, sitter.rig.known), number)
-        rig, scene = sitter.coloured(coefficients), figure_scene(sitter.scene)
+        rig, scene = sitter.coloured(coefficients), figure_scene(self._scene(sitter, split))
         layer = render(rig, coefficients, scene, side, side)
         return cut_out(layer, side, self.name, sitter.style, sitter.identity)
 
+    def _scene(self, sitter: Sitter, split: Split) -> Scene:
+        if split == "train" or self.hard:
+            return sitter.scene
+        return everyday(sitter.scene, cel=sitter.rig.name == builtin().name)
+
     def _before(self, scene: Scene, number: int, split: Split, side: int) -> Scene:
-        """The scene before a photograph or drawn clutter, in part of the pictures."""
-        if np.random.default_rng([16, number]).random() < PLAIN:
+        """The scene before a photograph or clutter, in part of the pictures."""
+        share = 1 - PHOTOGRAPHS if self.backgrounds is not None else 1 - CLUTTER
+        if np.random.default_rng([16, number]).random() < share:
             return scene
         image = background(number, split, side, side, self.backgrounds)
         return replace(scene, background=image)
@@ -131,9 +143,38 @@ def framed(scene: Scene, number: int, framing: Framing) -> Scene:
     return replace(scene, face_share=share, centre=centre, effects=effects)
 
 
+def everyday(scene: Scene, cel: bool) -> Scene:
+    """The scene without what hides the face, evenly lit at least in part, and of fair quality.
+
+    Args:
+      cel: whether cel shading stays; clay and facets become natural.
+    """
+    effects = replace(
+        scene.effects,
+        posterise=0,
+        sepia=0.0,
+        motion=(0.0, 0.0),
+        scale=1.0,
+        gain=float(np.clip(scene.effects.gain, 0.75, 1.3)),
+        bias=float(np.clip(scene.effects.bias, -0.08, 0.08)),
+        blur=0.5 * scene.effects.blur,
+        noise=min(scene.effects.noise, 0.03),
+    )
+    items = tuple(item for item in scene.items if item.kind in WORN and item.style != "dark")
+    changed = scene.look.clay is not None or scene.look.flat or (not cel and scene.look.tones)
+    look = Look() if changed else scene.look
+    return replace(scene, items=items, effects=effects, look=look, ambient=max(scene.ambient, 0.3))
+
+
 def figure_scene(scene: Scene) -> Scene:
     """A scene with the whole head and shoulders in view, and no effect of a camera."""
     return replace(scene, face_share=0.42, centre=(0.0, 0.0), effects=Effects())
+
+
+def dimmed(light: Light, factor: float) -> Light:
+    """A light at part of its strength."""
+    red, green, blue = (factor * value for value in light.colour)
+    return replace(light, colour=(red, green, blue))
 
 
 def reshaped(rig: Rig, number: int, split: Split, mostly: str | None = None) -> Rig:
@@ -240,6 +281,8 @@ class SkinSource(RenderedSource):
             key=(1 - ambient) * float(g.uniform(0.6, 1.4)),
             fill=0.3 * (1 - ambient),
             shine=float(g.uniform(0, 0.12)),
+            lights=tuple(dimmed(light, 0.5 * (1 - ambient)) for light in scene.lights),
+            colours=scene.colours | {"hair": tuple(skin.hair.tolist())},
         )
         style = held_out.stem(skin.people[0])
         rig = reshaped(found.rig, number, split, "person")

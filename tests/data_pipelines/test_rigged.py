@@ -1,17 +1,22 @@
 """Rigs and skins as sources: people held out, channels that are known, clear errors."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_pipelines import held_out, records
-from data_pipelines.rigged import BuiltinSource, RigSource, SkinSource, expression
+from data_pipelines.rigged import BuiltinSource, RigSource, SkinSource, everyday, expression
 from data_pipelines.sampler import sample
 from data_pipelines.sources import Framing
 from sf_jax.media.errors import DataError
+from sf_jax.render.effects import Effects
+from sf_jax.render.looks import Look
+from sf_jax.render.outfits import Item
 from sf_jax.render.rigs import RigError
+from sf_jax.render.scene import Scene
 from tests.data_pipelines.test_records import assert_equal
 
 RIGS = Path(__file__).parents[2] / "../shared/rigs"
@@ -41,6 +46,25 @@ def test_measured_sets_have_the_faces_of_the_sampler() -> None:
     assert 0.2 < np.mean(differ) < 0.8
     known[5:9] = False
     assert not expression(1_000_003, "evaluation", known)[5:9].any()
+
+
+def test_measured_faces_are_everyday_unless_asked_for() -> None:
+    effects = Effects(posterise=5, sepia=0.5, noise=0.07, gain=1.6)
+    items = (Item("hair", 1), Item("hand", 2), Item("glasses", 3, "dark"))
+    hard = Scene(effects=effects, items=items, look=Look(clay=(1, 1, 1)), ambient=0.1)
+    found = everyday(hard, cel=True)
+    assert [item.kind for item in found.items] == ["hair"] and found.ambient == 0.3
+    assert found.look == Look() and found.effects == Effects(noise=0.03, gain=1.3)
+    toon = replace(hard, look=Look(tones=(0.5, 1.0)))
+    assert everyday(toon, cel=True).look == toon.look and everyday(toon, cel=False).look == Look()
+
+    def image(source: BuiltinSource, number: int) -> np.ndarray:
+        return source.record(number, "evaluation", Framing(48))["image"]
+
+    numbers = range(1_000_000, 1_000_006)
+    assert any(
+        (image(BuiltinSource(), n) != image(BuiltinSource(hard=True), n)).any() for n in numbers
+    )
 
 
 def test_held_out_skins_are_in_no_training_picture(skins: SkinSource) -> None:
