@@ -266,8 +266,12 @@ class SkinSource(RenderedSource):
         """Those of a split; see `check` about errors."""
         return _skins(self.folder, self.file, split)
 
+    def people(self, number: int, split: Split) -> Skins:
+        """The skins that a number's person is mixed of, on the rig that is rendered."""
+        return self.skins(split)
+
     def sitter(self, number: int, split: Split) -> Sitter:
-        found = self.skins(split)
+        found = self.people(number, split)
         g = np.random.default_rng([15, number])
         skin = random_skin(g, found)
         scene = random_scene(number, int(g.integers(1 << 31)), len(found.rig.identity))

@@ -42,6 +42,7 @@ FOLDS: dict[str, str] = {
 }
 FOLD_COLOUR = np.array([0.75, 1.0, 1.05], np.float32)  # a fold is redder than the skin around
 SHAPE_NOISE = 0.45  # standard deviations added to each identity coefficient
+FREE_SHAPE = 0.8  # the same where skins have no shape of their own
 LEAST_GAMMA, MOST_GAMMA = 0.55, 1.8  # of a change of tone
 
 
@@ -120,7 +121,8 @@ def mixed(
     blend = generator.uniform(0, 1)
     identity = (1 - blend) * skins.identity[first] + blend * skins.identity[second]
     identity = identity * generator.uniform(0.7, 1.4)
-    identity = identity + SHAPE_NOISE * generator.normal(size=len(identity))
+    noise = SHAPE_NOISE if skins.identity.any() else FREE_SHAPE
+    identity = identity + noise * generator.normal(size=len(identity))
     people = (skins.portrait[first], skins.portrait[second])
     return np.clip(identity, -4, 4).astype(np.float32), colours, people
 

@@ -116,7 +116,7 @@ def paint_neck(colours: np.ndarray, regions: Regions, palette: Palette) -> None:
     mask = regions.mask
     skin = palette.skin * regions.shade[:, None]
     blend(colours, mask["neck"], skin)
-    blend(colours, mask["ear"], skin * np.array([1.0, 0.88, 0.86], np.float32))
+    blend(colours, 0.7 * mask["ear"], skin * np.array([1.04, 0.93, 0.92], np.float32))
     blend(colours, mask["cloth"], palette.cloth * (0.6 + 0.4 * regions.shade[:, None]))
 
 
