@@ -7,6 +7,7 @@ from pathlib import Path
 from data_pipelines.faceless import FacelessSource
 from data_pipelines.portraits import PortraitSource
 from data_pipelines.rigged import BuiltinSource, RigSource, SkinSource
+from data_pipelines.skinned import SkinnedSource
 from data_pipelines.sources import WIDE, Framing, Mixture, Source, SourceError
 
 
@@ -53,6 +54,11 @@ def _skins(inputs: Inputs) -> Source:
     return SkinSource(inputs.backgrounds, inputs.hard, folder=inputs.rigs, file=inputs.skins)
 
 
+def _skinned(inputs: Inputs) -> Source:
+    assert inputs.rigs is not None and inputs.skins is not None
+    return SkinnedSource(inputs.backgrounds, folder=inputs.rigs, file=inputs.skins)
+
+
 def _portraits(inputs: Inputs) -> Source:
     assert inputs.portraits is not None
     return PortraitSource(inputs.portraits)
@@ -62,6 +68,7 @@ KINDS: dict[str, _Kind] = {
     "builtin": _Kind(lambda inputs: BuiltinSource(inputs.backgrounds, inputs.hard), 3, 2),
     "rigs": _Kind(_rigs, 2, 2, ("rigs",)),
     "skins": _Kind(_skins, 3, 3, ("rigs", "skins")),
+    "skinned": _Kind(_skinned, 2, 2, ("rigs", "skins")),
     "portraits": _Kind(_portraits, 0, 3, ("portraits",)),
     "faceless": _Kind(lambda inputs: FacelessSource(inputs.backgrounds), 0),
 }

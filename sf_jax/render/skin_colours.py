@@ -112,8 +112,7 @@ def sample(
     colours = np.zeros((len(points), 3))
     for i, sigma in enumerate(levels):
         soft = cv2.GaussianBlur(image, (0, 0), sigma) if sigma else image
-        found = cv2.remap(soft, at[:, None, :1], at[:, None, 1:], cv2.INTER_LINEAR,
-                          borderMode=cv2.BORDER_REPLICATE)[:, 0]  # fmt: skip
+        found = cv2.remap(soft, at[:, None, :1], at[:, None, 1:], cv2.INTER_LINEAR)[:, 0]
         colours += np.clip(1 - np.abs(level - i), 0, 1)[:, None] * found
     seen = smooth(0.2, 0.45, facing[:, 2]) * ~hidden * inside
     return Sampled(colours / 255, seen, facing)

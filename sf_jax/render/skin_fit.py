@@ -113,8 +113,8 @@ def fit(rig: Rig, landmarks: Float[np.ndarray, "68 2"]) -> Fit:
     for _ in range(ROUNDS):
         points = neutral + np.tensordot(values, basis, 1)
         scale, rotation, shift = _camera(points, image, weights)
-        values = _coefficients(neutral, basis, deviation, weights, (image - shift) / scale,
-                               rotation, values, count)  # fmt: skip
+        target = (image - shift) / scale
+        values = _coefficients(neutral, basis, deviation, weights, target, rotation, count)
     points = neutral + np.tensordot(values, basis, 1)
     away = points @ rotation[:2].T - (image - shift) / scale
     error = float(np.sqrt((away[table.JAW.stop :] ** 2).sum(1).mean()))
@@ -132,7 +132,6 @@ def _coefficients(
     weights: np.ndarray,
     target: np.ndarray,
     rotation: np.ndarray,
-    values: np.ndarray,
     count: int,
 ) -> np.ndarray:
     """Identity and expression [K] that bring the landmarks nearest to target [68, 2], in cm.

@@ -14,6 +14,7 @@ from sf_jax.render.head import builtin
 from sf_jax.render.rig import RigShapeError
 from sf_jax.render.skin_looks import FOLDS, Skin, change_tone, random_skin, tone
 from sf_jax.render.skin_regions import regions
+from sf_jax.render.skin_transfer import transferred
 from sf_jax.render.skins import Skins, SkinsError
 from tests.render import shared_rigs
 
@@ -187,3 +188,37 @@ def test_lids_are_not_the_photograph_of_an_eye(photographed: Skins):
     for seed in range(8):
         skin = person(seed, photographed)
         assert skin.colours[lid].mean() > 0.5 * skin.colours[donor].mean()
+
+
+# ---- other rigs -------------------------------------------------------------------------------
+
+
+def test_skins_are_carried_over_by_landmarks(photographed: Skins):
+    masks = photographed.regions.mask
+    painted = np.full((2, len(masks["lips"]), 3), 150, np.uint8)
+    painted[:, masks["lips"] > 0.4] = [200, 60, 60]
+    painted[:, masks["brow"] > 0.4] = 30
+    few = replace(photographed.only(photographed.portrait[:2]), colours=painted)
+    moved = transferred(few, builtin())
+    assert moved.portrait == few.portrait and moved.colours.shape[1] == len(builtin().neutral)
+    theirs = moved.regions.mask
+    lips = np.median(moved.colours[0][theirs["lips"] > 0.9], axis=0)
+    brow = np.median(moved.colours[0][theirs["brow"] > 0.9], axis=0)
+    assert lips[0] - lips[1] > 70 and brow.mean() < 90, (lips, brow)
+    mean = [np.median(one.colours[1][one.regions.plain_vertices], axis=0) for one in (few, moved)]
+    np.testing.assert_allclose(mean[0], mean[1], atol=12)
+    skin = random_skin(np.random.default_rng(3), moved)
+    assert 0.5 < skin.identity.std() < 1.1
+    rig = skin.on(builtin(), coefficients(MouthSmileLeft=1))
+    assert rig.surface is not None and rig.surface.colours.shape == rig.neutral.shape
+
+
+def test_a_rig_keeps_its_own_skins(photographed: Skins):
+    few = photographed.only(photographed.portrait[:1])
+    moved = transferred(few, photographed.rig)
+    skin = photographed.regions.mask["face"] > 0.5
+    away = np.abs(moved.colours[0].astype(int) - few.colours[0])[skin]
+    assert away.mean() < 4
+    lost = replace(builtin(), landmarks=np.full(70, -1, np.int32))
+    with pytest.raises(RigShapeError, match="68 iBUG landmarks"):
+        transferred(few, lost)
