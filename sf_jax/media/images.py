@@ -108,6 +108,24 @@ def read_rgba(path: Path) -> np.ndarray:
         raise ImageError(f"cannot be read: {error}", path=path) from error
 
 
+def rgba_of_bytes(content: bytes, max_pixels: int, name: str = "image") -> np.ndarray:
+    """The bytes of an image file with their transparency, uint8 [H, W, 4].
+
+    Raises:
+      TooLargeError: it has more than `max_pixels`; raised before they are decoded.
+      ImageError: it is of another format, truncated or corrupt.
+    """
+    try:
+        with _open(io.BytesIO(content), name) as image:
+            if image.width * image.height > max_pixels:
+                raise TooLargeError(f"{image.width} x {image.height} pixels", path=name)
+            return np.array(image.convert("RGBA"))
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise many kinds
+        raise ImageError(f"cannot be read: {error}", path=name) from error
+
+
 def refusal(path: Path) -> ImageError | None:
     """The error for a file whose name claims a kind that is not read, unless its content is another
     image after all; None for every other file."""

@@ -1,45 +1,55 @@
 """Rigs of other makers, read from files of several formats: each becomes a `Rig`."""
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from sf_jax.media.npz_files import read_arrays
+from sf_jax.render import occlusion
 from sf_jax.render.rig import Rig
-from sf_jax.render.rigs import arrays, ict, rocketbox
+from sf_jax.render.rigs import arrays, gltf, ict, rocketbox
 from sf_jax.render.rigs.arrays import RigError
 
-KEYS = {"expression_deltas", "triangle_material"}  # arrays by which a rig is known
 __all__ = ["RigError", "load", "load_folder"]
+GLTF = (".glb", ".gltf", ".vrm")
+BY_ARRAY = {"expression_deltas": ict.load, "triangle_material": rocketbox.load}
+EXPECTED = "a .glb, .gltf or .vrm file, an .npz of ICT-FaceKit or Rocketbox, or a folder FaceXModel"
+
+
+def _reader(path: Path) -> Callable[[Path], Rig] | None:
+    """What reads a file or folder, None where it is no rig."""
+    if path.is_dir():
+        return ict.load if (path / f"{ict.NEUTRAL}.obj").is_file() else None
+    if path.suffix.lower() in GLTF:
+        return gltf.load
+    if path.suffix.lower() == ".npz":
+        found = arrays.names(path)
+        return next((load for name, load in BY_ARRAY.items() if name in found), None)
+    return None
 
 
 def load(path: str | os.PathLike) -> Rig:
-    """The rig of a file or folder, whose format is found from its content.
+    """The rig of a file or folder, whose format is found from its name and content.
 
-    Read are ICT-FaceKit (.npz, or its folder FaceXModel) and Rocketbox heads (.npz).
+    Read are glTF and VRM (.glb, .gltf, .vrm) with ARKit morph targets, ICT-FaceKit (.npz, or its
+    folder FaceXModel) and Rocketbox heads (.npz).
 
     Raises:
       RigError: it is missing, of no such format, or cannot be used.
     """
     path = Path(path)
-    if path.is_dir():
-        if not (path / f"{ict.NEUTRAL}.obj").is_file():
-            raise RigError(f"no rig: a folder without {ict.NEUTRAL}.obj", path=path)
-        return ict.load(path)
-    if path.suffix.lower() == ".npz":
-        found = arrays.names(path)
-        if "triangle_material" in found:
-            return rocketbox.load(path)
-        if found and "expression_deltas" not in found:
-            raise RigError(f"no rig: its arrays are {', '.join(sorted(found))}", path=path)
-        return ict.load(path)
-    expected = "an .npz or a folder FaceXModel"
-    raise RigError(f"no rig: expected {expected}", path=path)
-
-
-def _is_rig(path: Path) -> bool:
-    """Whether a file claims to be a rig; other arrays may be beside rigs in a folder."""
-    if path.is_dir():
-        return (path / f"{ict.NEUTRAL}.obj").is_file()
-    return path.suffix.lower() == ".npz" and not KEYS.isdisjoint(arrays.names(path))
+    if not path.exists():
+        raise RigError("no such file or folder", path=path)
+    reader = _reader(path)
+    if reader is None:
+        found = sorted(arrays.names(path)) if path.suffix.lower() == ".npz" else []
+        if path.suffix.lower() == ".npz" and not found:
+            read_arrays(path, {}, RigError)  # raises what is wrong with the archive
+        what = f" (its arrays are {', '.join(found)})" if found else ""
+        raise RigError(f"no rig{what}, expected {EXPECTED}", path=path)
+    rig = reader(path)
+    return replace(rig, occlusion=occlusion.baked(rig))
 
 
 def load_folder(directory: str | os.PathLike) -> list[Rig]:
@@ -53,7 +63,7 @@ def load_folder(directory: str | os.PathLike) -> list[Rig]:
     directory = Path(directory)
     if not directory.is_dir():
         raise RigError("there is no such folder", path=directory)
-    paths = sorted(path for path in (directory, *directory.rglob("*")) if _is_rig(path))
+    paths = sorted(path for path in (directory, *directory.rglob("*")) if _reader(path))
     if not paths:
-        raise RigError("no rig in this folder", path=directory)
+        raise RigError(f"no rig in this folder, expected {EXPECTED}", path=directory)
     return [load(path) for path in paths]

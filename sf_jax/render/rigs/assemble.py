@@ -36,8 +36,8 @@ class Mesh:
       vertices: float32 [V, 3]; triangles: int32 [T, 3]; shapes: float32 [52, V, 3], zeros where
         the file has no such shape.
       material: uint8 [V], indices into MATERIALS; skin where it is not known.
-      eyes: bool [2, V], vertices of eyeballs that the file names; none to find them.
-      pivots: the points [2, 3] about which those eyes turn; None to find them.
+      eyes: bool [2, V], vertices of eyeballs that the file names, in either row; none to find them.
+      pivots: the points [2, 3] about which those eyes turn, in any order; None to find them.
       covering: bool [T], triangles of hair and the like, which cover the face.
       surface: colours and textures; None to be coloured by material.
     """
@@ -159,8 +159,24 @@ def _cropped(mesh: Mesh) -> Mesh:
     return _kept(mesh, keep)
 
 
+def _sided_eyes(mesh: Mesh) -> Mesh:
+    """The eyeballs that the file names, the left one first, without what shuts with the lids."""
+    either = mesh.eyes[0] | mesh.eyes[1]
+    blinks = np.abs(mesh.shapes[[INDEX["EyeBlinkLeft"], INDEX["EyeBlinkRight"]]]).max((0, 2))
+    either &= blinks < 0.1 * max(float(blinks.max()), 1e-9)
+    pivots = mesh.pivots
+    lids = eyeballs.lid_middles(mesh.vertices, mesh.shapes)
+    if lids is None or not either.any():
+        return replace(mesh, eyes=np.zeros_like(mesh.eyes), pivots=None)
+    left = mesh.vertices[:, 0] > lids[:, 0].mean()
+    if pivots is not None:
+        pivots = pivots[np.argsort(-pivots[:, 0])]
+    return replace(mesh, eyes=np.stack([either & left, either & ~left]), pivots=pivots)
+
+
 def _with_eyes(mesh: Mesh) -> Mesh:
     """Eyeballs found where the file names none; their shapes at rest, since they are turned."""
+    mesh = _sided_eyes(mesh)
     if not mesh.eyes.any(1).all():
         found = eyeballs.find(mesh.vertices, mesh.triangles, mesh.shapes)
         mesh = replace(mesh, eyes=found, pivots=None)
@@ -203,6 +219,16 @@ def _to_scale(mesh: Mesh, marks: np.ndarray) -> tuple[Mesh, np.ndarray]:
         pivots=None if mesh.pivots is None else moved(mesh.pivots),
     )
     return mesh, moved(marks)
+
+
+def _plausible(marks: Int[np.ndarray, " 70"], at: Float[np.ndarray, "70 3"]) -> bool:
+    """Whether landmarks are those of a face: mostly different, and in order from brows to chin."""
+    brow, eye, mouth = (
+        at[part, 1].mean() for part in (landmarks.BROWS, landmarks.EYELIDS, landmarks.LIPS)
+    )
+    across = at[landmarks.LEFT_EYE, 0].min() > at[landmarks.RIGHT_EYE, 0].max()
+    ordered = brow > eye > at[landmarks.NOSE_TIP, 1] > mouth > at[landmarks.CHIN, 1]
+    return bool(across and ordered and len(np.unique(marks[:68])) > 40)
 
 
 def _eyes(mesh: Mesh) -> tuple[Eye, Eye]:
@@ -263,9 +289,9 @@ def assemble(mesh: Mesh) -> Rig:
     marks = landmarking.find(
         landmarking.Head(mesh.vertices, mesh.triangles, mesh.shapes, mesh.eyes, ~mesh.covering)
     )
-    if (marks[:68] < 0).any():
-        raise RigError("its face is not found: too few shapes move parts of it", path=mesh.path)
     positions = mesh.vertices[marks]
+    if (marks[:68] < 0).any() or not _plausible(marks, positions):
+        raise RigError("its face is not found: too few shapes move parts of it", path=mesh.path)
     mesh, positions = _to_scale(mesh, positions)
     material = _painted_eyes(mesh)
     skin = material == SKIN

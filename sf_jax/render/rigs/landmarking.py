@@ -98,6 +98,8 @@ class Seen:
         reach = int(0.6 * (left[0] - right[0]) * SIDE) + 3
         top = max(int((1 - middle) * SIDE) - reach, 0)
         part = falls[top : top + 2 * reach, columns]
+        if len(part) < 9 or not len(columns):
+            return None
         steps = part[2:] - part[:-2]
         # Where the skin is stretched the motion changes steadily: only what exceeds that is a jump.
         jumps = steps[2:-2] - np.maximum(steps[:-4], steps[4:])

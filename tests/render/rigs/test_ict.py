@@ -86,7 +86,7 @@ def test_an_archive_of_objects_runs_nothing(tmp_path: Path) -> None:
 
 
 def test_folders(tmp_path: Path) -> None:
-    with pytest.raises(RigError, match=r"a folder without generic_neutral_mesh\.obj"):
+    with pytest.raises(RigError, match="no rig, expected .* or a folder FaceXModel"):
         rigs.load(tmp_path)
     np.savez(tmp_path / "skins.npz", colours=np.zeros(3))
     with pytest.raises(RigError, match="no rig in this folder"):
