@@ -142,6 +142,7 @@ SETS: dict[str, EvaluationSet] = {
     "own": EvaluationSet("people of the built-in head", 1000, _faces({"builtin": 1})),
     "skins": EvaluationSet("held-out photo skins", 1000, _faces({"skins": 1})),
     "rigs": EvaluationSet("held-out rigs", 1000, _faces({"rigs": 1})),
+    "drawings": EvaluationSet("held-out families of drawings", 1000, _faces({"drawn": 1})),
     "hard": EvaluationSet("faces of all kinds, partly hidden, in any light", 1000, _hard),
     "framing": EvaluationSet("faces of all kinds with room about them", 300, _all_heads),
     "scenes": EvaluationSet("scenes of one to four faces (scene records)", 1000, _scenes),

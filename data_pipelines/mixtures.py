@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipelines.drawings import DrawnSource
 from data_pipelines.faceless import FacelessSource
 from data_pipelines.portraits import PortraitSource
 from data_pipelines.rigged import BuiltinSource, RigSource, SkinSource
@@ -69,6 +70,7 @@ KINDS: dict[str, _Kind] = {
     "rigs": _Kind(_rigs, 2, 2, ("rigs",)),
     "skins": _Kind(_skins, 3, 3, ("rigs", "skins")),
     "skinned": _Kind(_skinned, 2, 2, ("rigs", "skins")),
+    "drawn": _Kind(lambda inputs: DrawnSource(inputs.backgrounds), 3, 3),
     "portraits": _Kind(_portraits, 0, 3, ("portraits",)),
     "faceless": _Kind(lambda inputs: FacelessSource(inputs.backgrounds), 0),
 }
