@@ -27,10 +27,11 @@ from sf_jax.render import rigs, skins
 from sf_jax.render.draw import draw, render
 from sf_jax.render.effects import Effects
 from sf_jax.render.head import builtin
-from sf_jax.render.looks import Light, Look
+from sf_jax.render.looks import Look
 from sf_jax.render.rig import Rig, Surface
 from sf_jax.render.scene import Scene, random_scene
 from sf_jax.render.skin_looks import Skin, random_skin
+from sf_jax.render.skin_scenes import photographed
 from sf_jax.render.skins import Skins, SkinsError
 
 HEAD = slice(INDEX["HeadYaw"], INDEX["HeadRoll"] + 1)
@@ -171,12 +172,6 @@ def figure_scene(scene: Scene) -> Scene:
     return replace(scene, face_share=0.42, centre=(0.0, 0.0), effects=Effects())
 
 
-def dimmed(light: Light, factor: float) -> Light:
-    """A light at part of its strength."""
-    red, green, blue = (factor * value for value in light.colour)
-    return replace(light, colour=(red, green, blue))
-
-
 def reshaped(rig: Rig, number: int, split: Split, mostly: str | None = None) -> Rig:
     """The rig as another head far from its own identities, in most training pictures.
 
@@ -275,19 +270,10 @@ class SkinSource(RenderedSource):
         g = np.random.default_rng([15, number])
         skin = random_skin(g, found)
         scene = random_scene(number, int(g.integers(1 << 31)), len(found.rig.identity))
-        # Photographs have their light in them: little is added.
-        ambient = float(g.uniform(0.55, 0.95))
-        scene = replace(
-            scene,
-            identity=skin.identity,
-            look=scene.look if split == "train" and g.random() < 0.2 else Look(),
-            ambient=ambient,
-            key=(1 - ambient) * float(g.uniform(0.6, 1.4)),
-            fill=0.3 * (1 - ambient),
-            shine=float(g.uniform(0, 0.12)),
-            lights=tuple(dimmed(light, 0.5 * (1 - ambient)) for light in scene.lights),
-            colours=scene.colours | {"hair": tuple(skin.hair.tolist())},
-        )
+        drawn = scene.look
+        scene = photographed(g, scene, skin)
+        if split == "train" and g.random() < 0.15:
+            scene = replace(scene, look=drawn)
         style = held_out.stem(skin.people[0])
         rig = reshaped(found.rig, number, split, "person")
         return Sitter(rig, scene, style, identity_of(self.name, style), skin)
