@@ -271,8 +271,7 @@ def in_model(rounds: int) -> str:
     from sf_jax.bench import decode as bench_decode
     from sf_jax.convert import hf
     from sf_jax.kernels import attention
-    from sf_jax.reader import loading
-    from sf_jax.systems.semanticface import readout
+    from sf_jax.reader import loading, readout
     from sf_jax.systems.semanticface.pretraining import JointTask
     from sf_jax.train import mesh
     from sf_jax.train.losses.joint import JointWeights

@@ -50,7 +50,7 @@ def _read(image: Path, out: Path) -> dict[str, float]:
     from sf_jax.reader.progress import waiting
     from sf_jax.reader.reader import PredictOptions
 
-    with closing(prepare([image], PredictOptions(out=out))) as job:
+    with closing(prepare([image], PredictOptions(out=out, force=True))) as job:
         with waiting("loading the model"):
             model = loading.load_model(None)
         for failure in run(model, job):

@@ -1,6 +1,7 @@
 """Reads images, folders, videos or a file of requests; writes JSON, CSV and preview sheets."""
 
 import argparse
+import re
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -39,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help='{"messages": …} as in a request, asked of a model that is not built in',
     )
-    add("--crop", action="store_true", help="find the face and read a square around it")
+    _face_arguments(parser.add_argument_group("faces"))
     _rationale_arguments(parser)
     add(
         "--values",
@@ -66,6 +67,46 @@ def build_parser() -> argparse.ArgumentParser:
     add("--no-preview", dest="previews", action="store_false", help="write no preview sheets")
     _request_arguments(parser.add_argument_group("instead of images: MS-SWIFT requests"))
     return parser
+
+
+def _face_arguments(group: Adds) -> None:
+    add = group.add_argument
+    add(
+        "--whole",
+        action="store_true",
+        default=None,
+        help="read whole images (default of models that were not trained on framed faces)",
+    )
+    add(
+        "--crop",
+        dest="whole",
+        action="store_false",
+        help="find the face and read the square around it (default of models that were trained on "
+        "framed faces, as their folder's finder.safetensors shows)",
+    )
+    add(
+        "--face",
+        type=_face,
+        default="largest",
+        metavar="largest|all|N",
+        help="which face to read: the largest (default); all, each with a result and a row of its "
+        "own; or the Nth from the left. A video keeps to the person that it begins with",
+    )
+    add(
+        "--force",
+        action="store_true",
+        help="read the whole image where no face is found; else its row is empty, and the exit "
+        "code is 2 if it is the only image",
+    )
+
+
+def _face(text: str) -> str | int:
+    """Which face."""
+    if text in ("largest", "all"):
+        return text
+    if re.fullmatch(r"[1-9]\d{0,3}", text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is none of largest, all and a number from 1")
 
 
 def _folder_arguments(parser: argparse.ArgumentParser) -> None:
@@ -191,11 +232,23 @@ def _check_paths(options: argparse.Namespace) -> None:
         raise UsageError("--show opens the preview sheet, which --no-preview leaves out")
     if options.show and (len(options.paths) > 1 or options.paths[0].is_dir()):
         raise UsageError("--show opens the sheet of one image or video; name one")
+    if options.show and options.face == "all":
+        raise UsageError("--show opens one sheet; --face all draws one for each face")
+    _check_faces(options)
+
+
+def _check_faces(options: argparse.Namespace) -> None:
+    for name, given in (("--face", options.face != "largest"), ("--force", options.force)):
+        if options.whole and given:
+            raise UsageError(f"{name} is for faces that are found; --whole reads whole images")
 
 
 def _check_found(options: argparse.Namespace, job: "Job") -> None:
     if options.out is None and job.videos:
         raise UsageError("--out is required for the frames of a video", path=job.videos[0].path)
+    if options.face == "all" and job.videos:
+        problem = "a video is read for one person; --face is largest or a number"
+        raise UsageError(problem, path=job.videos[0].path)
     if options.drop_frame and options.fps is None and job.pictures and not job.videos:
         raise UsageError(f"--drop-frame needs --fps 29.97 or 59.94 with images ({HELP})")
 
@@ -230,6 +283,9 @@ def _check_requests(options: argparse.Namespace) -> None:
     if options.requests is None or options.results is None:
         lacking = "--results" if options.requests else "--requests"
         raise UsageError(f"{lacking} is required ({HELP})")
+    _check_faces(options)
+    if options.face == "all":
+        raise UsageError("a request has one answer; --face is largest or a number")
     if options.drop_frame and options.fps is None:
         raise UsageError(f"--drop-frame needs --fps 29.97 or 59.94 with --requests ({HELP})")
     for name in ("paths", "out", "smooth", "prompt", "recursive", "skip_existing", "show"):

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from sf_jax.face.channels import HIGH, INDEX, LOW
 
+STEP = 1e-3  # radians, of derivatives
 HEAD = [INDEX["HeadYaw"], INDEX["HeadPitch"], INDEX["HeadRoll"]]
 
 
@@ -39,9 +40,30 @@ def turn_image(coefficients: Float[np.ndarray, "61"], roll: float) -> Float[np.n
     """
     if not roll:
         return coefficients
-    cos, sin = np.cos(roll), np.sin(roll)
-    about_z = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-    angles = angles_of(about_z @ rotation_of(np.asarray(coefficients, np.float64)[None, HEAD]))[0]
+    angles = _turned(np.asarray(coefficients, np.float64)[None, HEAD], roll)[0]
     out = np.array(coefficients, np.float32)
     out[HEAD] = np.clip(angles, LOW[HEAD], HIGH[HEAD])
     return out
+
+
+def turn_spread(
+    coefficients: Float[np.ndarray, "61"], spread: Float[np.ndarray, "61"], roll: float
+) -> Float[np.ndarray, "61"]:
+    """Standard deviations of what `turn_image` gives, to first order.
+
+    Args:
+      coefficients: before the turn, where the angles' deviations are independent.
+    """
+    if not roll:
+        return spread
+    angles, steps = np.asarray(coefficients, np.float64)[HEAD], STEP * np.eye(3)
+    derivatives = (_turned(angles + steps, roll) - _turned(angles - steps, roll)) / (2 * STEP)
+    out = np.array(spread, np.float32)
+    out[HEAD] = np.sqrt(np.square(spread[HEAD]) @ np.square(derivatives))
+    return out
+
+
+def _turned(angles: Float[np.ndarray, "N 3"], roll: float) -> Float[np.ndarray, "N 3"]:
+    cos, sin = np.cos(roll), np.sin(roll)
+    about_z = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    return angles_of(about_z @ rotation_of(angles))

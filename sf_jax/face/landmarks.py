@@ -6,6 +6,7 @@ image of an upright face. All rigs, drawings and annotated photographs share thi
 that is not known is NaN.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,15 @@ class Square:
     y: float
     side: float
     roll: float = 0.0
+
+    @property
+    def corners(self) -> list[tuple[float, float]]:
+        """In the order of a clock, from the upper left one of the square turned upright."""
+        cos, sin = math.cos(self.roll), math.sin(self.roll)
+        return [
+            (self.x + self.side * (cos * a + sin * b), self.y + self.side * (cos * b - sin * a))
+            for a, b in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
+        ]
 
 
 def bounding_square(landmarks: Float[np.ndarray, "70 2"]) -> Square:

@@ -10,6 +10,7 @@ import sf_jax
 from sf_jax.face import channels
 from sf_jax.face.agreement import Agreement, agreement
 from sf_jax.face.describe import Description
+from sf_jax.face.landmarks import Square
 
 Values = Float32[np.ndarray, "61"]  # one a channel in canonical order; NaN where it is not read
 
@@ -36,10 +37,47 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Face:
+    """A face that was found in an image.
+
+    Attributes:
+      box: the square in which it was read, in pixels of the upright image.
+      score: of the finder, from 0 to 1.
+      number: its number among the faces of the image, from 1 in the order from left to right.
+      count: how many faces were found.
+      image: width and height of the image in these pixels: a large file is shrunk when it is read.
+    """
+
+    box: Square
+    score: float
+    number: int = 1
+    count: int = 1
+    image: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Uncorrected:
+    """What a model generated of a face in a turned square, where the roll changed it.
+
+    Attributes:
+      rationale, text, answer: as in `FaceAction`, with the angles of the head in that square.
+    """
+
+    rationale: Description
+    text: str
+    answer: Values
+
+
+@dataclass(frozen=True)
 class FaceAction:
     """What one image shows.
 
-    Channels that the model does not read are NaN in every array: not known, and not zero.
+    Channels that the model does not read are NaN in every array: not known, and not zero. Where no
+    face was found all channels are, and the rationale is empty; see `found`.
+
+    A face is read in a square that is turned as the head is. The roll of the square is part of the
+    head's angles here, in all fields but `entropy` and `log_likelihood`, which are of the values as
+    generated.
 
     Attributes:
       coefficients: the mean of each slot's distribution.
@@ -55,6 +93,8 @@ class FaceAction:
         service that answered knows none.
       channels: canonical names of those that the model reads, in canonical order.
       provenance: version and hash of the weights; None where the service that answered names none.
+      face: the face that was read; None where the whole image was, or no face was found.
+      uncorrected: what was generated, where a turned square changed the answer; else None.
     """
 
     coefficients: Values
@@ -72,6 +112,13 @@ class FaceAction:
 
     channels: tuple[str, ...] = field(default=channels.NAMES, kw_only=True, repr=False)
     provenance: Provenance | None = field(default=None, kw_only=True, repr=False)
+    face: Face | None = field(default=None, kw_only=True)
+    uncorrected: Uncorrected | None = field(default=None, kw_only=True, repr=False)
+
+    @property
+    def found(self) -> bool:
+        """Whether anything was read; False where no face was found, and every value is NaN."""
+        return not bool(np.isnan(self.coefficients).all())
 
     def as_dict(self) -> dict[str, float]:
         """Channel name → coefficient of the channels that were read, in canonical order."""
@@ -81,7 +128,35 @@ class FaceAction:
     def agreement(self) -> Agreement | None:
         """How far the generated rationale agrees with the generated values; None where there is no
         rationale in the describer's language."""
-        return agreement(self.rationale, self.answer)
+        own = self.uncorrected or self
+        return agreement(own.rationale, own.answer)
+
+
+def no_face(
+    read: Sequence[str] = channels.NAMES, provenance: Provenance | None = None
+) -> FaceAction:
+    """The answer to an image in which no face was found.
+
+    Args:
+      read: names of the channels that the model reads.
+    """
+
+    def unknown() -> Values:
+        return np.full(len(channels.NAMES), np.nan, np.float32)
+
+    return FaceAction(
+        coefficients=unknown(),
+        spread=unknown(),
+        answer=unknown(),
+        rationale=Description("", "", "", ""),
+        text="",
+        passes={"rationale": 0, "coefficients": 0},
+        entropy=unknown(),
+        log_likelihood=unknown(),
+        rationale_ids=np.zeros(0, np.int32),
+        channels=tuple(read),
+        provenance=provenance,
+    )
 
 
 def named(values: Values, read: Sequence[str]) -> dict[str, float]:

@@ -1,13 +1,13 @@
 """Show a model an image, read a face: the few calls most users need."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import jax
 import numpy as np
 from jaxtyping import Float, Float32
 
-from sf_jax.convert.processor import FittedImage, ImageProcessor, ProcessorError
+from sf_jax.convert.processor import FittedImage, ImageProcessor
 from sf_jax.decode.decoder import Decoded, Decoder, Previous
 from sf_jax.decode.drafts import DraftHeads
 from sf_jax.decode.generate import Generated
@@ -15,11 +15,13 @@ from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.schema import Schema
 from sf_jax.face import channels
 from sf_jax.face.describe import Description
-from sf_jax.media.images import ImageError, ImageSource, read_image
+from sf_jax.media.images import ImageSource, read_image
 from sf_jax.model.config import Config
 from sf_jax.model.text import Cache
 from sf_jax.model.weights import Weights
-from sf_jax.reader.action import FaceAction, Likelihood, Provenance, Values
+from sf_jax.reader import turning
+from sf_jax.reader.action import FaceAction, Likelihood, Provenance, Values, no_face
+from sf_jax.reader.framing import Framed, Framer, Framing, NoFaceError, Which
 from sf_jax.reader.question import Messages, prompt_ids
 from sf_jax.reader.schema import channel_indices, channel_schema
 from sf_jax.sequence import images as image_inputs
@@ -32,7 +34,7 @@ MAX_RATIONALE_INSTRUCTED = 512  # the released SemanticFace generates up to 410
 PROMPT_STEP = 64  # prompts with messages are padded to a multiple of so many tokens
 
 
-class Model:
+class Model(Framing):
     """A vision-language model that reads the channels of its schema off images.
 
     Args:
@@ -40,6 +42,8 @@ class Model:
       schema: of channels; None has all 61.
       instructed: whether it reads instructions, as Qwen's models do; the built-in one was trained
         on its own two prompts alone.
+      framer: makes what finds the faces that are read; None can only read whole images.
+      framed: whether faces are found and framed where a call does not say.
 
     Attributes:
       config: the architecture.
@@ -59,14 +63,18 @@ class Model:
         *,
         instructed: bool,
         provenance: Provenance | None = None,
+        framer: Callable[[], Framer] | None = None,
+        framed: bool = False,
     ):
         schema = schema or channel_schema(paragraphs=instructed)
         self._channels = channel_indices(schema)
+        self._channel_names = tuple(channels.NAMES[i] for i in sorted(self._channels))
         self.config = config
         self.decoder = Decoder(
             config, weights, tokenizer, schema, draft_heads, free_form=instructed
         )
-        self.processor, self.instructed = processor, instructed
+        super().__init__(processor, framer, framed)
+        self.instructed = instructed
         self.provenance = provenance or Provenance()
 
     @property
@@ -103,6 +111,9 @@ class Model:
         self,
         image: ImageSource,
         *,
+        whole: bool | None = None,
+        face: Which = "largest",
+        force: bool = False,
         rationale: bool = True,
         temperature: float = 0.0,
         seed: int = 0,
@@ -115,6 +126,12 @@ class Model:
 
         Args:
           image: a path, a PIL image or uint8 [H, W, 3].
+          whole: read the whole image; False finds the face and reads the square around it. None
+            does what the model was trained for: the built-in one reads framed faces, others whole
+            images.
+          face: which one, "largest" or its number from the left, from 1.
+          force: read the whole image where that face is not found. Else the answer's `found` is
+            False there, and its values are NaN.
           rationale: generate the rationale too, before the coefficients, which then rest on it, or
             after them, as the model's schema says (slower). Where what is generated is degenerate,
             no text but loops or bare punctuation, the answer is that of `rationale=False`: the
@@ -136,6 +153,9 @@ class Model:
         """
         return self.predict_batch(
             [image],
+            whole=whole,
+            face=face,
+            force=force,
             rationale=rationale,
             temperature=temperature,
             seed=seed,
@@ -145,28 +165,75 @@ class Model:
             previous=[previous] if previous else None,
         )[0]
 
+    def predict_faces(self, image: ImageSource, **asked: Any) -> list[FaceAction]:
+        """Reads all faces of an image, from left to right; an empty list if there are none.
+
+        Args:
+          asked: as for `predict_batch`; a seed stands for all faces.
+
+        Raises:
+          ValueError: the model has nothing to find a face with; and as `predict`.
+        """
+        self.frames(whole=False)
+        return self.predict_batch(self.framed_faces(read_image(image)), **asked)
+
     def predict_batch(
         self,
-        images: Sequence[ImageSource | FittedImage],
+        images: Sequence[ImageSource | FittedImage | Framed],
         *,
+        whole: bool | None = None,
+        face: Which = "largest",
+        force: bool = False,
         rationale: bool = True,
         messages: Messages | None = None,
         **asked: Any,
     ) -> list[FaceAction]:
         """Reads one face in each image; sizes may differ, `messages` are the same for all.
 
-        An answer does not depend on its neighbours. An image that `processor.fit` has made is read
-        as it is.
+        An answer does not depend on its neighbours. An image that `processor.fit` or `framed` has
+        made is read as it is.
 
         Args:
           asked: `temperature`, `seed`, `max_rationale`, `decoding` and `previous`, as for
             `predict`. Temperature and seed belong to each image, and one number stands for all of
             them; `previous` is a list.
         """
+        given = []
+        for one in images:
+            if isinstance(one, FittedImage):
+                one = Framed(one)
+            elif not isinstance(one, Framed):
+                one = self.framed(read_image(one), whole=whole, face=face, force=force)
+            given.append(one)
+        read = [row for row, one in enumerate(given) if one.picture is not None]
+        pictures = [one.picture for one in given if one.picture is not None]
+        own = asked if len(read) == len(given) else _of_rows(asked, read)
+        found = dict(zip(read, self._answers(pictures, rationale, messages, own), strict=True))
+        return [
+            self._of_face(found[row], one) if row in found else self.no_face()
+            for row, one in enumerate(given)
+        ]
+
+    def no_face(self) -> FaceAction:
+        """The answer to an image in which no face was found."""
+        return no_face(self._channel_names, self.provenance)
+
+    def _of_face(self, action: FaceAction, framed: Framed) -> FaceAction:
+        if framed.face is None:
+            return action
+        return turning.of_face(action, framed.face, self.schema, self._channels)
+
+    def _answers(
+        self,
+        images: Sequence[FittedImage],
+        rationale: bool,
+        messages: Messages | None,
+        asked: dict[str, Any],
+    ) -> list[FaceAction]:
+        """The answers to images as they are."""
         if not images:
             return []
-        read = [one if isinstance(one, FittedImage) else read_image(one) for one in images]
-        inputs = self.inputs(read, rationale, messages)
+        inputs = self.inputs(images, rationale, messages)
         generated = jax.device_get(self.generate(*inputs, rationale=rationale, **asked))
         decoded = list(self.decoder.decoded(generated, rationale))
         if self.schema.values_first:
@@ -175,12 +242,12 @@ class Model:
             self._without_rationale(image, row, messages, asked)
             if rationale and one.degenerate
             else self._action(one)
-            for row, (image, one) in enumerate(zip(read, decoded, strict=True))
+            for row, (image, one) in enumerate(zip(images, decoded, strict=True))
         ]
 
     def _without_rationale(
         self,
-        image: np.ndarray | FittedImage,
+        image: FittedImage,
         row: int,
         messages: Messages | None,
         asked: dict[str, Any],
@@ -188,12 +255,10 @@ class Model:
         """The answer to one image of a batch whose rationale is degenerate: read anew without one,
         since the coefficients would rest on it."""
         own = {name: value for name, value in asked.items() if name != "max_rationale"}
-        for name in ("temperature", "seed"):
-            if np.ndim(own.get(name, 0)):
-                own[name] = own[name][row]
-        if (previous := own.pop("previous", None)) and previous[row] is not None:
-            own["previous"] = [previous[row]]
-        return self.predict_batch([image], rationale=False, messages=messages, **own)[0]
+        own = _of_rows(own, [row])
+        if own.get("previous") == [None]:
+            del own["previous"]
+        return self._answers([image], False, messages, own)[0]
 
     def generate(
         self,
@@ -220,9 +285,10 @@ class Model:
         )
 
     def _as_draft(self, action: FaceAction | None) -> Previous | None:
-        if action is None:
+        if action is None or not action.found:
             return None
-        return Previous(action.rationale_ids, action.answer[self._channels])
+        generated = action.uncorrected or action  # of the square that the model saw
+        return Previous(action.rationale_ids, generated.answer[self._channels])
 
     def score(
         self,
@@ -231,24 +297,37 @@ class Model:
         rationale: str | None = None,
         *,
         messages: Messages | None = None,
+        whole: bool | None = None,
+        face: Which = "largest",
+        force: bool = False,
     ) -> Likelihood:
         """How likely an answer is, by one pass over it.
+
+        Where the face is framed, the answer's head angles, and the clauses on them, are turned into
+        its square, as nearly as they can be spelt. What the model generated there is in
+        `FaceAction.uncorrected`.
 
         Args:
           answer: taken as the nearest values that can be generated; of channels that the model does
             not read, nothing is.
           rationale: what precedes the answer; None where it was asked for without a rationale.
-          messages: as for `predict`.
+          messages, whole, face, force: as for `predict`.
 
         Raises:
+          sf_jax.reader.framing.NoFaceError: no face was found.
           ValueError: the rationale holds text that no generated rationale can, or the answer has
             not 61 values, or one that is read is not finite.
         """
         given = np.asarray(answer, np.float32)
         if given.shape != (len(channels.NAMES),):
             raise ValueError(f"an answer of shape {given.shape}, expected [{len(channels.NAMES)}]")
+        seen = self.framed(read_image(image), whole=whole, face=face, force=force)
+        if seen.picture is None:
+            raise NoFaceError("no face found; whole=True scores the whole image")
+        if seen.face is not None:
+            given, rationale = turning.in_square(given, rationale, seen.face.box.roll)
         values = given[self._channels]
-        prompt, prefix = self.inputs([read_image(image)], rationale is not None, messages)
+        prompt, prefix = self.inputs([seen.picture], rationale is not None, messages)
         text, slots = self.decoder.score(prompt, prefix, values, rationale)
         return Likelihood(float(text.sum()), self._all_channels(slots))
 
@@ -266,10 +345,7 @@ class Model:
         """
         if messages is not None and not self.instructed:
             raise ValueError("the built-in model was trained on its own prompt; give no messages")
-        try:
-            fitted = [self.processor.fit(image).pixels for image in images]
-        except ProcessorError as error:
-            raise ImageError(str(error)) from error
+        fitted = [self.fitted(image).pixels for image in images]
         grids = [image_inputs.token_grid(image, self.config.vision) for image in fitted]
         merged = self.processor.padded(max(height * width for height, width in grids))
         first_values = self.schema.values_first
@@ -310,7 +386,7 @@ class Model:
             log_likelihood=whole(decoded.log_likelihood),
             rationale_ids=decoded.rationale_ids,
             rationale_log_probabilities=decoded.rationale_log_probabilities,
-            channels=tuple(channels.NAMES[i] for i in sorted(self._channels)),
+            channels=self._channel_names,
             provenance=self.provenance,
         )
 
@@ -319,3 +395,14 @@ class Model:
         out = np.full(len(channels.NAMES), np.nan, np.float32)
         out[self._channels] = slots
         return out
+
+
+def _of_rows(asked: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """The arguments of `Model.generate` for some rows of a batch."""
+    own = dict(asked)
+    for name in ("temperature", "seed"):
+        if np.ndim(own.get(name, 0)):
+            own[name] = [own[name][row] for row in rows]
+    if own.get("previous"):
+        own["previous"] = [own["previous"][row] for row in rows]
+    return own

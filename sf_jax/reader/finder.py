@@ -31,7 +31,7 @@ from sf_jax.face.landmarks import (
     Square,
 )
 from sf_jax.media import files, safetensors_files, small_files
-from sf_jax.media.crop import LOWER, Box, crop_square
+from sf_jax.media.crop import LOWER, Box
 from sf_jax.model import declared, detector
 from sf_jax.model.detector import PADDING, STRIDE, TYPICAL_SIDE, DetectorConfig, DetectorWeights
 
@@ -46,7 +46,6 @@ NEAR = 0.3  # distance of centres, in sides of the larger box, below which they 
 
 SEARCH_SIDE = 320  # the cascade searches images of this size
 LEAST_SIDE = 24  # of a face, in pixels there; the size the cascade was trained at
-FOLLOW = 0.3  # share of the way to a newly found box that is gone in one frame
 
 
 @dataclass(frozen=True)
@@ -311,35 +310,3 @@ def face_box(image: np.ndarray) -> Box | None:
     best = max(found, key=lambda box: box["width"] * box["height"])
     row, column, height, width = (best[name] / shrink for name in ("r", "c", "height", "width"))
     return round(row), round(column), round(height), round(width)
-
-
-class Cropper:
-    """Crops the frames of a video steadily: searches now and then, moves the box smoothly.
-
-    Between searches, and where a later search finds nothing, the last box is kept: a head turned
-    far aside is still there. Until the first face is found every frame is searched.
-
-    Args:
-      every: frames between searches; 1 searches every picture anew, keeping nothing.
-    """
-
-    def __init__(self, every: int = 1):
-        self.every, self._since = every, 0
-        self._box: np.ndarray | None = None
-        self._target: np.ndarray | None = None
-
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
-        """The cropped picture and True, or the whole picture and False where no face was found."""
-        if self.every == 1:
-            self._box = self._target = None
-        if self._target is None or self._since >= self.every:
-            self._since = 0
-            box = face_box(image)
-            self._target = self._target if box is None else np.array(box, float)
-        self._since += 1
-        if self._target is None:
-            return image, False
-        start = self._target if self._box is None else self._box
-        self._box = start + FOLLOW * (self._target - start)
-        row, column, height, width = (round(x) for x in self._box)
-        return crop_square(image, (row, column, height, width)), True

@@ -106,10 +106,24 @@ class Job:
         self.skipped += done
         return done
 
+    def faces_of_before(self, file: Input) -> list[str]:
+        """What comes before the suffixes of the results of an earlier run, as the record has them:
+        "" of one result, or ".face-1" and so on; empty where there are none."""
+        if self.results is None or not self.options.skip_existing:
+            return []
+        entry = self.results.entries.get(self.results.relative(file.path))
+        stem = self.plan.names[file].stem
+        names = [] if entry is None else [Path(name).name for name in entry.files]
+        faces = [
+            name.removeprefix(stem)[: -len(".json")] for name in names if name.endswith(".json")
+        ]
+        return sorted(faces, key=lambda face: (len(face), face))
+
     def _made_with(self, file: Input) -> str:
         """The model and the options that the results of one file depend on, as text."""
         options = self.options
-        names = ["crop", "values", "rationale", "temperature", "seed", "max_rationale", "prompt"]
+        names = ["whole", "face", "force", "values", "rationale", "temperature", "seed"]
+        names += ["max_rationale", "prompt"]
         names += ["smooth", "fps", "drop_frame"] if file.kind == "video" else []
         names += ["source_column"] if [file] == self.pictures else []  # it has a CSV of its own
         chosen = {name: getattr(options, name) for name in names}
@@ -135,7 +149,7 @@ def prepare(paths: Sequence[Path], options: PredictOptions) -> Job:
     results = Results.open(options.out)
     try:
         table = json.dumps(sorted(results.relative(path) for path in paths))
-        chosen = plan(inputs.files, results, table)
+        chosen = plan(inputs.files, results, table, faces=options.face == "all")
     except BaseException:
         results.close()
         raise

@@ -19,18 +19,22 @@ from sf_jax.decode.drafts import load_heads
 from sf_jax.decode.policy import policy_of
 from sf_jax.decode.schema import Schema
 from sf_jax.decode.schema_file import write_schema
+from sf_jax.face.landmarks import COUNT
 from sf_jax.media import files
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
-from sf_jax.reader import provenance
+from sf_jax.reader import finder, provenance, readout, turning
 from sf_jax.reader.estimator import Model
-from sf_jax.reader.schema import channel_schema, read_channel_schema
+from sf_jax.reader.framing import Framer
+from sf_jax.reader.landmarks import Landmarks
+from sf_jax.reader.schema import channel_indices, channel_schema, read_channel_schema
 from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.sequence.tokenizer import IMAGE, Tokenizer
 
 BUILTIN = Path(__file__).parents[1] / "builtin" / "semanticface"
 MAX_IMAGE_TOKENS = 1024  # as the released SemanticFace is run
 DRAFT_HEADS_FILE = "draft_heads.safetensors"
+READOUT_FILE = "readout.safetensors"
 
 
 def load(
@@ -44,7 +48,10 @@ def load(
 
     A directory holds `config.json`, the weights, `preprocessor_config.json`, `tokenizer.model`
     (built-in kind) or `tokenizer.json` (Qwen's), and `schema.json`, without which the model reads
-    all 61 channels.
+    all 61 channels. A directory that holds `finder.safetensors`, and in `readout.safetensors` a
+    read-out of the landmarks of `face.landmarks`, is of a model that reads framed faces. Any other
+    model reads whole images unless it is asked to frame faces, which the built-in model's files
+    then do.
 
     Args:
       adapter: directory of a LoRA adapter in PEFT's layout, kept beside the weights.
@@ -74,6 +81,8 @@ def load(
     path, text = folder / DRAFT_HEADS_FILE, config.text
     heads = load_heads(path, text.hidden_size, text.vocab_size) if path.is_file() else None
     instructed = is_instructed(folder)
+    turned = turning.reads_head(channel_indices(schema))
+    framer = load_framer(folder, config, weights, processor, turned)
     return Model(
         config,
         weights,
@@ -83,7 +92,50 @@ def load(
         schema,
         instructed=instructed,
         provenance=source,
+        framer=(lambda: framer) if framer else borrowed_framer,
+        framed=framer is not None,
     )
+
+
+def load_framer(
+    folder: Path,
+    config: Config,
+    weights: Weights,
+    processor: ImageProcessor,
+    turned: bool = True,
+) -> Framer | None:
+    """What finds and frames faces for the model of a directory, with its own tower.
+
+    Args:
+      turned: whether squares are turned as heads are, which the model's schema must be able to
+        put back.
+
+    Returns:
+      None where the directory has no finder, or no read-out of the landmarks of `face.landmarks`.
+
+    Raises:
+      CheckpointError: a file cannot be read, or is of another model.
+    """
+    if not all((folder / name).is_file() for name in (finder.FILE, READOUT_FILE)):
+        return None
+    head = readout.load(folder / READOUT_FILE)
+    if readout.landmarks_of(head) != COUNT:
+        return None
+    if head.queries.shape[-1] != config.vision.out_hidden_size:
+        found = f"of width {head.queries.shape[-1]}, expected {config.vision.out_hidden_size}"
+        raise hf.CheckpointError(found, path=folder / READOUT_FILE, field=".queries")
+    landmarks = Landmarks(config, weights.vision, head, processor)
+    return Framer(finder.load(folder / finder.FILE), landmarks, turned)
+
+
+def borrowed_framer() -> Framer:
+    """Frames faces for models that were not trained on framed faces, in upright squares, by the
+    built-in model's files."""
+    config, weights = hf.load(BUILTIN)
+    own = load_framer(BUILTIN, config, weights, ImageProcessor.load(BUILTIN))
+    if own is None:
+        return Framer(finder.find, turned=False)
+    return Framer(own.find, own.landmarks, turned=False)
 
 
 def is_instructed(directory: str | os.PathLike | None = None) -> bool:

@@ -3,7 +3,9 @@
 
 An input's results get its stem: `a.jpg` becomes `a.json`, `a.preview.png` and so on. Where one of
 these names is taken, or several inputs share the stem, they get the whole name, `a.jpg.json`, and
-where that is taken too, a number, `a.jpg-2.json`. Results of an earlier run are replaced, by those
+where that is taken too, a number, `a.jpg-2.json`. Where each face of an image has results, these
+are `a.face-1.json` and so on: as their number is not known before the work, an image gets a stem
+for which all such names are free. Results of an earlier run are replaced, by those
 of the same input.
 """
 
@@ -17,9 +19,20 @@ from pathlib import Path
 from sf_jax.media.errors import printable
 from sf_jax.media.files import cut
 from sf_jax.reader.inputs import Input, folded, node
-from sf_jax.reader.results import PARTIAL, RECORD, SUFFIXES, Names, Results, ResultsError
+from sf_jax.reader.results import (
+    ANY_FACE,
+    PARTIAL,
+    RECORD,
+    SUFFIXES,
+    Names,
+    Results,
+    ResultsError,
+    face_suffix,
+    of_any_face,
+)
 
 TABLE = "pictures"  # stem of the table of several images
+MOST_FACES = 9999  # of an image, for the length of names
 NAME_BYTES = 255  # where the file system does not state its own limit
 
 
@@ -32,14 +45,15 @@ class Plan:
     failures: list[ResultsError] = field(default_factory=list)
 
 
-def plan(files: Sequence[Input], results: Results, table: str) -> Plan:
+def plan(files: Sequence[Input], results: Results, table: str, faces: bool = False) -> Plan:
     """Names the results of all files.
 
     Args:
+      faces: whether each face of an image has results of its own.
       table: what identifies the table of all images among those of other runs; see `Entry.source`.
     """
     chosen = Plan()
-    claims = _Claims(results, files)
+    claims = _Claims(results, files, faces)
     pictures = [file for file in files if file.kind == "picture"]
     if len(pictures) > 1:
         chosen.table = claims.names(Path(), [TABLE], table)
@@ -58,15 +72,23 @@ def plan(files: Sequence[Input], results: Results, table: str) -> Plan:
 
 
 class _Claims:
-    """Which names are taken, by files on the disk and by results to be written."""
+    """Which names are taken, by files on the disk and by results to be written.
 
-    def __init__(self, results: Results, files: Sequence[Input]):
-        self.results = results
+    Attributes:
+      taken: folder and name, folded; names of results of faces stand for those of all numbers.
+      numbered: the names of single files, with `ANY_FACE` in place of the number of a face.
+      existing: folder → name with `ANY_FACE` in place of a number → the names of files there.
+    """
+
+    def __init__(self, results: Results, files: Sequence[Input], faces: bool):
+        self.results, self.faces = results, faces
         self.taken: set[tuple[str, str]] = set()
-        self.existing: dict[Path, set[str]] = {}
+        self.numbered: set[tuple[str, str]] = set()
+        self.existing: dict[Path, dict[str, list[str]]] = {}
         self.inputs = {node(file.path) for file in files}
         self.numbers: Counter[tuple[Path, str]] = Counter()
         self.most = _longest_name(results.folder) - max(map(len, SUFFIXES)) - len(PARTIAL)
+        self.most -= len(face_suffix(MOST_FACES)) if faces else 0
         # Names of before stay with their inputs where these are read again.
         sources = {results.relative(file.path) for file in files}
         self.reserved = {
@@ -88,7 +110,9 @@ class _Claims:
             names = Names(inside, stem)
             if self._free(names, source):
                 where = folded(inside)
-                self.taken.update((where, folded(name)) for name in names.files())
+                claimed = [folded(name) for name in names.files(self.faces)]
+                self.taken.update((where, name) for name in claimed)
+                self.numbered.update((where, of_any_face(name)) for name in claimed)
                 return names
         raise AssertionError("numbers do not end")
 
@@ -108,11 +132,17 @@ class _Claims:
         if owner not in (None, source):
             return False
         where, there = folded(names.folder), self._in_folder(names.folder)
-        for name in names.files():
+        for name in names.files(self.faces):
             text = folded(name)
-            if (where, text) in self.taken or name == RECORD:
+            every = of_any_face(text)
+            if {(where, text), (where, every)} & self.taken or name == RECORD:
                 return False
-            if text in there and not self._replaceable(names.folder / name, source):
+            if ANY_FACE in text and (where, text) in self.numbered:
+                return False
+            met = there.get(every, [])
+            if ANY_FACE not in text:  # one file
+                met = [name] if text in map(folded, met) else []
+            if not all(self._replaceable(names.folder / other, source) for other in met):
                 return False
         return True
 
@@ -122,11 +152,12 @@ class _Claims:
             return True
         return node(path) not in self.inputs and self.results.owns(path, source)
 
-    def _in_folder(self, folder: Path) -> set[str]:
-        """Folded names of what is in a folder of results."""
+    def _in_folder(self, folder: Path) -> dict[str, list[str]]:
+        """What is in a folder of results, see `existing`."""
         if folder not in self.existing:
-            there = os.listdir(folder) if folder.is_dir() else []
-            self.existing[folder] = set(map(folded, there))
+            there = self.existing[folder] = {}
+            for name in os.listdir(folder) if folder.is_dir() else []:
+                there.setdefault(of_any_face(folded(name)), []).append(name)
         return self.existing[folder]
 
     def _check_folder(self, folder: Path) -> None:

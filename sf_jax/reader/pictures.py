@@ -9,15 +9,18 @@ from sf_jax.media.files import write_json
 from sf_jax.media.interrupts import uninterrupted
 from sf_jax.media.small_files import read_json
 from sf_jax.reader import stills
+from sf_jax.reader.framing import NoFaceError
 from sf_jax.reader.inputs import Input
 from sf_jax.reader.job import Job, stamp_of
 from sf_jax.reader.output import as_json, unnamed
 from sf_jax.reader.progress import note, tracked, waiting
-from sf_jax.reader.reader import Reader
+from sf_jax.reader.reader import Reader, read_whole
 from sf_jax.reader.report import report
-from sf_jax.reader.results import Writing
+from sf_jax.reader.results import Writing, face_suffix
 from sf_jax.reader.session import Frame
 from sf_jax.reader.stills import Still
+
+LISTED = 10  # images named in a sentence
 
 
 def predict_pictures(reader: Reader, job: Job) -> None:
@@ -36,9 +39,7 @@ def predict_pictures(reader: Reader, job: Job) -> None:
     try:
         for file in tracked(pictures, "picture", hidden=not several):
             with job.failing(file):
-                still = _predict_picture(reader, job, file)
-                if still is not None:
-                    rows.append(still)
+                rows += _predict_picture(reader, job, file)
             if job.ended:
                 return
         complete = True
@@ -48,43 +49,93 @@ def predict_pictures(reader: Reader, job: Job) -> None:
                 _write_table(reader, job, rows, complete)
 
 
-def _predict_picture(reader: Reader, job: Job, file: Input) -> Still | None:
-    """Reads one image and writes its results; its row of the table, if there is one."""
+def _predict_picture(reader: Reader, job: Job, file: Input) -> list[Still]:
+    """Reads one image and writes its results; its rows of the table, one a face.
+
+    Raises:
+      NoFaceError: the only image has no face; its results are written.
+    """
     single = len(job.pictures) == 1
-    suffixes = [".json"] + [".preview.png"] * job.options.previews
-    suffixes += [".csv", stills.INDEX_SUFFIX] if single else []
-    if job.done(file, suffixes):
-        content = read_json(job.plan.names[file].path(".json"))["coefficients"]
-        return Still(printable(file.path), unnamed(content, tuple(content)))
+    rows = _rows_of_before(job, file, single)
+    if rows is None:
+        rows = _read(reader, job, file, single)
+    if single and rows and all(row.values is None for row in rows):
+        asked = job.options.face
+        number = f" {asked}" if isinstance(asked, int) else ""
+        problem = f"no face{number} found; --force reads the whole image then, --whole always"
+        raise NoFaceError(problem, path=file.path)
+    return rows
+
+
+def _read(reader: Reader, job: Job, file: Input, single: bool) -> list[Still]:
+    """Reads one image and writes its results."""
     stamp = stamp_of(file.path)
     with waiting("reading") if single else nullcontext():
-        frame = _frame(reader, file.path)
-    if single or job.results is None:
-        print(report(frame.shown, frame.values, str(file.path)))
+        frames = _frames(reader, file.path)
+    if job.results is None or (single and frames[0].found):
+        for frame in frames:
+            print(_report(frame, file.path, len(frames)))
+    shown = printable(file.path)
+    rows = [Still.of(shown, frame) for frame in frames]
     if job.results is None:
-        return None
-    still = Still(printable(file.path), frame.values, frame.found)
+        return rows if single else []
     with job.writing(file, stamp) as writing:
-        content = as_json(frame, printable(file.path))
-        write_json(writing.path(".json"), content)
-        if job.options.previews:
-            from sf_jax.render.preview import preview  # it takes a second to import
-
-            preview(frame.seen, frame.shown, writing.path(".preview.png"))
+        for number, frame in enumerate(frames, 1):
+            _write_frame(job, writing, frame, shown, number)
         if single:
-            _write_rows(reader, writing, [still])
-    return still
+            _write_rows(reader, writing, rows)
+    return rows
 
 
-def _frame(reader: Reader, path: Path) -> Frame:
-    """What one image shows."""
+def _write_frame(job: Job, writing: Writing, frame: Frame, image: str, number: int) -> None:
+    """JSON and sheet of one face."""
+    face = face_suffix(number) if job.options.face == "all" and frame.action.face else ""
+    write_json(writing.path(face + ".json"), as_json(frame, image))
+    if job.options.previews and frame.found:
+        from sf_jax.render.preview import preview  # it takes a second to import
+
+        path = writing.path(face + ".preview.png")
+        preview(frame.seen, frame.shown, path, frame.whole, frame.box)
+
+
+def _rows_of_before(job: Job, file: Input, single: bool) -> list[Still] | None:
+    """The rows of an image whose results are there, of an earlier run; None where they are not."""
+    suffixes = [".csv", stills.INDEX_SUFFIX] if single else []
+    rows = []
+    try:
+        for face in job.faces_of_before(file):
+            content = read_json(job.plan.names[file].path(face + ".json"))
+            found = content.get("found", True)
+            number = (content.get("face") or {}).get("number")
+            values = unnamed(content["coefficients"], tuple(content["coefficients"]))
+            shown = printable(file.path)
+            rows.append(Still(shown, values if found else None, number is not None, number))
+            suffixes.append(face + ".json")
+            suffixes += [face + ".preview.png"] * (job.options.previews and found)
+    except (DataError, OSError, LookupError, TypeError):  # not as they were written
+        return None
+    return rows if rows and job.done(file, suffixes) else None
+
+
+def _report(frame: Frame, path: Path, count: int) -> str:
+    """One face for a person."""
+    face = frame.action.face
+    name = f"{path}, face {face.number} of {face.count}" if face and count > 1 else str(path)
+    if not frame.found:
+        return f"{printable(name)}: no face found"
+    return report(frame.shown, frame.values, name)
+
+
+def _frames(reader: Reader, path: Path) -> list[Frame]:
+    """What one image shows: of all its faces, or of one."""
     image, notes = images.read_noted(path)
-    frame = reader.read(image)
+    every = reader.options.face == "all"
+    frames = reader.read_faces(image) if every else [reader.read(image)]
     for text in notes:
         note(text)
-    if not frame.found:
+    if read_whole(reader, frames[0]):
         note(f"{printable(path)}: no face found, the whole picture was read")
-    return frame
+    return frames
 
 
 def _write_rows(reader: Reader, writing: Writing, rows: list[Still]) -> None:
@@ -106,4 +157,14 @@ def _write_table(reader: Reader, job: Job, rows: list[Still], complete: bool) ->
         for suffix in (".csv", stills.INDEX_SUFFIX)
     )
     print(stills.summary(reader, path, index, len(rows)))
-    job.kept.append(f"{len(rows)} of {len(job.pictures)} pictures, with rows in {path}")
+    without = [row.image for row in rows if row.values is None]
+    if without:
+        print(f"no face found in {len(without)} of {len(job.pictures)} images: {_listed(without)}")
+    read = len({row.image for row in rows})
+    job.kept.append(f"{read} of {len(job.pictures)} pictures, with rows in {path}")
+
+
+def _listed(names: list[str]) -> str:
+    """Names in a sentence, the first few of many."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

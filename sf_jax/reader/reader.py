@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sf_jax.media import images
-from sf_jax.reader.session import Frame, Session, SessionOptions, Values
+from sf_jax.reader.framing import Framed, NoFaceError, Which
+from sf_jax.reader.session import Frame, Session, SessionOptions, Step, Values
+from sf_jax.reader.tracking import Track
 
 if TYPE_CHECKING:  # jax takes a second to import, and options need none
     from sf_jax.reader.estimator import Model
@@ -25,7 +27,9 @@ class PredictOptions:
     out: Path | None = None
     recursive: bool = False
     skip_existing: bool = False
-    crop: bool = False
+    whole: bool | None = None
+    face: Which | Literal["all"] = "largest"
+    force: bool = False
     values: Literal["mean", "answer"] = "mean"
     smooth: bool = False
     neutral: Path | None = None
@@ -48,6 +52,9 @@ class Reader:
         self.neutral: Values | None = None
         if options.neutral is not None:
             frame = self.read(images.read_image(options.neutral))
+            if not frame.found:
+                problem = "no face found; --whole reads the whole image"
+                raise NoFaceError(problem, path=options.neutral)
             self.neutral = frame.values
 
     @property
@@ -64,7 +71,9 @@ class Reader:
         """
         asked = self.options
         options = SessionOptions(
-            crop=asked.crop,
+            whole=asked.whole,
+            face="largest" if asked.face == "all" else asked.face,
+            force=asked.force,
             values=asked.values,
             smooth=asked.smooth and fps is not None,
             fps=fps or PICTURE_FPS,
@@ -87,3 +96,22 @@ class Reader:
           ImageError: the image's shape is absurd.
         """
         return self.session(messages=messages).frame(image)
+
+    @property
+    def frames(self) -> bool:
+        """Whether faces are found and framed."""
+        return self.model.frames(self.options.whole)
+
+    def read_faces(self, image: np.ndarray) -> list[Frame]:
+        """All faces of one image, from left to right, each read on its own; without a face what
+        `read` gives."""
+        faces = self.model.framed_faces(image) if self.frames else []
+        return [self._read_face(image, one) for one in faces] or [self.read(image)]
+
+    def _read_face(self, image: np.ndarray, face: Framed) -> Frame:
+        return self.session().read(Step(image, face, Track()))
+
+
+def read_whole(reader: Reader, frame: Frame) -> bool:
+    """Whether a face was searched for, and the image was read whole as none was found."""
+    return reader.frames and frame.found and frame.action.face is None

@@ -21,9 +21,10 @@ from sf_jax.media.errors import DataError, printable
 from sf_jax.media.interrupts import Stopped, uninterrupted
 from sf_jax.reader import stills
 from sf_jax.reader.action import Provenance
+from sf_jax.reader.framing import NoFaceError
 from sf_jax.reader.inputs import folded, node
 from sf_jax.reader.progress import note, tracked
-from sf_jax.reader.reader import Reader
+from sf_jax.reader.reader import Reader, read_whole
 from sf_jax.reader.session import Frame
 from sf_jax.sequence.chat import ChatError, chat_text
 
@@ -220,7 +221,12 @@ def _line(reader: Reader, request: Request, answered: Answered) -> str:
         answered.failures.append(failed)
         answered.rows.append(stills.Still(_shown(request), None))
         return request.result(made_with, None, str(error))
-    answered.rows.append(stills.Still(_shown(request), frame.values, frame.found))
+    if not frame.found:
+        missed = NoFaceError("no face found", path=request.path, line=request.line.number)
+        answered.failures.append(missed)
+        answered.rows.append(stills.Still(_shown(request), None, False))
+        return request.result(made_with, None, missed.problem)
+    answered.rows.append(stills.Still.of(_shown(request), frame))
     return request.result(made_with, frame.action.text)
 
 
@@ -248,7 +254,7 @@ def _answer(reader: Reader, request: Request) -> Frame:
     picture, notes = images.read_noted(path)
     messages = request.line.messages if reader.model.instructed else None
     frame = reader.read(picture, messages)
-    if not frame.found:
+    if read_whole(reader, frame):
         notes = [*notes, f"{printable(path)}: no face found, the whole picture was read"]
     for text in notes:
         note(text)

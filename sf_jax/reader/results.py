@@ -30,9 +30,22 @@ KEPT = 2  # hashes of a name: a run that was killed may have written the newest,
 
 # Of all results that an input may have: a stem is given to an input where all of these are free.
 SUFFIXES = (".json", ".jsonl", ".csv", ".index.csv", ".preview.png")
+OF_FACES = (".json", ".preview.png")  # of these, what each of several faces of an image has
+ANY_FACE = ".face-#"  # stands for the part of a name that `face_suffix` gives, of any number
 Errors = TypeVar("Errors", bound=Exception)
 
 PARTIAL = ".partial"  # before the suffix of what an interruption left
+
+
+def face_suffix(number: int) -> str:
+    """What comes before the suffix of a result of one face of several."""
+    return ANY_FACE.replace("#", str(number))
+
+
+def of_any_face(name: str) -> str:
+    """A file name with `ANY_FACE` in place of the number of a face; other names as they are."""
+    suffixes = "|".join(map(re.escape, OF_FACES))
+    return re.sub(rf"\.face-\d+(?=({suffixes})$)", ANY_FACE, name, flags=re.IGNORECASE)
 
 
 class ResultsError(DataError):
@@ -54,9 +67,14 @@ class Names:
         """The path of one result, or of what an interruption left of it."""
         return self.folder / self.file(PARTIAL + suffix if partial else suffix)
 
-    def files(self) -> list[str]:
-        """All file names that the results may take."""
-        return [self.stem + before + suffix for suffix in SUFFIXES for before in ("", PARTIAL)]
+    def files(self, faces: bool = False) -> list[str]:
+        """All file names that the results may take.
+
+        Args:
+          faces: with those of several faces, whose numbers are `ANY_FACE`.
+        """
+        suffixes = [*SUFFIXES, *(ANY_FACE + suffix for suffix in OF_FACES if faces)]
+        return [self.stem + before + suffix for suffix in suffixes for before in ("", PARTIAL)]
 
 
 @dataclass(frozen=True)
@@ -306,11 +324,21 @@ class Results(Record):
         stem = self.relative(writing.names.folder / writing.names.stem)
         older = self._older(source, found)
         complete = writing.complete and not writing.interrupted
+        gone = self._faces_no_more(source, found)
         self._append(Entry(source, stem, found, older, stamp, made, complete))
         for path, target in moves.items():
             path.replace(target)
+        for path in gone:
+            path.unlink(missing_ok=True)
         if not writing.interrupted:
             self._clear(writing.names)
+
+    def _faces_no_more(self, source: str, found: dict[str, str]) -> list[Path]:
+        """Results of faces of the same input that are not found any more, as they were written."""
+        earlier = self.entries.get(source)
+        names = [] if earlier is None else [name for name in earlier.files if name not in found]
+        paths = [self.folder / name for name in names if of_any_face(name) != name]
+        return [path for path in paths if self.owns(path, source)]
 
     def _replaceable(self, target: Path, by: Path, source: str) -> bool:
         """Whether a file is ours, or is the same already."""

@@ -12,7 +12,8 @@ second CSV file, has a line for each row:
 | `kind` | `still`, or `frame` where a frame rate was given |
 | `image` | the path as it was given; apostrophes as in `livelink.harmless` |
 | `found` | whether a face was found; empty where none was searched for, or not known |
-| `answered` | `false` where the image could not be read and the row is empty |
+| `answered` | `false` where the row is empty: no face was found, or the image could not be read |
+| `face` | number of the face in the image, from the left, from 1; empty where it was read whole |
 """
 
 from dataclasses import dataclass
@@ -24,11 +25,11 @@ from sf_jax.face import channels, livelink, timecode
 from sf_jax.media import files
 from sf_jax.media.errors import DataError
 from sf_jax.reader.reader import Reader
-from sf_jax.reader.session import Values
+from sf_jax.reader.session import Frame, Values
 
 INDEX_SUFFIX = ".index.csv"
 LONGEST_STEM = 220  # bytes, so that temporary names fit a file system too
-COLUMNS = ("row", "line", "timecode", "kind", "image", "found", "answered")
+COLUMNS = ("row", "line", "timecode", "kind", "image", "found", "answered", "face")
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,23 @@ class Still:
 
     Attributes:
       image: its image, as printable text.
-      values: float [61]; None of one that could not be read.
+      values: float [61]; None of one that could not be read, and where no face was found.
       found: whether a face was found; None where that is not known.
+      face: the number of the face among those of the image, None where it was read whole.
     """
 
     image: str
     values: Values | None
     found: bool | None = None
+    face: int | None = None
+
+    @classmethod
+    def of(cls, image: str, frame: Frame) -> "Still":
+        """The row of what an image shows."""
+        face = frame.action.face
+        found = frame.found and face is not None
+        number = None if face is None else face.number
+        return cls(image, frame.values if frame.found else None, found, number)
 
 
 def index_path(csv: Path) -> Path:
@@ -62,7 +73,7 @@ def check_index(path: Path) -> None:
         return
     with path.open("rb") as file:
         found = file.readline(100)
-    if found.rstrip() != ",".join(COLUMNS).encode():
+    if found.rstrip() not in (",".join(COLUMNS).encode(), ",".join(COLUMNS[:-1]).encode()):
         raise DataError("would be replaced by the index of a CSV, and is none itself", path=path)
 
 
@@ -106,7 +117,7 @@ def write(reader: Reader, csv: Path, index: Path, stills: list[Still]) -> None:
 
 
 def _line(reader: Reader, number: int, still: Still, label: str) -> list[str]:
-    searched = reader.options.crop and still.found is not None
+    searched = reader.frames and still.found is not None
     return [
         str(number),
         str(number + 1),
@@ -115,6 +126,7 @@ def _line(reader: Reader, number: int, still: Still, label: str) -> list[str]:
         livelink.cell(still.image),
         str(still.found).lower() if searched else "",
         str(still.values is not None).lower(),
+        "" if still.face is None else str(still.face),
     ]
 
 

@@ -12,13 +12,16 @@ from sf_jax.face.frame_labels import FrameTiming, time_frames
 from sf_jax.media import video
 from sf_jax.media.errors import DataError, printable
 from sf_jax.media.interrupts import delayed, uninterrupted
+from sf_jax.reader.framing import NoFaceError
 from sf_jax.reader.inputs import Input
 from sf_jax.reader.job import Job, stamp_of
 from sf_jax.reader.output import frame_json
 from sf_jax.reader.progress import tracked
-from sf_jax.reader.reader import Reader
+from sf_jax.reader.reader import Reader, read_whole
 from sf_jax.reader.results import Writing
 from sf_jax.reader.session import Frame, Values
+
+SHOWN_CHANGES = 10  # of a video, on the terminal
 
 
 @dataclass
@@ -27,7 +30,8 @@ class Read:
 
     Attributes:
       values, seconds: the 61 values and the time of each.
-      found: number of frames in which a face was found.
+      found: number of frames in which a face was found; whole: of those read whole without one.
+      changes: a sentence on each frame in which the image cuts, or another face takes over.
       sheet: the frame to draw.
       ended: whether there are no more.
     """
@@ -35,6 +39,8 @@ class Read:
     values: list[Values] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     found: int = 0
+    whole: int = 0
+    changes: list[str] = field(default_factory=list)
     sheet: Frame | None = None
     ended: bool = False
 
@@ -43,6 +49,10 @@ class Read:
         self.values.append(frame.values)
         self.seconds.append(seconds)
         self.found += frame.found
+        if frame.change is not None:
+            self.changes.append(f"{frame.change} at frame {frame.number} ({seconds:.2f} s)")
+        if not frame.found:
+            return
         if self.sheet is None or frame.number == count // 2:  # the stated count may be too high
             self.sheet = frame
 
@@ -73,7 +83,7 @@ def predict_video(reader: Reader, job: Job, file: Input) -> None:
             try:
                 stop = _read_frames(reader, opened, read, writing.path(".jsonl"))
                 read.ended = True
-                if reader.options.previews:
+                if reader.options.previews and read.sheet is not None:
                     _draw_sheet(job, read, writing)
                 saving.enter_context(delayed())
             except BaseException as error:
@@ -89,6 +99,8 @@ def predict_video(reader: Reader, job: Job, file: Input) -> None:
             writing.interrupted = timing is None or not read.ended
         if stop is None:
             job.complete += 1
+            if not read.found:
+                job.failures.append(NoFaceError("no face found in any frame", path=file.path))
         elif writing.interrupted or isinstance(stop, KeyboardInterrupt):
             job.kept.append(_kept(opened, read, writing))
         if timing is not None and not writing.interrupted:
@@ -110,6 +122,7 @@ def _read_frames(
                 lines.write(json.dumps(line, allow_nan=False) + "\n")
                 lines.flush()
                 read.add(frame, seconds, opened.count)
+                read.whole += read_whole(reader, frame)
         except video.VideoDamaged as error:
             if not read.values:
                 raise
@@ -124,7 +137,14 @@ def _write_csv(reader: Reader, opened: video.Video, read: Read, path: Path) -> F
         read.seconds, opened.fps, opened.timecode, opened.timecode_counts, drop_frame
     )
     values = np.stack(read.values)
-    livelink.write(path, values, timecodes=timing.labels(), channels=reader.channels)
+    failed = np.isnan(values).all(1)
+    livelink.write(
+        path,
+        np.where(failed[:, None], 0, values),
+        timecodes=timing.labels(),
+        failed=failed.tolist(),
+        channels=reader.channels,
+    )
     return timing
 
 
@@ -135,7 +155,8 @@ def _draw_sheet(job: Job, read: Read, writing: Writing) -> None:
     assert read.sheet is not None
     path = writing.path(".preview.png")
     try:
-        preview(read.sheet.seen, read.sheet.shown, path)
+        sheet = read.sheet
+        preview(sheet.seen, sheet.shown, path, sheet.whole, sheet.box)
     except BaseException as error:
         path.unlink(missing_ok=True)
         if not isinstance(error, OSError | DataError):
@@ -151,8 +172,14 @@ def _kept(opened: video.Video, read: Read, writing: Writing) -> str:
 
 def _print_summary(reader: Reader, opened: video.Video, read: Read, timing: FrameTiming) -> None:
     name, count = printable(opened.path), len(read.values)
-    if reader.options.crop and read.found < count:
-        print(f"{name}: no face found in {count - read.found} frames, which were read whole")
+    if missed := count - read.found:
+        print(f"{name}: no face found in {missed} of {count} frames, whose rows are empty")
+    if read.whole:
+        print(f"{name}: no face found in {read.whole} frames, which were read whole")
+    for text in read.changes[:SHOWN_CHANGES]:
+        print(f"{name}: {text}")
+    if len(read.changes) > SHOWN_CHANGES:
+        print(f"{name}: {len(read.changes) - SHOWN_CHANGES} further changes, see its .jsonl")
     print(f"{name}: {timing}")
     for text in (*opened.notes, *timing.notes):
         print(f"{name}: {text}")

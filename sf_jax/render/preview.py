@@ -10,10 +10,12 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
 
 from sf_jax.face import channels
 from sf_jax.face.agreement import Agreement, sentence
 from sf_jax.face.describe import Description
+from sf_jax.face.landmarks import Square
 from sf_jax.media import files
 from sf_jax.render.draw import draw
 from sf_jax.render.head import builtin
@@ -25,6 +27,8 @@ SIDE = 384  # of either image, in pixels
 LINE = 110  # characters of a line of the rationale
 LINES = 11  # of the rationale that fit
 UNDER = -0.33  # where the line about agreement is, in heights of the rationale's axes
+INSET = 0.36  # side of what was read, in sides of the picture
+FOUND = "#f2c230"  # colour of the square
 INK, QUIET, BAR, ANGLE = "#20242c", "#7a828f", "#3b7dd8", "#d98a3b"
 
 
@@ -123,11 +127,45 @@ def _rationale(axes: Axes, action: Action) -> None:
     axes.axis("off")
 
 
-def preview(image: np.ndarray, action: Action, path: str | os.PathLike) -> None:
+def _inset(axes: Axes, image: np.ndarray) -> None:
+    """What the model read, in a corner of the picture that it was cut out of."""
+    inner = axes.inset_axes((0.0, 0.0, INSET, INSET), zorder=5)
+    inner.imshow(image, interpolation="bilinear")
+    inner.set_anchor("SW")
+    inner.set_xticks([])
+    inner.set_yticks([])
+    for side in inner.spines.values():
+        side.set_color(FOUND)
+        side.set_linewidth(2)
+
+
+def _input(axes: Axes, image: np.ndarray, whole: np.ndarray | None, box: Square | None) -> None:
+    """The picture, and where it was cut out of another one that, the square, and what was read."""
+    if whole is None or box is None:
+        _picture(axes, _shrunk(image), "Input")
+        return
+    shown = _shrunk(whole)
+    _picture(axes, shown, "Input, the face as read in its square")
+    scale = shown.shape[1] / whole.shape[1], shown.shape[0] / whole.shape[0]
+    corners = np.array(box.corners) * scale - 0.5
+    axes.add_patch(Polygon(corners, fill=False, edgecolor=FOUND, linewidth=2))
+    axes.set_xlim(-0.5, shown.shape[1] - 0.5)
+    axes.set_ylim(shown.shape[0] - 0.5, -0.5)
+    _inset(axes, image)
+
+
+def preview(
+    image: np.ndarray,
+    action: Action,
+    path: str | os.PathLike,
+    whole: np.ndarray | None = None,
+    box: Square | None = None,
+) -> None:
     """Writes one PNG sheet, atomically.
 
     Args:
       image: uint8 [H, W, 3], as the model saw it.
+      whole, box: the image that it was cut out of, and the square there; None where it was not.
 
     Raises:
       OSError: the file cannot be written.
@@ -149,7 +187,7 @@ def preview(image: np.ndarray, action: Action, path: str | os.PathLike) -> None:
         wspace=0.08,
         hspace=0.06,
     )
-    _picture(figure.add_subplot(grid[0, 0]), _shrunk(image), "Input")
+    _input(figure.add_subplot(grid[0, 0]), image, whole, box)
     _picture(figure.add_subplot(grid[0, 1]), face, title)
     right = grid[:, 2].subgridspec(1, 2, width_ratios=(0.42, 1), wspace=0)
     _bars(figure.add_subplot(right[1]), action)

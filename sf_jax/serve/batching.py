@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sf_jax.convert.processor import FittedImage
+from sf_jax.reader.framing import Framed
 
 if TYPE_CHECKING:
     from sf_jax.reader.action import FaceAction
@@ -47,14 +47,15 @@ def group(options: Options) -> Hashable:
     return options.rationale, options.max_rationale, messages, options.previous is not None
 
 
-def is_long(model: "Model", image: FittedImage) -> bool:
+def is_long(model: "Model", image: Framed) -> bool:
     """Whether an image has more tokens than `max_pixels` allow; it is answered alone, since others
     would be padded to as many beside it."""
-    return model.processor.tokens(image) > model.processor.max_tokens
+    assert image.picture is not None  # what holds no face is not answered by the model
+    return model.processor.tokens(image.picture) > model.processor.max_tokens
 
 
 def answer_batch(
-    model: "Model", images: list[FittedImage], options: list[Options]
+    model: "Model", images: list[Framed], options: list[Options]
 ) -> list["FaceAction"]:
     """The answers to images of one `group`, each as if it were alone."""
     first = options[0]
@@ -82,7 +83,7 @@ class ClosedError(RuntimeError):
 class _Job:
     """A waiting image; `since` is the time of its arrival, in seconds of the monotonic clock."""
 
-    image: FittedImage
+    image: Framed
     options: Options
     alone: bool
     future: Future = field(default_factory=Future)
@@ -98,10 +99,10 @@ class Batcher:
 
     def __init__(
         self,
-        answer: Callable[[list[FittedImage], list[Options]], list[Any]],
+        answer: Callable[[list[Framed], list[Options]], list[Any]],
         batch: int = 16,
         wait: float = 0.005,
-        alone: Callable[[FittedImage], bool] = lambda image: False,
+        alone: Callable[[Framed], bool] = lambda image: False,
         most: Callable[[Options], int] = lambda options: sys.maxsize,
     ):
         """
@@ -127,7 +128,7 @@ class Batcher:
         """Images that are in no batch yet."""
         return len(self._jobs)
 
-    def submit(self, image: FittedImage, options: Options) -> "Future[FaceAction]":
+    def submit(self, image: Framed, options: Options) -> "Future[FaceAction]":
         """Takes one image; a future that is cancelled in time costs nothing.
 
         Raises:

@@ -49,6 +49,9 @@ def ask(
     url: str,
     image: Picture,
     *,
+    whole: bool | None = None,
+    face: str | int = "largest",
+    force: bool = False,
     rationale: bool = True,
     temperature: float = 0.0,
     seed: int = 0,
@@ -73,7 +76,14 @@ def ask(
     """
     options: dict[str, Any] = {"rationale": rationale, "temperature": float(temperature)}
     options |= {"seed": seed, "max_rationale": max_rationale, "session": session}
+    options |= _place(whole, face, force)
     return _answer(url, _predict(url, image, options, messages, timeout))
+
+
+def _place(whole: bool | None, face: str | int, force: bool) -> dict[str, Any]:
+    """What is asked of the face, as parameters; nothing where it is the default."""
+    given = {"whole": whole, "face": None if face == "largest" else face, "force": force or None}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,7 @@ class RemoteFrame:
       found: whether a face was found; True where none was searched for.
       number: how many frames of the session came before it. 0 anew: the service closed the session
         in between.
+      change: "cut" or "another face", what has changed with this frame.
     """
 
     action: FaceAction
@@ -93,17 +104,18 @@ class RemoteFrame:
     rationale: Description
     found: bool
     number: int
+    change: str | None = None
 
 
 class Session:
     """Frames of one face, the state between them held by the service.
 
-        with Session(url, crop=True, smooth=True, fps=30) as session:
+        with Session(url, smooth=True, fps=30) as session:
             frame = session.frame(image)
 
     Args:
       name: 1 to 64 letters, digits, dots, underscores or hyphens; by default a random one.
-      crop, values, smooth, fps: see `sf_jax.reader.session.SessionOptions`.
+      whole, face, force, values, smooth, fps: see `sf_jax.reader.session.SessionOptions`.
       timeout: seconds to wait whenever the service is silent.
       asked: further options of `ask`, the same for every frame.
     """
@@ -113,7 +125,9 @@ class Session:
         url: str,
         name: str | None = None,
         *,
-        crop: bool = False,
+        whole: bool | None = None,
+        face: str | int = "largest",
+        force: bool = False,
         values: str = "mean",
         smooth: bool = False,
         fps: float = 30.0,
@@ -123,7 +137,8 @@ class Session:
     ):
         self.url, self.name = url, name or secrets.token_hex(8)
         self._messages, self._timeout = messages, timeout
-        self._options = asked | {"session": self.name, "crop": crop, "values": values}
+        self._options = asked | {"session": self.name, "values": values}
+        self._options |= _place(whole, face, force)
         self._options |= {"smooth": smooth, "fps": fps}
 
     def frame(
@@ -145,7 +160,8 @@ class Session:
             own = content["frame"]
             values = unnamed(own["values"], content.get("channels", NAMES))
             rationale = Description(**own["rationale"])
-            return RemoteFrame(action, values, rationale, bool(own["found"]), int(own["number"]))
+            found, number = bool(own["found"]), int(own["number"])
+            return RemoteFrame(action, values, rationale, found, number, own.get("change"))
         except (KeyError, TypeError, ValueError) as error:
             raise ServiceError(f"{self.url}: the answer holds no frame: {error!r}") from error
 

@@ -19,6 +19,7 @@ import uvicorn
 from tqdm import tqdm
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from sf_jax.reader.framing import Framed
 from sf_jax.serve.batching import Options, answer_batch, is_long, sizes
 from sf_jax.serve.service import Service, build_app
 
@@ -71,10 +72,12 @@ def warm_up(
     """
     noise = np.random.default_rng(0)
     shown = [noise.integers(0, 256, (h, w, 3)).astype(np.uint8) for w, h in pictures]
-    fitted = [model.processor.fit(picture) for picture in shown]
+    fitted = [Framed(model.processor.fit(picture)) for picture in shown]
+    if model.frames():
+        model.framer.compile()
     asked = [Options(), Options(rationale=False), *(Options(max_rationale=cap) for cap in caps)]
     jobs = list(product(sizes(batch), fitted, asked))
-    longest = model.processor.fit(np.zeros((*model.processor.longest, 3), np.uint8))
+    longest = Framed(model.processor.fit(np.zeros((*model.processor.longest, 3), np.uint8)))
     if is_long(model, longest):  # such images are answered one by one
         jobs += product([1], [longest], asked)
     for size, picture, options in tqdm(jobs, desc="compiling", unit="program"):

@@ -5,6 +5,9 @@
     GET    /health             200 when ready, else 503; what is being done
     GET    /docs               the OpenAPI page (/openapi.json)
 
+Faces are found and framed as `sf-jax predict` does it. An image without a face is answered too,
+with a status of its own in the answer: `"status": "no face"`, and null for every value.
+
 With `?session=NAME` an image is the next frame of that session: see `sf_jax.reader.session`. A
 JSON body carries messages beside the image, for models that are instructed.
 
@@ -16,11 +19,11 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Query, Request
@@ -34,8 +37,9 @@ import sf_jax
 from sf_jax.convert.processor import FittedImage, ProcessorError
 from sf_jax.face.one_euro import TimeOrderError
 from sf_jax.media.images import ImageError, TooLargeError
+from sf_jax.reader.framing import Framed
 from sf_jax.reader.output import exact_json
-from sf_jax.reader.session import Frame, Framed, Session
+from sf_jax.reader.session import Frame
 from sf_jax.sequence.chat import ChatError, chat_text
 from sf_jax.serve.batching import Batcher, ClosedError, Options, answer_batch, is_long
 from sf_jax.serve.bodies import CLOSE, image_and_messages, is_json, read_body
@@ -62,10 +66,11 @@ if TYPE_CHECKING:
     from sf_jax.reader.estimator import Model
     from sf_jax.reader.question import Messages
 
-WORKERS = 2  # threads that search faces in the frames of sessions, and read large bodies
+WORKERS = 2  # threads that find and frame faces, and read large bodies
 LARGE = 2**16  # bytes of a JSON body that is read in a thread, as the event loop would wait
 PATIENCE = 0.25  # seconds of a processor after which an image is slow, and others go first
-WHOLE = 8  # images held whole at a time, decoded for a crop: each may take 150 MB
+WHOLE = 8  # images held whole at a time, in which faces are found: each may take 150 MB
+Seen = TypeVar("Seen")
 RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -137,7 +142,7 @@ class Service:
         self.model, self.limits = model, limits
         self.status: Literal["starting", "warming up", "ready", "draining"] = "starting"
         self.held = 0
-        self.sessions = Sessions(limits.sessions, limits.session_idle)
+        self.sessions = Sessions(model, limits.sessions, limits.session_idle)
         # Weights without checksums are hashed here, before there are requests that would wait.
         self._made_with = model.provenance.as_json()
         answer, alone = partial(answer_batch, model), partial(is_long, model)
@@ -227,31 +232,37 @@ class Service:
         finally:
             self.held -= 1
 
-    async def answer(self, body: bytes, options: Options) -> "FaceAction":
+    async def answer(self, body: bytes, options: Options, asked: Asked) -> "FaceAction":
         """The answer to an image file's bytes.
 
         Raises:
           Refusal: no image, one that is too large, too long for its width or takes too long to
             decode, or the model failed.
         """
-        return await self._predicted(await self._fitted(body), options)
+        place = asked.place()
+        frames = self._frames(place["whole"])
+        framed = partial(self.model.framed, **place)
+        return await self._predicted(await self._seen(body, frames, framed, Framed), options)
 
     async def frame(self, body: bytes, options: Options, asked: Asked) -> Frame:
         """The answer to an image file's bytes as the next frame of the session asked for.
 
         Raises:
           Refusal: there is no room for the session, it began with other options, time runs
-            backwards; and as `answer`.
+            backwards, the neutral frame has no face; and as `answer`.
         """
         assert asked.session is not None
         try:
             async with self.sessions.use(asked.session, asked.session_options()) as session:
-                picture, framed = await self._framed(body, session)
+                frames = self._frames(session.options.whole)
+                step = await self._seen(body, frames, session.framed, session.framed)
                 previous = replace(options, previous=session.previous)
-                action = await self._predicted(picture, previous)
+                action = await self._predicted(step.framed, previous)
                 if asked.neutral:
+                    if not action.found:
+                        raise Refusal(422, "neutral: no face was found")
                     session.set_neutral(action)
-                return session.answered(framed, action, asked.seconds)
+                return session.answered(step, action, asked.seconds)
         except SessionsFullError as error:
             raise Refusal(503, f"busy: {error}", RETRY_AFTER) from error
         except SessionMismatchError as error:
@@ -259,35 +270,52 @@ class Service:
         except TimeOrderError as error:
             raise Refusal(422, f"seconds: {error}") from error
 
-    async def _fitted(self, body: bytes) -> FittedImage:
-        """An image file's bytes as the model will see them."""
-        with _refusals():
-            return await asyncio.wrap_future(self.decoders.fitted(body, self.limits.max_pixels))
+    def _frames(self, whole: bool | None) -> bool:
+        """Whether faces are found and framed.
 
-    async def _framed(self, body: bytes, session: Session) -> tuple[FittedImage, Framed]:
-        """The same, framed by its session."""
-        if not session.options.crop:
-            picture = await self._fitted(body)
-            return picture, session.framed(picture.pixels)
-        async with self._whole:
-            with _refusals():
+        Raises:
+          Refusal: it is asked for, and the model has no finder.
+        """
+        try:
+            return self.model.frames(whole)
+        except ValueError as error:
+            raise Refusal(422, f"whole: {error}") from error
+
+    async def _seen(
+        self,
+        body: bytes,
+        frames: bool,
+        framed: Callable[[np.ndarray], Seen],
+        fitted: Callable[[FittedImage], Seen],
+    ) -> Seen:
+        """What is to be read of an image file's bytes.
+
+        Faces are found here, in a thread beside that of the model: a decoder's process has no JAX,
+        and would need the model's tower. It then hands over the whole image.
+
+        Args:
+          frames: whether a face is found and framed.
+          framed, fitted: what is to be read of a whole image, and of one as large as the model
+            reads it.
+        """
+        with _refusals():
+            if not frames:
+                picture = self.decoders.fitted(body, self.limits.max_pixels)
+                return fitted(await asyncio.wrap_future(picture))
+            async with self._whole:
                 decoded = self.decoders.whole(body, self.limits.max_pixels)
                 whole = await asyncio.wrap_future(decoded)
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._workers, self._cut, session, whole
-                )
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._workers, framed, whole)
 
-    def _cut(self, session: Session, whole: np.ndarray) -> tuple[FittedImage, Framed]:
-        framed = session.framed(whole)
-        picture = self.model.processor.fit(framed.image)
-        return picture, replace(framed, image=picture.pixels)
-
-    async def _predicted(self, picture: FittedImage, options: Options) -> "FaceAction":
+    async def _predicted(self, framed: Framed, options: Options) -> "FaceAction":
+        if framed.picture is None:
+            return self.model.no_face()
         if self._warming and self._program(options) not in self._compiled:
             reason = "warming up: the program for these options is being compiled"
             raise Refusal(503, reason, RETRY_AFTER)
         with _refusals():
-            return await asyncio.wrap_future(self.batcher.submit(picture, options))
+            return await asyncio.wrap_future(self.batcher.submit(framed, options))
 
     async def image_and_messages(
         self, request: Request, body: bytes
@@ -402,6 +430,7 @@ def _options(asked: Asked, limits: Limits) -> Options:
         raise Refusal(422, f"max_rationale: {cap} is not offered; there are {offered}")
     try:
         asked.session_options()
+        asked.place()
     except WireError as error:
         raise Refusal(422, str(error)) from error
     return Options(
@@ -424,7 +453,7 @@ async def _in_time(
             picture, messages = await service.image_and_messages(request, body)
             options = replace(options, messages=messages)
             if asked.session is None:
-                return exact_json(await service.answer(picture, options))
+                return exact_json(await service.answer(picture, options, asked))
             return frame_json(asked.session, await service.frame(picture, options, asked))
     except TimeoutError:
         if body is None:

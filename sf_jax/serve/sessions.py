@@ -5,8 +5,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
 from sf_jax.reader.session import Session, SessionOptions
+
+if TYPE_CHECKING:
+    from sf_jax.reader.estimator import Model
 
 
 class SessionsFullError(RuntimeError):
@@ -37,13 +41,20 @@ class Sessions:
     """Sessions by the names that clients gave them.
 
     Args:
+      model: finds the faces.
       most: open at once.
       idle: seconds without a frame after which a session is closed.
       clock: the time in seconds.
     """
 
-    def __init__(self, most: int, idle: float, clock: Callable[[], float] = time.monotonic):
-        self._most, self._idle, self._clock = most, idle, clock
+    def __init__(
+        self,
+        model: "Model",
+        most: int,
+        idle: float,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._model, self._most, self._idle, self._clock = model, most, idle, clock
         self._held: dict[str, _Held] = {}
 
     def __len__(self) -> int:
@@ -84,7 +95,7 @@ class Sessions:
         if held is None:
             if len(self._held) >= self._most:
                 raise SessionsFullError(f"{len(self._held)} sessions are open already")
-            held = self._held[name] = _Held(Session(options=options), used=self._clock())
+            held = self._held[name] = _Held(Session(self._model, options), used=self._clock())
         begun = held.session.options
         if options is not None and options != begun:
             differing = [

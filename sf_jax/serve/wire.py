@@ -11,8 +11,8 @@ from sf_jax.decode.limits import MOST_TEMPERATURE, SEEDS
 from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
 from sf_jax.media.video_times import MAX_FPS, MIN_FPS
-from sf_jax.reader.action import named
-from sf_jax.reader.output import exact_json, rationale_json
+from sf_jax.reader.framing import Which
+from sf_jax.reader.output import exact_json, known, rationale_json
 from sf_jax.reader.session import Frame, SessionOptions
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 ENVELOPE = 2  # commas and opening brackets of a JSON body outside its messages
 SESSION_NAME = r"^[A-Za-z0-9._-]{1,64}$"
+FACE = r"^(largest|[1-9][0-9]{0,3})$"
 RENAMED = {"words": "rationale", "max_words": "max_rationale"}  # parameters of before
-OF_SESSIONS = ("crop", "values", "smooth", "fps", "seconds", "neutral")  # parameters
+OF_SESSIONS = ("values", "smooth", "fps", "seconds", "neutral")  # parameters
 
 
 State = Literal["starting", "warming up", "ready", "busy", "failing", "draining"]
@@ -53,12 +54,26 @@ class Asked(BaseModel):
     max_rationale: int | None = Field(
         None, description="cap on the rationale in tokens, one of those that the server offers"
     )
+    whole: bool | None = Field(
+        None,
+        description="read the whole image, or find the face and read the square around it; by "
+        "default what the model was trained for",
+    )
+    crop: bool | None = Field(None, description="the opposite of `whole`, which it is short for")
+    face: str = Field(
+        "largest",
+        pattern=FACE,
+        description='which face: "largest", or its number from the left, from 1. A session keeps '
+        "to the one that it begins with",
+    )
+    force: bool = Field(
+        False, description="read the whole image where no face is found; see `status`"
+    )
     session: str | None = Field(
         None,
         pattern=SESSION_NAME,
         description="a name of the client's choice: the image is the next frame of this session",
     )
-    crop: bool | None = Field(None, description="find the face and read a square around it")
     values: Literal["mean", "answer"] | None = Field(None, description="of `frame.values`")
     smooth: bool | None = Field(None, description="one-euro filter over `frame.values`")
     fps: float | None = Field(
@@ -81,9 +96,26 @@ class Asked(BaseModel):
             stray = [name for name in OF_SESSIONS if getattr(self, name) is not None]
             if stray:
                 raise WireError("belongs to a session; name one with session=…", field=stray[0])
-        given = {name: getattr(self, name) for name in ("crop", "values", "smooth", "fps")}
+        given = {name: getattr(self, name) for name in ("values", "smooth", "fps")}
         given = {name: value for name, value in given.items() if value is not None}
+        given |= {name: value for name, value in self.place().items() if name in self._given()}
         return SessionOptions(**given) if given else None
+
+    def place(self) -> dict[str, Any]:
+        """What is read of an image: the arguments `whole`, `face` and `force` of `Model.predict`.
+
+        Raises:
+          WireError: they contradict each other.
+        """
+        whole = self.whole if self.crop is None else not self.crop
+        if self.crop is not None and self.whole not in (None, whole):
+            raise WireError("says the opposite of whole", field="crop")
+        face: Which = "largest" if self.face == "largest" else int(self.face)
+        return {"whole": whole, "face": face, "force": self.force}
+
+    def _given(self) -> set[str]:
+        """The fields that the request has, `crop` as `whole`."""
+        return self.model_fields_set | ({"whole"} if self.crop is not None else set())
 
 
 class Rationale(BaseModel):
@@ -105,10 +137,49 @@ class Agreement(BaseModel):
     emotion: bool = Field(description="whether the values support the emotion")
 
 
+class Box(BaseModel):
+    """A square in an image, in pixels; it may be turned, and reach beyond the image."""
+
+    x: float = Field(description="of its centre, from the left")
+    y: float = Field(description="of its centre, from the top")
+    side: float
+    roll: float = Field(
+        description="radians by which it is turned with the head, counter-clockwise as the image "
+        "is seen"
+    )
+
+
+class FoundFace(BaseModel):
+    """Where a face was found."""
+
+    box: Box = Field(description="the square that was read")
+    score: float = Field(description="of the finder, from 0 to 1")
+    number: int = Field(description="among the faces of the image, from the left, from 1")
+    count: int = Field(description="how many faces were found")
+    image: tuple[int, int] = Field(
+        description="width and height of the image in these pixels: a large one is shrunk first"
+    )
+
+
+class Generated(BaseModel):
+    """What the model generated of a face in a turned square."""
+
+    rationale: Rationale
+    text: str
+    answer: dict[str, float | None]
+
+
 class Answer(BaseModel):
     """What one image shows: channel name → value, of all channels that the model reads. The
-    floats are float32, unrounded."""
+    floats are float32, unrounded. All values are null where no face was found."""
 
+    status: Literal["read", "no face"] = Field(
+        description="no face: the image holds none, or not the one asked for; an answer all the "
+        "same (200), with null for every value and for `face`, and an empty rationale"
+    )
+    face: FoundFace | None = Field(
+        description="the face that was read; null where the whole image was, or none was found"
+    )
     sf_jax: dict[str, str] = Field(description="version, and hashes of the weights")
     rationale: Rationale
     text: str = Field(description="the answer as generated, rationale and JSON")
@@ -116,15 +187,21 @@ class Answer(BaseModel):
         description="of the generated rationale with `answer`; null where it cannot be compared"
     )
     channels: list[str] = Field(description="those that the model reads, in canonical order")
-    coefficients: dict[str, float] = Field(description="the mean of each channel's distribution")
-    answer: dict[str, float] = Field(description="the generated value")
-    spread: dict[str, float] = Field(description="the distribution's standard deviation")
-    entropy: dict[str, float] = Field(description="the distribution's entropy in nats")
-    log_likelihood: dict[str, float] = Field(description="of the generated value")
+    coefficients: dict[str, float | None] = Field(
+        description="the mean of each channel's distribution"
+    )
+    answer: dict[str, float | None] = Field(description="the generated value")
+    spread: dict[str, float | None] = Field(description="the distribution's standard deviation")
+    entropy: dict[str, float | None] = Field(description="the distribution's entropy in nats")
+    log_likelihood: dict[str, float | None] = Field(description="of the generated value")
     passes: dict[str, int] = Field(description="model passes spent")
     rationale_ids: list[int] = Field(description="the rationale as the model's tokens")
     rationale_log_probabilities: list[float] = Field(
         description="of each of these tokens and of the end, in nats"
+    )
+    uncorrected: Generated | None = Field(
+        description="what was generated, where the roll of the square that was read has changed "
+        "the head's angles as spelt, or the rationale; else null"
     )
 
 
@@ -134,7 +211,10 @@ class FrameOf(BaseModel):
     session: str
     number: int = Field(description="how many frames of the session came before it")
     found: bool = Field(description="whether a face was found, true where none was searched for")
-    values: dict[str, float] = Field(
+    change: Literal["cut", "another face"] | None = Field(
+        description="what has changed with this frame: the image cuts, or the face is another one"
+    )
+    values: dict[str, float | None] = Field(
         description="of each channel: mean or answer as asked, less the neutral face, smoothed"
     )
     rationale: Rationale = Field(
@@ -244,6 +324,7 @@ def read_json_body(body: bytes, most: int) -> tuple[bytes, "Messages | None"]:
 def frame_json(name: str, frame: Frame) -> dict[str, Any]:
     """A frame's answer, as `FrameAnswer` describes it."""
     own = {"session": name, "number": frame.number, "found": frame.found}
-    own["values"] = named(frame.values, frame.action.channels)
+    own["change"] = frame.change
+    own["values"] = known(frame.values, frame.action)
     own["rationale"] = rationale_json(frame.rationale)
     return exact_json(frame.action) | {"frame": own}

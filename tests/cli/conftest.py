@@ -23,7 +23,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     return fake
 
 
-def small_sheet(seen: np.ndarray, _: FaceAction, path: Path) -> None:
+def small_sheet(seen: np.ndarray, _: FaceAction, path: Path, *found: object) -> None:
     Image.fromarray(seen).save(path, "PNG")
 
 

@@ -21,11 +21,12 @@ from sf_jax.face.describe import describe
 from sf_jax.face.one_euro import smooth
 from sf_jax.media.files import write_json
 from sf_jax.reader.action import FaceAction, Provenance
+from sf_jax.reader.framing import Framer
 from sf_jax.reader.output import as_json, rationale_json
 from sf_jax.reader.results import RECORD
-from sf_jax.reader.schema import channel_schema
 from sf_jax.reader.session import Session
 from tests.media.videos import counted, counting, write_video
+from tests.plain_model import PlainModel
 
 JAW, YAW = channels.INDEX["JawOpen"], channels.INDEX["HeadYaw"]
 
@@ -51,14 +52,14 @@ def action_of(picture: np.ndarray) -> FaceAction:
     )
 
 
-class FakeModel:
+class FakeModel(PlainModel):
     """Stands for the estimator; keeps the pictures it is shown and how it is called."""
 
     instructed = False
-    schema = channel_schema()
     provenance = Provenance(weights="xxh128:0")
 
-    def __init__(self) -> None:
+    def __init__(self, framer: Framer | None = None, framed: bool = True) -> None:
+        super().__init__(framer, framed)
         self.seen: list[np.ndarray] = []
         self.called: list[dict] = []
 
@@ -218,7 +219,7 @@ def test_the_rationale_follows_the_neutral_face(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "sf_jax.render.preview.preview",
-            lambda image, action, path: shown.append(action) or path.touch(),
+            lambda image, action, path, *found: shown.append(action) or path.touch(),
         )
         neutral, out = picture(), tmp_path / "out"
         pixels = np.full((30, 40, 3), (200, 150, 30), np.uint8)
@@ -323,15 +324,6 @@ def test_a_broken_video_is_listed_and_the_rest_is_read(
     (line,) = errors(capsys)
     assert "bad.mp4: damaged, or not a video" in line
     assert names(out) == ["face.csv", "face.index.csv", "face.json"]
-
-
-def test_crop_says_where_no_face_was_found(
-    model: FakeModel, picture: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    assert run("predict", picture(), "--out", tmp_path / "o", "--no-preview", "--crop") == 0
-    printed = capsys.readouterr()
-    assert "face.png: no face found" in printed.out + printed.err
-    assert model.seen[0].shape == (30, 40, 3)
 
 
 @pytest.mark.parametrize(
@@ -451,16 +443,17 @@ def test_the_rest_is_handed_on(command: list[str], monkeypatch: pytest.MonkeyPat
 
 
 def test_a_whole_or_no_json(tmp_path: Path) -> None:
-    framed = Session().framed(np.zeros((3, 3, 3), np.uint8))
-    action = action_of(framed.image)
-    write_json(tmp_path / "a.json", as_json(Session().answered(framed, action), "é.png"))
+    session = Session(FakeModel())  # type: ignore[arg-type]
+    step = session.framed(np.zeros((3, 3, 3), np.uint8))
+    action = action_of(step.image)
+    write_json(tmp_path / "a.json", as_json(session.answered(step, action), "é.png"))
     written = json.loads((tmp_path / "a.json").read_text())
     assert written["image"] == "é.png"
     assert written["sf_jax"] == {"version": sf_jax.__version__, "weights": "xxh128:0"}
     before = (tmp_path / "a.json").read_text()
     action.spread[3] = np.nan
     with pytest.raises(ValueError, match=r"a\.json"):
-        write_json(tmp_path / "a.json", as_json(Session().answered(framed, action), "é.png"))
+        write_json(tmp_path / "a.json", as_json(session.answered(step, action), "é.png"))
     assert names(tmp_path) == ["a.json"] and (tmp_path / "a.json").read_text() == before
     (tmp_path / "taken.json").mkdir()
     with pytest.raises(OSError):
@@ -528,7 +521,9 @@ def test_the_demo_prints_true_beside_read(
     model: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of what this run has read, although another file has the usual name."""
-    monkeypatch.setattr("sf_jax.render.preview.preview", lambda seen, action, path: path.touch())
+    monkeypatch.setattr(
+        "sf_jax.render.preview.preview", lambda seen, action, path, *found: path.touch()
+    )
     (tmp_path / "face.json").write_text("another's")
     assert run("demo", "--out", tmp_path, "--seed", 7) == 0
     rows = [

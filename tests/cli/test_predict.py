@@ -260,7 +260,7 @@ def test_what_a_killed_run_left_is_removed(model: FakeModel, image: Callable) ->
 def test_a_plan_that_fails_unlocks_the_folder(
     model: FakeModel, image: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(*_: object) -> None:
+    def failing(*_: object, **options: object) -> None:
         raise OSError("no")
 
     with monkeypatch.context() as patch:

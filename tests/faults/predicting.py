@@ -19,7 +19,7 @@ HERE = "tests.faults.predicting"
 ONCE, TWICE, FULL = f"{HERE}:once", f"{HERE}:twice", f"{HERE}:full"
 
 
-def small_sheet(seen: np.ndarray, _: FaceAction, path: Path) -> None:
+def small_sheet(seen: np.ndarray, _: FaceAction, path: Path, *found: object) -> None:
     Image.fromarray(seen).save(path, "PNG")
 
 

@@ -249,7 +249,7 @@ def asked(draw: np.random.Generator, folder: Path) -> Fault:
     queries = [
         "?temperature=1e39", "?temperature=nan", "?temperature=-1", "?seed=1e3", "?seed=-1",
         "?seed=99999999999999999999", "?rationale=perhaps", "?max_rationale=5", "?x=1", "?fps=0",
-        "?session=a/b", "?session=" + "a" * 65, "?session=a&fps=1e999", "?crop=true", "?seconds=1",
+        "?session=a/b", "?session=" + "a" * 65, "?session=a&fps=1e999", "?crop=maybe", "?seconds=1",
         "?session=a&values=none", "?seed=1&seed=x", "?%00=1", "?temperature=%F0%28",
     ]  # fmt: skip
     query = queries[draw.integers(len(queries))]

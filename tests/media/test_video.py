@@ -1,4 +1,4 @@
-"""Frames in order, with their times, and crops that hold still."""
+"""Frames in order, with their times; and faces in them."""
 
 import os
 import subprocess
@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sf_jax.media import crop, kinds
+from sf_jax.media import kinds
 from sf_jax.media.video import VideoDamaged, VideoError, open_video
 from sf_jax.media.video_container import Nameless
-from sf_jax.reader import finder
-from sf_jax.reader.finder import Cropper, crop_square, face_box
+from sf_jax.reader.finder import face_box
 from sf_jax.render.draw import Drawing, draw
 from sf_jax.render.head import builtin
 from sf_jax.render.scene import plain_scene
@@ -360,52 +359,3 @@ def test_the_face_is_found_where_it_is(scene_with_a_face: np.ndarray) -> None:
 def test_no_face_no_box(shape: tuple[int, int]) -> None:
     picture = np.full((*shape, 3), 90, np.uint8)
     assert face_box(picture) is None
-    seen, found = Cropper()(picture)
-    assert seen is picture and not found
-
-
-def test_the_crop_is_square_and_frames_the_face(
-    face: Drawing, scene_with_a_face: np.ndarray
-) -> None:
-    seen, found = Cropper()(scene_with_a_face)
-    side = seen.shape[0]
-    assert found and seen.shape == (side, side, 3)
-    # Positions of brows and chin in the crop: read through a picture of coordinates.
-    box = face_box(scene_with_a_face)
-    rows, columns = np.mgrid[0:300, 0:400].astype(np.uint16)
-    place = crop_square(np.dstack([rows, columns, rows]), box)
-    x, y = (face.landmarks + np.array([220, 120])).T
-    assert place[0, 0, 0] < y.min() and place[-1, 0, 0] > y.max()
-    assert place[0, 0, 1] < x.min() and place[0, -1, 1] > x.max()
-    assert 0.5 < (y.max() - y.min()) / side < 0.8
-    assert abs((x.max() + x.min()) / 2 - place[0, side // 2, 1].astype(int)) < 0.1 * side
-
-
-@pytest.mark.parametrize(
-    "box", [(0, 0, 40, 40), (280, 380, 60, 60), (-90, 20, 50, 50), (900, 900, 30, 30), (5, 5, 1, 1)]
-)
-def test_beyond_the_picture_the_edge_is_repeated(box: tuple[int, int, int, int]) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
-    seen = crop_square(picture, box)
-    half = max(1, round(box[2] * crop.MARGIN / 2))
-    padded = np.pad(picture, ((1000, 1000), (1000, 1000), (0, 0)), mode="edge")
-    top = 1000 + box[0] + box[2] // 2 + round(crop.LOWER * box[2]) - half
-    left = 1000 + box[1] + box[3] // 2 - half
-    expected = padded[top : top + 2 * half, left : left + 2 * half]
-    np.testing.assert_array_equal(seen, expected)
-
-
-def test_in_a_video_the_box_is_searched_seldom_and_moves_smoothly(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    boxes = iter([None, (40, 40, 40, 40), (40, 60, 40, 40), None])
-    searches, middles = [], []
-    monkeypatch.setattr(finder, "face_box", lambda image: searches.append(1) or next(boxes))
-    monkeypatch.setattr(finder, "crop_square", lambda image, box: middles.append(box[1]) or image)
-    cropper = Cropper(every=5)
-    found = [cropper(np.zeros((200, 200, 3), np.uint8))[1] for _ in range(13)]
-    assert found == [False] + [True] * 12  # searched again at once; kept when lost
-    assert len(searches) == 4
-    assert middles[:5] == [40] * 5
-    steps = np.diff(middles[4:])
-    assert (steps >= 0).all() and 0 < steps.max() <= 7 and middles[-1] > 57

@@ -9,19 +9,23 @@ import pytest
 
 from sf_jax.face import channels
 from sf_jax.face.describe import Description, describe
+from sf_jax.face.landmarks import Square
 from sf_jax.face.one_euro import TimeOrderError, smooth
-from sf_jax.reader import session as sessions
 from sf_jax.reader.action import FaceAction
+from sf_jax.reader.framing import Framer
 from sf_jax.reader.session import Session, SessionOptions, remove_neutral
+from sf_jax.reader.tracking import SEARCH_EVERY
 from tests.cli.test_cli import action_of
+from tests.plain_model import PlainModel, find_marks, marked, marks_framer
 
 JAW, YAW = channels.INDEX["JawOpen"], channels.INDEX["HeadYaw"]
 
 
-class Model:
+class Model(PlainModel):
     """Opens a jaw as far as the image is green; keeps what it was called with."""
 
-    def __init__(self) -> None:
+    def __init__(self, framer: Framer | None = None) -> None:
+        super().__init__(framer)
         self.called: list[dict] = []
 
     def predict(self, image: np.ndarray, **called: Any) -> FaceAction:
@@ -115,72 +119,84 @@ def test_a_rationale_that_cannot_follow_is_left_out(unread: str) -> None:
     """No rationale asked for, a channel not read, or words that are not the describer's."""
     session = begin(Model())
     session.set_neutral(session.frame(shade(200)).action)
-    framed = session.framed(shade(200))
-    action = action_of(framed.image)
+    step = session.framed(shade(200))
+    action = action_of(step.image)
     if unread == "channel":
         for values in (action.coefficients, action.answer):
             values[channels.INDEX["BrowInnerUp"]] = np.nan
         rationale = action.rationale
     else:
         rationale = Description.parse("" if unread == "rationale" else "A broad grin of joy.")
-    frame = session.answered(framed, replace(action, rationale=rationale))
+    frame = session.answered(step, replace(action, rationale=rationale))
     assert frame.rationale == Description("", "", "", "")
 
 
-def test_a_face_is_framed_and_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    boxes: list[tuple | None] = [None, (10, 10, 8, 8), (10, 18, 8, 8)]
+def columns(left: int, green: int = 0) -> np.ndarray:
+    """An image with a face, in which what is cut out shows where."""
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[..., 0], image[..., 1] = np.arange(60), green
+    return marked(image, (left, 10, 16))
+
+
+def test_a_face_is_framed_and_followed() -> None:
     searched: list[int] = []
 
-    def find(image: np.ndarray) -> tuple | None:
+    def find(image: np.ndarray) -> list:
         searched.append(int(image[0, 0, 1]))
-        return boxes[min(len(searched), len(boxes)) - 1]
+        return find_marks(image)
 
-    monkeypatch.setattr("sf_jax.reader.finder.face_box", find)
-    session = begin(Model(), crop=True)
-    frames = [session.frame(shade(i)) for i in range(9)]
-    assert [frame.found for frame in frames] == [False] + [True] * 8
-    assert frames[0].seen.shape == (30, 40, 3)
-    assert frames[1].seen.shape[0] == frames[1].seen.shape[1] < 30
+    session = begin(Model(Framer(find, turned=False)))
+    blank = np.zeros((40, 60, 3), np.uint8)
+    frames = [session.frame(blank), *(session.frame(columns(20, i)) for i in range(1, 18))]
+    assert [frame.found for frame in frames] == [False] + [True] * 17
+    assert np.isnan(frames[0].values).all() and frames[0].rationale == Description("", "", "", "")
+    assert frames[0].seen is blank and frames[1].seen.shape == (20, 20, 3)
+    assert frames[1].box == Square(28.0, 18.0, 20.0) and frames[1].whole is not None
     # Searched until one is found, then now and then.
-    assert searched == [0, 1, 1 + sessions.SEARCH_EVERY]
+    assert searched == [0, 1, 1 + SEARCH_EVERY]
+    assert frames[2].action.face == frames[1].action.face  # the first is not of a face: no draft
+    assert session._model.called[0]["previous"] is None  # type: ignore[attr-defined]
 
 
-def test_a_frame_that_is_never_answered_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frame_without_a_face_leaves_the_rest_as_it_was() -> None:
+    session = begin(Model(marks_framer()), smooth=True)
+    first = session.frame(columns(20))
+    missing = session.frame(np.full((40, 60, 3), 240, np.uint8))
+    assert missing.change == "cut" and not missing.found and missing.number == 1
+    with pytest.raises(ValueError, match="no face was found"):
+        session.set_neutral(missing.action)
+    again = session.frame(columns(20))
+    assert again.found and session.previous is again.action
+    assert session._model.called[1]["previous"] is first.action  # type: ignore[attr-defined]
+    assert begin(Model(marks_framer()), force=True).frame(shade(9)).found
+    whole = begin(Model(marks_framer()), whole=True).frame(columns(20))
+    assert whole.action.face is None and whole.seen.shape == (40, 60, 3)
+
+
+def test_a_frame_that_is_never_answered_moves_nothing() -> None:
     """Given up after its framing, as by a time limit: the next frames are as without it."""
-    monkeypatch.setattr(
-        "sf_jax.reader.finder.face_box", lambda image: (5, int(image[0, 0, 1]) % 20, 9, 9)
-    )
-    columns = np.zeros((30, 40, 3), np.uint8)
-    columns[:, :, 0] = np.arange(40)  # what is cut out shows where
-
-    def image(green: int) -> np.ndarray:
-        return columns + np.uint8([0, green, 0])
-
-    plain, disturbed = begin(Model(), crop=True), begin(Model(), crop=True)
-    for green in (3, 17, 4, 9, 12, 1, 19):
-        disturbed.framed(image(240 - green))
+    plain, disturbed = begin(Model(marks_framer())), begin(Model(marks_framer()))
+    for left in (3, 17, 4, 9, 12, 1, 19):
+        disturbed.framed(columns(40 - left))
         np.testing.assert_array_equal(
-            disturbed.frame(image(green)).seen, plain.frame(image(green)).seen
+            disturbed.frame(columns(left)).seen, plain.frame(columns(left)).seen
         )
 
 
-def test_two_sessions_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_sessions_share_nothing() -> None:
     """Frames of two faces in turn give what each gives alone."""
-    monkeypatch.setattr(
-        "sf_jax.reader.finder.face_box", lambda image: (5, int(image[0, 0, 1]) % 20, 9, 9)
-    )
 
-    def read(make: Callable[[], Session], greens: list[int]) -> list[np.ndarray]:
+    def read(make: Callable[[], Session], lefts: list[int]) -> list[np.ndarray]:
         session = make()
-        return [session.frame(shade(green)).values for green in greens]
+        return [session.frame(columns(left, 5 * left)).values for left in lefts]
 
     def make() -> Session:
-        return begin(Model(), crop=True, smooth=True)
+        return begin(Model(marks_framer()), smooth=True)
 
-    ones, others = [0, 50, 100, 150], [255, 200, 30, 90]
+    ones, others = [0, 5, 10, 15], [40, 30, 3, 9]
     first, second = make(), make()
     together = [
-        (first.frame(shade(a)).values, second.frame(shade(b)).values)
+        (first.frame(columns(a, 5 * a)).values, second.frame(columns(b, 5 * b)).values)
         for a, b in zip(ones, others, strict=True)
     ]
     np.testing.assert_array_equal([a for a, _ in together], read(make, ones))
@@ -190,7 +206,8 @@ def test_two_sessions_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "options, reason",
     [({"values": "best"}, "values is 'best'"), ({"fps": 0.0}, "fps is 0.0"),
-     ({"fps": float("nan")}, "fps is nan")],
+     ({"fps": float("nan")}, "fps is nan"), ({"face": 0}, "face is 0"),
+     ({"face": "all"}, "face is 'all'")],
 )  # fmt: skip
 def test_options_that_mean_nothing(options: dict, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):

@@ -19,7 +19,8 @@ IMAGES = ["a.png", "=1+1.png", "b, c.png", "@x", "-y.jpg", "'z.png", "w;=2.png",
 
 
 def reader(**options):
-    return SimpleNamespace(channels=NAMES, options=PredictOptions(**options))
+    frames = options.get("whole") is False
+    return SimpleNamespace(channels=NAMES, options=PredictOptions(**options), frames=frames)
 
 
 def written(tmp_path, rows, **options):
@@ -50,7 +51,7 @@ def test_unrelated_images_are_a_second_apart_in_63_plain_columns(tmp_path):
 
 
 def test_a_given_rate_makes_a_take(tmp_path):
-    path, rows = written(tmp_path, some(), fps=29.97, drop_frame=True, crop=True)
+    path, rows = written(tmp_path, some(), fps=29.97, drop_frame=True, whole=False)
     assert livelink.read(path).timecodes[1] == "00:00:00;01.000"
     assert {row["kind"] for row in rows} == {"frame"} and {row["found"] for row in rows} == {"true"}
     with pytest.raises(TimecodeError, match="29.97 and 59.94 only"):

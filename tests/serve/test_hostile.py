@@ -241,7 +241,7 @@ def test_a_thread_that_has_ended_is_reported(monkeypatch: pytest.MonkeyPatch) ->
 def test_whatever_the_model_raises_goes_to_its_request() -> None:
     class Leaving(FakeModel):
         def predict_batch(self, images: list, **called: Any) -> list:
-            if images[0].pixels.flat[0] == 1:
+            if images[0].picture.pixels.flat[0] == 1:
                 raise SystemExit("out of here")
             return super().predict_batch(images, **called)
 

@@ -14,15 +14,18 @@ from PIL import Image
 
 from data_pipelines.synthetic import face_record
 from sf_jax.cli import loading
-from sf_jax.convert.processor import FittedImage, ImageProcessor
+from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode import decoder
 from sf_jax.face.describe import Description
 from sf_jax.media.images import read_image
 from sf_jax.reader import estimator
 from sf_jax.reader.action import FaceAction
+from sf_jax.reader.framing import Framed
 from sf_jax.serve.batching import Options, answer_batch
 from sf_jax.serve.server import warm_up
 from sf_jax.serve.service import Limits, Service
+from sf_jax.serve.wire import Asked
+from tests.plain_model import PlainModel
 from tests.serve.test_service import same
 
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "service_differs"
@@ -78,8 +81,10 @@ def answered(
     """The answers to each file alone, and to all at once."""
 
     async def ask_all() -> tuple[list[FaceAction], list[FaceAction]]:
-        alone = [await service.answer(file, options) for file in files]
-        return alone, await asyncio.gather(*[service.answer(file, options) for file in files])
+        asked = Asked()
+        alone = [await service.answer(file, options, asked) for file in files]
+        together = [service.answer(file, options, asked) for file in files]
+        return alone, await asyncio.gather(*together)
 
     return asyncio.run(ask_all())
 
@@ -104,8 +109,8 @@ def check(model: estimator.Model, files: list[bytes], batch: int, rationale: boo
 
 def test_a_dozen_sizes(model: estimator.Model) -> None:
     """Without rationales, whose programs take longer to compile."""
-    usual = model.processor.fit(np.zeros((512, 512, 3), np.uint8))
-    long = model.processor.fit(np.zeros((32, 1344, 3), np.uint8))
+    usual = Framed(model.processor.fit(np.zeros((512, 512, 3), np.uint8)))
+    long = Framed(model.processor.fit(np.zeros((32, 1344, 3), np.uint8)))
     for images in ([usual], [usual] * 2, [long]):
         answer_batch(model, images, [Options(rationale=False)] * len(images))
     check(model, [png(number, size) for number, size in enumerate(sizes(12))], 2, False)
@@ -143,17 +148,19 @@ def test_a_degenerate_rationale_is_left_out_of_its_row_alone(
     assert mended[1].text != plain[1].text
 
 
-class Recorder:
+class Recorder(PlainModel):
     """Stands for a model: records how many images of how many tokens it is asked about."""
 
     drafts_rationale = True
-    processor = BUILT_IN
 
     def __init__(self) -> None:
+        super().__init__()
+        self.processor = BUILT_IN
         self.met: set[tuple[int, int]] = set()
 
-    def predict_batch(self, images: list[FittedImage], **_: object) -> list[None]:
-        self.met.add((len(images), BUILT_IN.padded(BUILT_IN.tokens(images[0]))))
+    def predict_batch(self, images: list[Framed], **_: object) -> list:  # type: ignore[override]
+        (tokens,) = {BUILT_IN.tokens(one.picture) for one in images if one.picture is not None}
+        self.met.add((len(images), BUILT_IN.padded(tokens)))
         return [None] * len(images)
 
 
@@ -168,7 +175,7 @@ def test_stored_cases(model: estimator.Model) -> None:
     if not files:
         pytest.skip(f"no images in {CASES}")
     for file in files:
-        fitted = model.processor.fit(read_image(file))
+        fitted = Framed(model.processor.fit(read_image(file)))
         (found,) = answer_batch(model, [fitted], [Options()])
         assert same(found, model.predict(file))
 

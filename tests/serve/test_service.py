@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,20 @@ from PIL import Image
 from sf_jax import cli
 from sf_jax.cli import loading
 from sf_jax.cli import serve as command
-from sf_jax.convert.processor import FittedImage, ImageProcessor
+from sf_jax.convert.processor import ImageProcessor
 from sf_jax.face.channels import NAMES
 from sf_jax.face.describe import describe
 from sf_jax.media.images import ImageError
 from sf_jax.reader import estimator
 from sf_jax.reader.action import Provenance
+from sf_jax.reader.framing import Framed, Framer
 from sf_jax.reader.output import from_json
 from sf_jax.serve import server as serve
 from sf_jax.serve.client import ask
 from sf_jax.serve.decoder import Settings
 from sf_jax.serve.decoding import Decoders
 from sf_jax.serve.service import Answer, Limits, Service, build_app
+from tests.plain_model import PlainModel
 
 PATIENCE = 60.0  # seconds after which a test gives up
 ROOT = Path(__file__).parents[2]
@@ -60,19 +62,20 @@ def action_of(picture: np.ndarray) -> estimator.FaceAction:
     )
 
 
-class FakeModel:
+class FakeModel(PlainModel):
     """Answers at once, or, with a gate, when it is opened."""
 
     instructed = False
     drafts_rationale = True
     provenance = Provenance(weights="xxh128:0")
 
-    def __init__(self, gate: threading.Event | None = None):
+    def __init__(self, gate: threading.Event | None = None, framer: Framer | None = None):
+        super().__init__(framer)
         self.processor = ImageProcessor(4608, 9216)
         self.gate, self.called = gate, []  # type: ignore[var-annotated]
 
-    def predict_batch(self, images: list[FittedImage], **called: Any) -> list:
-        pictures = [image.pixels for image in images]
+    def predict_batch(self, images: list[Framed], **called: Any) -> list:  # type: ignore[override]
+        pictures = [image.picture.pixels for image in images if image.picture is not None]
         self.called.append((len(pictures), called))
         if self.gate:
             self.gate.wait()
@@ -80,7 +83,10 @@ class FakeModel:
             raise ImageError("unlucky")
         if any(picture.flat[0] == 14 for picture in pictures):
             raise MemoryError("enormous")
-        return [action_of(picture) for picture in pictures]
+        return [
+            replace(action_of(picture), face=image.face)
+            for picture, image in zip(pictures, images, strict=True)
+        ]
 
 
 def png(level: int = 100, width: int = 96, height: int = 96) -> bytes:
@@ -214,7 +220,8 @@ def test_the_answer_is_as_the_openapi_page_says() -> None:
     assert described["requestBody"]["content"]["image/*"]["schema"]["format"] == "binary"
     assert {p["name"] for p in described["parameters"]} == {
         "rationale", "temperature", "seed", "max_rationale",
-        "session", "crop", "values", "smooth", "fps", "seconds", "neutral",
+        "whole", "crop", "face", "force",
+        "session", "values", "smooth", "fps", "seconds", "neutral",
     }  # fmt: skip
     assert {"200", "408", "413", "415", "422", "503", "504"} <= set(described["responses"])
     refusal = described["responses"]["422"]["content"]["application/json"]["schema"]
@@ -518,7 +525,7 @@ def test_the_command_serves_the_built_in_model(model: estimator.Model) -> None:
 
 def test_a_warm_up_that_fails_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(FakeModel):
-        def predict_batch(self, images: list[FittedImage], **called: Any) -> list:
+        def predict_batch(self, images: list, **called: Any) -> list:
             raise ValueError("no memory\nfor this")
 
     monkeypatch.setattr(loading, "load_model", lambda *_: Broken())

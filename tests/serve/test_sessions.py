@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sf_jax.convert.processor import FittedImage
 from sf_jax.face import channels, livelink
 from sf_jax.face.describe import describe
+from sf_jax.face.landmarks import Square
 from sf_jax.media import video
 from sf_jax.reader import loading
 from sf_jax.reader.files import PredictOptions, predict_files
+from sf_jax.reader.finder import Found
+from sf_jax.reader.framing import Framed, Framer
 from sf_jax.reader.output import rationale_json
 from sf_jax.reader.session import SessionOptions
 from sf_jax.serve import bodies
@@ -70,7 +72,7 @@ def test_sessions_do_not_leak() -> None:
         found: dict[str, list] = {}
         with serving(FakeModel()) as (app, _):
             for name, level in order:
-                reply = asked(app, f"session={name}&smooth=true&crop=true", level)
+                reply = asked(app, f"session={name}&smooth=true", level)
                 found.setdefault(name, []).append(reply.content["frame"])
         return found
 
@@ -114,21 +116,22 @@ def test_a_frame_given_up_while_it_is_framed_does_not_move_the_box(
     """Its thread goes on beside the next frame of its session, and after it."""
     begun, gate = threading.Event(), threading.Event()
 
-    def find(image: np.ndarray) -> tuple[int, int, int, int]:
+    def find(image: np.ndarray) -> list[Found]:
         level = int(image[0, 0, 0])
         if level == 200:
             begun.set()
             gate.wait(PATIENCE)
-        return 5, level % 20, 30, 30
+        return [Found(Square(20.0 + level % 20, 20.0, 30.0), 0.9)]
 
     class Watching(FakeModel):
-        def predict_batch(self, images: list[FittedImage], **called: Any) -> list:
-            shown.append(images[0].pixels)
+        def predict_batch(self, images: list[Framed], **called: Any) -> list:
+            assert images[0].picture is not None
+            shown.append(images[0].picture.pixels)
             return super().predict_batch(images, **called)
 
     async def ask_all(levels: list[int]) -> None:
         for level in levels:
-            asked = asyncio.ensure_future(call(app, PREDICT, png(level), "session=a&crop=true"))
+            asked = asyncio.ensure_future(call(app, PREDICT, png(level), "session=a"))
             if level == 200:
                 await until(begun.is_set)
                 asked.cancel()  # as the time limit does
@@ -138,12 +141,11 @@ def test_a_frame_given_up_while_it_is_framed_does_not_move_the_box(
                 gate.set()
                 await asyncio.sleep(0.05)
 
-    monkeypatch.setattr("sf_jax.reader.finder.face_box", find)
-    monkeypatch.setattr("sf_jax.reader.session.SEARCH_EVERY", 2)
+    monkeypatch.setattr("sf_jax.reader.tracking.SEARCH_EVERY", 2)
     found = []
     for levels in ([1, 2, 200, 3, 7, 9], [1, 2, 3, 7, 9]):
         shown: list[np.ndarray] = []
-        with serving(Watching()) as (app, _):
+        with serving(Watching(framer=Framer(find))) as (app, _):
             asyncio.run(ask_all(levels))
         found.append(shown)
     np.testing.assert_array_equal(*found)
@@ -152,13 +154,13 @@ def test_a_frame_given_up_while_it_is_framed_does_not_move_the_box(
 def test_few_images_are_held_whole_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
 
-    def find(image: np.ndarray) -> tuple[int, int, int, int]:
+    def find(image: np.ndarray) -> list[Found]:
         gate.wait(PATIENCE)
-        return 5, 5, 30, 30
+        return [Found(Square(20.0, 20.0, 30.0), 0.9)]
 
     async def ask_all() -> list[Reply]:
         tasks = [
-            asyncio.ensure_future(call(app, PREDICT, png(level), f"session={level}&crop=true"))
+            asyncio.ensure_future(call(app, PREDICT, png(level), f"session={level}"))
             for level in range(4)
         ]
         await until(lambda: service.held == 4 and decoded)
@@ -167,9 +169,8 @@ def test_few_images_are_held_whole_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
         gate.set()
         return await asyncio.gather(*tasks)
 
-    monkeypatch.setattr("sf_jax.reader.finder.face_box", find)
     monkeypatch.setattr("sf_jax.serve.service.WHOLE", 1)
-    with serving(FakeModel()) as (app, service):
+    with serving(FakeModel(framer=Framer(find))) as (app, service):
         decoded: list[int] = []
         whole = service.decoders.whole
         monkeypatch.setattr(
@@ -211,7 +212,7 @@ def test_there_is_room_for_so_many() -> None:
 
 def test_idle_sessions_are_closed_by_time() -> None:
     now = 0.0
-    held = Sessions(1, 60.0, lambda: now)
+    held = Sessions(FakeModel(), 1, 60.0, lambda: now)
 
     async def use(name: str) -> int:
         async with held.use(name, None) as session:
@@ -250,14 +251,14 @@ def test_a_session_keeps_its_options() -> None:
         assert (
             other.content["error"] == "session 'a' began with fps=24.0; close it to begin another"
         )
-    held = Sessions(1, 60.0)
+    held = Sessions(FakeModel(), 1, 60.0)
 
     async def use(options: SessionOptions) -> None:
         async with held.use("a", options) as session:
             session.number += 1
 
-    asyncio.run(use(SessionOptions(crop=True)))
-    with pytest.raises(SessionMismatchError, match="'a' began with crop=True;"):
+    asyncio.run(use(SessionOptions(whole=False)))
+    with pytest.raises(SessionMismatchError, match="'a' began with whole=False;"):
         asyncio.run(use(SessionOptions()))
 
 
@@ -267,7 +268,11 @@ def test_a_session_keeps_its_options() -> None:
         ("session=", "session: "),
         ("session=a%2Fb", "session: "),
         (f"session={'a' * 65}", "session: "),
-        ("crop=true", "crop: belongs to a session; name one with session="),
+        ("values=mean", "values: belongs to a session; name one with session="),
+        ("crop=true", "whole: this model has no finder"),
+        ("crop=true&whole=true", "crop: says the opposite of whole"),
+        ("face=0", "face: "),
+        ("face=all", "face: "),
         ("seconds=1", "seconds: belongs to a session"),
         ("session=a&values=best", "values: "),
         ("session=a&fps=0", "fps: "),
@@ -423,12 +428,12 @@ def test_a_video_is_read_as_its_frames_in_a_session(tmp_path: Path) -> None:
     frames = [np.asarray(Image.fromarray(face).resize((200, 160))) for face in faces]
     clip = write_video(tmp_path / "clip.avi", 24.0, frames)
     model = loading.load()
-    options = PredictOptions(tmp_path / "out", crop=True, smooth=True, previews=False)
+    options = PredictOptions(tmp_path / "out", whole=False, force=True, smooth=True, previews=False)
     assert predict_files(model, [clip], options) == []
     take = livelink.read(tmp_path / "out" / "clip.csv")
     with (
         on_loopback(model, Limits(), batch=1) as url,
-        Session(url, crop=True, smooth=True, fps=24.0) as session,
+        Session(url, whole=False, force=True, smooth=True, fps=24.0) as session,
     ):
         found = [session.frame(image) for image in video.open_video(clip).frames()]
     assert [frame.number for frame in found] == [0, 1, 2, 3, 4]

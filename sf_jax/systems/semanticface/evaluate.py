@@ -21,8 +21,7 @@ from tqdm import tqdm
 from data_pipelines.sampler import sample
 from sf_jax.face import agreement, channels, metrics
 from sf_jax.face.agreement import Agreement
-from sf_jax.reader import estimator
-from sf_jax.systems.semanticface import readout
+from sf_jax.reader import estimator, readout
 from sf_jax.train.losses import readout as warmup
 
 TRAINING_FACES = 20_000  # from which mean and median are taken

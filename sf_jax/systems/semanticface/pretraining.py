@@ -37,6 +37,7 @@ from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
 from sf_jax.model.weights import Weights
 from sf_jax.reader import loading
+from sf_jax.reader import readout as readout_file
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import images as image_inputs
 from sf_jax.sequence import tokenizer as tokenizers
@@ -47,7 +48,6 @@ from sf_jax.sequence.tokenizer import (
     SentencePieceTokenizer,
     Tokenizer,
 )
-from sf_jax.systems.semanticface import readout as readout_file
 from sf_jax.systems.semanticface.answer_states import learn_draft_heads
 from sf_jax.systems.semanticface.dense_targets import (
     dense_targets,

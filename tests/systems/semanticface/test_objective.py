@@ -12,10 +12,10 @@ from data_pipelines import records
 from data_pipelines.synthetic import face_record
 from sf_jax.cli import recipes
 from sf_jax.convert import hf
-from sf_jax.reader import loading
+from sf_jax.reader import loading, readout
 from sf_jax.sequence import images
 from sf_jax.sequence.example import assemble
-from sf_jax.systems.semanticface import fine_tuning, readout
+from sf_jax.systems.semanticface import fine_tuning
 from sf_jax.systems.semanticface.dense_targets import dense_targets
 from sf_jax.systems.semanticface.pretraining import JointTask
 from sf_jax.train import mesh as meshes

@@ -24,6 +24,11 @@ def save(path: Path, readout: Readout) -> None:
         save_file(tensors, file, {"heads": str(readout.heads)})
 
 
+def landmarks_of(readout: Readout) -> int:
+    """How many landmarks a read-out is of."""
+    return readout.local.weight.shape[-1] // 3
+
+
 def load(path: Path) -> Readout:
     """Reads what `save` wrote, as float32.
 
