@@ -13,6 +13,7 @@ import select
 import sys
 from contextlib import suppress
 
+from sf_jax.cli.allocator import keep_freed_memory
 from sf_jax.cli.arguments import Parser
 from sf_jax.cli.report import failed
 
@@ -62,6 +63,8 @@ def _unread() -> list[int]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; the exit code is 2 for bad input, with one line that says why."""
+    if argv is None and sys.argv[1:2] == ["train"]:
+        keep_freed_memory()
     gc.set_threshold(OBJECTS, *gc.get_threshold()[1:])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a character of a name
