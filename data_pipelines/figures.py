@@ -11,6 +11,7 @@ from data_pipelines.held_out import Split
 from sf_jax.face.landmarks import bounding_square
 from sf_jax.render.layers import Layer
 
+FADE = 0.06  # of a window at its left and right, where figures end softly
 LARGEST = 384  # pixels of a side that is drawn; larger figures are enlarged
 
 
@@ -49,6 +50,8 @@ def cut_out(layer: Layer, side: int, source: str, style: str, identity: int) -> 
     window = slice(layer.top, layer.top + height), slice(layer.left, layer.left + width)
     image, cover = np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.float32)
     cover[window] = layer.cover
+    edge = np.clip((np.arange(side) + 0.5) / (FADE * side), 0, 1)  # shoulders go on beyond a window
+    cover *= np.minimum(edge, edge[::-1]).astype(np.float32)
     colour = layer.colour / np.maximum(layer.cover, 1 / 255)[..., None]
     image[window] = np.clip(colour * 255 + 0.5, 0, 255).astype(np.uint8)
     return Figure(image, cover, layer.landmarks, source, style, identity)

@@ -24,7 +24,7 @@ from data_pipelines.sources import (
 )
 from sf_jax.face.channels import INDEX
 from sf_jax.render import rigs, skins
-from sf_jax.render.draw import draw, render
+from sf_jax.render.draw import Drawing, draw, render
 from sf_jax.render.effects import Effects
 from sf_jax.render.head import builtin
 from sf_jax.render.looks import Look
@@ -36,6 +36,7 @@ from sf_jax.render.skins import Skins, SkinsError
 
 HEAD = slice(INDEX["HeadYaw"], INDEX["HeadRoll"] + 1)
 OWN_SHAPE = 0.3  # share of training faces with a head as its rig has it
+LEAST_CONTRAST = 32  # of 255 grey levels, within a face
 PHOTOGRAPHS = 0.55  # share of faces before photographs where there are any, else
 CLUTTER = 0.15  # of faces before clutter; the others are before backgrounds of their scenes
 WORN = ("hair", "glasses", "earrings")  # what hides next to nothing of a face
@@ -93,7 +94,11 @@ class RenderedSource:
         side = framing.side
         scene = self._scene(sitter, split)
         scene = self._before(framed(scene, number, framing), number, split, side)
-        drawing = draw(sitter.coloured(coefficients), coefficients, scene, side, side)
+        rig = sitter.coloured(coefficients)
+        drawing = draw(rig, coefficients, scene, side, side)
+        if not legible(drawing):
+            scene = replace(everyday(scene, cel=True), effects=Effects())
+            drawing = draw(rig, coefficients, scene, side, side)
         return drawn_record(drawing, coefficients, known, number) | {
             "source": self.name,
             "style": sitter.style,
@@ -120,6 +125,18 @@ class RenderedSource:
             return scene
         image = background(number, split, side, side, self.backgrounds)
         return replace(scene, background=image)
+
+
+def legible(drawing: Drawing) -> bool:
+    """Whether the face is neither black, white nor a single shade."""
+    marks = drawing.landmarks[np.isfinite(drawing.landmarks).all(1)]
+    most = np.array(drawing.image.shape[1::-1])
+    low, high = (np.clip(edge, 0, most).astype(int) for edge in (marks.min(0), marks.max(0)))
+    face = drawing.image[low[1] : high[1], low[0] : high[0]].mean(-1)
+    if not face.size:
+        return True
+    dark, bright = np.percentile(face[::2, ::2], (5, 95))
+    return bool(bright - dark > LEAST_CONTRAST)
 
 
 def expression(number: int, split: Split, known: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import held_out, records
+from data_pipelines import held_out, records, rigged
 from data_pipelines.rigged import BuiltinSource, RigSource, SkinSource, everyday, expression
 from data_pipelines.sampler import sample
 from data_pipelines.sources import Framing
@@ -65,6 +65,21 @@ def test_measured_faces_are_everyday_unless_asked_for() -> None:
     assert any(
         (image(BuiltinSource(), n) != image(BuiltinSource(hard=True), n)).any() for n in numbers
     )
+
+
+def test_faces_in_the_dark_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def contrast(record: dict) -> float:
+        size = np.array(record["image"].shape[1::-1])
+        low, high = ((f(record["landmarks"], 0) * size).astype(int) for f in (np.min, np.max))
+        return float(np.ptp(record["image"][low[1] : high[1], low[0] : high[0]].mean(-1)))
+
+    def dark(seed: int, person: int, identities: int) -> Scene:
+        return Scene(effects=Effects(gain=0.02, bias=-0.49))
+
+    monkeypatch.setattr(rigged, "random_scene", dark)
+    assert contrast(BuiltinSource().record(0, "train", Framing(64))) > rigged.LEAST_CONTRAST
+    monkeypatch.setattr(rigged, "legible", lambda drawing: True)
+    assert contrast(BuiltinSource().record(0, "train", Framing(64))) < rigged.LEAST_CONTRAST
 
 
 def test_held_out_skins_are_in_no_training_picture(skins: SkinSource) -> None:
