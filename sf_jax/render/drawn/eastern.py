@@ -6,7 +6,17 @@ import numpy as np
 
 from sf_jax.render.drawn.canvas import mix
 from sf_jax.render.drawn.head import HeadShape
-from sf_jax.render.drawn.style import Brows, Eyes, Finish, Ink, Mouth, Nose, Palette, Shading, Style
+from sf_jax.render.drawn.style import (
+    Brows,
+    Eyes,
+    Finish,
+    Ink,
+    Mouth,
+    Nose,
+    NoseKind,
+    Shading,
+    Style,
+)
 from sf_jax.render.drawn.traits import chance, extras, grey, hair, near, palette, pick, shape
 
 
@@ -138,8 +148,75 @@ def manga(g: np.random.Generator) -> Style:
     )
 
 
-def plain_palette(colours: Palette) -> Palette:
-    """Colours for drawings of lines alone: everything is paper but the ink."""
-    paper = (250, 248, 242)
-    names = ("skin", "shade", "hair", "lips", "cloth", "hat", "ground", "second", "white", "nose")
-    return replace(colours, **dict.fromkeys((*names, "muzzle", "blush"), paper))
+def chibi(g: np.random.Generator) -> Style:
+    """Small figures with large round heads, huge low eyes and hardly a nose."""
+    style = anime(g)
+    head = HeadShape(0.92, 0.88, 0.62, 0.2, 0.42, 0.72, 0.66, 0.95, 0.7)
+    size = near(g, 0.23, 0.1)
+    eyes = replace(
+        style.eyes,
+        kind="dot" if chance(g, 0.15) else "open",
+        x=near(g, 0.43, 0.08),
+        y=float(g.uniform(0.2, 0.34)),
+        width=size,
+        up=size * near(g, 1.1, 0.15),
+        down=size * near(g, 0.85, 0.15),
+        iris=float(g.uniform(0.6, 0.82)),
+        highlights=int(g.integers(1, 4)),
+    )
+    mouth = replace(
+        style.mouth,
+        y=float(g.uniform(0.68, 0.74)),
+        width=float(g.uniform(0.17, 0.28)),
+        rest=float(g.uniform(-0.1, 0.5)),
+        drop=0.1,
+        open=near(g, 0.28, 0.1),
+    )
+    kind: NoseKind = pick(g, ("none", "dot", "button"), (2, 1, 1))
+    return replace(
+        style,
+        head=shape(g, head, 0.05),
+        eyes=eyes,
+        mouth=mouth,
+        nose=replace(style.nose, kind=kind, y=0.52, size=0.07),
+        extras=replace(
+            style.extras,
+            ears=pick(g, ("human", "none", "cat", "bear"), (3, 1, 1, 0.5)),
+            beard="none",
+            neck=0.13,
+            shoulders=float(g.uniform(0.45, 0.7)),
+            blush=float(g.uniform(0.3, 0.9)) if chance(g, 0.6) else 0.0,
+        ),
+        gamma=float(g.uniform(0.8, 1.0)),
+    )
+
+
+def retro(g: np.random.Generator) -> Style:
+    """Television animation of the 1980s: big hair, sparkling eyes, strong shadows, film grain."""
+    style = anime(g)
+    eyes = replace(
+        style.eyes,
+        square=float(g.uniform(2.6, 4.0)),
+        tall=float(g.uniform(1.3, 1.7)),
+        highlights=3,
+        lash=float(g.uniform(2.2, 3.4)),
+        lashes=int(g.integers(1, 4)),
+        lower=float(g.uniform(0.8, 1.2)),
+        tilt=float(g.uniform(0, 0.3)),
+    )
+    return replace(
+        style,
+        eyes=eyes,
+        hair=replace(
+            style.hair, volume=float(g.uniform(0.14, 0.26)), shine=float(g.uniform(0.4, 1))
+        ),
+        nose=replace(style.nose, kind=pick(g, ("line", "wedge")), long=float(g.uniform(0.15, 0.3))),
+        brows=replace(style.brows, kind="ribbon", thick=float(g.uniform(0.06, 0.09))),
+        ink=Ink(near(g, 0.026, 0.2), near(g, 1.3, 0.15)),
+        shading=replace(style.shading, tones=2, strength=near(g, 1.4, 0.2)),
+        finish=Finish(
+            warmth=float(g.uniform(0.3, 1.4)),
+            grain=float(g.uniform(0.2, 0.6)),
+            blur=float(g.uniform(0.3, 0.7)),
+        ),
+    )

@@ -55,8 +55,12 @@ def eye(sheet: Sheet, side: int) -> Eye:
     x = side * (inner + 2 * e.width * _T)
     middle = e.y - e.tilt * e.width * (2 * _T - 1)
     growth = 0.8 if e.kind == "dot" else 0.4
-    up = e.up * (1 + growth * wide) * (1 - 0.35 * min(squint, 1.2) - 0.2 * max(look, 0))
-    down = e.down * (1 + 0.25 * wide) * (1 - 0.5 * min(squint, 1.2)) * (1 - 0.45 * min(cheek, 1.2))
+    up = (
+        e.up
+        * (1 + growth * wide)
+        * (1 - 0.35 * min(squint, 1.2) - 0.2 * max(look, 0) + 0.15 * max(-look, 0))
+    )
+    down = e.down * (1 + 0.25 * wide) * (1 - 0.5 * min(squint, 1.2)) * (1 - 0.6 * min(cheek, 1.2))
     upper = middle - up * _bell(e.square, e.skew)
     lower = middle + down * _bell(e.square)
     happy = np.clip(0.8 * cheek + 0.6 * squint, 0, 1)
@@ -71,6 +75,8 @@ def eye(sheet: Sheet, side: int) -> Eye:
     pupil = np.array(
         [side * e.x + free_x * 1.35 * _eased(gaze[0]), centre_y + free_y * _eased(gaze[1])]
     )
+    hidden = 0.25 * e.iris * e.width * e.tall  # a lid never covers much more of the iris than half
+    pupil[1] = max(pupil[1], min(upper[7] + hidden, lower[7]))
     return Eye(
         side,
         np.stack([x, upper], 1),
@@ -250,4 +256,4 @@ def cheek_line(sheet: Sheet, one: Eye, amount: float) -> None:
     y = e.y + e.down + 0.09 - 0.03 * amount
     x = one.side * e.x
     fold = arc(x, y - 0.03, 0.85 * e.width, 0.09, 0.15 * np.pi, 0.85 * np.pi)
-    sheet.mark(sheet.head.place(fold), 1.7 * float(smoothstep(strength, 0, 0.6)))
+    sheet.mark(sheet.head.place(fold), 2.0 * float(smoothstep(strength, 0, 0.6)))

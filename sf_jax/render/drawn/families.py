@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from sf_jax.media.errors import DataError
-from sf_jax.render.drawn import eastern, western
+from sf_jax.render.drawn import eastern, illustrated, simple, western
 from sf_jax.render.drawn.fitted import fitted
 from sf_jax.render.drawn.style import Style
 from sf_jax.render.drawn.visible import known_channels
@@ -17,6 +17,20 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Style]] = {
     "manga": eastern.manga,
     "flat": western.flat,
     "western": western.western,
+    "pencil": illustrated.pencil,
+    "ink": illustrated.ink,
+    "chibi": eastern.chibi,
+    "rubber_hose": simple.rubber_hose,
+    "comic": illustrated.comic,
+    "emoji": simple.emoji,
+    "animal": simple.animal,
+    "watercolour": illustrated.watercolour,
+    "crayon": simple.crayon,
+    "paper": illustrated.paper,
+    "pixel": simple.pixel,
+    "retro": eastern.retro,
+    "storybook": illustrated.storybook,
+    "line": illustrated.line,
 }
 
 

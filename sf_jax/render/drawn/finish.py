@@ -91,7 +91,7 @@ def _pencil(image: Picture, finish: Finish) -> Picture:
     y, x = np.mgrid[:height, :width].astype(np.float32)
     strokes = 0.5 + 0.5 * np.sin((x + 0.8 * y) * 2 * np.pi / _cell(image, finish))
     grain = _noise(height, width, finish.seed % 8)
-    tone = 1 - (1 - grey) * (0.75 + 0.35 * finish.amount * (strokes - 0.5) + 0.12 * grain)
+    tone = 1 - (1 - grey) * (0.92 + 0.3 * finish.amount * (strokes - 0.5) + 0.12 * grain)
     colour = image.astype(np.float32) / 255
     keep = 0.0 if finish.grey else 0.55
     out = keep * colour + (1 - keep) * tone[..., None]
@@ -102,7 +102,7 @@ def _pencil(image: Picture, finish: Finish) -> Picture:
 def _watercolour(image: Picture, finish: Finish) -> Picture:
     """Washes: bleeding colours, pigment at edges, paper."""
     height, width = image.shape[:2]
-    sigma = (0.6 + 0.8 * finish.amount) * min(height, width) / 128
+    sigma = (0.35 + 0.6 * finish.amount) * min(height, width) / 128
     grain = _noise(height, width, finish.seed % 8)
     wash = cv2.resize(grain[::6, ::6], (width, height), interpolation=cv2.INTER_CUBIC)
     soft = cv2.GaussianBlur(image, (0, 0), sigma).astype(np.float32)

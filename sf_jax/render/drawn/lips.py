@@ -54,10 +54,10 @@ def _line(style: Style, action: Action) -> tuple[np.ndarray, np.ndarray]:
         for name in ("Smile", "Frown", "Stretch", "Dimple", "Press")
     )
     pucker, funnel = action.one("MouthPucker"), action.one("MouthFunnel")
-    reach = max(m.width, 0.28) * m.move  # a small mouth moves as far as others
+    reach = max(m.width, 0.29) * m.move  # a small mouth moves as far as others
     aside = 0.66 * (action.one("MouthLeft") - action.one("MouthRight"))
     jaw = action.one("JawLeft") - action.one("JawRight")
-    wider = 0.26 * smile + 0.46 * stretch + 0.36 * dimple - 0.06 * frown + 0.12 * press
+    wider = 0.26 * smile + 0.46 * stretch + 0.4 * dimple - 0.06 * frown + 0.12 * press
     narrow = (1 - 0.62 * min(pucker, 1.2)) * (1 - 0.42 * min(funnel, 1.2))
     half = m.width * np.maximum((1 + reach / m.width * wider) * narrow, 0.18)
     x = half * T + reach * aside + jaw * 0.09

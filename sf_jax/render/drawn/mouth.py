@@ -163,7 +163,7 @@ def _folds(sheet: Sheet, mouth: Lips) -> None:
                     [[x - 0.11, y + 1.2 * dy], [x, y + dy], [x + 0.05, y + 0.1 * dy]],
                     side,
                     x,
-                    1.8 * press[index] * strength,
+                    2.1 * press[index] * strength,
                 )
     low, high = sheet.action.one("MouthShrugLower"), sheet.action.one("MouthShrugUpper")
     x, y = mouth.lower_edge[_MIDDLE]

@@ -82,7 +82,7 @@ def western(g: np.random.Generator) -> Style:
             up=size * float(g.uniform(0.9, 1.4)),
             down=size * float(g.uniform(0.8, 1.1)),
             square=2.0,
-            iris=float(g.uniform(0.3, 0.5)),
+            iris=float(g.uniform(0.35, 0.52)),
             tall=float(g.uniform(1.0, 1.4)),
             ring=chance(g, 0.4),
             pupil=pick(g, (0.0, 0.55, 0.8)),
