@@ -16,7 +16,7 @@ SKINS = frozenset(
     "male_10 male_23 male_32 male_37 male_61 male_97".split()
 )
 RIGS = frozenset(["Male_Adult_08"])
-STYLES = frozenset("manga comic crayon paper retro storybook".split())  # families of drawings
+STYLES = frozenset("ink rubber_hose watercolour paper retro crayon".split())  # families of drawings
 
 # Portraits that a skin was made from: those of `SKINS` are in no training, the others may be in the
 # finder's.

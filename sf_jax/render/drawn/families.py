@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from sf_jax.media.errors import DataError
-from sf_jax.render.drawn import eastern, illustrated, simple, western
+from sf_jax.render.drawn import animals, eastern, illustrated, simple, western
 from sf_jax.render.drawn.fitted import fitted
 from sf_jax.render.drawn.style import Style
 from sf_jax.render.drawn.visible import known_channels
@@ -23,7 +23,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Style]] = {
     "rubber_hose": simple.rubber_hose,
     "comic": illustrated.comic,
     "emoji": simple.emoji,
-    "animal": simple.animal,
+    "animal": animals.animal,
     "watercolour": illustrated.watercolour,
     "crayon": simple.crayon,
     "paper": illustrated.paper,
