@@ -16,6 +16,7 @@ from sf_jax.face.landmarks import framing_square
 from sf_jax.media import files, kinds, npz_files, small_files
 from sf_jax.media.crop import cut_square
 from sf_jax.media.images import ImageError, read_image
+from sf_jax.reader.framing import Framer
 from sf_jax.render.draw import draw
 from sf_jax.render.rig import Rig, Surface
 from sf_jax.render.scene import plain_scene
@@ -96,6 +97,24 @@ def read_names(path: Path) -> list[str]:
         return [str(name) for name in npz_files.read_arrays(path, declared)["portrait"]]
     names = [line.strip() for line in small_files.read_text(path).splitlines()]
     return [name for name in names if name]
+
+
+def landmarks_by(framer: Framer) -> FindLandmarks:
+    """Landmarks of the largest face, as a model's own tower reads them.
+
+    Raises:
+      SkinsError: the model reads no landmarks.
+    """
+    read = framer.landmarks
+    if read is None:
+        problem = f"the model reads no landmarks; list those of the portraits in {LIST}, or name "
+        raise SkinsError(f"{problem}a model that has a finder and a read-out of landmarks")
+
+    def find(image: np.ndarray) -> np.ndarray | None:
+        face = framer.face(image)
+        return None if face is None else read(image, face.box)
+
+    return find
 
 
 def make(

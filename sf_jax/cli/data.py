@@ -137,6 +137,7 @@ def _skins(argv: list[str]) -> None:
     add("--rig", type=Path, required=True, help="rig with identity directions, as ICT-FaceKit")
     add("--out", type=Path, required=True, metavar="FILE", help=".npz to write")
     add("--only", type=Path, help="names of portraits to take: a text file, or a file of skins")
+    add("--model", type=Path, help="reads landmarks that are not listed (default: the built-in)")
     options = parser.parse_args(argv)
     from data_pipelines import skins
     from sf_jax.render import rigs
@@ -145,7 +146,12 @@ def _skins(argv: list[str]) -> None:
         raise UsageError("a file of skins ends in .npz", path=options.out)
     only = None if options.only is None else skins.read_names(options.only)
     portraits = skins.candidates(options.portraits, only)
-    for line in skins.summary(skins.make(portraits, rigs.load(options.rig), options.out)):
+    rig, find = rigs.load(options.rig), None
+    if any(portrait.landmarks is None for portrait in portraits):
+        from sf_jax.cli.loading import load_model
+
+        find = skins.landmarks_by(load_model(options.model).framer)
+    for line in skins.summary(skins.make(portraits, rig, options.out, find)):
         print(line)
 
 

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from data_pipelines import skins
+from sf_jax.face.landmarks import Square
 from sf_jax.media.errors import DataError
+from sf_jax.reader.finder import Found
+from sf_jax.reader.framing import Framer
 from sf_jax.render.draw import draw
 from sf_jax.render.head import builtin
 from sf_jax.render.scene import plain_scene
@@ -78,6 +81,23 @@ def test_landmarks_are_found_where_no_list_has_them(folder: Path, tmp_path: Path
     marks = listed.landmarks * SIDE
     outcome = skins.make(some, builtin(), tmp_path / "a.npz", lambda image: marks)
     assert outcome.accepted == ("one.png",)
+
+
+def test_landmarks_are_those_of_the_largest_face() -> None:
+    boxes = [Found(Square(30, 30, 20), 0.9), Found(Square(60, 50, 40), 0.8)]
+    seen: list[Square] = []
+
+    def read_landmarks(image: np.ndarray, square: Square) -> np.ndarray:
+        seen.append(square)
+        return np.full((70, 2), square.x) + np.linspace(0, square.side, 70)[:, None]
+
+    image = np.zeros((100, 100, 3), np.uint8)
+    find = skins.landmarks_by(Framer(lambda image: boxes, read_landmarks))
+    found = find(image)
+    assert found is not None and found.shape == (70, 2) and seen[-1].x >= 60
+    assert skins.landmarks_by(Framer(lambda image: [], read_landmarks))(image) is None
+    with pytest.raises(SkinsError, match="the model reads no landmarks"):
+        skins.landmarks_by(Framer(lambda image: boxes))
 
 
 def test_names_are_read_from_text_and_from_skins(tmp_path: Path):
