@@ -4,7 +4,17 @@ import importlib
 
 from sf_jax.cli.arguments import UsageError
 
-BENCHMARKS = ("attention", "checkpoint", "decode", "finder", "passes", "plans", "serve", "train")
+BENCHMARKS = (
+    "attention",
+    "checkpoint",
+    "decode",
+    "finder",
+    "passes",
+    "plans",
+    "render",
+    "serve",
+    "train",
+)
 
 
 def main(argv: list[str]) -> None:

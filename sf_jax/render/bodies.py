@@ -1,6 +1,6 @@
 """A posed head with what it wears and what is in front of it, as one mesh."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,6 +88,10 @@ def head_map(rig: Rig, vertices: np.ndarray, turn: np.ndarray) -> HeadMap:
     return HeadMap(rig.marks(straight).astype(np.float64), straight[rig.head_weight > TURNING])
 
 
+def _turned(points: np.ndarray, pivot: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    return ((points - pivot) @ turn.T + pivot).astype(np.float32)
+
+
 def _pieces(rig: Rig, vertices: np.ndarray, coefficients: np.ndarray, scene: Scene) -> list[Piece]:
     """Meshes of the scene's items, world cm; none where the rig lacks the landmarks they need."""
     if not scene.items:
@@ -98,14 +102,7 @@ def _pieces(rig: Rig, vertices: np.ndarray, coefficients: np.ndarray, scene: Sce
         return []
     hat = any(item.kind == "hat" for item in scene.items)
     found = [piece for item in scene.items for piece in made(item, head, scene.colours, hat)]
-    pivot = rig.head_pivot
-    return [
-        Piece(
-            ((p.points - pivot) @ turn.T + pivot).astype(np.float32),
-            p.triangles, p.colours, p.material, p.samples,
-        )
-        for p in found
-    ]  # fmt: skip
+    return [replace(p, points=_turned(p.points, rig.head_pivot, turn)) for p in found]
 
 
 def body(rig: Rig, vertices: np.ndarray, coefficients: np.ndarray, scene: Scene) -> Body:

@@ -124,6 +124,8 @@ def develop(picture: np.ndarray, effects: Effects) -> np.ndarray:
     Returns:
       uint8 [H, W, 3].
     """
+    if effects == Effects():
+        return cv2.convertScaleAbs(picture, alpha=255)
     picture = _optics(_colours(np.clip(picture, 0, 1.2), effects), effects)
     generator = np.random.default_rng(effects.noise_seed)
     if effects.noise:
@@ -135,7 +137,7 @@ def develop(picture: np.ndarray, effects: Effects) -> np.ndarray:
     if effects.posterise:
         steps = effects.posterise - 1
         picture = np.rint(np.clip(picture, 0, 1) * steps) / steps
-    image = np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)
+    image = cv2.convertScaleAbs(np.maximum(picture, 0), alpha=255)
     return image if effects.jpeg is None else _compressed(image, effects.jpeg)
 
 

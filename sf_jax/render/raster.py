@@ -42,55 +42,81 @@ def _hole(a, b, c, wa, wb, image, cutouts):  # type: ignore[no-untyped-def]
     return cutouts.atlas.texels[table[image, 0, 0] + y * width + x, 3] < 128
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _span(row_a, row_b, a_x, b_x, most):  # type: ignore[no-untyped-def]
+    """First and last of the columns 0 to `most` at which no corner's weight is negative.
+
+    Args:
+      row_a, row_b: weights of corners a and b in column 0; a_x, b_x: their change a column.
+    """
+    low, high = np.float32(0), np.float32(most)
+    for weight, slope in (
+        (row_a, a_x),
+        (row_b, b_x),
+        (np.float32(1) - row_a - row_b, -a_x - b_x),
+    ):
+        if slope > 0:
+            low = max(low, -weight / slope)
+        elif slope < 0:
+            high = min(high, -weight / slope)
+        elif weight < 0:
+            return 0, -1
+    if high < low:
+        return 0, -1
+    return int(low + np.float32(0.9999)), int(high + np.float32(0.0001))
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _fill(points, depths, triangles, one_sided, cutouts, depth, index):  # type: ignore[no-untyped-def]
     height, width = depth.shape
-    half = np.float32(0.5)
+    half, one, zero = np.float32(0.5), np.float32(1), np.float32(0)
+    upward = np.float32(0.999999)
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        if depths[a] < NEAR or depths[b] < NEAR or depths[c] < NEAR:
-            continue
         ax, ay, bx, by = points[a, 0], points[a, 1], points[b, 0], points[b, 1]
         cx, cy = points[c, 0], points[c, 1]
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if area >= 0.0:  # images have y down, so front faces are clockwise
-            if t < one_sided or area == 0.0:
+        if area >= 0:  # images have y down, so front faces are clockwise
+            if t < one_sided or area == 0:
                 continue
             b, c, bx, by, cx, cy, area = c, b, cx, cy, bx, by, -area
-        left = max(0, int(np.ceil(min(ax, bx, cx) - half)))
-        right = min(width - 1, int(np.floor(max(ax, bx, cx) - half)))
-        top = max(0, int(np.ceil(min(ay, by, cy) - half)))
-        bottom = min(height - 1, int(np.floor(max(ay, by, cy) - half)))
+        if depths[a] < NEAR or depths[b] < NEAR or depths[c] < NEAR:
+            continue
+        x_low, x_high = min(ax, bx, cx) - half, max(ax, bx, cx) - half
+        y_low, y_high = min(ay, by, cy) - half, max(ay, by, cy) - half
+        if x_high < 0 or y_high < 0 or x_low > width - 1 or y_low > height - 1:
+            continue
+        left, right = int(max(x_low, zero) + upward), min(width - 1, int(x_high))
+        top, bottom = int(max(y_low, zero) + upward), min(height - 1, int(y_high))
         if right < left or bottom < top:
             continue
         # Weights of corners a and b and the inverse depth are linear over the image.
-        scale = np.float32(1.0) / area
+        scale = one / area
         a_x, a_y = (by - cy) * scale, (cx - bx) * scale
         b_x, b_y = (cy - ay) * scale, (ax - cx) * scale
-        ia, ib, ic = 1 / depths[a], 1 / depths[b], 1 / depths[c]
-        x0, y0 = np.float32(left) + half - cx, np.float32(top) + half - cy
+        ic = one / depths[c]
+        d_a, d_b = one / depths[a] - ic, one / depths[b] - ic
+        x0, y0 = left + half - cx, top + half - cy
         row_a, row_b = a_x * x0 + a_y * y0, b_x * x0 + b_y * y0
-        d_a, d_b = ia - ic, ib - ic
         step = a_x * d_a + b_x * d_b
         image = cutouts.image[t] if t < len(cutouts.image) else -1
         holes = image >= 0 and cutouts.atlas.cutout[image]
         samples = cutouts.samples[t] if t < len(cutouts.samples) else np.uint8(15)
-        partly = samples != 15
+        solid = samples == 15 and not holes
         for y in range(top, bottom + 1):
-            wa, wb = row_a, row_b
-            inverse = ic + wa * d_a + wb * d_b
-            for x in range(left, right + 1):
-                inside = wa >= 0 and wb >= 0 and wa + wb <= 1
-                seen = inside and inverse > depth[y, x]
-                if seen and partly:
+            first, last = _span(row_a, row_b, a_x, b_x, right - left)
+            inverse = ic + row_a * d_a + row_b * d_b + step * np.float32(first)
+            for i in range(first, last + 1):
+                x = left + i
+                seen = inverse > depth[y, x]
+                if seen and not solid:
                     seen = (samples >> (2 * (y & 1) + (x & 1))) & 1 == 1
-                if seen and holes:
-                    seen = not _hole(a, b, c, wa, wb, image, cutouts)
+                    if seen and holes:
+                        wa, wb = row_a + i * a_x, row_b + i * b_x
+                        seen = not _hole(a, b, c, wa, wb, image, cutouts)
                 if seen:
                     depth[y, x] = inverse
                     index[y, x] = t
-                wa += a_x
-                wb += b_x
                 inverse += step
             row_a += a_y
             row_b += b_y

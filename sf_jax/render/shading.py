@@ -146,67 +146,101 @@ class Fragments(NamedTuple):
     ink: np.ndarray
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _add_sample(  # type: ignore[no-untyped-def]
-    x, y, t, points, triangles, attributes, mean
-):
-    """Adds a triangle's attributes at a point of the image, in samples, to `mean`."""
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
+def _add(x, y, t, count, points, triangles, attributes, f, means):  # type: ignore[no-untyped-def]
+    """Adds `count` times a triangle's attributes at a point, in samples, to a fragment."""
     a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
     cx, cy = points[c, 0], points[c, 1]
     ax, ay, bx, by = points[a, 0] - cx, points[a, 1] - cy, points[b, 0] - cx, points[b, 1] - cy
     px, py = x - cx, y - cy
-    scale = np.float32(1) / (ax * by - ay * bx)
+    scale = count / (ax * by - ay * bx)
     wa = (px * by - py * bx) * scale
     wb = (ax * py - ay * px) * scale
-    wc = np.float32(1) - wa - wb
+    wc = count - wa - wb
     for k in range(COLUMNS):
-        mean[k] += wa * attributes[a, k] + wb * attributes[b, k] + wc * attributes[c, k]
+        means[f, k] += wa * attributes[a, k] + wb * attributes[b, k] + wc * attributes[c, k]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _average(  # type: ignore[no-untyped-def]
+    y, x, first, number, kind, points, triangles, attributes, f, means
+):
+    """Averages a pixel's samples of one material, which are struck off; returns bits of them.
+
+    Samples of one triangle are interpolated once, at their mean position.
+    """
+    half, one, zero = np.float32(0.5), np.float32(1), np.float32(0)
+    m, found, total, u0, v0 = kind[first], 0, zero, zero, zero
+    for r in range(first, SAMPLES * SAMPLES):
+        if kind[r] != m:
+            continue
+        t, count, u, v = number[r], zero, zero, zero
+        for q in range(r, SAMPLES * SAMPLES):
+            if kind[q] == m and number[q] == t:
+                count += one
+                u += q % SAMPLES
+                v += q // SAMPLES
+                kind[q] = -1
+                found |= 1 << q
+        px, py = x * SAMPLES + half + u / count, y * SAMPLES + half + v / count
+        _add(px, py, t, count, points, triangles, attributes, f, means)
+        if r == first:  # a mean over a seam of the texture would be elsewhere in it
+            u0, v0 = means[f, UV] / count, means[f, UV + 1] / count
+        total += count
+    for k in range(COLUMNS):
+        means[f, k] /= total
+    means[f, UV], means[f, UV + 1] = u0, v0
+    return found
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _gather(  # type: ignore[no-untyped-def]
     index, edge, points, triangles, materials, attributes, cover, material, fragments
 ):
-    """Fills fragments, cover and material; the number of fragments."""
-    found, samples = 0, SAMPLES * SAMPLES
-    kind = np.empty(samples, np.int32)
-    mean, half = np.empty(COLUMNS, np.float32), np.float32(0.5)
+    """Fills fragments, their means as rows, and cover and material; the number of fragments."""
+    found, samples, one = 0, SAMPLES * SAMPLES, np.float32(1)
+    number, kind = np.empty(samples, np.int32), np.empty(samples, np.int32)
     means, pixels, firsts, shares, inks = fragments
     for y in range(cover.shape[0]):
         for x in range(cover.shape[1]):
-            covered = 0
+            t, whole, covered = index[y * SAMPLES, x * SAMPLES], True, 0
             for r in range(samples):
-                t = index[y * SAMPLES + r // SAMPLES, x * SAMPLES + r % SAMPLES]
-                kind[r] = materials[t] if t >= 0 else -1
-                covered += t >= 0
-            material[y, x] = kind[0] if kind[0] >= 0 else BACKGROUND
+                number[r] = index[y * SAMPLES + r // SAMPLES, x * SAMPLES + r % SAMPLES]
+                whole &= number[r] == t
+                covered += number[r] >= 0
             cover[y, x] = np.float32(covered) / samples
+            material[y, x] = materials[t] if t >= 0 else BACKGROUND
+            if covered == 0:
+                continue
+            if not whole:
+                for r in range(samples):
+                    kind[r] = materials[number[r]] if number[r] >= 0 else -1
             for first in range(samples):
-                m, count, inked = kind[first], 0, 0
-                if m < 0:
+                bits = (1 << samples) - 1
+                if not whole and kind[first] < 0:
                     continue
-                mean[:] = 0
-                for r in range(first, samples):
-                    if kind[r] != m:
-                        continue
-                    v, u = y * SAMPLES + r // SAMPLES, x * SAMPLES + r % SAMPLES
-                    t = index[v, u]
-                    _add_sample(u + half, v + half, t, points, triangles, attributes, mean)
-                    if count == 0:
-                        firsts[found] = t
-                        u0, v0 = mean[UV], mean[UV + 1]  # a mean over a seam is elsewhere
-                    if edge.shape[0] > 1:
-                        inked += edge[v, u]
-                    kind[r] = -1
-                    count += 1
-                part = np.float32(1) / count
                 for k in range(COLUMNS):
-                    means[k, found] = mean[k] * part
-                means[UV, found], means[UV + 1, found] = u0, v0
+                    means[found, k] = 0
+                if whole:  # within one triangle, as most pixels are
+                    u, v = one * x * SAMPLES + 1, one * y * SAMPLES + 1
+                    _add(u, v, t, one, points, triangles, attributes, found, means)
+                else:
+                    bits = _average(
+                        y, x, first, number, kind, points, triangles, attributes, found, means
+                    )
+                count, inked = 0, 0
+                for r in range(samples):
+                    if (bits >> r) & 1:
+                        count += 1
+                        if edge.shape[0] > 1:
+                            inked += edge[y * SAMPLES + r // SAMPLES, x * SAMPLES + r % SAMPLES]
+                firsts[found] = number[first]
                 pixels[found] = y * cover.shape[1] + x
                 shares[found] = np.float32(count) / samples
-                inks[found] = inked * part
+                inks[found] = np.float32(inked) / count
                 found += 1
+                if whole:
+                    break
     return found
 
 
@@ -380,7 +414,7 @@ def _fragments(
 ) -> Fragments:
     most = int(np.count_nonzero(index >= 0))
     out = Fragments(
-        np.empty((COLUMNS, most), np.float32),
+        np.empty((most, COLUMNS), np.float32),
         np.empty(most, np.int32),
         np.empty(most, np.int32),
         np.empty(most, np.float32),
@@ -390,7 +424,7 @@ def _fragments(
     count = _gather(
         index, edge, s.points, s.triangles, s.materials, s.attributes, cover, material, out
     )
-    mean = np.ascontiguousarray(out.mean[:, :count])
+    mean = np.ascontiguousarray(out.mean[:count].T)
     return Fragments(mean, *(row[:count] for row in out[1:]))
 
 

@@ -68,8 +68,8 @@ def test_each_effect_does_what_it_is_named_for():
     assert np.ptp(develop(colours, Effects(saturation=0.0)), axis=-1).max() == 0
     sepia = develop(GREY, Effects(sepia=1.0))[0, 0]
     assert sepia[0] > sepia[1] > sepia[2]
-    assert len(np.unique(develop(np.random.default_rng(0).random((60, 60, 3)).astype(np.float32),
-                                 Effects(posterise=4)))) == 4  # fmt: skip
+    colourful = np.random.default_rng(0).random((60, 60, 3)).astype(np.float32)
+    assert len(np.unique(develop(colourful, Effects(posterise=4)))) == 4
     corner, middle = develop(GREY, Effects(vignette=0.5))[[0, 30], [0, 30], 0]
     assert corner < 0.7 * middle
     across, along = (develop(edge, Effects(motion=m))[30, 27:33, 0] for m in ((9, 0), (0, 9)))

@@ -1,0 +1,1 @@
+"""Scripts that a Python with moderngl runs by path; they import nothing of this package."""
