@@ -5,6 +5,7 @@ with the expression, so a person's colours are asked for with coefficients.
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -98,6 +99,7 @@ def _fold_weights() -> np.ndarray:
 FOLD_WEIGHTS = _fold_weights()
 
 
+@lru_cache(16)
 def fold_masks(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the folds, float32 [L, F], over the vertices [F] that any of them touches."""
     names = [f"{name} {side}" for name in FOLDS for side in ("Left", "Right")]

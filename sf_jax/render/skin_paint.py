@@ -79,10 +79,14 @@ class Palette:
         return cls(age, skin.astype(np.float32), hair, cloth, beard)
 
 
-def blend(colours: np.ndarray, amount: np.ndarray, colour: np.ndarray) -> None:
-    """Lays a colour, [3] or [V, 3], over vertices by `amount` [V]."""
+def blend(
+    colours: np.ndarray, amount: np.ndarray, colour: np.ndarray, light: np.ndarray | None = None
+) -> None:
+    """Lays a colour [3] over vertices by `amount` [V], brighter or darker by `light` [V]."""
     rows = np.flatnonzero(amount > 0.004)
-    over = colour if colour.ndim == 1 else colour[rows]
+    over = np.asarray(colour, np.float32)
+    if light is not None:
+        over = over * light[rows, None]
     colours[rows] += np.clip(amount[rows], 0, 1)[:, None] * (over - colours[rows])
 
 
@@ -114,10 +118,10 @@ def paint_lids(colours: np.ndarray, regions: Regions) -> None:
 def paint_neck(colours: np.ndarray, regions: Regions, palette: Palette) -> None:
     """Ears, neck and clothes, of which a portrait shows hair and background."""
     mask = regions.mask
-    skin = palette.skin * regions.shade[:, None]
-    blend(colours, mask["neck"], skin)
-    blend(colours, 0.7 * mask["ear"], skin * np.array([1.04, 0.93, 0.92], np.float32))
-    blend(colours, mask["cloth"], palette.cloth * (0.6 + 0.4 * regions.shade[:, None]))
+    shade = regions.shade
+    blend(colours, mask["neck"], palette.skin, shade)
+    blend(colours, 0.7 * mask["ear"], palette.skin * (1.04, 0.93, 0.92), shade)
+    blend(colours, mask["cloth"], palette.cloth, 0.6 + 0.4 * shade)
 
 
 def paint_marks(
@@ -149,11 +153,11 @@ def paint_makeup(
     """Lips of many natural colours, and on some people lipstick, eye shadow, eye liner, blush."""
     mask = regions.mask
     lips = palette.skin * generator.uniform([0.85, 0.5, 0.5], [1.02, 0.75, 0.8]).astype(np.float32)
-    lit = regions.shade[:, None]
-    blend(colours, generator.uniform(0, 0.45) * mask["lips"], lips * lit)
+    lit = regions.shade
+    blend(colours, generator.uniform(0, 0.45) * mask["lips"], lips, lit)
     if generator.random() < 0.22:
         stick = generator.uniform([0.35, 0.03, 0.08], [0.85, 0.35, 0.45]).astype(np.float32)
-        blend(colours, generator.uniform(0.4, 0.85) * mask["lips"], stick * lit)
+        blend(colours, generator.uniform(0.4, 0.85) * mask["lips"], stick, lit)
     if generator.random() < 0.2:
         shadow = palette.skin * generator.uniform([0.4, 0.3, 0.3], [0.8, 0.7, 0.9])
         blend(colours, generator.uniform(0.2, 0.6) * mask["shadow"], shadow.astype(np.float32))
@@ -203,22 +207,22 @@ def paint_hair(
     """The scalp: hair, shaved, bald, or a cloth, as the portrait shows little of it."""
     scalp = regions.mask["scalp"]
     kind = generator.random()
-    lit = regions.shade[:, None]
+    lit = regions.shade
     if kind < 0.1:  # bald
-        blend(colours, scalp, palette.skin * lit)
+        blend(colours, scalp, palette.skin, lit)
         return
     if kind < 0.25:  # shaved
-        blend(colours, scalp, palette.skin * lit)
+        blend(colours, scalp, palette.skin, lit)
         blend(colours, generator.uniform(0.2, 0.6) * scalp, palette.hair)
         return
     if kind < 0.35:  # a cloth
         pattern = 1 + generator.uniform(0, 0.3) * _blotches(generator, regions, 1)
-        cloth = generator.uniform(0.05, 0.95, 3).astype(np.float32)
-        blend(colours, scalp, np.clip(cloth * lit * pattern[:, None], 0, 1))
+        cloth = generator.uniform(0.05, 0.95, 3)
+        blend(colours, scalp, cloth, lit * pattern)
         return
     strands = _blotches(generator, regions, 1)
     bright = 0.85 + generator.uniform(0.03, 0.15) * strands + 0.3 * (regions.shade - 0.8)
-    blend(colours, scalp, palette.hair * bright[:, None].astype(np.float32))
+    blend(colours, scalp, palette.hair, bright)
 
 
 @dataclass(frozen=True)
@@ -291,7 +295,5 @@ class Mouth:
 
 def paint_mouth(colours: np.ndarray, regions: Regions, mouth: Mouth) -> None:
     """Teeth, gums, tongue and the dark of the mouth, darker towards the throat."""
-    depth = regions.points[:, 2] - regions.lip_depth
-    lit = (0.35 + 0.6 * smooth(-2.5, 0.2, depth))[:, None].astype(np.float32)
     for name in ("teeth", "gum", "tongue", "mouth"):
-        blend(colours, regions.mask[name], getattr(mouth, name).astype(np.float32) * lit)
+        blend(colours, regions.mask[name], getattr(mouth, name), regions.mouth_light)

@@ -49,7 +49,7 @@ LINES: dict[str, list[list[tuple[int, float, float]]]] = {
 WIDTH = 0.2  # standard deviation of a line's profile across, units
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Regions:
     """The masks of a rig; see the module.
 
@@ -60,7 +60,7 @@ class Regions:
       mirror: int32 [V], the nearest vertex to each one's mirror image.
       shade: float32 [V], how much of the sky a vertex of the neutral head sees, about 1 in front.
       points: float32 [V, 3], the neutral head in units.
-      lip_depth: z of the lips' corners, in units.
+      mouth_light: float32 [V], about 1 at the lips and less towards the throat.
       noise: float32 [2, 6, V], smooth random fields of unit variance, coarse and fine.
       core: top, bottom and half the width of what hair and cloth seldom cover, in units.
       face_vertices: those of the front of the face, for single marks.
@@ -73,7 +73,7 @@ class Regions:
     mirror: Int[np.ndarray, " V"]
     shade: Float[np.ndarray, " V"]
     points: Float[np.ndarray, "V 3"]
-    lip_depth: float
+    mouth_light: Float[np.ndarray, " V"]
     noise: Float[np.ndarray, "2 6 V"]
     core: tuple[float, float, float]
     face_vertices: Int[np.ndarray, " n"]
@@ -274,6 +274,7 @@ def regions(rig: Rig) -> Regions:
     light = face.normals @ (np.array([0, 0.45, 0.9]) / np.hypot(0.45, 0.9))
     shade = np.clip(0.78 + 0.24 * light, 0.5, 1.0)
     shade = shade * (1 - 0.22 * smooth(0.5, 3.0, _below_jaw(face)) * face.skin)
+    mouth_light = 0.35 + 0.6 * smooth(-2.5, 0.2, face.z - face.marks[54, 2])
     masks = _masks(face, rig)
     face_vertices = np.flatnonzero(
         (masks["face"] > 0.8) & (masks["lips"] < 0.1) & (masks["brow"] < 0.1)
@@ -288,7 +289,7 @@ def regions(rig: Rig) -> Regions:
         mirror,
         shade.astype(np.float32),
         face.points.astype(np.float32),
-        float(face.marks[54, 2]),
+        mouth_light.astype(np.float32),
         _noise(face.points),
         (float(face.marks[19, 1]), float(face.marks[57, 1]), float(face.marks[45, 0]) + 0.3),
         face_vertices,
