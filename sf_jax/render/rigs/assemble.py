@@ -118,7 +118,8 @@ def _left_on_the_left(mesh: Mesh) -> tuple[Mesh, list[str]]:
         notes.append("shapes named left move the right side: left and right are exchanged")
     for stem in ("Jaw", "Mouth"):
         left, right = INDEX[f"{stem}Left"], INDEX[f"{stem}Right"]
-        if (shapes[left, :, 0].sum() - shapes[right, :, 0].sum()) < 0:
+        sideways = shapes[left, :, 0] - shapes[right, :, 0]
+        if sideways.sum() < -0.3 * np.abs(sideways).sum():
             shapes[[left, right]] = shapes[[right, left]]
             notes.append(f"{stem}Left and {stem}Right move the other way: they are exchanged")
     return replace(mesh, shapes=shapes), notes
@@ -188,6 +189,13 @@ def _with_eyes(mesh: Mesh) -> Mesh:
     shapes = mesh.shapes.copy()
     shapes[:, mesh.eyes.any(0)] = 0
     return replace(mesh, shapes=shapes)
+
+
+def _between_lids(mesh: Mesh) -> Bool[np.ndarray, "2 V"]:
+    """The eyeballs, with whites that are meshes of their own and do not turn."""
+    white = (mesh.material == MATERIALS.index("sclera")) & mesh.eyes.any()
+    left = mesh.vertices[:, 0] > np.median(mesh.vertices[:, 0])
+    return mesh.eyes | np.stack([white & left, white & ~left])
 
 
 def _painted_eyes(mesh: Mesh) -> np.ndarray:
@@ -286,9 +294,11 @@ def assemble(mesh: Mesh) -> Rig:
     mesh = _cropped(_turned(mesh, _turn(mesh)))
     mesh, notes = _left_on_the_left(mesh)
     mesh = _with_eyes(mesh)
-    marks = landmarking.find(
-        landmarking.Head(mesh.vertices, mesh.triangles, mesh.shapes, mesh.eyes, ~mesh.covering)
+    brows = mesh.material == MATERIALS.index("brow")
+    head = landmarking.Head(
+        mesh.vertices, mesh.triangles, mesh.shapes, _between_lids(mesh), ~mesh.covering, brows
     )
+    marks = landmarking.find(head)
     positions = mesh.vertices[marks]
     if (marks[:68] < 0).any() or not _plausible(marks, positions):
         raise RigError("its face is not found: too few shapes move parts of it", path=mesh.path)

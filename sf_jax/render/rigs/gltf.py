@@ -191,13 +191,22 @@ def _appearance(file: File, primitive: Any, count: int) -> tuple[np.ndarray, Any
         shown = material.alphaMode != "BLEND" or factor[3] >= CLEAR
         info = base.baseColorTexture if base else None
         if info is not None:
-            source = file.json.textures[info.index].source
+            source = _image_of(file.json.textures[info.index])
             texture = None if source is None else (source, blended)
             name = f"TEXCOORD_{info.texCoord or 0}"
             accessor = getattr(primitive.attributes, name, None)
             uv = uv if accessor is None else file.array(accessor).astype(np.float32)
             uv = _transformed(uv, (info.extensions or {}).get("KHR_texture_transform"))
     return uv, texture, np.clip(colours, 0, 1) ** (1 / 2.2), shown
+
+
+def _image_of(texture: Any) -> int | None:
+    """The image of a texture: a WebP or AVIF one that an extension names, or the plain one."""
+    for name in ("EXT_texture_webp", "EXT_texture_avif"):
+        source = ((texture.extensions or {}).get(name) or {}).get("source")
+        if source is not None:
+            return source
+    return texture.source
 
 
 def _transformed(uv: np.ndarray, transform: dict | None) -> np.ndarray:

@@ -12,6 +12,11 @@ from pygltflib import GLTF2
 from sf_jax.media import images, small_files
 from sf_jax.render.rigs.arrays import RigError
 
+try:
+    import meshopt
+except ImportError:  # an extra of the package
+    meshopt = None  # type: ignore[assignment]
+
 MOST_BYTES = 2**30  # of a file or a buffer
 MOST_PIXELS = 8192**2  # of a texture
 _TYPES = {
@@ -23,10 +28,7 @@ _TYPES = {
     5126: np.float32,
 }
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
-_PACKED = {
-    "KHR_draco_mesh_compression": "Draco",
-    "EXT_meshopt_compression": "meshopt",
-}
+DRACO, MESHOPT = "KHR_draco_mesh_compression", "EXT_meshopt_compression"
 GLB = b"glTF"
 
 
@@ -44,10 +46,13 @@ class File:
         self.json: GLTF2 = self._parsed(content)
         if not isinstance(self.json, GLTF2) or self.json.asset is None:
             raise self.error("no glTF: it has no asset")
-        for name in self.json.extensionsRequired or []:
-            if name in _PACKED:
-                problem = f"its meshes are compressed ({name}), which is not read; store them "
-                raise self.error(f"{problem}without {_PACKED[name]} compression")
+        required = self.json.extensionsRequired or []
+        if DRACO in required:
+            problem = f"its meshes are compressed ({DRACO}), which is not read; store them without "
+            raise self.error(f"{problem}Draco compression")
+        if MESHOPT in required and meshopt is None:
+            problem = f"its meshes are compressed ({MESHOPT}): install meshopt (pip install "
+            raise self.error(f"{problem}'sf_jax[meshopt]'), or store them without")
 
     def error(self, problem: str, field: str | None = None) -> RigError:
         return RigError(problem, path=self.path, field=field)
@@ -65,6 +70,10 @@ class File:
                 return GLTF2.gltf_from_json(content.decode("utf-8"))
         except Exception as error:  # the library raises what the damage leads to
             raise self.error(f"no readable glTF: {error}") from error
+
+    @cached_property
+    def _decoded(self) -> dict[int, bytes]:
+        return {}
 
     @cached_property
     def _buffers(self) -> dict[int, bytes]:
@@ -91,13 +100,31 @@ class File:
         return found
 
     def _view(self, index: int) -> tuple[bytes, int, int | None]:
-        """The bytes of a buffer view, and its stride."""
+        """The bytes of a buffer view, its length and its stride."""
         view = self.json.bufferViews[index]
+        packed = (view.extensions or {}).get(MESHOPT)
+        if packed and meshopt is not None:
+            return self._unpacked(index, packed)
         start = view.byteOffset or 0
         content = self._buffer(view.buffer)[start : start + view.byteLength]
         if len(content) < view.byteLength:
             raise self.error(f"buffer view {index} is cut off")
         return content, view.byteLength, view.byteStride
+
+    def _unpacked(self, index: int, packed: dict) -> tuple[bytes, int, int | None]:
+        """A compressed buffer view, decoded once."""
+        if index not in self._decoded:
+            count, stride = packed["count"], packed["byteStride"]
+            if not 0 <= count * stride <= MOST_BYTES:
+                raise self.error(f"buffer view {index} takes more than {MOST_BYTES >> 20} MiB")
+            start = packed.get("byteOffset", 0)
+            content = self._buffer(packed["buffer"])[start : start + packed["byteLength"]]
+            kept = packed.get("filter", "NONE")
+            decoded = meshopt.decode_gltf_buffer(content, count, stride, packed["mode"], kept)
+            self._decoded[index] = np.ascontiguousarray(decoded).tobytes()
+        content = self._decoded[index]
+        stride = packed["byteStride"] if packed["mode"] == "ATTRIBUTES" else None
+        return content, len(content), stride
 
     def _elements(self, view: int, offset: int, kind: int, width: int, count: int) -> np.ndarray:
         dtype = np.dtype(_TYPES[kind]).newbyteorder("<")

@@ -17,6 +17,7 @@ from sf_jax.face import landmarks
 from sf_jax.face.channels import CHANNELS, INDEX
 from sf_jax.render.head import builtin
 from sf_jax.render.raster import vertex_normals
+from sf_jax.render.rig import MATERIALS
 from sf_jax.render.rigs.front import SIDE, view
 
 CORE = 0.6  # of a shape's largest motion, from which a pixel belongs to its core
@@ -32,8 +33,9 @@ class Head:
 
     Attributes:
       vertices: float32 [V, 3]; triangles: int32 [T, 3]; shapes: float32 [52, V, 3].
-      eyes: bool [2, V], the vertices of the left and of the right eyeball.
+      eyes: bool [2, V], the vertices of the left and of the right eye between its lids.
       drawn: bool [T], triangles of the face; hair and the like left out.
+      brows: bool [V], vertices of brows that are meshes of their own.
     """
 
     vertices: Float[np.ndarray, "V 3"]
@@ -41,6 +43,7 @@ class Head:
     shapes: Float[np.ndarray, "52 V 3"]
     eyes: Bool[np.ndarray, "2 V"]
     drawn: Bool[np.ndarray, " T"]
+    brows: Bool[np.ndarray, " V"]
 
 
 class Seen:
@@ -118,7 +121,8 @@ def _template() -> Seen:
     for i, eye in enumerate(rig.eyes):
         eyes[i, eye.vertices] = True
     every = np.ones(len(rig.triangles), bool)
-    return Seen(Head(rig.neutral, rig.triangles, rig.blendshapes, eyes, every))
+    brows = rig.material == MATERIALS.index("brow")
+    return Seen(Head(rig.neutral, rig.triangles, rig.blendshapes, eyes, every, brows))
 
 
 def _inner_lips(slit: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "8 2"]:
@@ -150,6 +154,14 @@ def _eye_outline(pixels: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "6 2"]:
     return np.array([ends[0], first_up, last_up, ends[1], last_down, first_down])
 
 
+def _along(pixels: Float[np.ndarray, "n 2"], count: int) -> Float[np.ndarray, "c 2"]:
+    """Points along the middle line of a brow, from its right to its left end."""
+    x, y = pixels.T
+    at = np.linspace(x.min(), x.max(), count)
+    near = np.abs(x - at[:, None]) < 0.1 * np.ptp(x) + 1 / SIDE
+    return np.stack([at, (near * y).sum(1) / np.maximum(near.sum(1), 1)], 1)
+
+
 def _direct(seen: Seen) -> dict[int, np.ndarray]:
     """Landmarks that are seen directly, by number, [2] in the square."""
     found: dict[int, np.ndarray] = {}
@@ -159,6 +171,13 @@ def _direct(seen: Seen) -> dict[int, np.ndarray]:
             outline = _eye_outline(pixels)
             found |= dict(zip(range(numbers.start, numbers.stop), outline, strict=True))
             found[pupil] = pixels.mean(0)
+    brow = seen.head.brows[seen.front.corners].all(-1)
+    if brow.any():
+        right = seen.pixels[:, 0] < seen.pixels[brow, 0].mean()
+        for first, side in ((17, right), (22, ~right)):
+            pixels = seen.pixels[brow & side]
+            if len(pixels) >= LEAST_PIXELS:
+                found |= dict(enumerate(_along(pixels, 5), first))
     if seen.slit is not None:
         inner = _inner_lips(seen.slit)
         found |= dict(zip(INNER, inner, strict=True))
@@ -264,7 +283,7 @@ def find(head: Head) -> Int[np.ndarray, " 70"]:
             allowed = shown & head.eyes[69 - number]
         elif number in (49, 50, 51, 52, 53, 61, 62, 63):
             allowed &= fall < 0.35
-        elif number in (55, 56, 57, 58, 59, 65, 66, 67):
+        elif number in (55, 56, 57, 58, 59, 65, 66, 67) and falls.min() < 0:
             allowed &= fall > (0.05 if number in (55, 59) else 0.2)
         if allowed.any():
             away = np.where(allowed, np.linalg.norm(flat - mark, axis=1), np.inf)

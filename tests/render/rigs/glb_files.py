@@ -1,13 +1,15 @@
-"""Small glTF files of the built-in head, written with pygltflib."""
+"""Small glTF files of the built-in head."""
 
 import io
+import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import meshopt
 import numpy as np
 from PIL import Image
-from pygltflib import GLTF2
 
 from sf_jax.face.channels import NAMES
 from sf_jax.render.head import builtin
@@ -112,20 +114,52 @@ class Writer:
             self.json["scenes"][0]["nodes"].append(len(self.json["nodes"]) - 1)
         return len(self.json["nodes"]) - 1
 
-    def texture(self, image: np.ndarray) -> int:
+    def texture(self, image: np.ndarray, kind: str = "PNG") -> int:
         content = io.BytesIO()
-        Image.fromarray(image).save(content, "PNG")
+        Image.fromarray(image).save(content, kind, lossless=True)
         self.json["images"] = [
-            {"bufferView": self.view(content.getvalue()), "mimeType": "image/png"}
+            {"bufferView": self.view(content.getvalue()), "mimeType": f"image/{kind.lower()}"}
         ]
-        self.json["textures"] = [{"source": 0}]
+        plain = {"source": 0} if kind == "PNG" else {}
+        self.json["textures"] = [plain | {"extensions": {"EXT_texture_webp": {"source": 0}}}]
         return 0
+
+    def compress(self) -> None:
+        """Stores every array of vertices as EXT_meshopt_compression does."""
+        old, self.blob = self.blob, bytearray()
+        strides = {
+            accessor["bufferView"]: 4 * int(accessor["type"][-1])
+            for accessor in self.json["accessors"]
+            if accessor["type"].startswith("VEC") and accessor["componentType"] == 5126
+        }
+        for number, view in enumerate(self.json["bufferViews"]):
+            content = bytes(old[view["byteOffset"] : view["byteOffset"] + view["byteLength"]])
+            self.blob += bytes(-len(self.blob) % 4)
+            place = {"buffer": 0, "byteOffset": len(self.blob)}
+            if number in strides:
+                rows = np.frombuffer(content, np.uint8).reshape(-1, strides[number])
+                packed = meshopt.encode_gltf_buffer(rows, "ATTRIBUTES")
+                view["extensions"] = {
+                    "EXT_meshopt_compression": place
+                    | {"byteLength": len(packed), "byteStride": strides[number]}
+                    | {"count": len(rows), "mode": "ATTRIBUTES"}
+                }
+                self.blob += packed
+            else:
+                view |= place
+                self.blob += content
+        self.json["extensionsRequired"] = ["EXT_meshopt_compression"]
 
     def save(self, path: Path) -> Path:
         self.json["buffers"] = [{"byteLength": len(self.blob)}]
-        gltf = GLTF2.from_dict(self.json)
-        gltf.set_binary_blob(bytes(self.blob))
-        path.write_bytes(b"".join(gltf.save_to_bytes()))
+        text = json.dumps(self.json).encode()
+        text += b" " * (-len(text) % 4)
+        blob = bytes(self.blob) + bytes(-len(self.blob) % 4)
+        length = 12 + 8 + len(text) + 8 + len(blob)
+        header = b"glTF" + struct.pack("<II", 2, length)
+        chunks = struct.pack("<I", len(text)) + b"JSON" + text
+        chunks += struct.pack("<I", len(blob)) + b"BIN\0" + blob
+        path.write_bytes(header + chunks)
         return path
 
 

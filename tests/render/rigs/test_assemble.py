@@ -116,6 +116,26 @@ def test_channels_without_motion_are_not_known() -> None:
     assert "EyeLookUpLeft" in unknown and "RightEyeYaw" in unknown and "EyeBlinkLeft" not in unknown
 
 
+def test_a_head_without_a_jaw_and_with_whites_of_its_own() -> None:
+    """As anime avatars are: irises turn, whites do not, and the mouth opens in other ways."""
+    mesh = bare_mesh()
+    shapes = mesh.shapes.copy()
+    jaw = [INDEX[f"Jaw{part}"] for part in ("Open", "Left", "Right", "Forward")]
+    shapes[jaw] = 0
+    white = HEAD.material == MATERIALS.index("sclera")
+    iris = np.isin(HEAD.material, [MATERIALS.index(name) for name in ("iris", "pupil")])
+    brow = HEAD.material == MATERIALS.index("brow")
+    material = np.select([white, brow], [HEAD.material, HEAD.material], 0).astype(np.uint8)
+    rig = assemble(
+        replace(mesh, shapes=shapes, material=material, eyes=np.stack([iris, np.zeros_like(iris)]))
+    )
+    assert len(rig.eyes[0].vertices) == iris.sum() // 2  # type: ignore[arg-type]
+    assert {NAMES[i] for i in np.flatnonzero(~rig.known)} == {NAMES[i] for i in jaw}
+    distances = off(rig, mesh)
+    assert distances[landmarks.EYELIDS].max() < 0.05 and distances[landmarks.BROWS].max() < 0.05
+    assert distances[landmarks.LIPS].mean() < 0.05
+
+
 @pytest.mark.parametrize("moving", [0, 4])
 def test_too_few_shapes(moving: int) -> None:
     mesh = bare_mesh()

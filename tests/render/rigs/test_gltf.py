@@ -11,7 +11,7 @@ from sf_jax.face.channels import INDEX, NAMES
 from sf_jax.render import rigs
 from sf_jax.render.draw import draw
 from sf_jax.render.rig import MATERIALS, Rig, pose
-from sf_jax.render.rigs import RigError, naming
+from sf_jax.render.rigs import RigError, gltf_file, naming
 from sf_jax.render.scene import plain_scene
 from tests.render.rigs.glb_files import HEAD, Writer, eyes_of, face_triangles, simple
 
@@ -150,6 +150,17 @@ def test_a_skinned_mesh_is_in_its_bind_pose(tmp_path: Path) -> None:
     same_head(rigs.load(writer.save(tmp_path / "skinned.glb")))
 
 
+def test_compressed_meshes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer()
+    writer.node(mesh=writer.mesh("head", face_triangles(), camel))
+    writer.compress()
+    path = writer.save(tmp_path / "packed.glb")
+    same_head(rigs.load(path))
+    monkeypatch.setattr(gltf_file, "meshopt", None)
+    with pytest.raises(RigError, match=r"pip install 'sf_jax\[meshopt\]'"):
+        rigs.load(path)
+
+
 def test_expressions_of_a_vrm_name_its_shapes(tmp_path: Path) -> None:
     writer = Writer()
     node = writer.node(mesh=writer.mesh("Face", face_triangles(), lambda name: f"Fcl_{name[::-1]}"))
@@ -167,12 +178,13 @@ def test_expressions_of_a_vrm_name_its_shapes(tmp_path: Path) -> None:
     same_head(rigs.load(writer.save(tmp_path / "zero.vrm")))
 
 
-def test_textures_and_colours_are_drawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_textures_and_colours_are_drawn(tmp_path: Path, kind: str) -> None:
     """A texture that is green above and blue below, and a red factor on the eyes."""
     writer = Writer()
     image = np.zeros((8, 8, 3), np.uint8)
     image[:4, :, 1] = image[4:, :, 2] = 255
-    texture = {"index": writer.texture(image)}
+    texture = {"index": writer.texture(image, kind)}
     writer.json["materials"] = [
         {
             "pbrMetallicRoughness": {"baseColorTexture": texture},
