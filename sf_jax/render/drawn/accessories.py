@@ -43,7 +43,7 @@ def _puffed(sheet: Sheet, side: int, puff: float) -> None:
     bright = mix(palette.skin, (255, 255, 255), 0.5)
     sheet.canvas.fill(sheet.head.place(light), bright, SKIN)
     line = ball[8:20] if side > 0 else np.concatenate([ball[16:], ball[:4]])[::-1]
-    sheet.mark(sheet.head.place(line), 0.9 * puff * sheet.style.extras.folds)
+    sheet.fold(sheet.head.place(line), 0.9 * puff * sheet.style.extras.folds)
 
 
 def draw_beard(sheet: Sheet, mouth: Lips) -> None:

@@ -23,9 +23,7 @@ def draw(canvas: Canvas, style: Style) -> None:
     height, width = (n / canvas.samples for n in canvas.pixels.shape[:2])
     canvas.pixels[..., :3] = ground
     if style.backdrop == "gradient":
-        rows = np.linspace(0, 1, canvas.pixels.shape[0])[:, None, None]
-        blend = np.asarray(ground) + (np.asarray(second) - np.asarray(ground)) * rows
-        canvas.pixels[..., :3] = blend.astype(np.uint8)
+        paste(canvas, np.array([[ground], [second]], np.uint8))
     elif style.backdrop == "burst":
         middle = np.array([width, height]) * random.uniform(0.3, 0.7, 2)
         count = int(random.integers(10, 26))

@@ -62,17 +62,17 @@ def folds(sheet: Sheet) -> None:
         if down * strength > 0.1:
             x = side * max(0.05, e.x - b.width - 0.06)
             line = np.array([[x, top + 0.08], [x * 0.8, top - 0.02], [x * 0.9, top - 0.1]])
-            sheet.mark(sheet.head.place(line), 1.1 * down * strength)
+            sheet.fold(sheet.head.place(line), 1.1 * down * strength)
         if outer * strength > 0.1 and sheet.style.hair.fringe in ("none", "cap", "peak", "parted"):
             line = arc(side * e.x, top - 0.12, b.width, 0.07, 1.15 * np.pi, 1.85 * np.pi)
-            sheet.mark(sheet.head.place(line), 0.9 * outer * strength)
+            sheet.fold(sheet.head.place(line), 0.9 * outer * strength)
     inner = sheet.action.one("BrowInnerUp")
     if inner * strength > 0.1 and sheet.style.hair.fringe in ("none", "cap", "peak", "parted"):
         for i in range(2):
             line = shifted(
                 np.array([[-0.12, 0.0], [0.0, 0.02], [0.12, 0.0]]), 0, top - 0.12 - 0.07 * i
             )
-            sheet.mark(sheet.head.place(line), 0.9 * inner * strength)
+            sheet.fold(sheet.head.place(line), 0.9 * inner * strength)
 
 
 def landmarks(sheet: Sheet, pair: tuple[Points, Points]) -> Points:

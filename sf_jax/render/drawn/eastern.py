@@ -26,8 +26,8 @@ def _anime_eyes(g: np.random.Generator, size: float) -> Eyes:
         x=near(g, 0.36, 0.08),
         y=float(g.uniform(0.12, 0.3)),
         width=0.185 * near(g, size, 0.12),
-        up=0.165 * near(g, size, 0.2),
-        down=0.13 * near(g, size, 0.2),
+        up=0.165 * size * float(g.uniform(0.8, 1.35)),
+        down=0.13 * size * float(g.uniform(0.8, 1.3)),
         tilt=float(g.uniform(-0.1, 0.35)),
         skew=float(g.uniform(0.75, 1.1)),
         square=float(g.uniform(2.0, 3.6)),
@@ -82,7 +82,7 @@ def anime(g: np.random.Generator) -> Style:
     mature = chance(g, 0.4)  # smaller eyes, longer face
     head = HeadShape(0.75, 0.7, 0.5, 0.15, 0.4, 0.7, 0.54, 1.0, 0.6)
     eyes = _anime_eyes(g, 0.98 if mature else 1.22)
-    colours = palette(g, bright_hair=0.5)
+    colours = palette(g, bright_hair=0.5, pale=0.6)
     return Style(
         head=shape(g, head),
         eyes=eyes,
@@ -100,7 +100,9 @@ def anime(g: np.random.Generator) -> Style:
         mouth=_anime_mouth(g),
         hair=hair(g, spiky=0.5, bald=0.01),
         extras=replace(
-            extras(g, beards=0.04, folds=float(g.uniform(0.35, 0.8))), neck=near(g, 0.24, 0.2)
+            extras(g, beards=0.04, folds=float(g.uniform(0.4, 0.8))),
+            neck=near(g, 0.24, 0.2),
+            fold_shade=float(g.uniform(0.3, 1)),
         ),
         palette=colours,
         ink=Ink(near(g, 0.022, 0.3), near(g, 1.2, 0.2), coloured=pick(g, (0.0, 0.4, 0.8))),

@@ -256,4 +256,4 @@ def cheek_line(sheet: Sheet, one: Eye, amount: float) -> None:
     y = e.y + e.down + 0.09 - 0.03 * amount
     x = one.side * e.x
     fold = arc(x, y - 0.03, 0.85 * e.width, 0.09, 0.15 * np.pi, 0.85 * np.pi)
-    sheet.mark(sheet.head.place(fold), 2.0 * float(smoothstep(strength, 0, 0.6)))
+    sheet.fold(sheet.head.place(fold), 2.0 * float(smoothstep(strength, 0, 0.6)))

@@ -64,7 +64,8 @@ def _hair(hair: Hair, eyes: Eyes, brows: Brows) -> Hair:
 
 
 def _contrast(a: Colour, b: Colour) -> float:
-    return max(abs(x - y) for x, y in zip(a, b, strict=True))
+    """Difference in lightness, as the eye weighs the colours."""
+    return abs(sum(w * (x - y) for w, x, y in zip((0.3, 0.59, 0.11), a, b, strict=True)))
 
 
 def _palette(palette: Palette) -> Palette:

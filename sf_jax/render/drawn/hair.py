@@ -140,6 +140,9 @@ def _tips(sheet: Sheet) -> np.ndarray:
     elif kind == "spiky":
         y = dome + hair.low * np.where(tip, 1.0 + 0.35 * jitter, 0.3 + 0.15 * jitter)
         x = x + tip * 0.1 * hair.part
+    elif kind == "bangs":
+        y = dome + hair.low * np.where(tip, 1.0 + 0.3 * jitter, 0.05 + 0.15 * jitter)
+        x = x + tip * (0.12 * hair.part + 0.06 * jitter) * wide
     elif kind == "swept":
         sweep = 0.5 + 0.5 * np.sign(hair.part) * x / wide
         y = dome + hair.low * (0.15 + 0.9 * sweep) * np.where(tip, 1.0, 0.72 + 0.1 * jitter)
@@ -198,7 +201,7 @@ def draw_fringe(sheet: Sheet) -> None:
     if sheet.style.shading.tones > 1 or hair.shine:
         with sheet.canvas.inside(outline):
             _shine(sheet)
-    if hair.fringe in ("spiky", "straight", "swept") and not sheet.style.ink.none:
+    if hair.fringe in ("spiky", "straight", "swept", "bangs") and not sheet.style.ink.none:
         _strand_lines(sheet)
     if hair.sides > 0.05:
         for side in (-1, 1):

@@ -143,7 +143,7 @@ def sections(shape: HeadShape, levels: int = 7) -> Head:
         (top * 0.62, -0.965),
         (0.5 * (top + shape.cranium), -0.74),
         (shape.cranium, -0.25),
-        (0.5 * (shape.cranium + shape.cheek) + 0.01, 0.1),
+        (0.52 * (shape.cranium + shape.cheek), 0.08),
         (shape.cheek, shape.cheek_y),
         (shape.jaw, shape.jaw_y),
         (shape.chin, 0.97),
@@ -157,7 +157,7 @@ def sections(shape: HeadShape, levels: int = 7) -> Head:
     aft = -shape.depth * shape.cranium * (0.1 + 0.9 * round_top)
     aft = aft + (shape.depth * shape.cranium + 0.25) * smoothstep(y, 0.2, 0.95)
     depth = np.where(y > 0, np.minimum((fore - aft) / 2, 1.3 * width + 0.02), (fore - aft) / 2)
-    return Head(y, width, depth, np.zeros(len(y)), fore - depth)
+    return Head(y, width, depth, np.zeros(len(y)), (fore + aft) / 2)
 
 
 def moved(head: Head, drop: float, aside: float, puff: float, mouth_y: float) -> Head:

@@ -86,9 +86,9 @@ def lips(style: Style, action: Action) -> Lips:
     edge = np.minimum(1.0, 3.0 * bell)
     w = max(m.width, 0.28) * m.move
     rise = bell * (0.16 * m.open * jaw + 0.28 * w * min(funnel, 1.2))
-    rise = rise + edge * _BUMP * w * (0.42 * up + 0.1 * sneer) + 0.14 * w * up * bell
+    rise = rise + w * (edge * _BUMP * (0.27 * up + 0.1 * sneer) + 0.28 * up * bell)
     fall = bell * (0.84 * m.open * jaw + 0.36 * w * min(funnel, 1.2) + 0.3 * w * tongue)
-    fall = fall + edge * _BUMP * w * 0.44 * down + 0.14 * w * down * bell
+    fall = fall + w * down * (0.28 * edge * _BUMP + 0.3 * bell)
     upper = np.stack([x, m.y + y - rise], 1)
     lower = np.stack([x, m.y + y + fall], 1)
     purse = float(np.clip(max(pucker, 0.8 * funnel), 0, 1.2))

@@ -6,7 +6,7 @@ from sf_jax.render.drawn.action import SIDES
 from sf_jax.render.drawn.canvas import Colour, mix, scaled
 from sf_jax.render.drawn.curves import Points, arc, ellipse, shifted, smoothstep, spline
 from sf_jax.render.drawn.lips import COUNT, Lips
-from sf_jax.render.drawn.sheet import LIPS, MOUTH, SKIN, TEETH, TONGUE, Sheet
+from sf_jax.render.drawn.sheet import LIPS, MOUTH, TEETH, TONGUE, Sheet
 
 _MIDDLE = COUNT // 2
 
@@ -169,19 +169,19 @@ def _folds(sheet: Sheet, mouth: Lips) -> None:
     x, y = mouth.lower_edge[_MIDDLE]
     if low * strength > 0.05:
         chin = arc(x, y + 0.15, 0.6 * m.width, 0.07, 1.1 * np.pi, 1.9 * np.pi)
-        sheet.mark(sheet.head.place(chin), 1.6 * low * strength)
+        sheet.fold(sheet.head.place(chin), 1.6 * low * strength)
     if high * strength > 0.05:
         top = mouth.upper_edge[_MIDDLE, 1]
         for side in SIDES:
             line = np.array([[x + side * 0.05, top - 0.03], [x + side * 0.035, top - 0.12]])
-            sheet.mark(sheet.head.place(line), 1.5 * high * strength)
+            sheet.fold(sheet.head.place(line), 1.5 * high * strength)
 
 
 def _mark(sheet: Sheet, points: list, side: int, x: float, factor: float) -> None:
     """A fold given for the left side, mirrored about the corner at `x` for the right."""
     line = np.array(points, np.float64)
     line[:, 0] = x + side * (line[:, 0] - x)
-    sheet.mark(sheet.head.place(spline(line, per=4)), factor, SKIN)
+    sheet.fold(sheet.head.place(spline(line, per=4)), factor)
 
 
 def landmarks(sheet: Sheet, mouth: Lips) -> Points:

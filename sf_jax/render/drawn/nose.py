@@ -135,18 +135,18 @@ def _wrinkles(sheet: Sheet, wings: tuple[float, float]) -> None:
         for i in range(3):
             y = n.y - n.long - 0.02 - 0.075 * i
             line = np.array([[side * 0.03, y], [side * 0.1, y - 0.03], [side * 0.15, y + 0.0]])
-            sheet.mark(sheet.head.place(line, lift=0.5 * n.lift), 1.3 * raised * strength)
+            sheet.fold(sheet.head.place(line, lift=0.5 * n.lift), 1.3 * raised * strength)
         x = side * max(n.size + 0.06, 0.14)
         fold = [
             [x, n.y - 0.08 * raised],
             [x + side * 0.09, n.y + 0.04],
             [x + side * 0.13, n.y + 0.14],
         ]
-        sheet.mark(sheet.head.place(np.array(fold)), 1.5 * raised * strength)
+        sheet.fold(sheet.head.place(np.array(fold)), 1.5 * raised * strength)
         bag = arc(
             side * (e.x - 0.4 * e.width), e.y + e.down + 0.02, 0.5 * e.width, 0.06, 0.1, 2.6, 8
         )
-        sheet.mark(sheet.head.place(bag), 0.9 * raised * strength)
+        sheet.fold(sheet.head.place(bag), 0.9 * raised * strength)
 
 
 def landmarks(sheet: Sheet) -> Points:

@@ -58,6 +58,11 @@ class Sheet:
         ends: tuple[float, float] = (0.2, 0.2),
     ) -> None:
         """A pen stroke on the face."""
-        self.canvas.stroke(
-            points, self.width(factor), colour or self.ink(self.style.palette.skin), material, ends
-        )
+        colour = colour or self.ink(self.style.palette.skin)
+        self.canvas.stroke(points, self.width(factor), colour, material, ends)
+
+    def fold(self, points: Points, factor: float) -> None:
+        """A fold of the skin."""
+        palette, shade = self.style.palette, self.style.extras.fold_shade
+        colour = mix(self.ink(palette.skin), scaled(palette.shade, 0.82), shade)
+        self.mark(points, factor * (1 + 0.5 * shade), SKIN, colour)

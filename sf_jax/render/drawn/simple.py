@@ -91,9 +91,9 @@ def emoji(g: np.random.Generator) -> Style:
         lips=mix(colour, (200, 50, 50), 0.5),
         ink=pick(g, ((70, 45, 20), (20, 20, 20))),
     )
-    disc = HeadShape(0.97, 0.94, 0.68, 0.25, 0.35, 0.73, 0.44, 0.95, 0.85)
+    disc = HeadShape(0.97, 0.93, 0.69, 0.27, 0.36, 0.72, 0.42, 0.95, 0.85)
     return Style(
-        head=shape(g, disc, 0.03),
+        head=shape(g, disc, 0.02),
         eyes=_simple_eyes(g, 0.19),
         brows=Brows(
             "line",

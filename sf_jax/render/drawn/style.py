@@ -15,10 +15,12 @@ from sf_jax.render.drawn.head import HeadShape
 EyeKind = Literal["open", "ball", "dot"]
 BrowKind = Literal["ribbon", "line", "block", "none"]
 NoseKind = Literal["none", "dot", "line", "wedge", "shade", "button", "ball", "nostrils", "snout"]
-FringeKind = Literal["none", "cap", "straight", "spiky", "swept", "parted", "peak", "curly"]
+FringeKind = Literal[
+    "none", "cap", "straight", "spiky", "swept", "parted", "peak", "curly", "bangs"
+]
 BackKind = Literal["none", "short", "bob", "long", "tails", "spiky", "afro", "bun", "pony"]
 BeardKind = Literal["none", "stubble", "full", "goatee", "moustache"]
-HatKind = Literal["none", "cap", "beanie", "brim", "band", "hood"]
+HatKind = Literal["none", "cap", "beanie", "brim", "band"]
 EarKind = Literal["human", "pointed", "none", "cat", "bear", "dog", "fox", "mouse"]
 MouthFill = Literal["dark", "red", "black", "white"]
 BackdropKind = Literal["flat", "gradient", "burst", "stripes", "dots", "shapes", "scribble"]
@@ -160,7 +162,10 @@ class Hair:
 
 @dataclass(frozen=True)
 class Extras:
-    """Ears, beard, glasses, hat, marks on the skin and how strongly folds of the skin are drawn."""
+    """Ears, beard, glasses, hat, marks on the skin.
+
+    `folds` is how strongly folds of the skin are drawn, `fold_shade` how far from ink to shade.
+    """
 
     ears: EarKind = "human"
     ear_size: float = 0.16
@@ -171,6 +176,7 @@ class Extras:
     blush_lines: bool = False
     freckles: int = 0
     folds: float = 0.6
+    fold_shade: float = 0.0
     neck: float = 0.3
     shoulders: float = 0.9
     body: bool = True

@@ -84,9 +84,13 @@ def varied(g: Generator, colour: Colour, amount: int = 12) -> Colour:
     return r, green, b
 
 
-def palette(g: Generator, bright_hair: float = 0.1, odd_skin: float = 0.0) -> Palette:
-    """Colours of a person; `odd_skin` is the chance of a skin of any colour."""
+def palette(
+    g: Generator, bright_hair: float = 0.1, odd_skin: float = 0.0, pale: float = 0.0
+) -> Palette:
+    """Colours of a person; `odd_skin` and `pale`: chances of a skin of any, of a light colour."""
     skin = varied(g, pick(g, SKINS, (4, 5, 4, 3, 2, 2, 1)), 8)
+    if chance(g, pale):
+        skin = varied(g, pick(g, SKINS[:3]), 6)
     if chance(g, odd_skin):
         skin = mix(any_colour(g), (255, 255, 255), 0.25)
     hair = varied(g, pick(g, BRIGHT if chance(g, bright_hair) else HAIRS))
@@ -133,8 +137,8 @@ def hair(g: Generator, spiky: float = 0.2, bald: float = 0.05) -> Hair:
         return Hair("none", "none", line=-0.5, volume=0.0)
     fringe: FringeKind = pick(
         g,
-        ("cap", "straight", "spiky", "swept", "parted", "peak", "curly"),
-        (0.8, 1, 5 * spiky, 1.5, 1.2, 0.7, 0.7),
+        ("cap", "straight", "spiky", "swept", "parted", "peak", "curly", "bangs"),
+        (0.8, 1, 5 * spiky, 1.5, 1.2, 0.7, 0.7, 5 * spiky),
     )
     back: BackKind = pick(
         g,
@@ -168,6 +172,7 @@ def extras(g: Generator, beards: float = 0.15, folds: float = 0.7) -> Extras:
         blush_lines=chance(g, 0.12),
         freckles=int(g.integers(4, 14)) if chance(g, 0.1) else 0,
         folds=folds,
+        fold_shade=float(g.uniform(0, 0.6)),
         neck=float(g.uniform(0.2, 0.4)),
         shoulders=float(g.uniform(0.7, 1.2)),
         body=not chance(g, 0.06),
