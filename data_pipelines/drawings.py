@@ -13,10 +13,18 @@ from data_pipelines.held_out import Split
 from data_pipelines.rigged import expression, posed
 from data_pipelines.sources import WIDE, Framing, SourceError, drawn_record, identity_of
 from sf_jax.render import drawn
+from sf_jax.render.draw import Drawing
 from sf_jax.render.drawn import Style, draw_drawn, draw_layer, random_style
 
 STYLES = 20_000  # seeds of styles that training draws from
+IN_VIEW = 0.96  # most reach of landmarks from the middle of the image, in half sides
 OWN_BACKDROP = 0.7  # share of drawings before their style's own backdrop
+
+
+def extent(drawing: Drawing) -> float:
+    """How far the landmarks reach from the middle of the image, in half sides; 1 is the edge."""
+    middle = np.array(drawing.image.shape[1::-1]) / 2
+    return float(np.nanmax(np.abs(drawing.landmarks - middle) / middle))
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,9 @@ class DrawnSource:
             image = background(number, split, side, side, self.backgrounds)
             framed = replace(framed, background=image)
         drawing = draw_drawn(coefficients, style, side, side, framed)
+        if (reach := extent(drawing)) > IN_VIEW:  # a head much wider than it is high
+            framed = replace(framed, face_share=framed.face_share * IN_VIEW / reach)
+            drawing = draw_drawn(coefficients, style, side, side, framed)
         return drawn_record(drawing, coefficients, style.known, number) | {
             "source": self.name,
             "style": style.family,
