@@ -92,6 +92,13 @@ def _turned(points: np.ndarray, pivot: np.ndarray, turn: np.ndarray) -> np.ndarr
     return ((points - pivot) @ turn.T + pivot).astype(np.float32)
 
 
+def _at_rest(p: Piece) -> np.ndarray:
+    """Where the noise of a piece's colour is, float32 [n, 3]."""
+    if p.strands is None:
+        return p.points
+    return np.column_stack([p.strands, np.zeros(len(p.points), np.float32)])
+
+
 def _pieces(rig: Rig, vertices: np.ndarray, coefficients: np.ndarray, scene: Scene) -> list[Piece]:
     """Meshes of the scene's items, world cm; none where the rig lacks the landmarks they need."""
     if not scene.items:
@@ -127,15 +134,17 @@ def body(rig: Rig, vertices: np.ndarray, coefficients: np.ndarray, scene: Scene)
     triangles = [p.triangles + start for p, start in zip(pieces, starts, strict=False)]
     open_ = np.ones(count, np.float32) if rig.occlusion is None else rig.occlusion
     blank = np.zeros(extra, np.float32)
+    streaks = -0.4 if scene.look.tones else -1.0
+    grain = [np.full(len(p.points), 0.0 if p.strands is None else streaks) for p in pieces]
     return Body(
         vertices=np.concatenate([vertices, *(p.points for p in pieces)]),
         triangles=np.concatenate([rig.triangles, *triangles]).astype(np.int32, copy=False),
         one_sided=len(rig.triangles),
         material=np.concatenate([rig.material, np.repeat(indices, sizes).astype(np.uint8)]),
         colours=colours,
-        rest=np.concatenate([rig.neutral, *(p.points for p in pieces)]),
+        rest=np.concatenate([rig.neutral, *(_at_rest(p) for p in pieces)]),
         occlusion=np.concatenate([open_, blank + 1]),
-        noise=np.concatenate([np.isin(rig.material, SKIN), blank]).astype(np.float32),
+        noise=np.concatenate([np.isin(rig.material, SKIN), *grain]).astype(np.float32),
         uv=np.concatenate([uv, np.zeros((extra, 2), np.float32)]).astype(np.float32, copy=False),
         image=np.concatenate([image, *(np.full(len(t), -1) for t in triangles)]).astype(np.int16),
         atlas=atlas,

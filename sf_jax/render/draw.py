@@ -10,8 +10,8 @@ from sf_jax.render.backdrops import procedural
 from sf_jax.render.bodies import Body, body
 from sf_jax.render.effects import develop
 from sf_jax.render.layers import Layer, flatten
-from sf_jax.render.looks import skin_noise
-from sf_jax.render.raster import NEAR, Cutouts, rasterise, vertex_normals
+from sf_jax.render.looks import hair_noise, skin_noise
+from sf_jax.render.raster import Cutouts, extent, rasterise, vertex_normals
 from sf_jax.render.rig import MATERIALS, Rig, pose, rotation
 from sf_jax.render.scene import Scene
 from sf_jax.render.shading import (
@@ -160,6 +160,7 @@ def _shading(scene: Scene, view: np.ndarray, shadow: Shadow) -> Shading:
         shade=row(*look.shade),
         flat=look.flat,
         noise=skin_noise(look),
+        strands=hair_noise(),
         outline=row(*look.ink),
         shadow=shadow,
     )
@@ -198,11 +199,12 @@ def _levels(body: Body, images: tuple[np.ndarray, ...], points: np.ndarray) -> n
 
 def _window(points: np.ndarray, depths: np.ndarray, height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns of the pixels that the vertices may cover, one at least."""
-    near = points[depths >= NEAR]
-    if not len(near):
+    low, high = extent(points, depths)
+    if high[0] < low[0]:
         return slice(0, 1), slice(0, 1)
-    low = np.clip(np.floor(near.min(0)) - 1, 0, [width - 1, height - 1]).astype(int)
-    high = np.clip(np.ceil(near.max(0)) + 1, low + 1, [width, height]).astype(int)
+    size = np.array([width, height])
+    low = np.clip(np.floor(low) - 1, 0, size - 1).astype(int)
+    high = np.clip(np.ceil(high) + 1, low + 1, size).astype(int)
     return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
 
 

@@ -3,12 +3,13 @@
 A shape is where the locks end around the head, how thick the hair is, and how the ends look.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sf_jax.render.head_map import HeadMap
-from sf_jax.render.meshes import Piece, ball, grid, piece
+from sf_jax.render.meshes import Piece, ball, grid, piece, tube
+from sf_jax.render.shading import TILE_CM
 
 LOCKS, STEPS = 46, 15
 # Azimuths at which a shape says how low the locks end: front, brow's end, temple, before the
@@ -126,7 +127,32 @@ def _colours(g: np.random.Generator, colour: np.ndarray, tips: bool) -> np.ndarr
     if tips:
         dyed = g.uniform(0.05, 0.95, 3)
         base = base + (dyed - base) * np.clip((along - 0.5) * 3, 0, 1)
-    return base * lock * fine * (0.8 + 0.25 * along)
+    shine = g.uniform(0, 0.5) * np.exp(-(((along - g.uniform(0.2, 0.5)) / 0.12) ** 2))
+    return base * lock * fine * (0.8 + 0.25 * along) * (1 + shine)
+
+
+def _strands(points: np.ndarray, g: np.random.Generator, unit: float) -> np.ndarray:
+    """Where streaks run in a sheet of locks [LOCKS, STEPS, 3]: across and along it, cm."""
+    along = np.linalg.norm(np.diff(points, axis=1), axis=-1)
+    along = np.pad(np.cumsum(along, axis=1), ((0, 0), (1, 0))) / unit
+    across = np.broadcast_to(np.arange(LOCKS)[:, None] * TILE_CM * 3 / LOCKS, along.shape)
+    shift = g.uniform(0, TILE_CM, 2)
+    return np.stack([across + shift[0], along + shift[1]], -1).reshape(-1, 2).astype(np.float32)
+
+
+def _tail(
+    start: np.ndarray, outward: np.ndarray, length: float, size: float, colour: np.ndarray
+) -> Piece:
+    """A tail of hair that leaves the head at `start` and falls."""
+    share = np.linspace(0, 1, 9)
+    path = start + outward * (0.35 * length * np.sin(1.6 * share))[:, None]
+    path[:, 1] -= length * share**1.5
+    radii = size * np.interp(share, [0, 0.1, 0.3, 0.7, 1.0], [0.5, 0.6, 1.0, 0.8, 0.1])
+    points, triangles = tube(path, radii, 10)
+    along = np.broadcast_to(share[:, None] * length, points.shape[:2])
+    across = np.broadcast_to(np.arange(10) * 0.7, points.shape[:2])
+    strands = np.stack([across, along], -1).reshape(-1, 2).astype(np.float32)
+    return replace(piece(points, triangles, colour, "hair"), strands=strands)
 
 
 def _knots(shape: Shape, head: HeadMap, g: np.random.Generator, colour: np.ndarray) -> list[Piece]:
@@ -140,22 +166,14 @@ def _knots(shape: Shape, head: HeadMap, g: np.random.Generator, colour: np.ndarr
         found.append(piece(*ball(at, (size, 0.85 * size, size)), colour, "hair"))
     elif shape.knots == "tail":
         at = head.surface(np.array([np.pi]), np.array([np.deg2rad(35.0)]), 1.0 * u)[0]
-        side = g.choice([-1.0, 0.0, 1.0])
-        found.append(
-            piece(
-                *ball(at + np.array([side * 3, -4, -2]) * u, (2 * u, 6 * u, 2 * u)), colour, "hair"
-            )
-        )
+        side = float(g.choice([-1.0, 0.0, 1.0]))
+        found.append(_tail(at, np.array([side, 0.0, -0.5]), g.uniform(9, 16) * u, 1.6 * u, colour))
     elif shape.knots == "tails":
-        size, drop = g.uniform(1.3, 2.4) * u, g.uniform(4.0, 9.0) * u
+        size, drop = g.uniform(1.0, 2.0) * u, g.uniform(7.0, 15.0) * u
+        height = np.array([np.deg2rad(g.uniform(0, 40))])
         for side in (-1.0, 1.0):
-            turn, height = (
-                np.array([side * np.deg2rad(115)]),
-                np.array([np.deg2rad(g.uniform(0, 30))]),
-            )
-            at = head.surface(turn, height, size)[0]
-            middle = at + np.array([side * 1.5 * u, -0.8 * drop, 0])
-            found.append(piece(*ball(middle, (size, drop, size)), colour, "hair"))
+            at = head.surface(np.array([side * np.deg2rad(115)]), height, 0.5 * u)[0]
+            found.append(_tail(at, np.array([side, 0.2, -0.2]), drop, size, colour))
     return found
 
 
@@ -206,5 +224,7 @@ def grow(
     triangles = grid(LOCKS, STEPS)
     seam = grid(2, STEPS)
     seam = np.where(seam < STEPS, seam + (LOCKS - 1) * STEPS, seam - STEPS).astype(np.int32)
+    strands = _strands(points, g, u)
     sheet = piece(points, np.concatenate([triangles, seam]), colours.reshape(-1, 3), "hair")
+    sheet = replace(sheet, strands=strands)
     return [sheet] if pressed else [sheet, *_knots(shape, head, g, colour)]

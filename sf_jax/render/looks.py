@@ -198,6 +198,17 @@ def _noises() -> np.ndarray:
     return np.stack([pores, freckles, blotches])
 
 
+@cache
+def hair_noise() -> np.ndarray:
+    """Relative change of the colour of hair, float32 [N, N]: long streaks, columns across them."""
+    generator = np.random.default_rng(8)
+    white = np.tile(generator.standard_normal((NOISE_SIDE, NOISE_SIDE)), (3, 3)).astype(np.float32)
+    middle = slice(NOISE_SIDE, 2 * NOISE_SIDE)
+    fine = cv2.GaussianBlur(white, (0, 0), 0.8, sigmaY=20)[middle, middle]
+    broad = cv2.GaussianBlur(white, (0, 0), 4, sigmaY=30)[middle, middle]
+    return (0.16 * fine / fine.std() + 0.14 * broad / broad.std()).clip(-0.5, 0.6)
+
+
 def skin_noise(look: Look) -> np.ndarray:
     """Relative change of the skin's colour, float32 [N, N, 3], which repeats."""
     if not (look.pores or look.freckles or look.blotches):

@@ -18,6 +18,7 @@ class Piece:
       colours: float32 [n, 3], RGB in [0, 1].
       material: a name of MATERIALS.
       samples: bits of the samples of a pixel that it covers, so that glass shows what is under it.
+      strands: float32 [n, 2], of hair, across and along it in cm; None for other things.
     """
 
     points: np.ndarray
@@ -25,6 +26,7 @@ class Piece:
     colours: np.ndarray
     material: str = "object"
     samples: int = OPAQUE
+    strands: np.ndarray | None = None
 
 
 def piece(

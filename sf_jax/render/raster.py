@@ -150,6 +150,19 @@ def rasterise(
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
+def extent(points: np.ndarray, depths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest x and y [2] of points that are not too near; reversed for none."""
+    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    for i in range(points.shape[0]):
+        if depths[i] < NEAR:
+            continue
+        for k in range(2):
+            low[k] = min(low[k], points[i, k])
+            high[k] = max(high[k], points[i, k])
+    return low, high
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Smooth unit normals float32 [V, 3]."""
     normals = np.zeros_like(vertices)

@@ -6,6 +6,7 @@ direction. Axes are those of the channel table: +x the subject's left, +y up, +z
 
 from dataclasses import dataclass, field, replace
 
+import numba
 import numpy as np
 from jaxtyping import Float
 
@@ -172,6 +173,18 @@ def eye_angles(coefficients: np.ndarray) -> np.ndarray:
     return angles
 
 
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _add_fields(weights, used, flat, total):  # type: ignore[no-untyped-def]
+    """Adds weighted rows of `flat` [N, M] to `total` [M], a cacheful of columns at a time."""
+    block = 8192
+    for start in range(0, total.shape[0], block):
+        stop = min(start + block, total.shape[0])
+        for i in used:
+            weight = weights[i]
+            for j in range(start, stop):
+                total[j] += weight * flat[i, j]
+
+
 def _weighted_sum(weights: np.ndarray, fields: np.ndarray) -> np.ndarray:
     """Sum of fields [N, V, 3] by weights [N], skipping the zeros: most coefficients are 0."""
     used = np.flatnonzero(weights)
@@ -179,8 +192,7 @@ def _weighted_sum(weights: np.ndarray, fields: np.ndarray) -> np.ndarray:
         return np.zeros(fields.shape[1:], np.float32)
     flat = fields.reshape(len(fields), -1)
     total = np.zeros(flat.shape[1], np.float32)
-    for i in used:
-        total += weights[i] * flat[i]
+    _add_fields(weights.astype(np.float32), used, flat, total)
     return total.reshape(fields.shape[1:])
 
 

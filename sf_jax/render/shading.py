@@ -51,7 +51,8 @@ class Shading(NamedTuple):
       limits: [n - 1], relative light from which each next tone begins; softness: of the steps.
       shade: [3], colour of the darkest tone.
       flat: one normal a triangle.
-      noise: [N, N, 3], relative change of the skin's colour, repeated over TILE_CM.
+      noise: [N, N, 3], relative change of the skin's colour, repeated over TILE_CM; strands:
+        [N, N], of hair's, columns across it.
       outline: [3], its colour relative to the surface's.
       shadow: of the first light.
     """
@@ -70,6 +71,7 @@ class Shading(NamedTuple):
     shade: np.ndarray
     flat: bool
     noise: np.ndarray
+    strands: np.ndarray
     outline: np.ndarray
     shadow: Shadow
 
@@ -81,7 +83,8 @@ class Surface(NamedTuple):
       points: float32 [V, 2] in samples.
       triangles: int32 [T, 3]; materials: uint8 [T]; one_sided: those from here on have two sides.
       attributes: float32 [V, COLUMNS]: normal, colour, u, v, occlusion (1 open), share of the
-        skin's noise, position at rest and in the world.
+        skin's noise (or of hair's, negative), position at rest (of hair: across and along it, 0)
+        and in the world.
       atlas: textures; image: int16 [T], the texture of each triangle that its colour is multiplied
         by, -1 for none; level: int64 [images], of the mipmap to draw from.
     """
@@ -374,10 +377,10 @@ def _flat_tones(tone, full, tones, limits, softness, shade, lit):  # type: ignor
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _paint(mean, first, image, level, atlas, noise):  # type: ignore[no-untyped-def]
+def _paint(mean, first, image, level, atlas, noise, strands):  # type: ignore[no-untyped-def]
     """Multiplies the fragments' colours by their textures and by the skin's noise."""
     tile, out = noise.shape[0], np.empty(4, np.float32)
-    extent = np.float32(tile / TILE_CM)
+    extent, strand_extent = np.float32(tile / TILE_CM), np.float32(strands.shape[0] / TILE_CM)
     for f in range(mean.shape[1]):
         number = image[first[f]]
         if number >= 0:
@@ -390,6 +393,11 @@ def _paint(mean, first, image, level, atlas, noise):  # type: ignore[no-untyped-
             v = int(np.floor((mean[REST + 1, f] + np.float32(0.2) * z) * extent)) % tile
             for k in range(3):
                 mean[ALBEDO + k, f] *= np.float32(1) + mean[NOISE, f] * noise[v, u, k]
+        elif mean[NOISE, f] < 0:
+            u = int(np.floor(mean[REST, f] * strand_extent)) % strands.shape[1]
+            v = int(np.floor(mean[REST + 1, f] * strand_extent)) % strands.shape[0]
+            for k in range(3):
+                mean[ALBEDO + k, f] *= np.float32(1) - mean[NOISE, f] * strands[v, u]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -470,7 +478,7 @@ def shade(
     if shading.flat:
         _facets(mean, first, surface.triangles, surface.attributes)
     around = _face_viewer(mean, first, surface.one_sided, shading.viewer)
-    _paint(mean, first, surface.image, surface.level, surface.atlas, shading.noise)
+    _paint(mean, first, surface.image, surface.level, surface.atlas, shading.noise, shading.strands)
     lit, shine = _light(fragments, surface.materials[first], shading)
     pixels = colour.reshape(-1, 3)
     where = fragments.pixel, fragments.share, fragments.ink

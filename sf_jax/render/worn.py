@@ -105,8 +105,8 @@ def hat(head: HeadMap, g: np.random.Generator) -> list[Piece]:
     kind = g.choice(["beanie", "cap", "brim", "helmet", "turban", "band"])
     edge = _cap_edge(head, g.uniform(0.12, 0.5), g.uniform(-0.35, 0.1), turn)
     if kind == "band":
-        low = head.surface(turn, edge, 0.5 * u)
-        high = head.surface(turn, edge + g.uniform(0.1, 0.3), 0.6 * u)
+        low = head.surface(turn, edge, 0.95 * u)
+        high = head.surface(turn, edge + g.uniform(0.1, 0.3), 1.05 * u)
         return [piece(np.stack([low, high]), grid(2, len(turn), True), colour)]
     above = {"beanie": 1.0, "cap": 1.0, "brim": 0.9, "helmet": 2.2, "turban": 1.6}[kind] * u
     share = np.linspace(0, 1, 10)[:, None]
