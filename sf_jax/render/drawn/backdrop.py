@@ -13,7 +13,8 @@ from sf_jax.render.shading import BACKGROUND
 def paste(canvas: Canvas, picture: UInt8[np.ndarray, "h w 3"]) -> None:
     """Fills the canvas with a picture, stretched to its size."""
     height, width = canvas.pixels.shape[:2]
-    canvas.pixels[..., :3] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+    layers = np.dstack([picture, np.full(picture.shape[:2], BACKGROUND, np.uint8)])
+    cv2.resize(layers, (width, height), dst=canvas.pixels, interpolation=cv2.INTER_LINEAR)
 
 
 def draw(canvas: Canvas, style: Style) -> None:
@@ -21,7 +22,7 @@ def draw(canvas: Canvas, style: Style) -> None:
     random = np.random.default_rng([7, style.seed])
     ground, second = style.palette.ground, style.palette.second
     height, width = (n / canvas.samples for n in canvas.pixels.shape[:2])
-    canvas.pixels[..., :3] = ground
+    canvas.paper(ground)
     if style.backdrop == "gradient":
         paste(canvas, np.array([[ground], [second]], np.uint8))
     elif style.backdrop == "burst":

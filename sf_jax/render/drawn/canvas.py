@@ -52,8 +52,7 @@ class Canvas:
         wobble: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ):
         self.samples, self.wobble = samples, wobble
-        self.pixels = np.zeros((height * samples, width * samples, 4), np.uint8)
-        self.pixels[..., 3] = BACKGROUND
+        self.pixels = np.full((height * samples, width * samples, 4), BACKGROUND, np.uint8)
         self._origin = np.zeros(2)
 
     def _fixed(self, points: Points) -> np.ndarray:
@@ -63,7 +62,12 @@ class Canvas:
             angle = points[:, ::-1] * (waves * 2 * np.pi) + phase
             points = points + amplitude * (np.sin(angle) + 0.5 * np.sin(2.3 * angle + 1))
         grid = (points * self.samples - self._origin - 0.5) * (1 << _SHIFT)
-        return np.clip(np.rint(grid), -_FAR, _FAR).astype(np.int32)[:, None]
+        return np.minimum(np.maximum(np.rint(grid), -_FAR), _FAR).astype(np.int32)[:, None]
+
+    def paper(self, colour: Colour) -> None:
+        """Fills everything with the background's colour."""
+        height, width = self.pixels.shape[:2]
+        cv2.rectangle(self.pixels, (0, 0), (width, height), (*colour, BACKGROUND), cv2.FILLED)
 
     def fill(self, points: Points, colour: Colour, material: int) -> None:
         """Fills a polygon."""

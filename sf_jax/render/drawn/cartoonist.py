@@ -113,7 +113,7 @@ def draw_layer(
       CoefficientsError: the coefficients are not 61 finite numbers.
     """
     sheet = _sheet(coefficients, style, height, width, framing or Framing())
-    sheet.canvas.pixels[..., :3] = style.palette.ground
+    sheet.canvas.paper(style.palette.ground)
     landmarks = _draw(sheet)
     figure = (sheet.canvas.pixels[..., 3] != BACKGROUND).astype(np.float32)
     cover = cv2.resize(figure, (width, height), interpolation=cv2.INTER_AREA)

@@ -7,6 +7,7 @@ and stop at the contour of the side that turns away.
 """
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -64,13 +65,18 @@ class Head:
 
     def solid(self, points: Float[np.ndarray, "N 3"]) -> Points:
         """Pixels of points of the head in space."""
-        yaw, pitch, roll = self.turn
-        x, y, z = (np.asarray(points, np.float64) - PIVOT).T
-        x, z = x * np.cos(yaw) + z * np.sin(yaw), z * np.cos(yaw) - x * np.sin(yaw)
-        y = y * np.cos(pitch) + z * np.sin(pitch)
-        cos, sin = np.cos(roll), np.sin(roll)
-        flat = np.stack([x * cos + y * sin, y * cos - x * sin], 1) + PIVOT[:2]
-        return self.still(flat)
+        matrix, offset = self._projection
+        return np.asarray(points, np.float64) @ matrix + offset
+
+    @cached_property
+    def _projection(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels = points @ [3, 2] + [2]."""
+        (sin_y, sin_p, sin_r), (cos_y, cos_p, cos_r) = np.sin(self.turn), np.cos(self.turn)
+        yaw = np.array([[cos_y, 0, -sin_y], [0, 1, 0], [sin_y, 0, cos_y]])
+        pitch = np.array([[1, 0], [0, cos_p], [0, sin_p]])
+        roll = np.array([[cos_r, -sin_r], [sin_r, cos_r]])
+        matrix = yaw @ pitch @ roll @ self.basis * self.scale
+        return matrix, self.still(PIVOT[None, :2])[0] - PIVOT @ matrix
 
     def still(self, points: Points) -> Points:
         """Pixels of points that do not turn with the head: neck, shoulders."""
@@ -86,7 +92,8 @@ class Head:
             np.interp(p[:, 1], self.y, values)
             for values in (self.width, self.depth, self.x0, self.z0)
         )
-        angle = np.arcsin(np.clip((p[:, 0] - x0) / np.maximum(width, 1e-3), -1, 1))
+        share = (p[:, 0] - x0) / np.maximum(width, 1e-3)
+        angle = np.arcsin(np.minimum(np.maximum(share, -1), 1))
         yaw = self.turn[0]
         limb = np.arctan2(width * np.cos(yaw), depth * abs(np.sin(yaw)) + 1e-9)
         angle = np.minimum(angle, limb) if yaw > 0 else np.maximum(angle, -limb)
