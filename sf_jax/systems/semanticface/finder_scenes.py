@@ -203,13 +203,16 @@ def _add(
         if apart < 0.45 * (new.side + other.side):
             return
     image, cover = tinted(figure.image, g), figure.cover
+    covered = None
     if _is_photograph(figure) and not scene.faces and g.random() < config.photographs:
         _spread(scene.picture, image, matrix)
     elif figure.stands:
         image, cover = (np.concatenate([x, np.repeat(x[-1:], len(x), 0)]) for x in (image, cover))
-        _draw(scene.picture, image, cover, matrix)
+        covered = _draw(scene.picture, image, cover, matrix)
     else:
-        _draw(scene.picture, image, cover, matrix)
+        covered = _draw(scene.picture, image, cover, matrix)
+    if covered is not None:
+        _hide(scene, covered, config)
     _label(scene, landmarks, new.side, config)
 
 
@@ -231,6 +234,20 @@ def _spread(picture: np.ndarray, image: np.ndarray, matrix: np.ndarray) -> None:
         image = cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
         matrix = np.column_stack([matrix[:, :2] * ratios, matrix[:, 2]])
     picture[:] = cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+
+
+def _hide(scene: _Scene, covered: np.ndarray, config: SceneConfig) -> None:
+    """Faces that something new covers in part are ignored, and those it covers are none."""
+    faces, kinds = [], []
+    most = np.array(covered.shape[::-1]) - 1
+    for landmarks, kind in zip(scene.faces, scene.kinds, strict=True):
+        known = landmarks[np.isfinite(landmarks).all(1)]
+        x, y = np.clip(known.astype(int), 0, most).T
+        seen = float((covered[y, x] < 0.5).mean())
+        if seen >= config.hidden:
+            faces.append(landmarks)
+            kinds.append(kind if seen >= config.seen else IGNORED)
+    scene.faces, scene.kinds = faces, kinds
 
 
 def _label(scene: _Scene, landmarks: np.ndarray, side: float, config: SceneConfig) -> None:

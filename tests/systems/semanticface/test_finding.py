@@ -102,6 +102,16 @@ def test_faces_cut_off_are_ignored_and_those_outside_are_none() -> None:
         assert scene.kinds == kinds
 
 
+def test_covered_faces_are_none() -> None:
+    landmarks = figure().landmarks
+    for columns, kinds in ((0, [FOUND]), (41, [finder_scenes.IGNORED]), (80, [])):
+        scene = finder_scenes._Scene(np.zeros((96, 128, 3), np.uint8), [landmarks], [FOUND])
+        covered = np.zeros((96, 128), np.float32)
+        covered[:, :columns] = 1
+        finder_scenes._hide(scene, covered, SCENES)
+        assert scene.kinds == kinds and len(scene.faces) == len(kinds)
+
+
 def found(x: float, score: float, side: float = 20.0) -> Found:
     return Found(Square(x, 50.0, side), score)
 
