@@ -40,6 +40,7 @@ SIDE_FILES = (
     "generation_config.json",
     "schema.json",
     "readout.safetensors",
+    "finder.safetensors",
 )
 MODEL_FILES = (
     *SIDE_FILES,

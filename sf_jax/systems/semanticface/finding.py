@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from data_pipelines import rendering
 from data_pipelines.figure_files import FigureFiles, Figures
 from data_pipelines.sources import Mixture, SourceError
+from sf_jax.convert import checksums
 from sf_jax.face.landmarks import Square, bounding_square
 from sf_jax.media import locks
 from sf_jax.model import detector
@@ -214,6 +215,7 @@ def run(
 
     Raises:
       BusyError: another run writes to `out`.
+      CheckpointError: `start` is no finder, or the run has no finder to export yet.
       DataError: a file is missing or damaged.
     """
     with locks.held(out):
@@ -231,6 +233,10 @@ def run(
         if "export" in stages:
             found = calibrate(finder.load(out / "model" / finder.FILE), recipe, materials)
             export.mkdir(parents=True, exist_ok=True)
+            sealed = (export / checksums.FILE).exists()  # a model directory
+            checksums.unseal(export)
             notes = {"sources": ", ".join(f"{k} {v:g}" for k, v in mixture.weights.items())}
             finder.save(export / finder.FILE, found.weights, found.config, notes)
+            if sealed:
+                checksums.seal(export)
             print(f"{export / finder.FILE}: threshold {found.config.threshold:.2f}")
