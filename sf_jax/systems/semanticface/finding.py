@@ -190,10 +190,9 @@ def calibrate(found: Finder, recipe: FinderRecipe, materials: Materials) -> Find
     """The finder with scores that are chances, and the threshold of the recipe's `false_rate`."""
     before = finder_scores.matches(found, composed(recipe, materials, recipe.calibration))
     slope, offset = finder_scores.calibration(found, before)
-    scaled = finder.calibrated(found, slope, offset, found.config.threshold)
-    after = finder_scores.matches(scaled, composed(recipe, materials, recipe.calibration))
+    after = finder_scores.rescored(found, before, slope, offset)
     threshold = finder_scores.threshold_for(after, recipe.false_rate)
-    return finder.calibrated(scaled, slope, offset, threshold)
+    return finder.calibrated(found, slope, offset, threshold)
 
 
 def run(

@@ -152,6 +152,8 @@ def test_calibrated_scores_are_chances() -> None:
     given = Matches(scores, right, 1, 0, np.zeros(0), np.zeros(0))
     slope, offset = finder_scores.calibration(own, given)
     assert slope == pytest.approx(0.5, abs=0.05) and offset == pytest.approx(-1, abs=0.12)
+    scored = finder_scores.rescored(own, given, 0.5, -1.0)
+    np.testing.assert_allclose(scored.scores, 1 / (1 + np.exp(1 - 0.5 * logits)), rtol=1e-3)
 
 
 @pytest.mark.slow
