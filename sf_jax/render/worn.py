@@ -40,6 +40,7 @@ def glasses(head: HeadMap, g: np.random.Generator, lens: str = "clear") -> list[
     colour = g.uniform(0.02, 0.2, 3) if g.random() < 0.6 else g.uniform(0, 1, 3)
     shape = _outline(g, wide, high)
     drop = g.uniform(-0.1, 0.25) * high
+    glass = g.uniform(0.0, 0.12, 3) if g.random() < 0.7 else g.uniform(0, 0.5, 3)
     pieces, rims = [], []
     for eye, sign in ((right, -1.0), (left, 1.0)):
         rim = np.empty((len(shape), 3))
@@ -49,7 +50,7 @@ def glasses(head: HeadMap, g: np.random.Generator, lens: str = "clear") -> list[
         rims.append(rim)
         if g.random() < 0.9 or radius > 0.1 * u:
             pieces.append(piece(*tube(rim, radius, 5, closed=True), colour))
-        pieces += _lens(rim, g, lens)
+        pieces += _lens(rim, g, lens, glass)
     inner = [rims[0][np.argmax(rims[0][:, 0])], rims[1][np.argmin(rims[1][:, 0])]]
     arch = np.array([0, 0.25 * high, 0.25 * u])
     bridge = np.stack([inner[0], (inner[0] + inner[1]) / 2 + arch, inner[1]])
@@ -63,7 +64,7 @@ def glasses(head: HeadMap, g: np.random.Generator, lens: str = "clear") -> list[
     return pieces
 
 
-def _lens(rim: np.ndarray, g: np.random.Generator, lens: str) -> list[Piece]:
+def _lens(rim: np.ndarray, g: np.random.Generator, lens: str, colour: np.ndarray) -> list[Piece]:
     if lens == "clear":
         return []
     middle = rim.mean(0)
@@ -72,7 +73,6 @@ def _lens(rim: np.ndarray, g: np.random.Generator, lens: str) -> list[Piece]:
         offset = g.uniform(-0.3, 0.3, 3) * np.ptp(rim, 0)
         rim = middle + offset * [1, 1, 0] + share * (rim - middle)
         return [piece(*disc(middle + offset * [1, 1, 0], rim), (1.0, 1.0, 1.0), samples=REFLECTION)]
-    colour = g.uniform(0.0, 0.12, 3) if g.random() < 0.7 else g.uniform(0, 0.5, 3)
     samples = DARK if lens == "dark" else TINTED
     return [piece(*disc(middle, rim), colour, samples=samples)]
 
