@@ -68,7 +68,7 @@ def toy(tokenizer: tokenizers.Tokenizer, schema: Schema, seed: int) -> Tiny:
 @pytest.fixture(scope="module")
 def keyframes(digits: tokenizers.JsonTokenizer) -> Tiny:
     """Up to five blocks of values of several tokens, after a rationale."""
-    return toy(digits, KEYFRAMES, 10)
+    return toy(digits, KEYFRAMES, 109)
 
 
 @pytest.fixture(scope="module")

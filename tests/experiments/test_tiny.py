@@ -8,7 +8,7 @@ import pytest
 from sf_jax.cli import main, recipes
 from sf_jax.reader import loading
 
-SLOW = {"builtin_model", "words_before_numbers"}  # several programs to compile each
+SLOW = {"answer_order", "builtin_model", "words_before_numbers"}  # several programs to compile each
 
 
 def test_every_recipe_is_tried_here() -> None:
@@ -43,3 +43,14 @@ def test_words_before_numbers(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "words_before_numbers.json").read_text())
     assert len(found["results"]) == 3
     assert (tmp_path / "words_before_numbers.png").is_file()
+
+
+@pytest.mark.slow
+def test_answer_order(tmp_path: Path) -> None:
+    assert main(["train", "answer_order", "--tiny", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "answer_order.json").read_text())
+    assert len(found["results"]) == 4
+    for order in ("rationale_first", "values_first"):
+        row = "both-" + order.replace("_", "-")
+        folder = tmp_path / "answer_order-4" / "models" / row
+        assert loading.load(folder).schema.order == order
