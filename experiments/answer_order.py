@@ -27,9 +27,9 @@ from sf_jax.decode.schema import RATIONALE_FIRST, VALUES_FIRST
 from sf_jax.face import agreement, metrics
 from sf_jax.media import files
 from sf_jax.reader import estimator, loading
+from sf_jax.reader import readout as readout_file
 from sf_jax.sequence.tokenizer import SentencePieceTokenizer
 from sf_jax.systems.semanticface import evaluate, pretraining
-from sf_jax.systems.semanticface import readout as readout_file
 from sf_jax.systems.semanticface.answer_states import learn_draft_heads
 from sf_jax.systems.semanticface.dense_targets import initial_readout
 from sf_jax.systems.semanticface.pretraining import JointTask, Recipe

@@ -75,7 +75,7 @@ def keyframes(digits: tokenizers.JsonTokenizer) -> Tiny:
 def windowed(digits: tokenizers.JsonTokenizer) -> Tiny:
     """The same in a window of two."""
     bounded = Repeat(most=5, window=2)
-    return toy(digits, dataclasses.replace(KEYFRAMES, repeat=bounded), 8)
+    return toy(digits, dataclasses.replace(KEYFRAMES, repeat=bounded), 43)
 
 
 @pytest.fixture(scope="module")
