@@ -4,7 +4,9 @@ Labels are sparse: most values are zero, so predicting zeros everywhere beats th
 error. No single number tells; `table` prints correlation, absolute error, absolute error on active
 channels and the head's error together, for several predictors side by side.
 
-Predictions and labels are `[N, 61]` in canonical order. All sums are in float64.
+Predictions and labels are `[N, 61]` in canonical order. All sums are in float64. Labels that are
+not known, by a mask of the same shape, have no part in any measure: each channel is measured on the
+faces where its label is known, and a channel that is known nowhere is NaN and in no mean.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,6 +36,7 @@ class Scores:
       correlation: [61] Pearson's r per channel over the N faces; 0 where a side is constant.
       constant_labels, constant_predictions: names of the channels that do not vary, whose r
         counts as 0.
+      known_count: [61] how many faces a channel is measured on.
       absolute_error: [61] mean |prediction - label| per channel.
       active_error: [61] the same over the faces where the label is above 0.2; NaN where there are
         none, and for the nine angles.
@@ -46,6 +49,7 @@ class Scores:
     correlation: np.ndarray
     constant_labels: tuple[str, ...]
     constant_predictions: tuple[str, ...]
+    known_count: np.ndarray
     absolute_error: np.ndarray
     active_error: np.ndarray
     active_count: np.ndarray
@@ -55,9 +59,9 @@ class Scores:
     def summary(self) -> dict[str, float]:
         """The measures over all channels that `table` prints."""
         return {
-            "r_52": float(self.correlation[BLENDSHAPES].mean()),
-            "r_61": float(self.correlation.mean()),
-            "mae_52": float(self.absolute_error[BLENDSHAPES].mean()),
+            "r_52": _mean(self.correlation[BLENDSHAPES]),
+            "r_61": _mean(self.correlation),
+            "mae_52": _mean(self.absolute_error[BLENDSHAPES]),
             "active_mae": self._active(range(52)),
             "head_degrees": self.head_degrees,
             "head_geodesic_degrees": self.head_geodesic_degrees,
@@ -69,8 +73,8 @@ class Scores:
         for region in REGIONS:
             members = [channel.index for channel in CHANNELS if channel.region == region]
             regions[region] = {
-                "r": float(self.correlation[members].mean()),
-                "mae": float(self.absolute_error[members].mean()),
+                "r": _mean(self.correlation[members]),
+                "mae": _mean(self.absolute_error[members]),
                 "active_mae": self._active(members),
             }
         return regions
@@ -94,8 +98,19 @@ class Scores:
         return float(total / count) if count else float("nan")
 
 
-def evaluate(predictions: np.ndarray, labels: np.ndarray) -> Scores:
+def _mean(values: np.ndarray) -> float:
+    """The mean of what is not NaN; NaN where all is."""
+    real = values[~np.isnan(values)]
+    return float(real.mean()) if len(real) else float("nan")
+
+
+def evaluate(
+    predictions: np.ndarray, labels: np.ndarray, known: np.ndarray | None = None
+) -> Scores:
     """Compares `[N, 61]` predictions with labels.
+
+    Args:
+      known: bool `[N, 61]`, which labels are known; None is all.
 
     Raises:
       MetricsError: the shapes are not the same [N, 61], or a value is not finite.
@@ -103,22 +118,32 @@ def evaluate(predictions: np.ndarray, labels: np.ndarray) -> Scores:
     predicted, true = _checked("predictions", predictions), _checked("labels", labels)
     if predicted.shape != true.shape:
         raise MetricsError(f"{len(predicted)} predictions for {len(true)} labels")
+    known = np.ones(true.shape, bool) if known is None else np.asarray(known, bool)
+    if known.shape != true.shape:
+        raise MetricsError(f"a mask of shape {known.shape} for labels of {true.shape}")
     error = np.abs(predicted - true)
-    active = true > ACTIVE
+    active = known & (true > ACTIVE)
     active[:, BLENDSHAPES.stop :] = False
-    count = active.sum(axis=0)
-    active_sum = np.where(active, error, 0.0).sum(axis=0)
+    heads = known[:, HEAD].all(axis=1)
     return Scores(
         count=len(true),
-        correlation=correlation(predicted, true),
-        constant_labels=_constant_names(true),
-        constant_predictions=_constant_names(predicted),
-        absolute_error=error.mean(axis=0),
-        active_error=np.where(count > 0, active_sum / np.maximum(count, 1), np.nan),
-        active_count=count,
-        head_degrees=float(np.degrees(error[:, HEAD].mean())),
-        head_geodesic_degrees=float(np.degrees(_head_angle(predicted, true).mean())),
+        correlation=correlation(predicted, true, known),
+        constant_labels=_constant_names(true, known),
+        constant_predictions=_constant_names(predicted, known),
+        known_count=known.sum(axis=0),
+        absolute_error=_column_means(error, known),
+        active_error=_column_means(error, active),
+        active_count=active.sum(axis=0),
+        head_degrees=_mean(np.degrees(error[:, HEAD])[known[:, HEAD]]),
+        head_geodesic_degrees=_mean(np.degrees(_head_angle(predicted, true)[heads])),
     )
+
+
+def _column_means(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The mean of the chosen values of each column, NaN where none is."""
+    count = chosen.sum(axis=0)
+    total = np.where(chosen, values, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _checked(what: str, values: np.ndarray) -> np.ndarray:
@@ -131,23 +156,31 @@ def _checked(what: str, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _constant(values: np.ndarray) -> np.ndarray:
-    return np.ptp(values, axis=0) < CONSTANT
+def _constant(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which columns vary by nothing where they are known; false where they are known nowhere."""
+    low = np.where(known, values, np.inf).min(axis=0)
+    high = np.where(known, values, -np.inf).max(axis=0)
+    return (high - low < CONSTANT) & known.any(axis=0)
 
 
-def _constant_names(values: np.ndarray) -> tuple[str, ...]:
-    return tuple(NAMES[i] for i in np.flatnonzero(_constant(values)))
+def _constant_names(values: np.ndarray, known: np.ndarray) -> tuple[str, ...]:
+    return tuple(NAMES[i] for i in np.flatnonzero(_constant(values, known)))
 
 
-def correlation(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Pearson's r of each column of two `[N, C]` arrays; 0 where either column is constant."""
-    x = np.asarray(predictions, np.float64)
-    y = np.asarray(labels, np.float64)
-    varies = ~(_constant(x) | _constant(y))
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+def correlation(
+    predictions: np.ndarray, labels: np.ndarray, known: np.ndarray | None = None
+) -> np.ndarray:
+    """Pearson's r of each column of two `[N, C]` arrays, over the rows where `known` is true.
+
+    0 where either column is constant, NaN where no row is known.
+    """
+    x, y = (np.asarray(values, np.float64) for values in (predictions, labels))
+    known = np.ones(y.shape, bool) if known is None else known
+    varies = ~(_constant(x, known) | _constant(y, known))
+    x, y = (np.where(known, z - _column_means(z, known), 0.0) for z in (x, y))
     scale = np.sqrt((x * x).sum(axis=0) * (y * y).sum(axis=0))
-    r = (x * y).sum(axis=0) / np.where(varies, scale, 1.0)
-    return np.where(varies, np.clip(r, -1.0, 1.0), 0.0)
+    r = (x * y).sum(axis=0) / np.where(scale > 0, scale, 1.0)
+    return np.where(known.any(axis=0), np.where(varies, np.clip(r, -1.0, 1.0), 0.0), np.nan)
 
 
 def _head_angle(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:

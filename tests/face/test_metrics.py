@@ -142,3 +142,31 @@ def test_tables_hold_every_predictor_and_line():
 def test_what_cannot_be_compared(predictions, labels, message):
     with pytest.raises(MetricsError, match=message):
         evaluate(predictions, labels)
+
+
+def test_labels_that_are_not_known_have_no_part():
+    """As if each channel's faces were those where it is known."""
+    predictions, labels = faces(60, 1), faces(60, 2)
+    known = np.random.default_rng(3).random(labels.shape) < 0.7
+    known[:, INDEX["TongueOut"]] = False
+    noise = np.where(known, labels, 0.9)
+    scores = evaluate(predictions, labels, known)
+    assert scores.summary() == evaluate(predictions, noise, known).summary()
+    for name in ("JawOpen", "HeadYaw"):
+        i = INDEX[name]
+        rows = known[:, i]
+        alone = evaluate(predictions[rows], labels[rows])
+        assert scores.correlation[i] == pytest.approx(alone.correlation[i])
+        assert scores.absolute_error[i] == pytest.approx(alone.absolute_error[i])
+        assert scores.known_count[i] == rows.sum()
+    tongue = scores.by_channel()["TongueOut"]
+    assert np.isnan([tongue["r"], tongue["mae"]]).all()
+    assert "TongueOut" not in scores.constant_labels + scores.constant_predictions
+    others = np.delete(scores.correlation[:52], INDEX["TongueOut"])
+    assert scores.summary()["r_52"] == pytest.approx(others.mean())
+    assert np.isnan(scores.by_region()["tongue"]["r"])
+
+
+def test_a_mask_of_another_shape_is_refused():
+    with pytest.raises(MetricsError, match="mask of shape"):
+        evaluate(faces(3, 0), faces(3, 1), np.ones((3, 52), bool))

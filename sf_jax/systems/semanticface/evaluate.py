@@ -134,7 +134,7 @@ def compare(
       rationale: whether the model generates its rationale first; batch: images read together.
     """
     images = [record["image"] for record in found]
-    labels = np.stack([record["coefficients"] for record in found])
+    labels, known = (np.stack([one[name] for one in found]) for name in ("coefficients", "known"))
     training = np.stack([sample(90_000_000 + i) for i in range(TRAINING_FACES)])
     guesses = metrics.baselines(training, len(labels))
     head = regression(model, images, readout_file)
@@ -143,5 +143,5 @@ def compare(
     actions = model_answers(model, images, batch, rationale)
     guesses["model, mean"] = np.stack([action.coefficients for action in actions])
     guesses["model, generated"] = np.stack([action.answer for action in actions])
-    scores = {name: metrics.evaluate(values, labels) for name, values in guesses.items()}
+    scores = {name: metrics.evaluate(values, labels, known) for name, values in guesses.items()}
     return Comparison(scores, agreement.total([action.agreement for action in actions]))

@@ -25,6 +25,7 @@ class HeldOut:
         self.batch = batch
         self.images = [np.asarray(record["image"]) for record in records]
         self.labels = np.stack([record["coefficients"] for record in records])
+        self.known = np.stack([record["known"] for record in records])
 
     def scores(
         self,
@@ -49,7 +50,7 @@ class HeldOut:
                 filled = part + part[-1:] * (batch - len(part))
                 found = on_host(model.generate(*model.inputs(filled)))
                 means += [a.coefficients for a in model.actions(found, True)][: len(part)]
-        found = metrics.evaluate(np.stack(means), self.labels).summary()
+        found = metrics.evaluate(np.stack(means), self.labels, self.known).summary()
         return {name: float(found[name]) for name in ("mae_52", "r_52")}
 
 
