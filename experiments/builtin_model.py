@@ -80,6 +80,8 @@ RECIPE = Recipe(
     draft_heads=DraftHeadsConfig(heads=9, width=128, steps=3_000, batch=2048, learning_rate=3e-3),
     mesh={"data": -1},
     product_dtype="bfloat16",
+    held_out=2000,
+    evaluate_every=1000,
 )  # fmt: skip
 
 
@@ -92,6 +94,7 @@ def tiny(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         images=16,
+        held_out=8,
         vision=replace(recipe.vision, depth=2, deepstack_visual_indexes=(0,)),
         text=replace(recipe.text, num_hidden_layers=2),
         vocabulary=800,

@@ -11,7 +11,7 @@ Each stage but the first and the last two is a task of its own, resumed where it
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines import loader, mixtures, rendering, synthetic
+from data_pipelines import loader, mixtures, records, rendering, synthetic
 from data_pipelines.mixtures import Inputs
 from data_pipelines.sampler import sample
 from data_pipelines.sources import Mixture
@@ -35,6 +35,7 @@ from sf_jax.face import channels
 from sf_jax.media import locks
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
+from sf_jax.model.vision import Patches
 from sf_jax.model.weights import Weights
 from sf_jax.reader import loading
 from sf_jax.reader import readout as readout_file
@@ -53,11 +54,18 @@ from sf_jax.systems.semanticface.dense_targets import (
     dense_targets,
     initial_readout,
 )
+from sf_jax.systems.semanticface.held_out_views import HeldOutViews
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences, vocabulary_texts
 from sf_jax.train import checkpoint, hooks, task
 from sf_jax.train.draft_heads import DraftHeadsConfig
 from sf_jax.train.losses.joint import JointBatch, JointConfig, JointWeights, joint_loss
-from sf_jax.train.losses.readout import WarmupBatch, WarmupWeights, declare_readout, warmup_loss
+from sf_jax.train.losses.readout import (
+    WarmupBatch,
+    WarmupWeights,
+    declare_readout,
+    predict,
+    warmup_loss,
+)
 from sf_jax.train.losses.supervised import SlotValues
 from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.step import TrainState
@@ -85,6 +93,8 @@ class Recipe:
 
     Attributes:
       images: rendered faces to learn from; a view of each is new whenever it is met.
+      held_out: rendered faces that the warm-up measures itself on, of other people, skins, rigs and
+        styles; evaluate_every: steps between two measurements.
       mixture: shares of their sources, by name; None has all that `inputs` allow.
       inputs: a user's rigs, skins, backgrounds and portraits.
       vision, text: sizes of the model; the vocabulary's is the tokenizer's.
@@ -122,6 +132,8 @@ class Recipe:
     mesh: dict[str, int]
     product_dtype: str
     order: str = RATIONALE_FIRST
+    held_out: int = 0
+    evaluate_every: int = 0
     mixture: Mapping[str, float] | None = None
     inputs: Inputs = NO_INPUTS
     seed: int = 0
@@ -171,10 +183,15 @@ def make_tokenizer(recipe: Recipe, directory: Path) -> Tokenizer:
 
 @dataclass(frozen=True, eq=False)
 class WarmupTask(task.Task):
-    """The vision tower alone, on dense targets."""
+    """The vision tower alone, on dense targets.
+
+    Attributes:
+      held_out: faces that it is measured on, None for none.
+    """
 
     recipe: Recipe
     tokenizer: Tokenizer
+    held_out: HeldOutViews | None = None
 
     @property
     def rows(self) -> int:  # type: ignore[override]
@@ -212,6 +229,26 @@ class WarmupTask(task.Task):
 
     def count(self, batch: WarmupBatch) -> dict[str, int]:
         return {"images": len(batch.dense.known)}
+
+    @cached_property
+    def _predict(self) -> Callable[[WarmupWeights, Patches], jax.Array]:
+        recipe, low = self.recipe, jnp.asarray(channels.LOW)
+        return jax.jit(
+            lambda weights, patches: predict(
+                weights, patches, low, recipe.vision, recipe.product_dtype
+            )
+        )
+
+    def evaluate(self, state: TrainState, mesh: Mesh) -> dict[str, float]:
+        """Mean r of the read-out on held-out faces, by source."""
+        if self.held_out is None:
+            return {}
+
+        def read(images: list[np.ndarray]) -> np.ndarray:
+            patches = image_inputs.patches_of(images, self.config, self.recipe.patches)
+            return np.asarray(self._predict(state.weights, patches))
+
+        return self.held_out.scores(read)
 
     def initial(self) -> WarmupWeights:
         """Fresh tower and read-out; rare actions start at about their frequency."""
@@ -344,7 +381,8 @@ def train_stage(
     )
     if isinstance(each, JointTask):
         fingerprint = fingerprint.with_model(data.parents[1], [SentencePieceTokenizer.file])
-    beside = hooks.HookConfig(bad_steps=stage.bad_steps, label=label)
+    every = recipe.evaluate_every
+    beside = hooks.HookConfig(bad_steps=stage.bad_steps, evaluate_every=every, label=label)
     each.check(mesh)
     return task.run(
         each,
@@ -406,7 +444,7 @@ def _run(
     mesh: Mesh,
     start: Path | None,
 ) -> None:
-    data = out / "data" / "train"
+    data, aside = out / "data" / "train", out / "data" / "evaluation"
     begun = any(checkpoint.begun(out / stage) for stage in ("warmup", "reading", "language"))
     if "render" in stages and begun and not recipe.accept_changed_data:
         synthetic.check_unchanged(data, recipe.images)
@@ -415,8 +453,15 @@ def _run(
         sources.check("train")
         print("sources: " + ", ".join(f"{name} {x:g}" for name, x in sources.weights.items()))
         rendering.render(data, recipe.images, sources)
+        if recipe.held_out:
+            rendering.render(aside, recipe.held_out, sources, split="evaluation")
     tokenizer = make_tokenizer(recipe, out)
-    warmup = WarmupTask(recipe, tokenizer)
+    views = (
+        HeldOutViews(records.first(aside, recipe.held_out), recipe.views)
+        if recipe.held_out
+        else None
+    )
+    warmup = WarmupTask(recipe, tokenizer, views)
     reading, language = (JointTask(recipe, tokenizer, first) for first in (True, False))
     if "warm-up" in stages:
         first = warm_weights(recipe, tokenizer, start)

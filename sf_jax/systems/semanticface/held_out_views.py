@@ -1,0 +1,48 @@
+"""Held-out faces framed as the reader frames them, for measuring a vision tower while it learns."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from data_pipelines.views import Views, view
+from sf_jax.face import landmarks, metrics
+
+BATCH = 100  # images read at a time
+
+
+class HeldOutViews:
+    """Views of face records in the square of their true landmarks."""
+
+    def __init__(self, records: Sequence[dict[str, Any]], views: Views):
+        seen = [_framed(record, views) for record in records if record["known"].any()]
+        self.images = [record["image"] for record in seen]
+        self.sources = np.array([record["source"] for record in seen])
+        self.labels = np.array([record["coefficients"] for record in seen])
+        self.known = np.array([record["known"] for record in seen])
+
+    def scores(
+        self, predict: Callable[[list[np.ndarray]], Float[np.ndarray, "B 61"]]
+    ) -> dict[str, float]:
+        """Mean r over the 52 blendshapes, of each source by its name and of all of them."""
+        predicted = np.zeros((0, self.labels.shape[-1]), np.float32)
+        for start in range(0, len(self.images), BATCH):
+            part = self.images[start : start + BATCH]
+            filled = part + part[-1:] * (BATCH - len(part))  # one shape, one program
+            predicted = np.concatenate([predicted, predict(filled)[: len(part)]])
+        groups = {name: self.sources == name for name in sorted(set(self.sources.tolist()))}
+        groups["all"] = np.ones(len(self.images), bool)
+        return {
+            f"r_52/{name}": metrics.evaluate(
+                predicted[of], self.labels[of], self.known[of]
+            ).summary()["r_52"]
+            for name, of in groups.items()
+            if of.any()
+        }
+
+
+def _framed(record: dict[str, Any], views: Views) -> dict[str, Any]:
+    height, width = record["image"].shape[:2]
+    square = landmarks.framing_square(record["landmarks"] * [width, height])
+    return view(record, square, views)
