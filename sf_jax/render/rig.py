@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from sf_jax.face.channels import BLENDSHAPES, INDEX, NAMES
 from sf_jax.media.errors import DataError
+from sf_jax.render.shape_style import random_style
 from sf_jax.render.variation import character_warp, random_character
 from sf_jax.render.warp import Warp
 
@@ -96,6 +97,7 @@ class Rig:
       occlusion: float32 [V], ambient occlusion (`render.occlusion.baked`), 1 where open; None for
         all open.
       warp: of posed vertices, before the head turns; see `vary`.
+      style: float32 [52, 52], mixes coefficients before they move vertices; see `vary`.
       notes: what its loader corrected, for people.
     """
 
@@ -115,17 +117,21 @@ class Rig:
     surface: Surface | None = None
     occlusion: np.ndarray | None = None
     warp: Warp | None = None
+    style: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
-    def vary(self, generator: np.random.Generator, kind: str | None = None) -> "Rig":
+    def vary(
+        self, generator: np.random.Generator, kind: str | None = None, style: float = 1.0
+    ) -> "Rig":
         """This rig as a random other head, far beyond its own identities; the arrays are shared.
 
         Args:
           kind: of character, a key of `variation.KINDS`; None for any.
+          style: how much its shapes differ as those of other makers do (`shape_style`), 0 to 1.
         """
         _, amounts = random_character(generator, kind)
         warp = character_warp(self.marks(self.neutral), amounts, generator)
-        return replace(self, warp=warp)
+        return replace(self, warp=warp, style=random_style(generator, style) if style else None)
 
     def height(self) -> float:
         """Brows to chin of the neutral face, cm."""
@@ -228,7 +234,10 @@ def pose(rig: Rig, coefficients: np.ndarray, identity: np.ndarray | None = None)
             expected = (len(rig.identity),)
             raise RigShapeError(f"{rig.name}: identity is {identity.shape}, expected {expected}")
         shift = _weighted_sum(identity, rig.identity)
-    vertices = rig.neutral + shift + _weighted_sum(coefficients[BLENDSHAPES], rig.blendshapes)
+    weights = coefficients[BLENDSHAPES]
+    if rig.style is not None:
+        weights = rig.style @ weights
+    vertices = rig.neutral + shift + _weighted_sum(weights, rig.blendshapes)
     _turn_eyes(rig, vertices, shift, eye_angles(coefficients))
     if rig.warp is not None:
         vertices = rig.warp(vertices)

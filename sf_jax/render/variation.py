@@ -29,6 +29,7 @@ PERSON = {
     "mouth_width": 0.12,
     "mouth_height": 0.14,
     "mouth_y": 0.012,
+    "mouth_corner": 0.007,
     "cheek": 0.013,
     "jaw": 0.011,
     "chin": 0.014,
@@ -279,6 +280,8 @@ def _local_changes(a: dict[str, float], at: Anchors, generator: np.random.Genera
         scale=(a["mouth_width"], a["mouth_height"], 0),
         shift=(0, a["mouth_y"], 0),
     )
+    local.next_stage()
+    local.add_both(at.corner, (0.08, 0.08, 0.2), shift=(0, a["mouth_corner"], 0))
     local.next_stage()
     cheek = np.array([at.eye[0] * 1.15, 0.45 * at.eye[1] + 0.55 * at.mouth[1], at.eye[2]])
     local.add_both(cheek, (0.18, 0.2, 0.3), shift=(a["cheek"], 0, a["cheek"]))

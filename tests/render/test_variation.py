@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from sf_jax.face import landmarks
-from sf_jax.face.channels import INDEX
+from sf_jax.face.channels import INDEX, MIRROR
 from sf_jax.render.draw import draw
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import MATERIALS, Rig, pose
 from sf_jax.render.scene import plain_scene
+from sf_jax.render.shape_style import MOST, random_style
 from sf_jax.render.variation import KINDS, NAMES, Anchors, character_warp, random_character
 
 RIG = builtin()
@@ -124,3 +125,32 @@ def test_a_head_of_unknown_landmarks_is_refused() -> None:
     marks[landmarks.NOSE_TIP] = np.nan
     with pytest.raises(ValueError, match="not known"):
         Anchors(marks)
+
+
+def test_styles_are_the_same_on_both_sides() -> None:
+    style = random_style(np.random.default_rng(2))
+    values = np.random.default_rng(3).random(52).astype(np.float32)
+    opposite = MIRROR[:52]
+    np.testing.assert_allclose(style @ values[opposite], (style @ values)[opposite], atol=1e-6)
+    np.testing.assert_array_equal(random_style(np.random.default_rng(2), 0.0), np.eye(52))
+    assert np.abs(style - np.eye(52)).max() > 0.1
+
+
+def test_styles_keep_each_shape_the_largest_of_what_it_moves() -> None:
+    for seed in range(20):
+        style = random_style(np.random.default_rng(seed))
+        own = np.diag(style)
+        assert (own > 0.6).all() and (own < 1.6).all()
+        assert (np.abs(style - np.diag(own)).max(0) <= MOST).all()
+        for name in ("EyeBlinkLeft", "MouthClose", "EyeLookUpRight"):
+            assert own[INDEX[name]] == 1 and (style[INDEX[name]] > 0).sum() == 1
+
+
+def test_a_style_changes_what_a_shape_moves_and_no_neutral_face() -> None:
+    plain, styled = (RIG.vary(np.random.default_rng(1), "person", style=s) for s in (0, 1))
+    assert plain.style is None and styled.style is not None
+    np.testing.assert_array_equal(pose(plain, face()), pose(styled, face()))
+    assert (
+        np.abs(pose(plain, face(MouthSmileLeft=1)) - pose(styled, face(MouthSmileLeft=1))).max()
+        > 0.02
+    )
