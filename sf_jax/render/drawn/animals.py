@@ -75,23 +75,24 @@ def _animal_eyes(g: np.random.Generator) -> Eyes:
         down=size * near(g, 0.85, 0.2),
         tilt=float(g.uniform(-0.1, 0.4)),
         square=float(g.uniform(1.9, 2.5)),
-        iris=float(g.uniform(0.5, 0.75)),
+        iris=float(g.uniform(0.55, 0.75)),
         tall=float(g.uniform(1.0, 1.4)),
         ring=chance(g, 0.5),
         pupil=float(g.uniform(0.4, 0.7)),
+        slit=float(g.uniform(0.25, 0.6)) if chance(g, 0.3) else 1.0,
         highlights=int(g.integers(0, 3)),
         lash=float(g.uniform(1.1, 2.4)),
         lower=float(g.uniform(0.5, 1.0)),
         lashes=int(g.integers(0, 4)) if chance(g, 0.3) else 0,
         lid_shadow=pick(g, (0.0, 0.2)),
         closed=float(g.uniform(0.5, 1.1)),
-        travel=near(g, 1.05, 0.1),
+        travel=near(g, 1.2, 0.1),
     )
 
 
 def animal(g: np.random.Generator) -> Style:
     """Cats, dogs, bears, foxes and mice that act like people."""
-    ears: EarKind = pick(g, ("cat", "dog", "bear", "fox", "mouse"))
+    ears: EarKind = pick(g, ("cat", "dog", "bear", "fox", "mouse"), (2, 2, 1, 1, 1))
     head = HeadShape(0.8, 0.84, 0.6, 0.24, 0.36, 0.72, 0.6, 0.9, 0.62)
     return Style(
         head=shape(g, head, 0.12),
@@ -119,7 +120,7 @@ def animal(g: np.random.Generator) -> Style:
             curl=float(g.uniform(1.2, 2.0)),
             fill=pick(g, ("dark", "red", "black")),
             teeth=chance(g, 0.6),
-            move=near(g, 1.15, 0.1),
+            move=near(g, 1.35, 0.06),
         ),
         hair=_BALD if chance(g, 0.6) else replace(hair(g, spiky=0.5), back="short", sides=0.0),
         extras=Extras(

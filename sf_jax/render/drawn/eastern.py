@@ -44,6 +44,8 @@ def _anime_eyes(g: np.random.Generator, size: float) -> Eyes:
         crease=float(g.uniform(0.8, 1.3)) if chance(g, 0.55) else 0.0,
         lid_shadow=float(g.uniform(0.1, 0.35)) if chance(g, 0.7) else 0.0,
         closed=float(g.uniform(0.4, 1.1)),
+        heavy=float(g.uniform(0.08, 0.3)) if chance(g, 0.12) else 0.0,
+        slit=0.4 if chance(g, 0.06) else 1.0,
         travel=float(g.uniform(0.95, 1.2)),
     )
 
@@ -171,6 +173,7 @@ def chibi(g: np.random.Generator) -> Style:
         y=float(g.uniform(0.68, 0.74)),
         width=float(g.uniform(0.17, 0.28)),
         rest=float(g.uniform(-0.1, 0.5)),
+        move=near(g, 1.65, 0.06),
         drop=0.1,
         open=near(g, 0.28, 0.1),
     )

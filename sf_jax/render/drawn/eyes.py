@@ -47,7 +47,9 @@ def eye(sheet: Sheet, side: int) -> Eye:
         stem: sheet.action.pair(stem)[index]
         for stem in ("EyeBlink", "EyeSquint", "EyeWide", "CheekSquint")
     }
-    blink, wide = min(1.0, values["EyeBlink"]), values["EyeWide"]
+    wide = values["EyeWide"]
+    heavy = e.heavy * max(0.0, 1 - wide)
+    blink = heavy + (1 - heavy) * min(1.0, values["EyeBlink"])
     squint, cheek = values["EyeSquint"], values["CheekSquint"]
     gaze = sheet.action.gaze[index]
     look = float(np.clip(gaze[1], -1, 1))
@@ -168,7 +170,7 @@ def _draw_iris(sheet: Sheet, one: Eye, place: Place) -> None:
         light = mix(palette.iris, (255, 255, 255), 0.45)
         canvas.fill(place(ellipse(x, y + 0.55 * ry, 0.5 * rx, 0.25 * ry)), light, IRIS)
     if e.pupil:
-        _draw_pupil(sheet, x, y, rx * e.pupil, ry * e.pupil, place)
+        _draw_pupil(sheet, x, y, rx * e.pupil * e.slit, ry * e.pupil, place)
     shift = -0.35 * rx  # the light comes from one side for both eyes
     for i in range(e.highlights):
         size = (0.34, 0.18, 0.12)[i % 3]

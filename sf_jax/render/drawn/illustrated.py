@@ -52,7 +52,7 @@ def natural(g: np.random.Generator, eyes: float = 1.0) -> Style:
             crease=float(g.uniform(0.7, 1.3)),
             lid_shadow=float(g.uniform(0.1, 0.3)),
             closed=float(g.uniform(0.6, 1.1)),
-            travel=near(g, 1.4, 0.1),
+            travel=near(g, 1.55, 0.1),
         ),
         brows=Brows(
             kind="ribbon",

@@ -46,7 +46,8 @@ class Eyes:
       lid_shadow: darkness of the shadow on the white.
       closed: curve of a closed eye, positive sags, negative arches up.
       travel: how far a gaze moves the iris, over what stays free of it.
-      pie: a wedge cut out of the pupil.
+      pie: a wedge cut out of the pupil; slit: the pupil's width over that of a round one.
+      heavy: how far the lid is down at rest, 0 to 0.4.
     """
 
     kind: EyeKind = "open"
@@ -74,6 +75,8 @@ class Eyes:
     closed: float = 0.5
     travel: float = 0.8
     pie: bool = False
+    slit: float = 1.0
+    heavy: float = 0.0
 
 
 @dataclass(frozen=True)

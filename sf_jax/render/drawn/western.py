@@ -1,9 +1,11 @@
 """Families of European and American cartoons and illustration."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from sf_jax.render.drawn.head import HeadShape
-from sf_jax.render.drawn.style import Brows, Eyes, Finish, Ink, Mouth, Nose, Shading, Style
+from sf_jax.render.drawn.style import Brows, EyeKind, Eyes, Finish, Ink, Mouth, Nose, Shading, Style
 from sf_jax.render.drawn.traits import chance, extras, hair, near, palette, pick, shape
 
 
@@ -72,27 +74,36 @@ def western(g: np.random.Generator) -> Style:
     """Television cartoons: round eyeballs close together, thick outlines, big noses."""
     size = near(g, 0.22, 0.22)
     odd = chance(g, 0.25)
+    kind: EyeKind = pick(g, ("ball", "open", "dot"), (4, 1, 0.5))
+    pinpoint = kind == "ball" and chance(g, 0.35)  # small black pupils in large eyeballs
+    size = near(g, 0.15, 0.15) if kind == "dot" else 0.25 if pinpoint else size
+    colours = palette(g, bright_hair=0.2, odd_skin=0.6 if odd else 0.15)
+    if pinpoint:
+        colours = replace(colours, iris=(15, 12, 12))
+    if chance(g, 0.15):
+        colours = replace(colours, skin=(255, 215, 70), shade=(235, 180, 50))
     return Style(
         head=shape(g, HeadShape(0.62, 0.62, 0.52, 0.28, 0.35, 0.72, 0.45, 1.05, 0.62), 0.16),
         eyes=Eyes(
-            kind=pick(g, ("ball", "open"), (3, 1)),
+            kind=kind,
             x=size * float(g.uniform(0.95, 1.5)),
             y=float(g.uniform(-0.1, 0.12)),
             width=size,
             up=size * float(g.uniform(0.9, 1.4)),
             down=size * float(g.uniform(0.8, 1.1)),
             square=2.0,
-            iris=float(g.uniform(0.35, 0.52)),
+            iris=float(g.uniform(0.26, 0.34)) if pinpoint else float(g.uniform(0.35, 0.52)),
             tall=float(g.uniform(1.0, 1.4)),
             ring=chance(g, 0.4),
-            pupil=pick(g, (0.0, 0.55, 0.8)),
+            pupil=0.0 if pinpoint else pick(g, (0.0, 0.55, 0.8)),
             highlights=int(g.integers(0, 2)),
             lash=float(g.uniform(0.9, 1.5)),
             lower=float(g.uniform(0.7, 1.0)),
             lashes=int(g.integers(2, 4)) if chance(g, 0.3) else 0,
             lid_shadow=0.0,
             closed=float(g.uniform(0.4, 1.0)),
-            travel=near(g, 0.85, 0.15),
+            travel=near(g, 1.1 if pinpoint else 0.9, 0.1),
+            heavy=float(g.uniform(0.1, 0.4)) if chance(g, 0.2) else 0.0,
         ),
         brows=Brows(
             kind=pick(g, ("ribbon", "line", "block"), (1, 2, 1)),
@@ -126,7 +137,7 @@ def western(g: np.random.Generator) -> Style:
         ),
         hair=hair(g, spiky=0.25, bald=0.12),
         extras=extras(g, beards=0.2, folds=near(g, 0.9, 0.15)),
-        palette=palette(g, bright_hair=0.2, odd_skin=0.6 if odd else 0.15),
+        palette=colours,
         ink=Ink(near(g, 0.042, 0.4), near(g, 1.15, 0.25), coloured=pick(g, (0.0, 0.0, 0.6))),
         shading=Shading(int(g.integers(1, 3)), float(g.uniform(-1, 1)), near(g, 0.8, 0.5)),
         backdrop=pick(g, ("flat", "gradient", "shapes", "burst", "stripes")),
