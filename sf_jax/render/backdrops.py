@@ -38,7 +38,7 @@ def _palette(g: np.random.Generator, count: int) -> np.ndarray:
     base, spread = g.uniform(0.05, 0.95, 3), g.uniform(0.05, 0.5)
     colours = base + g.normal(0, spread, (count, 3))
     grey = colours.mean(1, keepdims=True)
-    return np.clip(grey + g.uniform(0.1, 1.0) * (colours - grey), 0, 1).astype(np.float32)
+    return np.clip(grey + g.uniform(0.0, 1.0) ** 1.7 * (colours - grey), 0, 1).astype(np.float32)
 
 
 def _plain(g: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -38,7 +38,7 @@ from sf_jax.render.textures import LEVELS
 __all__ = ["BACKGROUND", "Drawing", "draw", "render"]
 
 SHADOW_SIDE, SHADOW_REACH = 192, 17.0  # samples, cm about the face
-DARKEST, BRIGHTEST = 0.6, 1.3  # light on a face, to which the exposure is set
+DARKEST, BRIGHTEST = 0.72, 1.25  # light on a face, to which the exposure is set
 DEEP = 1.2  # cm from one surface to the next that an outline separates
 GLOSS = {  # strength of highlights, that of the skin times and plus, and log2 of their exponent
     "skin": (1.0, 0.0, 4), "lips": (1.5, 0.03, 5), "sclera": (0.5, 0.35, 6), "iris": (0.5, 0.6, 6),

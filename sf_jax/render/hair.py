@@ -120,14 +120,14 @@ def _cut(paths: np.ndarray, outward: np.ndarray, ends: np.ndarray) -> tuple[np.n
 
 def _colours(g: np.random.Generator, colour: np.ndarray, tips: bool) -> np.ndarray:
     """Colours [LOCKS, STEPS, 3]: locks differ, roots are darker, sometimes ends are dyed."""
-    lock = np.exp(g.normal(0, 0.16, LOCKS))[:, None, None]
-    fine = np.exp(g.normal(0, 0.05, (LOCKS, STEPS)))[..., None]
+    lock = np.exp(g.normal(0, 0.12, LOCKS))[:, None, None]
+    fine = np.exp(g.normal(0, 0.02, (LOCKS, STEPS)))[..., None]
     along = np.linspace(0, 1, STEPS)[None, :, None]
     base = np.broadcast_to(colour, (LOCKS, STEPS, 3))
     if tips:
         dyed = g.uniform(0.05, 0.95, 3)
         base = base + (dyed - base) * np.clip((along - 0.5) * 3, 0, 1)
-    shine = g.uniform(0, 0.5) * np.exp(-(((along - g.uniform(0.2, 0.5)) / 0.12) ** 2))
+    shine = g.uniform(0, 0.4) * np.exp(-(((along - g.uniform(0.2, 0.5)) / 0.12) ** 2))
     return base * lock * fine * (0.8 + 0.25 * along) * (1 + shine)
 
 
@@ -186,7 +186,7 @@ def grow(
       colour: RGB [3] in [0, 1]; pressed: flat under a hat.
     """
     shape, u = SHAPES[name], head.unit
-    turn = np.arange(LOCKS) / LOCKS * 2 * np.pi
+    turn = np.pi + np.arange(LOCKS) / LOCKS * 2 * np.pi  # the seam of streaks is at the back
     shift = g.normal(0, 0.05)
     varied = Shape(
         ends=tuple(e + shift + (e < -0.9) * g.normal(0, 0.2) for e in shape.ends),  # type: ignore[arg-type]

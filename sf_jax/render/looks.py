@@ -71,7 +71,7 @@ def _unit(yaw: float, pitch: float) -> tuple[float, float, float]:
 
 def _temperature(g: np.random.Generator, spread: float = 1.0) -> tuple[float, float, float]:
     """A colour of light from candle to blue sky, brightest channel 1."""
-    warm = float(np.clip(g.normal(0, 0.35 * spread), -1, 1))
+    warm = float(np.clip(g.normal(0, 0.22 * spread), -1, 1))
     colour = np.array([1 + 0.35 * warm, 1.0, 1 - 0.6 * warm])
     red, green, blue = (colour / colour.max()).tolist()
     return red, green, blue
@@ -95,14 +95,14 @@ def random_lights(g: np.random.Generator) -> dict:
         pitch, ambient, key = g.uniform(-1.2, -0.5), g.uniform(0.2, 0.5), 0.8
     elif kind < 0.24:  # from the back, with light along the edges
         yaw, ambient, key = g.choice([-1, 1]) * g.uniform(1.9, 2.9), g.uniform(0.35, 0.6), 0.9
-    elif kind < 0.34:  # two colours from two sides
+    elif kind < 0.31:  # two colours from two sides
         strength = g.uniform(0.4, 1.0, 2)
         for side, amount in zip((-1, 1), strength, strict=True):
             red, green, blue = (_gel(g) * amount).tolist()
             direction = _unit(side * g.uniform(0.7, 1.8), g.uniform(-0.3, 0.7))
             lights.append(Light(direction, (red, green, blue)))
         ambient, key, fill = g.uniform(0.1, 0.35), g.uniform(0, 0.3), 0.0
-    elif kind < 0.42:  # several lamps
+    elif kind < 0.39:  # several lamps
         for _ in range(int(g.integers(2, 5))):
             amount = g.uniform(0.15, 0.5)
             red, green, blue = (amount * c for c in _temperature(g))
@@ -206,7 +206,7 @@ def hair_noise() -> np.ndarray:
     middle = slice(NOISE_SIDE, 2 * NOISE_SIDE)
     fine = cv2.GaussianBlur(white, (0, 0), 0.8, sigmaY=20)[middle, middle]
     broad = cv2.GaussianBlur(white, (0, 0), 4, sigmaY=30)[middle, middle]
-    return (0.16 * fine / fine.std() + 0.14 * broad / broad.std()).clip(-0.5, 0.6)
+    return (0.11 * fine / fine.std() + 0.11 * broad / broad.std()).clip(-0.4, 0.35)
 
 
 def skin_noise(look: Look) -> np.ndarray:

@@ -245,7 +245,7 @@ def face_mask(head: HeadMap, g: np.random.Generator) -> list[Piece]:
     x = np.interp(across, [-1, 1], sides[:, 0]) * np.ones((rows, 1))
     y = top + down[:, None] * (chin[1] - 0.5 * u - top) * (1 - 0.12 * across**2)
     ahead = head.landmarks[[30, 33, 51, 57, 8]]
-    middle = np.interp(-y, -ahead[:, 1], ahead[:, 2]) + 0.9 * u
+    middle = np.interp(-y, -ahead[:, 1], np.maximum(ahead[:, 2], ahead[0, 2] - 1.5 * u)) + 0.8 * u
     edge = float(sides[:, 2].mean()) + 1.0 * u
     z = middle - (middle - edge) * np.abs(across) ** 1.7
     colour = (0.6, 0.8, 0.9) if g.random() < 0.5 else g.uniform(0, 1, 3)
