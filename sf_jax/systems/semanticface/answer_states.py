@@ -30,7 +30,7 @@ def rationale_states(
 ) -> Iterator[tuple[Float[np.ndarray, "N D"], Int[np.ndarray, " N"]]]:
     """For each image, the states that yielded the tokens of its rationale, and the tokens."""
     end = int(model.program.ends.argmax())
-    actions = model.predict_batch(images)
+    actions = model.predict_batch(images, whole=True)
     befores = [_before_rationale(model, action) for action in actions]
     rationales = [[*action.rationale_ids.tolist(), end] for action in actions]
     longest = max(map(len, befores)) + model.max_rationale + 1
