@@ -107,17 +107,17 @@ def test_text_and_rationale_follow_the_head(model: Model, action: FaceAction) ->
     assert action.text.startswith(action.rationale.text)
     own = action.uncorrected
     assert own is not None
-    said, before = read(action.rationale.text).levels, read(own.rationale.text).levels
+    stated, before = read(action.rationale.text).levels, read(own.rationale.text).levels
     changed = 0
     for name in HEAD_ANGLES:
         levels = [head_level(float(one.answer[INDEX[name]])) for one in (own, action)]
         if levels[0] != levels[1]:
-            assert said.get(name, 0) == levels[1]
+            assert stated.get(name, 0) == levels[1]
             changed += 1
         else:
-            assert said.get(name, 0) == before.get(name, 0)
+            assert stated.get(name, 0) == before.get(name, 0)
     assert changed
-    rest = [{k: v for k, v in one.items() if k not in HEAD_ANGLES} for one in (said, before)]
+    rest = [{k: v for k, v in one.items() if k not in HEAD_ANGLES} for one in (stated, before)]
     assert rest[0] == rest[1]
 
 
