@@ -20,7 +20,8 @@ from sf_jax.face.landmarks import COUNT, Square, bounding_square
 SIZES = ((480, 640), (480, 640), (480, 640), (640, 480), (360, 640), (512, 512), (240, 320))
 SMALLEST, LARGEST_FACE = 40, 400  # sides of a face's bounding square in pixels
 FACES = (0.1, 0.36, 0.24, 0.18, 0.12)  # how often there are 0 to 4 faces
-TRIES = 12  # positions that are tried for a face before it is left out
+CROWDING = 0.4  # by how much each further face makes the largest smaller
+TRIES = 16  # positions that are tried for a face before it is left out
 HIDDEN = 0.15  # share of a face's landmarks that later figures may hide
 MOST_FACES = 1000  # of a record; more is damage
 
@@ -154,9 +155,11 @@ class Scenes:
         g = np.random.default_rng([11, number])
         height, width = self.size or SIZES[int(g.integers(len(SIZES)))]
         canvas = np.ascontiguousarray(background(number, split, height, width, self.backgrounds))
-        most = min(self.most, 0.85 * min(height, width))
         shares = np.array(FACES) * (np.arange(len(FACES)) > 0 if not self.empty else 1)
         count = int(g.choice(len(FACES), p=shares / shares.sum()))
+        # Several large faces would find no room, and be left out.
+        most = min(self.most, 0.85 * min(height, width)) / (1 + CROWDING * max(count - 1, 0))
+        most = max(most, self.least)
         sizes = np.sort(np.exp(g.uniform(np.log(self.least), np.log(most), count)))
         faces: list[SceneFace] = []
         for i, size in enumerate(sizes):  # the nearer heads are the larger ones, drawn later
