@@ -213,7 +213,8 @@ def grow(
     thick = thick + shape.locks * u * g.normal(0, 1, LOCKS)[:, None] * along
     thick = thick + shape.waves * u * g.normal(0, 1, (LOCKS, STEPS)) * (along > 0.05)
     if pressed:
-        thick = np.where(points[..., 1] > brow, np.minimum(thick, FLAT * u), thick)
+        under = np.maximum(brow - 2.5 * u - points[..., 1], 0)  # below its edge, hair spreads
+        thick = np.minimum(thick, FLAT * u + 0.8 * under)
     points = points + normals * thick[..., None]
     if shape.waves:
         points = (

@@ -117,7 +117,7 @@ def random_lights(g: np.random.Generator) -> dict:
         "ambient": float(ambient),
         "key": float(key),
         "fill": float(fill),
-        "shine": float(g.uniform(0, 0.3)),
+        "shine": float(g.uniform(0, 0.3) if g.random() < 0.92 else g.uniform(0.4, 0.9)),
         "light_colour": _temperature(g),
         "sky": tuple((sky * contrast).tolist()),
         "ground": tuple((ground * (2 - contrast)).tolist()),

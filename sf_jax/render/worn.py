@@ -152,46 +152,44 @@ def _peak(
     return piece(np.stack([inner, outer]), grid(2, len(inner)), colour)
 
 
-def head_cloth(head: HeadMap, g: np.random.Generator) -> list[Piece]:
-    """A cloth around the face, over hair, ears and neck, as a hijab or a hood."""
-    u, columns, rows = head.unit, 40, 12
-    turn = np.arange(columns) / columns * 2 * np.pi  # about the line of sight, from straight down
-    chin, brow = head.landmarks[8], head.mean(19, 24)
+def _face_opening(head: HeadMap, g: np.random.Generator, turn: np.ndarray) -> np.ndarray:
+    """The edge [n, 3] of a cloth around the face: at these angles about the line of sight, from
+    straight down."""
+    u, chin, brow = head.unit, head.landmarks[8], head.mean(19, 24)
     sides = head.landmarks[[1, 15]]
     middle = (chin + brow) / 2
     half_wide = 0.5 * float(sides[1, 0] - sides[0, 0]) * g.uniform(0.93, 1.03)
     half_high = 0.5 * float(brow[1] - chin[1])
     over = g.uniform(1.2, 3.8) * u
-    x = half_wide * np.sin(turn)
     down = np.cos(turn)  # 1 under the chin, -1 above the brows
-    y = middle[1] - np.where(down > 0, (half_high + 0.8 * u) * down, (half_high + over) * down)
-    z = np.interp(
-        down, [-1, 0, 1], [brow[2] - 1.2 * u, sides[:, 2].mean() + 1.0 * u, chin[2] - 2 * u]
-    )
-    opening = np.stack([x + middle[0], y, z], -1)
-    back = head.centre + np.array([0, -1.0 * u, -0.2 * u])
-    towards = opening - back
+    y = middle[1] - np.where(down > 0, half_high + 0.8 * u, half_high + over) * down
+    depths = [brow[2] - 1.2 * u, sides[:, 2].mean() + 1.0 * u, chin[2] - 2 * u]
+    z = np.interp(down, [-1, 0, 1], depths)
+    return np.stack([middle[0] + half_wide * np.sin(turn), y, z], -1)
+
+
+def head_cloth(head: HeadMap, g: np.random.Generator) -> list[Piece]:
+    """A cloth around the face, over hair, ears and neck, as a hijab or a hood."""
+    u, columns, rows = head.unit, 40, 12
+    turn = np.arange(columns) / columns * 2 * np.pi
+    opening = _face_opening(head, g, turn)
+    towards = opening - (head.centre + np.array([0, -1.0, -0.2]) * u)
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
-    share = np.linspace(0, 1, rows)[:, None, None]
-    pole = np.array([0.0, -0.15, -1.0])
-    direction = (
-        towards
-        + share * 1.0 * (pole - towards)
-        + share * (1 - share) * 1.6 * (towards - pole * (towards @ pole)[:, None])
-    )
+    # From the opening over the sides of the head to a point low at the back.
+    share, pole = np.linspace(0, 1, rows)[:, None, None], np.array([0.0, -0.15, -1.0])
+    sideways = towards - pole * (towards @ pole)[:, None]
+    direction = towards + share * (pole - towards) + 1.6 * share * (1 - share) * sideways
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
     height = np.arcsin(np.clip(direction[..., 1], -1, 1))
     around = np.arctan2(direction[..., 0], direction[..., 2])
-    ripple = 0.25 * u * np.sin(5 * turn + g.uniform(0, 6)) * np.sin(np.pi * share[..., 0])
-    points = head.surface(around, height, 1.0 * u + ripple) + (back - head.centre) * 0.0
+    folds = np.sin(5 * turn + g.uniform(0, 6)) * np.sin(np.pi * share[..., 0])
+    points = head.surface(around, height, (1.0 + 0.25 * folds) * u)
     points[0] = opening
     colour = g.uniform(0.02, 0.98, 3)
-    pieces = [piece(points, grid(rows, columns, True), colour)]
-    pieces.append(_drape(head, opening, colour, g))
-    return pieces
+    return [piece(points, grid(rows, columns, True), colour), _drape(head, colour, g)]
 
 
-def _drape(head: HeadMap, opening: np.ndarray, colour: np.ndarray, g: np.random.Generator) -> Piece:
+def _drape(head: HeadMap, colour: np.ndarray, g: np.random.Generator) -> Piece:
     """Cloth from the jaw down over the neck to the shoulders."""
     u, columns = head.unit, 32
     turn = np.arange(columns) / columns * 2 * np.pi

@@ -90,6 +90,36 @@ def test_glasses_are_around_eyes_that_stay_visible(rig: Rig):
         assert (worn.material[eye] == bare.material[eye]).mean() > 0.8
 
 
+def test_hair_stays_under_a_hat_and_out_of_a_head_cloth(rig: Rig):
+    def drawn(*items: Item) -> np.ndarray:
+        return draw(rig, REST, replace(WIDE, items=items), 128, 128).material
+
+    for seed in range(6):
+        hat, both = drawn(Item("hat", seed)), drawn(Item("hat", seed), Item("hair", 1, "afro"))
+        assert (both[hat == OBJECT] == HAIR).mean() < 0.1
+    cloth = drawn(Item("head cloth", 1))
+    assert (cloth == HAIR).mean() < 0.02 and (cloth == OBJECT).sum() > 1500
+    bare = drawn()
+    face_parts = [MATERIALS.index(n) for n in ("lips", "sclera", "iris", "pupil")]
+    seen = np.isin(bare, face_parts)
+    assert (cloth[seen] == bare[seen]).mean() > 0.95
+
+
+@pytest.mark.slow
+def test_scenes_are_drawn_on_every_rig(rig: Rig):
+    """Without errors, with a face that is not hidden."""
+    eyes_and_lips = [MATERIALS.index(n) for n in ("lips", "sclera", "iris", "pupil")]
+    hidden = 0
+    for seed in range(150):
+        scene = replace(random_scene(seed, None, len(rig.identity)), face_share=0.55)
+        drawing = draw(rig, REST, scene, 96, 96)
+        assert np.isfinite(drawing.landmarks).all()
+        bare = draw(rig, REST, replace(scene, items=()), 96, 96)
+        part = np.isin(bare.material, eyes_and_lips)
+        hidden += (drawing.material[part] == bare.material[part]).mean() < 0.6
+    assert hidden < 15
+
+
 def test_lenses_darken_what_is_seen_through_them():
     scene = replace(WIDE, face_share=0.7)
     light, dark = (
