@@ -28,9 +28,8 @@ EVEN_LIGHT = 0.75  # share of the estimated light that is divided out
 EVEN_SIDES = 0.8  # share of the smooth difference between the sides that is removed
 MOST_LIGHT = 0.7  # largest change of the logarithm of a colour by that
 FLAT_LIGHT = 3.0  # pull of the estimate towards even light
-# Differences of log colours from the skin's that are no skin: least and most of the limits, which
-# are wider for uneven skin.
-BRIGHTNESS, CHROMA = (0.5, 1.0), (0.16, 0.3)
+LIGHTNESS, CHROMA = 28.0, 18.0  # differences from the skin in CIELAB that are no skin
+AT_BORDER = 0.7  # of these, from where hair and cloth often cover the face
 DARKEST = 0.004  # linear
 
 
@@ -151,18 +150,18 @@ def light(sampled: Sampled, plain: np.ndarray) -> Float[np.ndarray, "V 3"]:
     return total - np.median(total[rows], axis=0)
 
 
-def not_skin(sampled: Sampled, plain: np.ndarray, shading: np.ndarray) -> Bool[np.ndarray, " V"]:
-    """Vertices whose colour, less the light on them, is not that of the bare skin `plain`."""
-    log = np.log(np.maximum(linear(sampled.colours), DARKEST)) - shading
-    rows = plain > 0.5
-    off = log - np.median(log[rows], axis=0)
-    brightness = off.mean(1)
-    chroma = np.linalg.norm(off - brightness[:, None], axis=1)
-    limits = (
-        np.clip(4 * np.median(np.abs(brightness[rows])), *BRIGHTNESS),
-        np.clip(3.5 * np.median(chroma[rows]), *CHROMA),
-    )
-    return (np.abs(brightness) > limits[0]) | (chroma > limits[1])
+def unlike_skin(
+    sampled: Sampled, plain: Float[np.ndarray, " V"], shading: Float[np.ndarray, "V 3"]
+) -> Float[np.ndarray, " V"]:
+    """How far the colour of each vertex, less the light on it, is from that of the bare skin
+    `plain`; 1 at the limits LIGHTNESS and CHROMA.
+
+    Colours are compared in CIELAB, where dark and light skin are equally uneven.
+    """
+    even = encoded(linear(sampled.colours) / np.exp(shading)).astype(np.float32)
+    lab = cv2.cvtColor(even[None], cv2.COLOR_RGB2LAB)[0]
+    off = lab - np.median(lab[plain > 0.5], axis=0)
+    return np.maximum(np.abs(off[:, 0]) / LIGHTNESS, np.hypot(off[:, 1], off[:, 2]) / CHROMA)
 
 
 # ---- filling ----------------------------------------------------------------------------------
@@ -244,10 +243,10 @@ def skin_colours(
     sure = core(regions)
     plain = plain_skin(regions) * sampled.seen
     shading = light(sampled, plain * sure)
-    other = not_skin(sampled, plain * sure, shading)
+    unlike = unlike_skin(sampled, plain * sure, shading)
     inner = (plain > 0.5) & sure
-    occluded = float(other[inner].mean()) if inner.any() else 1.0
-    border = mesh.grown(other & ~sure & ~_beard(regions), 2)
+    occluded = float((unlike[inner] > 1).mean()) if inner.any() else 1.0
+    border = mesh.grown((unlike > AT_BORDER) & ~sure & ~_beard(regions), 2)
     seen = sampled.seen * regions.mask["face"] * ~border
     log = np.log(np.maximum(linear(sampled.colours), DARKEST))
     log = log - EVEN_LIGHT * np.clip(shading, -MOST_LIGHT, MOST_LIGHT)

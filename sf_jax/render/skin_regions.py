@@ -211,6 +211,7 @@ def _masks(face: _Face, rig: Rig) -> dict[str, np.ndarray]:
         "moustache": np.clip(1.3 * around, 0, 1) * (1 - lips),
         "goatee": goatee * (1 - lips),
         "nose": face.blob(face.left(30), 0.9, 0.8),
+        "nostrils": np.clip(1.6 * face.blob(face.left(34) + np.array([0.3, 0.3]), 0.85, 0.5), 0, 1),
     } | _lids(face, rig)
     named = {"hair": "scalp", "mouth": "mouth"}
     for name in (

@@ -12,6 +12,7 @@ from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
 
 from sf_jax.render.rig import MATERIALS, Rig, RigShapeError
+from sf_jax.render.skin_paint import blend
 from sf_jax.render.skins import Skins
 
 NEAREST = 4  # vertices that a colour is the mean of
@@ -39,8 +40,12 @@ def transferred(skins: Skins, rig: Rig) -> Skins:
     weights = 1 / (away + 0.02)
     weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
     colours = np.full((len(skins), len(rig.neutral), 3), 128, np.uint8)
+    nostrils, bare = skins.regions.mask["nostrils"], skins.regions.plain_vertices
     for number, found in enumerate(skins.colours):
-        mean = np.einsum("vn,vnc->vc", weights, found[source[near]].astype(np.float32))
+        plain = found.astype(np.float32)
+        # The dark of nostrils belongs where a rig has them, which landmarks say only nearly.
+        blend(plain, 0.85 * nostrils, np.median(plain[bare], axis=0))
+        mean = np.einsum("vn,vnc->vc", weights, plain[source[near]])
         colours[number, target] = np.rint(mean).astype(np.uint8)
     identity = np.zeros((len(skins), len(rig.identity)), np.float32)
     moved = replace(skins, identity=identity, colours=colours, rig=rig)
