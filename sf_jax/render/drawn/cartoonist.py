@@ -135,7 +135,8 @@ def _sheet(
     cos, sin = np.cos(framing.roll), np.sin(framing.roll)
     rest = head.turned(head.sections(style.head), done.yaw, done.pitch, done.roll)
     rest = replace(rest, scale=unit, basis=np.array([[cos, -sin], [sin, cos]]))
-    middle = rest.place(np.array([[0.0, (top + 1.0) / 2]]))[0]
+    # between the face's surface and the head's axis: a turned face keeps its side in the image
+    middle = rest.place(np.array([[0.0, (top + 1.0) / 2]]), lift=-0.3)[0]
     goal = np.array([width / 2, height / 2]) + np.array(framing.centre) * side
     rest = replace(rest, origin=(float(goal[0] - middle[0]), float(goal[1] - middle[1])))
     posed = head.moved(

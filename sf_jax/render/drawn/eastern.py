@@ -221,7 +221,7 @@ def retro(g: np.random.Generator) -> Style:
         shading=replace(style.shading, tones=2, strength=near(g, 1.4, 0.2)),
         finish=Finish(
             warmth=float(g.uniform(0.3, 1.4)),
-            grain=float(g.uniform(0.2, 0.6)),
+            grain=float(g.uniform(0.05, 0.25)),
             blur=float(g.uniform(0.3, 0.7)),
         ),
     )

@@ -163,7 +163,7 @@ def sections(shape: HeadShape, levels: int = 7) -> Head:
     fore = shape.front * (0.35 + 0.65 * round_top) - 0.1 * smoothstep(y, 0.7, 1.0)
     aft = -shape.depth * shape.cranium * (0.1 + 0.9 * round_top)
     aft = aft + (shape.depth * shape.cranium + 0.25) * smoothstep(y, 0.2, 0.95)
-    depth = np.where(y > 0, np.minimum((fore - aft) / 2, 1.3 * width + 0.02), (fore - aft) / 2)
+    depth = np.minimum((fore - aft) / 2, 1.3 * width + 0.02)
     return Head(y, width, depth, np.zeros(len(y)), (fore + aft) / 2)
 
 
