@@ -17,7 +17,7 @@ from sf_jax.render.raster import vertex_normals
 from sf_jax.render.rig import MATERIALS, PAINTS, Eye, Rig, Surface
 from sf_jax.render.rigs import eyeballs, landmarking, painting
 from sf_jax.render.rigs.arrays import RigError
-from sf_jax.render.rigs.front import moved_box
+from sf_jax.render.rigs.front import moved_box, view
 from sf_jax.render.rigs.motion import known_channels
 
 HEIGHT = 13.0  # cm, brows to chin, of every rig
@@ -25,6 +25,7 @@ BELOW, BESIDE = 1.1, 1.1  # of that height, which are kept below the chin and be
 LEAST_SHAPES = 8  # that move something, fewer are no ARKit rig
 IRIS, PUPIL = 0.42, 0.18  # radians off the axis of an eyeball, where the file has no materials
 SKIN = MATERIALS.index("skin")
+IN_MOUTH = [MATERIALS.index(name) for name in ("teeth", "tongue", "mouth")]
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,18 @@ def _painted_eyes(mesh: Mesh) -> np.ndarray:
     return material
 
 
+def _painted_mouth(mesh: Mesh, marks: np.ndarray, material: np.ndarray) -> np.ndarray:
+    """The materials [V], with those of what is in the mouth in place of skin."""
+    out = np.linalg.norm(mesh.shapes[INDEX["TongueOut"]], axis=1)
+    piece = eyeballs.pieces(mesh.vertices, mesh.triangles)
+    inside = painting.in_mouth(mesh.vertices, marks, piece, out)
+    seen = view(mesh.vertices, mesh.triangles, mesh.shapes, ~mesh.covering)
+    hidden = np.ones(len(material), bool)
+    hidden[seen.corners] = False
+    chosen = (inside >= 0) & (material == SKIN) & hidden
+    return np.where(chosen, inside, material).astype(np.uint8)
+
+
 def _to_scale(mesh: Mesh, marks: np.ndarray) -> tuple[Mesh, np.ndarray]:
     """The mesh and its landmarks with the face HEIGHT cm high and in the middle at x = 0."""
     scale = HEIGHT / float(np.ptp(marks[:68, 1]))
@@ -304,6 +317,8 @@ def assemble(mesh: Mesh) -> Rig:
         raise RigError("its face is not found: too few shapes move parts of it", path=mesh.path)
     mesh, positions = _to_scale(mesh, positions)
     material = _painted_eyes(mesh)
+    if mesh.surface is None and not np.isin(material, IN_MOUTH).any():
+        material = _painted_mouth(mesh, positions, material)
     skin = material == SKIN
     paint = np.zeros((len(material), len(PAINTS)), np.float32)
     if skin.any():

@@ -17,7 +17,7 @@ from sf_jax.face.channels import BLENDSHAPES, CHANNELS
 from sf_jax.render.rig import MATERIALS, Rig, Surface
 from sf_jax.render.rigs import naming
 from sf_jax.render.rigs.arrays import RigError
-from sf_jax.render.rigs.assemble import Mesh, assemble
+from sf_jax.render.rigs.assemble import SKIN, Mesh, assemble, subdivided
 from sf_jax.render.rigs.gltf_file import File
 
 TRIANGLES = 4  # the mode of a primitive
@@ -25,6 +25,8 @@ MOST_VERTICES = 1_000_000
 MOST_NODES = 10_000
 TEXTURE_SIDE = 1024  # pixels; larger textures are shrunk
 COVERING = tuple(MATERIALS.index(name) for name in ("hair", "lash", "cloth"))
+UNIFORM = 0.02  # of colours that differ by less, a model has none
+COARSE = 6000  # triangles of skin, fewer are divided to be painted
 CLEAR = 0.3  # opacity below which a blended material is not drawn
 
 Binds = dict[tuple[int, int], list[tuple[int, float]]]  # (mesh, target) → channels and weights
@@ -310,6 +312,15 @@ def _fitted(image: np.ndarray, alpha: bool) -> np.ndarray:
     return image
 
 
+def _surface(parts: list[_Part], images: list[np.ndarray], image: np.ndarray) -> Surface | None:
+    """The colours of all parts; None where they are all the same, as of an untextured model."""
+    colours = np.concatenate([part.colours for part in parts]).astype(np.float32)
+    if not images and np.ptp(colours, axis=0).max() < UNIFORM:
+        return None
+    uv = np.concatenate([part.uv for part in parts]).astype(np.float32)
+    return Surface(colours, uv, tuple(images), image.astype(np.int16))
+
+
 def _joined(file: File, parts: list[_Part]) -> Mesh:
     counts = [len(part.vertices) for part in parts]
     if sum(counts) > MOST_VERTICES:
@@ -333,12 +344,7 @@ def _joined(file: File, parts: list[_Part]) -> Mesh:
         material=np.repeat([part.material for part in parts], counts).astype(np.uint8),
         eyes=np.stack([eye, eye]),
         covering=np.repeat([part.covering for part in parts], lengths),
-        surface=Surface(
-            np.concatenate([part.colours for part in parts]).astype(np.float32),
-            np.concatenate([part.uv for part in parts]).astype(np.float32),
-            tuple(kept),
-            np.repeat(numbers, lengths).astype(np.int16),
-        ),
+        surface=_surface(parts, kept, np.repeat(numbers, lengths)),
     )
 
 
@@ -362,4 +368,7 @@ def load(path: str | os.PathLike) -> Rig:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise file.error(f"no readable glTF: {error}") from error
+    skin = mesh.material[mesh.triangles].max(1) == SKIN
+    if mesh.surface is None and skin.sum() < COARSE:
+        mesh = subdivided(mesh, skin)
     return assemble(mesh)

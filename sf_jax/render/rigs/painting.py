@@ -2,11 +2,11 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from sf_jax.face import landmarks
 from sf_jax.render.head_surface import smoothstep
-from sf_jax.render.rig import PAINTS
+from sf_jax.render.rig import MATERIALS, PAINTS
 
 
 def _to_line(points: np.ndarray, line: np.ndarray) -> np.ndarray:
@@ -27,6 +27,34 @@ def scalp(
     depth = [-1.22, -1.0, -0.83, -0.65, -0.44, -0.37, -0.26, -0.085, 0.06]
     line = [-0.53, -0.46, -0.18, 0.18, 0.18, -0.04, 0.32, 0.45, 0.48]
     return (y > np.interp(z, depth, line)) & ~ears
+
+
+def in_mouth(
+    vertices: Float[np.ndarray, "V 3"],
+    marks: Float[np.ndarray, "70 3"],
+    piece: Int[np.ndarray, " V"],
+    tongue: Float[np.ndarray, " V"],
+) -> Int[np.ndarray, " V"]:
+    """Materials of what is in the mouth of a head without names for it, -1 elsewhere.
+
+    Args:
+      piece: the number of the connected piece of the mesh of each vertex.
+      tongue: how far each vertex moves when the tongue is put out.
+    """
+    height = float(np.ptp(marks[:68, 1]))
+    mouth, corners = marks[landmarks.LIPS].mean(0), marks[[48, 54]]
+    x, y, z = ((vertices - [mouth[0], mouth[1], corners[:, 2].min()]) / height).T
+    wide = 1.1 * np.ptp(corners[:, 0]) / 2 / height
+    inside = (np.abs(x) < wide) & (np.abs(y) < 0.15) & (z < -0.03) & (z > -0.5)
+    near = inside | ((np.abs(x) < wide) & (np.abs(y) < 0.2) & (z < 0.12))
+    out = np.where(inside, MATERIALS.index("mouth"), -1)
+    main = np.bincount(piece).argmax()
+    for number in np.unique(piece[inside]):
+        mine = piece == number
+        if number != main and near[mine].all():
+            moved = tongue[mine].max() > 0.5 * max(float(tongue.max()), 1e-9)
+            out[mine] = MATERIALS.index("tongue" if moved else "teeth")
+    return out
 
 
 def paint(

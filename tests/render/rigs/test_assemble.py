@@ -96,6 +96,26 @@ def test_landmarks_are_found_on_the_head_and_on_others_made_of_it() -> None:
         assert distances[17:68].mean() < 0.04 and np.quantile(distances, 0.9) < 0.1
 
 
+def test_what_is_in_the_mouth_is_painted() -> None:
+    rig = turned()
+
+    def share(name: str, *painted: str) -> float:
+        """Of the head's own vertices of a material, as many as there are in the rig."""
+        used = np.zeros(COUNT, bool)
+        used[HEAD.triangles] = True
+        own = (HEAD.material == MATERIALS.index(name)) & used
+        found = np.isin(rig.material, [MATERIALS.index(each) for each in painted])
+        return float(found.sum() / own.sum())
+
+    assert 0.8 < share("tongue", "tongue") < 1.2 and 0.8 < share("teeth", "teeth") < 1.8
+    assert share("mouth", "mouth") > 0.4
+    face = np.zeros(61, np.float32)
+    face[INDEX["JawOpen"]] = 1
+    drawing = draw(rig, face, replace(plain_scene(), face_share=0.6), 128, 128)
+    inside = np.isin(drawing.material, [MATERIALS.index(n) for n in ("teeth", "tongue", "mouth")])
+    assert inside.sum() > 150
+
+
 def test_channels_without_motion_are_not_known() -> None:
     mesh = bare_mesh()
     shapes = mesh.shapes.copy()

@@ -106,7 +106,10 @@ def same_head(rig: Rig) -> None:
 
 
 def test_a_plain_file(tmp_path: Path) -> None:
-    same_head(rigs.load(simple(tmp_path / "head.glb", camel)))
+    rig = rigs.load(simple(tmp_path / "head.glb", camel))
+    same_head(rig)
+    lips = rig.material == MATERIALS.index("lips")
+    assert rig.surface is None and lips.sum() > 30  # a model without colours is painted
 
 
 def test_several_meshes_under_transforms(tmp_path: Path) -> None:

@@ -96,6 +96,12 @@ def test_folders(tmp_path: Path) -> None:
         rigs.load_folder(tmp_path)
 
 
+def test_a_folder_without_all_shapes(tmp_path: Path) -> None:
+    (tmp_path / f"{ict.NEUTRAL}.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    with pytest.raises(RigError, match=r"eyeBlink_L\.obj: cannot be read"):
+        rigs.load(tmp_path)
+
+
 def test_obj_polygons_become_triangles(tmp_path: Path) -> None:
     path = tmp_path / "a.obj"
     path.write_text("# cm\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0.5\nvt 0 0\nf 1/1 2/1 3/1 4/1\n")
