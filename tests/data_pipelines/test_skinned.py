@@ -20,6 +20,7 @@ def source() -> SkinnedSource:
     return SkinnedSource(folder=RIGS, file=SKINS)
 
 
+@pytest.mark.slow
 def test_people_are_on_all_rigs_but_the_held_out(source: SkinnedSource) -> None:
     names = {
         split: [rig.name for rig in skinned.hosts(RIGS, split)] for split in ("train", "evaluation")

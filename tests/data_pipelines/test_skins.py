@@ -67,6 +67,7 @@ def test_nothing_is_written_where_all_are_refused(folder: Path, tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_landmarks_are_found_where_no_list_has_them(folder: Path, tmp_path: Path):
     listed = skins.candidates(folder)[0]
     (tmp_path / "one.png").write_bytes(listed.path.read_bytes())
