@@ -133,6 +133,8 @@ def make(
     for path in (out, sheet_path(out)):
         if path.exists():
             raise SkinsError("exists already; remove it, or name another file", path=path)
+    if not out.parent.is_dir():
+        raise SkinsError("there is no such folder to write to", path=out.parent)
     maker, refused, rows = SkinMaker(rig), {}, []
     made: dict[str, Made] = {}
     for portrait in tqdm(portraits, desc="skins", unit="portrait"):

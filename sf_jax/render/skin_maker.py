@@ -14,6 +14,7 @@ from sf_jax.render.skin_paint import IRIS, Eyes, Mouth, paint_eyes, paint_lids, 
 from sf_jax.render.skin_regions import Regions, regions
 
 LEAST_HEIGHT = 50.0  # pixels from brows to chin
+MOST_OUTSIDE = 4  # landmarks
 MOST_TURN = np.radians(18.0)  # of yaw and of pitch
 MOST_GAP = 0.13  # between the lips, over the width of the mouth
 LEAST_OPENING = 0.12  # between the lids, over the width of the eye
@@ -69,6 +70,10 @@ class SkinMaker:
         marks = np.asarray(landmarks[:68], np.float64)
         if marks.shape != (68, 2) or not np.isfinite(marks).all():
             raise PortraitRefused("its landmarks are not all known")
+        outside = ((marks < 0) | (marks > image.shape[1::-1])).any(1).sum()
+        if outside > MOST_OUTSIDE:
+            problem = f"{outside} of its 68 landmarks are outside of it"
+            raise PortraitRefused(f"{problem}; they are to be shares of its width and height")
         check_landmarks(marks)
         found = fit(self.rig, marks)
         check_fit(found)
@@ -111,15 +116,21 @@ def check_landmarks(marks: Float[np.ndarray, "68 2"]) -> None:
     if height < LEAST_HEIGHT:
         problem = f"the face is {height:.0f} pixels high, brows to chin"
         raise PortraitRefused(f"{problem}; at least {LEAST_HEIGHT:.0f} are needed")
+    with np.errstate(all="ignore"):  # corners may coincide, which is neither open nor shut
+        _check_openings(marks)
+
+
+def _check_openings(marks: np.ndarray) -> None:
+    """Openings that are NaN are refused too."""
     inner = np.linalg.norm(marks[[61, 62, 63]] - marks[[67, 66, 65]], axis=1).max()
     gap = inner / np.linalg.norm(marks[table.MOUTH_LEFT] - marks[table.MOUTH_RIGHT])
-    if gap > MOST_GAP:
+    if not gap <= MOST_GAP:
         raise PortraitRefused(f"the mouth is open: {gap:.2f} of its width, at most {MOST_GAP}")
     for side, eye in (("right", table.RIGHT_EYE), ("left", table.LEFT_EYE)):
         lids = marks[eye]
         opening = np.linalg.norm(lids[[1, 2]] - lids[[5, 4]], axis=1).mean()
         share = opening / np.linalg.norm(lids[0] - lids[3])
-        if share < LEAST_OPENING:
+        if not share >= LEAST_OPENING:
             problem = f"the {side} eye is shut: open by {share:.2f} of its width"
             raise PortraitRefused(f"{problem}, at least {LEAST_OPENING}")
 

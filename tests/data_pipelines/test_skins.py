@@ -110,6 +110,11 @@ def test_names_are_read_from_text_and_from_skins(tmp_path: Path):
         skins.read_names(tmp_path / "none.txt")
 
 
+def test_a_folder_to_write_to_is_asked_for_before_the_work(folder: Path, tmp_path: Path):
+    with pytest.raises(SkinsError, match=r"none: there is no such folder to write to"):
+        skins.make(skins.candidates(folder), builtin(), tmp_path / "none" / "skins.npz")
+
+
 def test_no_portrait_is_an_error(folder: Path, tmp_path: Path):
     with pytest.raises(SkinsError, match="no such folder"):
         skins.candidates(tmp_path / "none")

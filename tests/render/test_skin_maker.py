@@ -165,6 +165,10 @@ def test_small_covered_and_unlike_faces_are_refused(maker: SkinMaker):
     drawing, _ = portrait(maker)
     with pytest.raises(PortraitRefused, match="pixels high"):
         check_landmarks(drawing.landmarks[:68] * 0.2)
+    with pytest.raises(PortraitRefused, match="68 of its 68 landmarks are outside"):
+        maker.make(drawing.image, drawing.landmarks * SIDE)  # pixels for shares
+    with pytest.raises(PortraitRefused, match="mouth is open: nan"):
+        check_landmarks(np.tile([[0.0, 0.0], [0.0, 99.0]], (34, 1)))
     cover = drawing.image.copy()
     x, y = drawing.landmarks[table.NOSE_TIP].astype(int)
     cover[y - 30 : y + 60, x - 70 : x + 20] = [30, 90, 200]
