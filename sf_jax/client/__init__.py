@@ -1,5 +1,5 @@
 """The stable name of `sf_jax.serve.client`: `from sf_jax.client import ask`."""
 
-from sf_jax.serve.client import RemoteFrame, ServiceError, Session, ask, encoded
+from sf_jax.serve.client import RemoteFrame, ServiceError, Session, ask, ask_all, encoded
 
-__all__ = ["RemoteFrame", "ServiceError", "Session", "ask", "encoded"]
+__all__ = ["RemoteFrame", "ServiceError", "Session", "ask", "ask_all", "encoded"]

@@ -127,8 +127,8 @@ class Model(Framing):
         Args:
           image: a path, a PIL image or uint8 [H, W, 3].
           whole: read the whole image; False finds the face and reads the square around it. None
-            does what the model was trained for: the built-in one reads framed faces, others whole
-            images.
+            does what the model was trained for, see `loading.load`, and finds a face that is asked
+            for by its number.
           face: which one, "largest" or its number from the left, from 1.
           force: read the whole image where that face is not found. Else the answer's `found` is
             False there, and its values are NaN.

@@ -115,9 +115,10 @@ class Framer:
 
     def compile(self) -> None:
         """Compiles what it needs, so that the first image does not wait for it."""
-        image = np.zeros((64, 64, 3), np.uint8)
-        self.find(image)
-        self.settled(image, Square(32, 32, 64))
+        for height, width in ((48, 64), (64, 48)):  # a finder may have a program for each
+            image = np.zeros((height, width, 3), np.uint8)
+            self.find(image)
+        self.settled(image, Square(24, 32, 64))
 
 
 class Framing:
@@ -152,15 +153,16 @@ class Framing:
             raise ValueError("this model has no finder; it reads whole images")
         return self._make_framer()
 
-    def frames(self, whole: bool | None = None) -> bool:
-        """Whether a face is found and framed where `whole` is asked for; see `Model.predict`.
+    def frames(self, whole: bool | None = None, face: Which | Literal["all"] = "largest") -> bool:
+        """Whether a face is found and framed where this is asked for; see `Model.predict`.
 
         Raises:
           ValueError: it is asked for, and the model has nothing to find a face with.
         """
-        if whole is False and self._make_framer is None:
+        asked = whole is False or (whole is None and face != "largest")
+        if asked and self._make_framer is None:
             raise ValueError("this model has no finder; it reads whole images")
-        return self._by_default if whole is None else not whole
+        return asked or (self._by_default and whole is None)
 
     def framed(
         self,
@@ -176,7 +178,7 @@ class Framing:
           sf_jax.media.images.ImageError: the image is too long for its width.
         """
         found = None
-        if self.frames(whole):
+        if self.frames(whole, face):
             found = self.framer.face(image, face)
             if found is None and not force:
                 return Framed(None)

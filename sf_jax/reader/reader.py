@@ -100,7 +100,7 @@ class Reader:
     @property
     def frames(self) -> bool:
         """Whether faces are found and framed."""
-        return self.model.frames(self.options.whole)
+        return self.model.frames(self.options.whole, self.options.face)
 
     def read_faces(self, image: np.ndarray) -> list[Frame]:
         """All faces of one image, from left to right, each read on its own; without a face what

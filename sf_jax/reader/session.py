@@ -175,7 +175,7 @@ class Session:
     @property
     def frames(self) -> bool:
         """Whether a face is found and framed; else whole images are read."""
-        return self._model.frames(self.options.whole)
+        return self._model.frames(self.options.whole, self.options.face)
 
     def framed(self, image: Picture | FittedImage) -> Step:
         """The first half of `frame`: what is to be read. Changes nothing, so that a frame may be

@@ -80,6 +80,28 @@ def ask(
     return _answer(url, _predict(url, image, options, messages, timeout))
 
 
+def ask_all(
+    url: str,
+    image: Picture,
+    *,
+    messages: Messages | None = None,
+    timeout: float = 60.0,
+    **asked: object,
+) -> list[FaceAction]:
+    """Reads all faces of an image, from left to right; an empty list if there are none.
+
+    Args:
+      messages, asked: options of `ask`, the same for all faces.
+
+    Raises:
+      ServiceError, OSError: as `ask`.
+    """
+    content = _predict(url, image, asked | {"face": "all"}, messages, timeout)
+    if not isinstance(content.get("faces"), list):
+        raise ServiceError(f"{url}: the answer holds no faces", 200)
+    return [_answer(url, one) for one in content["faces"]]
+
+
 def _place(whole: bool | None, face: str | int, force: bool) -> dict[str, Any]:
     """What is asked of the face, as parameters; nothing where it is the default."""
     given = {"whole": whole, "face": None if face == "largest" else face, "force": force or None}

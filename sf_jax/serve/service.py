@@ -21,7 +21,7 @@ import json
 import sys
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -37,7 +37,7 @@ import sf_jax
 from sf_jax.convert.processor import FittedImage, ProcessorError
 from sf_jax.face.one_euro import TimeOrderError
 from sf_jax.media.images import ImageError, TooLargeError
-from sf_jax.reader.framing import Framed
+from sf_jax.reader.framing import Framed, Which
 from sf_jax.reader.output import exact_json
 from sf_jax.reader.session import Frame
 from sf_jax.sequence.chat import ChatError, chat_text
@@ -45,6 +45,7 @@ from sf_jax.serve.batching import Batcher, ClosedError, Options, answer_batch, i
 from sf_jax.serve.bodies import CLOSE, image_and_messages, is_json, read_body
 from sf_jax.serve.decoder import Settings
 from sf_jax.serve.decoding import DecoderError, Decoders
+from sf_jax.serve.limits import Limits
 from sf_jax.serve.sessions import SessionMismatchError, Sessions, SessionsFullError
 from sf_jax.serve.wire import (
     BODY,
@@ -53,11 +54,13 @@ from sf_jax.serve.wire import (
     Answer,
     Asked,
     Error,
+    FaceAnswers,
     FrameAnswer,
     Health,
     Refusal,
     State,
     WireError,
+    faces_json,
     frame_json,
 )
 
@@ -70,50 +73,9 @@ WORKERS = 2  # threads that find and frame faces, and read large bodies
 LARGE = 2**16  # bytes of a JSON body that is read in a thread, as the event loop would wait
 PATIENCE = 0.25  # seconds of a processor after which an image is slow, and others go first
 WHOLE = 8  # images held whole at a time, in which faces are found: each may take 150 MB
+MOST_FACES = 32  # of one image that are read
 Seen = TypeVar("Seen")
 RETRY_AFTER = {"Retry-After": "1"}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request may cost.
-
-    Attributes:
-      max_bytes: of a body.
-      max_pixels: of an image, checked before it is decoded.
-      timeout: seconds from the first byte of the body to the answer.
-      queue: the most requests held at once, being read, waiting or being answered.
-      max_rationale: caps that a request may ask for; each is a program of its own, so the number of
-        them is the server's to say.
-      sessions: open at a time; session_idle: seconds after which an unused one is closed.
-      messages: bytes of a request's messages as JSON.
-      decoders: processes that decode images; decode_seconds: of a processor, the
-        most that an image may take there.
-      grace: seconds after a SIGTERM by which the process has ended, whatever hangs; by default the
-        time limit of a request and 10 more.
-    """
-
-    max_bytes: int = 10 * 2**20
-    max_pixels: int = 50_000_000
-    timeout: float = 30.0
-    queue: int = 64
-    max_rationale: tuple[int, ...] = ()
-    sessions: int = 64
-    session_idle: float = 60.0
-    messages: int = 32_768
-    decoders: int = 2
-    decode_seconds: float = 5.0
-    grace: float | None = None
-
-    @property
-    def ends_within(self) -> float:
-        """Seconds from a SIGTERM to the end."""
-        return self.timeout + 10 if self.grace is None else self.grace
-
-    @property
-    def decode_memory(self) -> int:
-        """Bytes that a decoder may take: of the formats that are read none needs more."""
-        return 2**28 + 24 * self.max_pixels + 2 * self.max_bytes
 
 
 class Service:
@@ -240,9 +202,22 @@ class Service:
             decode, or the model failed.
         """
         place = asked.place()
-        frames = self._frames(place["whole"])
+        frames = self._frames(place["whole"], place["face"])
         framed = partial(self.model.framed, **place)
         return await self._predicted(await self._seen(body, frames, framed, Framed), options)
+
+    async def faces(self, body: bytes, options: Options) -> "list[FaceAction]":
+        """The answers to all faces of an image file's bytes, from left to right; the largest ones
+        where there are more than `MOST_FACES`. Raises as `answer` does."""
+        self._frames(False, "largest")
+        found = await self._seen(body, True, self._all_framed, lambda fitted: [Framed(fitted)])
+        return await asyncio.gather(*[self._predicted(one, options) for one in found])
+
+    def _all_framed(self, image: np.ndarray) -> list[Framed]:
+        found = self.model.framed_faces(image)
+        sides = sorted((one.face.box.side for one in found if one.face), reverse=True)
+        least = 0.0 if len(found) <= MOST_FACES else sides[MOST_FACES - 1]
+        return [one for one in found if one.face and one.face.box.side >= least]
 
     async def frame(self, body: bytes, options: Options, asked: Asked) -> Frame:
         """The answer to an image file's bytes as the next frame of the session asked for.
@@ -254,7 +229,7 @@ class Service:
         assert asked.session is not None
         try:
             async with self.sessions.use(asked.session, asked.session_options()) as session:
-                frames = self._frames(session.options.whole)
+                frames = self._frames(session.options.whole, session.options.face)
                 step = await self._seen(body, frames, session.framed, session.framed)
                 previous = replace(options, previous=session.previous)
                 action = await self._predicted(step.framed, previous)
@@ -270,14 +245,14 @@ class Service:
         except TimeOrderError as error:
             raise Refusal(422, f"seconds: {error}") from error
 
-    def _frames(self, whole: bool | None) -> bool:
+    def _frames(self, whole: bool | None, face: Which) -> bool:
         """Whether faces are found and framed.
 
         Raises:
           Refusal: it is asked for, and the model has no finder.
         """
         try:
-            return self.model.frames(whole)
+            return self.model.frames(whole, face)
         except ValueError as error:
             raise Refusal(422, f"whole: {error}") from error
 
@@ -394,7 +369,7 @@ def build_app(service: Service) -> FastAPI:
 
     @app.post(
         "/v1/predict",
-        response_model=Answer | FrameAnswer,
+        response_model=Answer | FrameAnswer | FaceAnswers,
         responses=REFUSALS,
         openapi_extra={"requestBody": BODY},
         summary="Reads one face",
@@ -452,6 +427,8 @@ async def _in_time(
             body = await read_body(request, limits.max_bytes)
             picture, messages = await service.image_and_messages(request, body)
             options = replace(options, messages=messages)
+            if asked.every:
+                return faces_json(await service.faces(picture, options))
             if asked.session is None:
                 return exact_json(await service.answer(picture, options, asked))
             return frame_json(asked.session, await service.frame(picture, options, asked))

@@ -16,11 +16,12 @@ from sf_jax.reader.output import exact_json, known, rationale_json
 from sf_jax.reader.session import Frame, SessionOptions
 
 if TYPE_CHECKING:
+    from sf_jax.reader.action import FaceAction
     from sf_jax.reader.question import Messages
 
 ENVELOPE = 2  # commas and opening brackets of a JSON body outside its messages
 SESSION_NAME = r"^[A-Za-z0-9._-]{1,64}$"
-FACE = r"^(largest|[1-9][0-9]{0,3})$"
+FACE = r"^(largest|all|[1-9][0-9]{0,3})$"
 RENAMED = {"words": "rationale", "max_words": "max_rationale"}  # parameters of before
 OF_SESSIONS = ("values", "smooth", "fps", "seconds", "neutral")  # parameters
 
@@ -63,8 +64,8 @@ class Asked(BaseModel):
     face: str = Field(
         "largest",
         pattern=FACE,
-        description='which face: "largest", or its number from the left, from 1. A session keeps '
-        "to the one that it begins with",
+        description='which face: "largest", its number from the left, from 1, or "all", each of '
+        "which has an answer. A session keeps to the one that it begins with",
     )
     force: bool = Field(
         False, description="read the whole image where no face is found; see `status`"
@@ -96,8 +97,11 @@ class Asked(BaseModel):
             stray = [name for name in OF_SESSIONS if getattr(self, name) is not None]
             if stray:
                 raise WireError("belongs to a session; name one with session=…", field=stray[0])
+            return None
         given = {name: getattr(self, name) for name in ("values", "smooth", "fps")}
         given = {name: value for name, value in given.items() if value is not None}
+        if self.every:
+            raise WireError("a session is of one face; name it by its number", field="face")
         given |= {name: value for name, value in self.place().items() if name in self._given()}
         return SessionOptions(**given) if given else None
 
@@ -110,8 +114,15 @@ class Asked(BaseModel):
         whole = self.whole if self.crop is None else not self.crop
         if self.crop is not None and self.whole not in (None, whole):
             raise WireError("says the opposite of whole", field="crop")
-        face: Which = "largest" if self.face == "largest" else int(self.face)
+        if self.every and whole:
+            raise WireError("is for faces that are found", field="face")
+        face: Which = int(self.face) if self.face.isdecimal() else "largest"
         return {"whole": whole, "face": face, "force": self.force}
+
+    @property
+    def every(self) -> bool:
+        """Whether all faces are to be read."""
+        return self.face == "all"
 
     def _given(self) -> set[str]:
         """The fields that the request has, `crop` as `whole`."""
@@ -202,6 +213,16 @@ class Answer(BaseModel):
     uncorrected: Generated | None = Field(
         description="what was generated, where the roll of the square that was read has changed "
         "the head's angles as spelt, or the rationale; else null"
+    )
+
+
+class FaceAnswers(BaseModel):
+    """What all faces of an image show."""
+
+    status: Literal["read", "no face"]
+    faces: list[Answer] = Field(
+        description="from left to right; the largest ones where there are very many, and empty "
+        "where there is none"
     )
 
 
@@ -319,6 +340,12 @@ def read_json_body(body: bytes, most: int) -> tuple[bytes, "Messages | None"]:
         return base64.b64decode(content["image"], validate=True), messages
     except (binascii.Error, ValueError) as error:
         raise WireError(f"not base64: {error}", field="image") from error
+
+
+def faces_json(actions: "list[FaceAction]") -> dict[str, Any]:
+    """The answers to all faces of an image, as `FaceAnswers` describes it."""
+    status = "read" if actions else "no face"
+    return {"status": status, "faces": [exact_json(action) for action in actions]}
 
 
 def frame_json(name: str, frame: Frame) -> dict[str, Any]:

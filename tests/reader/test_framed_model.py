@@ -25,7 +25,7 @@ from sf_jax.reader.estimator import Model
 from sf_jax.reader.framing import Framed, NoFaceError
 from sf_jax.reader.output import exact_json, from_json
 from sf_jax.reader.turning import on_grid
-from sf_jax.serve.client import Session, ask
+from sf_jax.serve.client import ServiceError, Session, ask, ask_all
 from sf_jax.serve.service import Limits
 from sf_jax.train.losses.readout import Readout, ReadoutConfig, initialise_readout
 from tests.plain_model import find_marks, marked
@@ -81,6 +81,8 @@ def test_the_roll_of_the_square_is_put_back(
     model: Model, image: np.ndarray, action: FaceAction
 ) -> None:
     assert model.frames() and not model.frames(whole=True)
+    shipped = loading.load()
+    assert not shipped.frames() and shipped.frames(face=2) and shipped.frames(whole=False)
     face = action.face
     assert face is not None and (face.number, face.count, face.image) == (1, 2, (256, 160))
     # Landmarks that are tilted in every square turn it twice.
@@ -202,6 +204,11 @@ def test_the_service_frames_as_predict_does(
         nothing = ask(url, cup)
         assert not nothing.found and np.isnan(nothing.coefficients).all()
         assert same(ask(url, cup, force=True), model.predict(cup, whole=True))
+        both = ask_all(url, image)
+        assert [one.face and one.face.number for one in both] == [1, 2]
+        assert both[0].text == action.text and ask_all(url, cup) == []
+        with pytest.raises(ServiceError, match="422, a session is of one face"):
+            Session(url, face="all").frame(image)
         with Session(url, face=2) as session:
             frames = [session.frame(image), session.frame(cup), session.frame(image)]
         assert [frame.found for frame in frames] == [True, False, True]
