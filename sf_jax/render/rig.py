@@ -6,7 +6,6 @@ direction. Axes are those of the channel table: +x the subject's left, +y up, +z
 
 from dataclasses import dataclass, field, replace
 
-import numba
 import numpy as np
 from jaxtyping import Float
 
@@ -33,6 +32,7 @@ MATERIALS = (
     "object",
 )
 PAINTS = ("lips", "brow", "blush", "lid", "beard")
+FEW = 16  # displacement fields; more are summed as a product, which also reads those of weight 0
 LOOK_RADIANS = 0.6  # how far the eyeball turns at a look coefficient of 1, as on ARKit's face
 
 
@@ -179,26 +179,17 @@ def eye_angles(coefficients: np.ndarray) -> np.ndarray:
     return angles
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def _add_fields(weights, used, flat, total):  # type: ignore[no-untyped-def]
-    """Adds weighted rows of `flat` [N, M] to `total` [M], a cacheful of columns at a time."""
-    block = 8192
-    for start in range(0, total.shape[0], block):
-        stop = min(start + block, total.shape[0])
-        for i in used:
-            weight = weights[i]
-            for j in range(start, stop):
-                total[j] += weight * flat[i, j]
-
-
 def _weighted_sum(weights: np.ndarray, fields: np.ndarray) -> np.ndarray:
     """Sum of fields [N, V, 3] by weights [N], skipping the zeros: most coefficients are 0."""
     used = np.flatnonzero(weights)
     if not len(used):  # a rig may have no fields at all
         return np.zeros(fields.shape[1:], np.float32)
     flat = fields.reshape(len(fields), -1)
+    if len(used) > FEW:
+        return (weights.astype(np.float32) @ flat).reshape(fields.shape[1:])
     total = np.zeros(flat.shape[1], np.float32)
-    _add_fields(weights.astype(np.float32), used, flat, total)
+    for i in used:
+        total += np.float32(weights[i]) * flat[i]
     return total.reshape(fields.shape[1:])
 
 
