@@ -181,7 +181,7 @@ def test_expressions_of_a_vrm_name_its_shapes(tmp_path: Path) -> None:
     same_head(rigs.load(writer.save(tmp_path / "zero.vrm")))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["WEBP", pytest.param("PNG", marks=pytest.mark.slow)])
 def test_textures_and_colours_are_drawn(tmp_path: Path, kind: str) -> None:
     """A texture that is green above and blue below, and a red factor on the eyes."""
     writer = Writer()
