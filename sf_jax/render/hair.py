@@ -83,7 +83,7 @@ def _paths(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where locks run, [L, PATH, 3]: over the head, then straight down; and outward directions."""
     height = np.linspace(np.pi / 2, -0.1, PATH // 2)
-    over = head.surface(turn[:, None] + 0 * height, height + 0 * turn[:, None])
+    over = head.surface(turn[:, None], height)
     out = np.stack([np.sin(turn), 0 * turn, np.cos(turn)], -1)
     # Hanging hair keeps clear of the head at its widest.
     across = ((over - head.centre) * out[:, None]).sum(-1)

@@ -28,27 +28,56 @@ def _reach(points, turns, heights, lowest, out):  # type: ignore[no-untyped-def]
         out[row, column] = max(out[row, column], size)
 
 
-def _filled(reach: np.ndarray) -> np.ndarray:
+@numba.njit(cache=True, nogil=True)
+def _filled(reach):  # type: ignore[no-untyped-def]
     """Directions without points take their neighbours' mean, then all are smoothed a little."""
-    for _ in range(30):
-        missing = reach == 0
-        if not missing.any():
+    rows, columns = reach.shape
+    for _ in range(rows + columns):
+        missing, before = 0, reach.copy()
+        for y in range(rows):
+            for x in range(columns):
+                if before[y, x] > 0:
+                    continue
+                total, count = 0.0, 0
+                for v in range(max(0, y - 1), min(rows, y + 2)):
+                    for u in range(x - 1, x + 2):
+                        near = before[v, u % columns]
+                        total += near
+                        count += near > 0
+                missing += 1
+                if count:
+                    reach[y, x] = total / count
+        if missing == 0:
             break
-        total, count = np.zeros_like(reach), np.zeros_like(reach)
-        padded = np.pad(reach, ((1, 1), (0, 0)), mode="edge")
-        padded = np.pad(padded, ((0, 0), (1, 1)), mode="wrap")
-        for y in range(3):
-            for x in range(3):
-                near = padded[y : y + reach.shape[0], x : x + reach.shape[1]]
-                total += near
-                count += near > 0
-        reach = np.where(missing & (count > 0), total / np.maximum(count, 1), reach)
-    padded = np.pad(reach, ((1, 1), (0, 0)), mode="edge")
-    padded = np.pad(padded, ((0, 0), (1, 1)), mode="wrap")
-    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
-    smooth = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 16
+    smooth = np.empty_like(reach)
+    for y in range(rows):
+        for x in range(columns):
+            total = 0.0
+            for v in range(-1, 2):
+                row = min(max(y + v, 0), rows - 1)
+                for u in range(-1, 2):
+                    total += (2 - abs(v)) * (2 - abs(u)) * reach[row, (x + u) % columns]
+            smooth[y, x] = total / 16
     smooth[-1] = smooth[-1].mean()  # the crown is one direction
     return smooth
+
+
+@numba.njit(cache=True, nogil=True)
+def _on_surface(reach, centre, lowest, turn, height, above, out):  # type: ignore[no-untyped-def]
+    """Points `out` [n, 3] on or above the head in the directions of `turn`, `height` [n]."""
+    rows, columns = reach.shape
+    for i in range(len(turn)):
+        row = (min(max(height[i], lowest), np.pi / 2) - lowest) / (np.pi / 2 - lowest) * (rows - 1)
+        column = (turn[i] / (2 * np.pi)) % 1.0 * columns
+        r0, c0 = min(int(row), rows - 2), int(column) % columns
+        fr, fc, c1 = row - r0, column - np.floor(column), (c0 + 1) % columns
+        lower = reach[r0, c0] * (1 - fc) + reach[r0, c1] * fc
+        upper = reach[r0 + 1, c0] * (1 - fc) + reach[r0 + 1, c1] * fc
+        radius = lower + fr * (upper - lower) + above[i]
+        across = np.cos(height[i]) * radius
+        out[i, 0] = centre[0] + across * np.sin(turn[i])
+        out[i, 1] = centre[1] + radius * np.sin(height[i])
+        out[i, 2] = centre[2] + across * np.cos(turn[i])
 
 
 @dataclass(frozen=True)
@@ -108,17 +137,11 @@ class HeadMap:
         Args:
           turn: radians from straight ahead to the subject's left; height: radians above level.
         """
-        row = (np.clip(height, LOWEST, np.pi / 2) - LOWEST) / (np.pi / 2 - LOWEST) * (HEIGHTS - 1)
-        column = (turn / (2 * np.pi)) % 1.0 * TURNS
-        r0, c0 = np.minimum(row.astype(int), HEIGHTS - 2), column.astype(int) % TURNS
-        fr, fc, c1 = row - r0, column - np.floor(column), (c0 + 1) % TURNS
-        lower = self.reach[r0, c0] * (1 - fc) + self.reach[r0, c1] * fc
-        upper = self.reach[r0 + 1, c0] * (1 - fc) + self.reach[r0 + 1, c1] * fc
-        radius = lower + fr * (upper - lower) + above
-        direction = np.stack(
-            [np.cos(height) * np.sin(turn), np.sin(height), np.cos(height) * np.cos(turn)], -1
-        )
-        return self.centre + direction * radius[..., None]
+        turn, height, above = np.broadcast_arrays(turn, height, above)
+        t, h, a = (np.ascontiguousarray(each, np.float64).ravel() for each in (turn, height, above))
+        out = np.empty((turn.size, 3))
+        _on_surface(self.reach, self.centre, LOWEST, t, h, a, out)
+        return out.reshape(*turn.shape, 3)
 
     def mean(self, *numbers: int) -> np.ndarray:
         """The mean [3] of some landmarks."""

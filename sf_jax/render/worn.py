@@ -93,7 +93,7 @@ def _dome(
     """A shell [rows, columns, 3] over the crown down to the elevations `edge`."""
     share = np.linspace(0, 1, rows)[:, None]
     height = np.pi / 2 - share * (np.pi / 2 - edge)
-    points = head.surface(turn + 0 * height, height, above)
+    points = head.surface(turn, height, above)
     return points, grid(rows, len(turn), True)
 
 
