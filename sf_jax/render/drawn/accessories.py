@@ -139,7 +139,7 @@ def draw_hat(sheet: Sheet) -> None:
     if kind == "none":
         return
     over = sheet.style.eyes.y - sheet.style.eyes.up - sheet.style.brows.gap
-    line = min(sheet.style.hair.line + 0.06, over - 0.26)  # brows rise under it
+    line = min(sheet.style.hair.line + 0.06, over - 0.33)  # brows rise under it
     skull = sheet.head.inflated(sheet.style.hair.volume + 0.05, sheet.style.hair.volume + 0.04, 0.1)
     wide = float(np.interp(line, skull.y, skull.width))
     x = np.linspace(-1, 1, 15) * wide

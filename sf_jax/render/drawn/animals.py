@@ -64,7 +64,7 @@ def _fur_palette(g: np.random.Generator) -> Palette:
 
 
 def _animal_eyes(g: np.random.Generator) -> Eyes:
-    size = near(g, 0.17, 0.18)
+    size = near(g, 0.19, 0.15)
     kind: EyeKind = pick(g, ("open", "ball", "dot"), (3, 2, 1))
     return Eyes(
         kind=kind,
@@ -75,7 +75,7 @@ def _animal_eyes(g: np.random.Generator) -> Eyes:
         down=size * near(g, 0.85, 0.2),
         tilt=float(g.uniform(-0.1, 0.4)),
         square=float(g.uniform(1.9, 2.5)),
-        iris=float(g.uniform(0.55, 0.75)),
+        iris=float(g.uniform(0.5, 0.62) if kind == "ball" else g.uniform(0.55, 0.75)),
         tall=float(g.uniform(1.0, 1.4)),
         ring=chance(g, 0.5),
         pupil=float(g.uniform(0.4, 0.7)),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from sf_jax.render.drawn.canvas import Colour, scaled
 from sf_jax.render.drawn.style import Brows, Eyes, Hair, Mouth, Nose, Palette, Style
 
+_BOLD = 0.034  # width of a bold line
 _BROW_REACH = 0.18  # how far a brow rises
 
 
@@ -13,12 +14,13 @@ def fitted(style: Style) -> Style:
     eyes = _eyes(style)
     mouth = _mouth(style)
     nose = _nose(style.nose, eyes, mouth)
-    hair = _hair(style.hair, eyes, style.brows)
+    hair = _hair(style, eyes)
     fringe_at_brows = hair.fringe != "none" and hair.line + hair.low > _top(eyes, style.brows) - 0.2
     palette = _palette(style.palette)
     brows = style.brows
     if fringe_at_brows:
-        halo = _contrast(palette.brow, palette.hair) < 70
+        bold = style.ink.width > _BOLD and not style.ink.none
+        halo = bold or _contrast(palette.brow, palette.hair) < 70
         brows = replace(brows, over_hair=True, halo=halo)
     return replace(
         style, eyes=eyes, mouth=mouth, nose=nose, hair=hair, palette=palette, brows=brows
@@ -53,12 +55,13 @@ def _nose(nose: Nose, eyes: Eyes, mouth: Mouth) -> Nose:
     return replace(nose, y=y)
 
 
-def _hair(hair: Hair, eyes: Eyes, brows: Brows) -> Hair:
+def _hair(style: Style, eyes: Eyes) -> Hair:
     """A hairline over the brows; a fringe may reach the brows, not the eyes."""
-    top = _top(eyes, brows)
+    hair, top = style.hair, _top(eyes, style.brows)
     line = min(hair.line, top - _BROW_REACH - 0.1)
     low = min(hair.low, max(0.05, eyes.y - 0.6 * eyes.up - line))
-    if hair.seed % 10 < 6:  # most fringes leave the brows free
+    bold = style.ink.width > _BOLD and not style.ink.none  # outlines that brows are lost in
+    if bold or hair.seed % 10 < 6:  # most fringes leave the brows free
         low = min(low, max(0.05, top - 0.08 - line))
     return replace(hair, line=line, low=low)
 

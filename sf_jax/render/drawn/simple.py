@@ -150,7 +150,7 @@ def crayon(g: np.random.Generator) -> Style:
             "line",
             near(g, 0.13, 0.2),
             near(g, 0.2, 0.15),
-            float(g.uniform(0.05, 0.08)),
+            float(g.uniform(0.06, 0.09)),
             tilt=float(g.uniform(-0.05, 0.05)),
             move=1.15,
         ),
