@@ -204,7 +204,8 @@ def paint_brows(
 def paint_hair(
     generator: Generator, colours: np.ndarray, regions: Regions, palette: Palette
 ) -> None:
-    """The scalp: hair, shaved, bald, or a cloth, as the portrait shows little of it."""
+    """The scalp: hair, shaved or bald, as the portrait shows little of it. Hair that stands off the
+    head, and cloths over it, are items of a scene."""
     scalp = regions.mask["scalp"]
     kind = generator.random()
     lit = regions.shade
@@ -214,11 +215,6 @@ def paint_hair(
     if kind < 0.25:  # shaved
         blend(colours, scalp, palette.skin, lit)
         blend(colours, generator.uniform(0.2, 0.6) * scalp, palette.hair)
-        return
-    if kind < 0.35:  # a cloth
-        pattern = 1 + generator.uniform(0, 0.3) * _blotches(generator, regions, 1)
-        cloth = generator.uniform(0.05, 0.95, 3)
-        blend(colours, scalp, cloth, lit * pattern)
         return
     strands = _blotches(generator, regions, 1)
     bright = 0.85 + generator.uniform(0.03, 0.15) * strands + 0.3 * (regions.shade - 0.8)

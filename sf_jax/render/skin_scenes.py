@@ -67,7 +67,7 @@ def _look(g: np.random.Generator) -> Look:
     return Look(
         wrap=float(g.uniform(0, 0.4)),
         shadow=float(g.uniform(0.2, 0.8)) if g.random() < 0.4 else 0.0,
-        pores=float(g.uniform(0.1, 0.7)) if g.random() < 0.6 else 0.0,
-        blotches=float(g.uniform(0.1, 0.5)) if g.random() < 0.3 else 0.0,
+        pores=float(g.uniform(0.1, 0.55)) if g.random() < 0.6 else 0.0,
+        blotches=float(g.uniform(0.1, 0.35)) if g.random() < 0.3 else 0.0,
         noise_seed=int(g.integers(1 << 31)),
     )
