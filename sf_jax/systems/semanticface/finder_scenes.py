@@ -158,7 +158,6 @@ def _draw(
     picture: np.ndarray, image: np.ndarray, cover: np.ndarray, matrix: np.ndarray
 ) -> np.ndarray:
     """Draws a window into a picture by an affine map; returns what it covers."""
-    height, width = picture.shape[:2]
     shrink = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if shrink < 0.7:  # averaged first, since the map takes single pixels
         sides = tuple(max(1, round(side * shrink)) for side in image.shape[1::-1])
@@ -166,12 +165,28 @@ def _draw(
         image = cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
         cover = cv2.resize(cover, sides, interpolation=cv2.INTER_AREA)
         matrix = np.column_stack([matrix[:, :2] * ratios, matrix[:, 2]])
-    size = (width, height)
+    covered = np.zeros(picture.shape[:2], np.float32)
+    rows, columns = _reach(image, matrix, picture)
+    part = picture[rows, columns]
+    if not part.size:
+        return covered
+    size = part.shape[1::-1]
+    matrix = matrix - np.array([[0, 0, columns.start], [0, 0, rows.start]])
     colours = cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-    covered = cv2.warpAffine(cover.astype(np.float32), matrix, size)
-    mixed = picture + covered[..., None] * (colours.astype(np.float32) - picture)
-    picture[:] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    covered[rows, columns] = cv2.warpAffine(cover.astype(np.float32), matrix, size)
+    mixed = part + covered[rows, columns, None] * (colours.astype(np.float32) - part)
+    part[:] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
     return covered
+
+
+def _reach(image: np.ndarray, matrix: np.ndarray, picture: np.ndarray) -> tuple[slice, slice]:
+    """The rows and columns of a picture that an image reaches by an affine map."""
+    height, width = image.shape[:2]
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
+    most = picture.shape[1::-1]
+    low = np.clip(np.floor((corners @ matrix.T).min(0)) - 1, 0, most).astype(int).tolist()
+    high = np.clip(np.ceil((corners @ matrix.T).max(0)) + 1, 0, most).astype(int).tolist()
+    return slice(low[1], high[1]), slice(low[0], high[0])
 
 
 def _add(

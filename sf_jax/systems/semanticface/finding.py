@@ -48,11 +48,11 @@ class FinderRecipe:
       mesh: how the devices are shared out.
     """
 
-    figures: int = 20_000
-    batch: int = 16
+    figures: int = 12_000
+    batch: int = 24
     calibration: int = 600
     false_rate: float = 0.01
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(2e-3, 6000, 200))
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(1.5e-3, 6000, 200))
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     objective: DetectionConfig = field(default_factory=DetectionConfig)
     scenes: SceneConfig = field(default_factory=SceneConfig)
