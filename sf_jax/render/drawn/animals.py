@@ -116,7 +116,7 @@ def animal(g: np.random.Generator) -> Style:
             width=float(g.uniform(0.24, 0.36)),
             open=near(g, 0.34, 0.12),
             drop=near(g, 0.24, 0.2),
-            rest=float(g.uniform(-0.05, 0.45)),
+            rest=float(g.uniform(-0.1, 0.22)),
             curl=float(g.uniform(1.2, 2.0)),
             fill=pick(g, ("dark", "red", "black")),
             teeth=chance(g, 0.6),
