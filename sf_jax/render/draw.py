@@ -120,14 +120,14 @@ def _shadow(scene: Scene, body: Body, middle: np.ndarray) -> Shadow:
 
 def _exposure(ambient: float, lights: list[np.ndarray], colours: list[np.ndarray]) -> float:
     """Factor of all light, as of a camera that sees a face turned towards it."""
-    reaching = [0.35 + 0.65 * max(float(light[2]), 0.0) for light in lights]
+    reaching = [0.12 + 0.88 * max(float(light[2]), 0.0) for light in lights]
     seen = ambient + sum(
         share * float(colour.mean()) for share, colour in zip(reaching, colours, strict=True)
     )
     return float(np.clip(seen, DARKEST, BRIGHTEST)) / max(seen, 1e-6)
 
 
-def _shading(scene: Scene, view: np.ndarray, shadow: Shadow) -> Shading:
+def _shading(scene: Scene, painted: bool, view: np.ndarray, shadow: Shadow) -> Shading:
     key = np.array(scene.light, np.float64) / np.linalg.norm(scene.light)
     lights = [key, np.array([-key[0], 0.1, abs(key[2])])]
     light = np.array(scene.light_colour)
@@ -141,6 +141,9 @@ def _shading(scene: Scene, view: np.ndarray, shadow: Shadow) -> Shading:
         gloss[MATERIALS.index(name)] = [times * scene.shine + plus * scene.key, sharpness]
     look = scene.look
     exposure = _exposure(scene.ambient, lights, colours)
+    if painted:  # dark skin is exposed longer
+        brightness = max(float(np.mean(scene.colours["skin"])), 0.05)
+        exposure *= float(np.clip((0.5 / brightness) ** 0.3, 0.95, 1.3))
 
     def row(*values: float) -> np.ndarray:
         return np.array(values, np.float32)
@@ -256,7 +259,7 @@ def render(rig: Rig, coefficients: np.ndarray, scene: Scene, height: int, width:
         level=_levels(whole, () if rig.surface is None else rig.surface.images, points),
     )
     shadow = _shadow(scene, whole, np.nanmean(marks, 0))
-    shading = _shading(scene, view.direction, shadow)
+    shading = _shading(scene, rig.surface is None, view.direction, shadow)
     edge = _outline(scene, view, index, depth, surface.materials)
     colour, cover, material = shade(index, edge, surface, shading)
     seen = rig.marks(view.points[: len(vertices)])

@@ -209,8 +209,9 @@ def grow(
     thick = side + (top - side) * upward
     along = np.linspace(0, 1, STEPS)
     on_face = heights[:, None] > 0.3  # these locks grow out of the hairline
-    thick = thick * np.where(on_face, 1 - along**3 * 1.25, 1 - 0.35 * along**4)
-    thick = thick + shape.locks * u * g.normal(0, 1, LOCKS)[:, None] * along
+    thick = thick * np.where(on_face, 1 - 0.9 * along**3, 1 - 0.35 * along**4)
+    loose = along * np.where(on_face, 1 - along**2, 1.0)
+    thick = thick + shape.locks * u * g.normal(0, 1, LOCKS)[:, None] * loose
     thick = thick + shape.waves * u * g.normal(0, 1, (LOCKS, STEPS)) * (along > 0.05)
     if pressed:
         under = np.maximum(brow - 2.5 * u - points[..., 1], 0)  # below its edge, hair spreads

@@ -138,7 +138,7 @@ class HeadMap:
           turn: radians from straight ahead to the subject's left; height: radians above level.
         """
         turn, height, above = np.broadcast_arrays(turn, height, above)
-        t, h, a = (np.ascontiguousarray(each, np.float64).ravel() for each in (turn, height, above))
+        t, h, a = (np.array(each, np.float64).ravel() for each in (turn, height, above))
         out = np.empty((turn.size, 3))
         _on_surface(self.reach, self.centre, LOWEST, t, h, a, out)
         return out.reshape(*turn.shape, 3)

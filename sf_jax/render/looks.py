@@ -90,7 +90,7 @@ def random_lights(g: np.random.Generator) -> dict:
     ambient, key, fill = g.uniform(0.25, 0.65), g.uniform(0.35, 0.9), g.uniform(0, 0.3)
     lights: list[Light] = []
     if kind < 0.12:  # hard, from the side or above
-        yaw, ambient, key, fill = g.choice([-1, 1]) * g.uniform(0.8, 1.9), 0.18, 1.1, 0.0
+        yaw, ambient, key, fill = g.choice([-1, 1]) * g.uniform(0.7, 1.7), 0.26, 1.1, 0.0
     elif kind < 0.17:  # from below
         pitch, ambient, key = g.uniform(-1.2, -0.5), g.uniform(0.2, 0.5), 0.8
     elif kind < 0.24:  # from the back, with light along the edges
