@@ -11,6 +11,7 @@ from data_pipelines.sampler import GAZE_RADIANS, VISEMES, mirror_name, sample
 from sf_jax.face.channels import INDEX, NAMES
 
 SHARES = {"sampled": 0.55, "dense": 0.14, "single": 0.1, "uniform": 0.09, "mouth": 0.12}
+TRIES = 20  # single channels that are drawn until a known one is met
 PAIRS = [
     (INDEX[name], INDEX[mirror_name(name)])
     for name in NAMES[:52]
@@ -29,8 +30,12 @@ def varied(seed: int, known: np.ndarray | None = None) -> np.ndarray:
     """
     g = np.random.default_rng([62, seed])
     kind = g.choice(len(SHARES), p=list(SHARES.values()))
-    face = (_sampled, _dense, _single, _uniform, _mouth)[kind](seed, g)
+    make = (_sampled, _dense, _single, _uniform, _mouth)[kind]
+    face = make(seed, g)
     if known is not None:
+        tries = TRIES if make is _single else 0  # of channels that are not known nothing is seen
+        while tries and not face[:52][known[:52]].any():
+            face, tries = make(seed, g), tries - 1
         face = np.where(known, face, 0)
     return face.astype(np.float32)
 
