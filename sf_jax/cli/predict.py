@@ -74,13 +74,11 @@ def _face_arguments(group: Adds) -> None:
     add(
         "--whole",
         action="store_true",
-        default=None,
         help="read whole images (default of models that were not trained on framed faces)",
     )
     add(
         "--crop",
-        dest="whole",
-        action="store_false",
+        action="store_true",
         help="find the face and read the square around it (default of models that were trained on "
         "framed faces, as their folder's finder.safetensors shows)",
     )
@@ -238,9 +236,13 @@ def _check_paths(options: argparse.Namespace) -> None:
 
 
 def _check_faces(options: argparse.Namespace) -> None:
+    """Sets `whole` to what is asked for: None where neither flag is given."""
+    if options.whole and options.crop:
+        raise UsageError("--whole reads whole images, --crop reads faces; give one of them")
     for name, given in (("--face", options.face != "largest"), ("--force", options.force)):
         if options.whole and given:
             raise UsageError(f"{name} is for faces that are found; --whole reads whole images")
+    options.whole = False if options.crop else (options.whole or None)
 
 
 def _check_found(options: argparse.Namespace, job: "Job") -> None:

@@ -81,6 +81,7 @@ def test_one_face_by_its_number_or_the_whole_image(
         (["--face", "0"], "'0' is none of"),
         (["--face", "2", "--whole"], "--face is for faces that are found"),
         (["--force", "--whole"], "--force is for faces that are found"),
+        (["--crop", "--whole"], "give one of them"),
         (["--face", "all", "--show"], "--show opens one sheet"),
     ):
         assert run("predict", path, *flags) == 2
