@@ -166,5 +166,5 @@ def random_effects(g: np.random.Generator) -> Effects:
     if spoilt < 0.14:
         return replace(effects, gain=effects.gain * 1.4, bias=float(g.choice([-0.2, 0.25])))
     if spoilt < 0.16:
-        return replace(effects, posterise=int(g.integers(4, 9)), noise=0.0)
+        return replace(effects, posterise=int(g.integers(6, 11)), noise=0.0)
     return effects

@@ -452,7 +452,8 @@ def _light(fragments: Fragments, kinds: np.ndarray, s: Shading) -> tuple[np.ndar
         _add_light(mean, light, colour, s.wrap, reaching, lit, tone)
         _add_highlight(mean, kinds, s.gloss, light, colour[1], s.viewer, reaching, shine)
     if len(s.tones):
-        full = np.float32((s.above[1] + s.below[1]) / 2 + s.colours[:, 1].sum())
+        most, rest = s.colours[:, 1].max(), s.colours[:, 1].sum()  # no point sees all lights
+        full = np.float32((s.above[1] + s.below[1]) / 2 + 0.7 * most + 0.3 * rest)
         _flat_tones(tone, full, s.tones, s.limits, s.softness, s.shade, lit)
         shine = np.where(shine > 0.2, np.float32(0.35), np.float32(0))
     return lit, shine
