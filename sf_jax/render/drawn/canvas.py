@@ -55,13 +55,17 @@ class Canvas:
         self.pixels = np.full((height * samples, width * samples, 4), BACKGROUND, np.uint8)
         self._origin = np.zeros(2)
 
+    def displaced(self, points: Points) -> Points:
+        """Where an unsteady hand draws the points."""
+        amplitude, waves, phase = self.wobble
+        if not amplitude:
+            return points
+        angle = points[:, ::-1] * (waves * 2 * np.pi) + phase
+        return points + amplitude * (np.sin(angle) + 0.5 * np.sin(2.3 * angle + 1))
+
     def _fixed(self, points: Points) -> np.ndarray:
         """Fixed-point grid coordinates, int32 [N, 1, 2]."""
-        amplitude, waves, phase = self.wobble
-        if amplitude:
-            angle = points[:, ::-1] * (waves * 2 * np.pi) + phase
-            points = points + amplitude * (np.sin(angle) + 0.5 * np.sin(2.3 * angle + 1))
-        grid = (points * self.samples - self._origin - 0.5) * (1 << _SHIFT)
+        grid = (self.displaced(points) * self.samples - self._origin - 0.5) * (1 << _SHIFT)
         return np.minimum(np.maximum(np.rint(grid), -_FAR), _FAR).astype(np.int32)[:, None]
 
     def paper(self, colour: Colour) -> None:

@@ -203,7 +203,7 @@ def _landmarks(
         ]
     )
     assert points.shape == (COUNT, 2)
-    return points.astype(np.float32)
+    return sheet.canvas.displaced(points).astype(np.float32)
 
 
 def _jaw_line(sheet: Sheet) -> Points:

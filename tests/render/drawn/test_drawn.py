@@ -118,6 +118,19 @@ def test_the_head_turns_as_the_table_says() -> None:
     assert roll[table.PUPILS][1][1] < roll[table.PUPILS][0][1]  # counter-clockwise
 
 
+def test_landmarks_follow_an_unsteady_hand() -> None:
+    """The pupil's mark is on the pupil, where a drawing has one dark spot in an eye."""
+    eyes = replace(PLAIN.eyes, kind="dot", highlights=0, width=0.06, up=0.06, down=0.06)
+    style = replace(PLAIN, eyes=eyes, ink=replace(PLAIN.ink, wobble=0.05))
+    drawing = draw_drawn(face(), style, 256, 256)
+    steady = draw_drawn(face(), replace(style, ink=PLAIN.ink), 256, 256)
+    for pupil in drawing.landmarks[table.PUPILS]:
+        spot = np.argwhere(drawing.material == MATERIALS.index("pupil"))[:, ::-1]
+        near = spot[np.abs(spot - pupil).max(1) < 20]
+        assert np.abs(near.mean(0) + 0.5 - pupil).max() < 3.5  # undisplaced: 6.7
+    assert np.nanmax(np.abs(drawing.landmarks - steady.landmarks)) > 2
+
+
 def test_a_gaze_moves_the_pupils() -> None:
     rest, yaw, pitch = (
         points(PLAIN, **values) for values in ({}, {"LeftEyeYaw": 0.5}, {"LeftEyePitch": 0.5})
