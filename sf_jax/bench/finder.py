@@ -24,7 +24,7 @@ from sf_jax.reader import finder
 from sf_jax.reader.finder import Finder
 from sf_jax.systems.semanticface.finder_scores import Matches, matches
 
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+THRESHOLDS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 SIZES = (0, 60, 100, 200, 10_000)  # sides of faces in pixels, between which recall is given
 TIMED = 60  # images
 

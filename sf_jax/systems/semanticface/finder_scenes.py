@@ -36,7 +36,7 @@ class SceneConfig:
       least, most: sizes of faces; smaller ones than `certain` are neither learnt nor counted false.
       enlarged: figures are drawn up to so many times their own size.
       filling: share of the scenes of one face in which it fills most of the image.
-      photographs: share of figures that are photographs and become the background.
+      photographs: share of large photographs of a face that become the background.
       roll, wide_roll: deviations of turns in radians; one in five is wide.
       objects: the most objects without faces in a scene.
       seen: share of a face's landmarks within the image from which it counts as a face; a face of
@@ -219,7 +219,9 @@ def _add(
             return
     image, cover = tinted(figure.image, g), figure.cover
     covered = None
-    if _is_photograph(figure) and not scene.faces and g.random() < config.photographs:
+    window = size / square.side * figure.image.shape[0]
+    large = _is_photograph(figure) and window > 0.8 * min(height, width)
+    if large and not scene.faces and g.random() < config.photographs:
         _spread(scene.picture, image, matrix)
     elif figure.stands:
         image, cover = (np.concatenate([x, np.repeat(x[-1:], len(x), 0)]) for x in (image, cover))
