@@ -103,7 +103,10 @@ def main(argv: list[str]) -> None:
         figures[str(folder)] = {
             "images": result.images,
             "faces": result.faces,
-            "roc": [[x, result.recall(x), result.false_rate(x)] for x in (threshold, *THRESHOLDS)],
+            "roc": [
+                [x, result.recall(x) if result.faces else None, result.false_rate(x)]
+                for x in (threshold, *THRESHOLDS)
+            ],
         }
     for path in options.images:
         best = max((each.score for each in found.candidates(read_image(path), 0.0)), default=0.0)

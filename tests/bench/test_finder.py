@@ -59,7 +59,7 @@ def test_the_table_has_recall_by_size_and_the_roc() -> None:
     assert "recall 0.500, false faces an image 0.0000" in lines
     assert "0 to 60    px: recall 1.000 of 1" in lines
     assert "100 to 200   px: recall 0.000 of 1" in lines
-    assert "0.40   0.500       0.2500" in lines
+    assert "0.30   0.500       0.2500" in lines
 
 
 def test_the_command(
