@@ -69,7 +69,9 @@ def write(*names: str) -> str:
     """Writes stills of such names; what is read back must be the same, and harmless."""
     images = [json.loads(name) for name in names]
     rows = [stills.Still(image, np.zeros(61, np.float32)) for image in images]
-    reader = SimpleNamespace(channels=NAMES, options=PredictOptions(source_column=True))
+    reader = SimpleNamespace(
+        channels=NAMES, options=PredictOptions(source_column=True), frames=False
+    )
     stills.write(reader, Path("s.csv"), Path("s.index.csv"), rows)  # type: ignore[arg-type]
     spelled = [image.encode("utf-8", "backslashreplace").decode() for image in images]
     assert livelink.read("s.csv").sources == spelled
