@@ -253,7 +253,7 @@ def test_samples_follow_the_joint_distribution(digits, pictures) -> None:
 
 def toy(tokenizer: tokenizers.Tokenizer) -> Tiny:
     """Slots that depend on each other strongly; for pictures of 32 x 64 pixels."""
-    return dataclasses.replace(Tiny.make(SMALL, tokenizer, TOY, 7, scale=3.0), patches=8)
+    return dataclasses.replace(Tiny.make(SMALL, tokenizer, TOY, 9, scale=3.0), patches=8)
 
 
 def check_joint(tiny: Tiny, picture: np.ndarray, draws: int, batch: int) -> float:
