@@ -165,11 +165,15 @@ def row(name: str, side: int, found: Rate, theirs: Mapping[str, Rate]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="sf-jax bench render", description=__doc__)
-    parser.add_argument("--sides", type=whole(8, 4096), nargs="+", default=[128, 224])
-    parser.add_argument("--seconds", type=whole(1, 600), default=10, help="for each measurement")
+    sides = "of the images in pixels (default 128 and 224)"
+    parser.add_argument("--sides", type=whole(8, 4096), nargs="+", default=[128, 224], help=sides)
+    seconds = "for each measurement (default 10)"
+    parser.add_argument("--seconds", type=whole(1, 600), default=10, help=seconds)
     parser.add_argument("--rig", help="a rig's file, in place of the built-in head")
-    parser.add_argument("--opengl-python", metavar="PYTHON", help="one with moderngl and pyrender")
-    parser.add_argument("--out", type=Path, help="folder for render.md")
+    parser.add_argument(
+        "--opengl-python", metavar="PYTHON", help="one with moderngl and pyrender (default: none)"
+    )
+    parser.add_argument("--out", type=Path, help="folder for render.md (default: printed)")
     options = parser.parse_args(argv)
     rig = _rig(options.rig)
     lines = [

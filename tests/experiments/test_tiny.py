@@ -8,7 +8,12 @@ import pytest
 from sf_jax.cli import main, recipes
 from sf_jax.reader import loading
 
-SLOW = {"answer_order", "builtin_model", "words_before_numbers"}  # several programs to compile each
+SLOW = {
+    "answer_order",
+    "builtin_model",
+    "finder",
+    "words_before_numbers",
+}  # several programs to compile each
 
 
 def test_every_recipe_is_tried_here() -> None:
@@ -35,6 +40,12 @@ def test_the_built_in_model_from_nothing(tmp_path: Path) -> None:
     assert main(["train", "builtin_model", "--tiny", "--out", str(tmp_path)]) == 0
     model = loading.load(tmp_path / "model")
     assert model.decoder.draft_heads is not None
+
+
+@pytest.mark.slow
+def test_the_finder_from_nothing(tmp_path: Path) -> None:
+    assert main(["train", "finder", "--tiny", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "model" / "finder.safetensors").is_file()
 
 
 @pytest.mark.slow

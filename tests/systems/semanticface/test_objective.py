@@ -12,11 +12,11 @@ from data_pipelines import records
 from data_pipelines.synthetic import face_record
 from sf_jax.cli import recipes
 from sf_jax.convert import hf
-from sf_jax.reader import loading, readout
+from sf_jax.reader import loading
 from sf_jax.sequence import images
 from sf_jax.sequence.example import assemble
 from sf_jax.systems.semanticface import fine_tuning
-from sf_jax.systems.semanticface.dense_targets import dense_targets
+from sf_jax.systems.semanticface.dense_targets import dense_targets, initial_readout
 from sf_jax.systems.semanticface.pretraining import JointTask
 from sf_jax.train import mesh as meshes
 from sf_jax.train.hooks import HookConfig
@@ -56,10 +56,11 @@ def test_fine_tuning_starts_at_the_loss_of_the_recipe_that_made_the_model(
         images.capacity(joint.config, joint.recipe.sequences.length, joint.recipe.patches, True),
     )
     dense = dense_targets([face_record(0, 0, "evaluation")] * len(examples), 24)
-    head = readout.load(loading.BUILTIN / "readout.safetensors")
+    objective = joint.recipe.objective
+    head = initial_readout(joint.recipe.vision, objective.readout, joint.recipe.rare, seed=0)
     weights = JointWeights(hf.load(loading.BUILTIN)[1], head)
     found = mean_loss(joint, joint.create(weights, mesh), [JointBatch(rows, dense)], mesh, None)
-    squares = joint.recipe.objective.supervised.squares
+    squares = objective.supervised.squares
     trained = found["next_token"] + found["slots"] + squares * found["squares"]
     print(f"starts at {started['loss']:.4f}; the recipe's own objective gives {trained:.4f}")
     assert len(examples) >= 8 and np.isfinite(trained)
