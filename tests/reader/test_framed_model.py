@@ -48,7 +48,7 @@ def constant_readout(config: object, landmarks: np.ndarray) -> Readout:
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("framed") / "model"
     shutil.copytree(loading.BUILTIN, folder, ignore=lambda *_: [checksums.FILE])
-    (folder / finder.FILE).touch()
+    (folder / finder.FILE).write_bytes(b"")
     config = loading.hf.load(folder)[0]
     landmarks = face_landmarks(0.5, 0.5, 0.8, TILT)
     readout.save(folder / loading.READOUT_FILE, constant_readout(config, landmarks))
