@@ -1,25 +1,27 @@
 """How well a model reads faces, beside every baseline.
 
-    sf-jax evaluate                     1,000 renders of people who are in no training image
-    sf-jax evaluate --records DIR       any directory of face records
-    sf-jax evaluate --out results       writes evaluation.json and evaluation.md too
+    sf-jax evaluate                        the built-in head and drawings, of what is held out
+    sf-jax evaluate --records sets/own sets/rigs    any directories of face records, each a set
+    sf-jax evaluate --out results          writes evaluation.json and evaluation.md too
 
 Compared: zeros, the training mean, the per-channel training median, a direct-regression head on the
 same vision features (trained on the same data), and the model's slot means and generated values.
-Beside them: how far the rationales agree with the generated values.
+Beside them: intervals by bootstrap over people, how far the rationales agree with the generated
+values, how many faces were found where the model frames them (a missed one counts as zeros), and
+how many labels are in the central 80 % of the model's distributions. Channels whose labels are not
+known have no part in any figure.
 """
 
 import argparse
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from sf_jax.cli import loading
 from sf_jax.cli.arguments import Parser, UsageError, former, model_arguments, whole
 
-if TYPE_CHECKING:
-    from sf_jax.systems.semanticface.evaluate import Comparison
+BUILT = ("own", "drawings")  # sets that need no files
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,8 +30,15 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__,
     )
     add = parser.add_argument
-    add("--count", type=whole(1, 10**6), default=1000, help="faces (default 1000)")
-    add("--records", type=Path, help="directory of face records")
+    add("--count", type=whole(1, 10**6), default=1000, help="faces of each set (default 1000)")
+    add(
+        "--records",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="directories of face records, each a set of its folder's name",
+    )
+    add("--whole", action="store_true", help="read whole images, do not find and frame the face")
     model_arguments(parser, dtype=False)
     add("--no-rationale", dest="rationale", action="store_false", help="coefficients only")
     former(parser, "--no-words", dest="rationale", action="store_false")
@@ -62,59 +71,92 @@ def _files(out: Path) -> tuple[Path, Path]:
     return files
 
 
-def _tables(compared: "Comparison", count: int) -> str:
-    from sf_jax.face import metrics
-    from sf_jax.systems.semanticface.evaluate import agreement_line
+def _named(directories: list[Path]) -> dict[str, Path]:
+    """The sets by the names of their folders.
 
-    scores = compared.scores
-    return "\n".join(
-        [
-            f"{count} faces; r and MAE over the 52 blendshapes (r_61: all channels)",
-            metrics.table(scores),
-            "",
-            agreement_line(compared.agreement, count),
-            "\nCorrelation by region",
-            metrics.region_table(scores),
-            "\nBy channel: slot means",
-            metrics.channel_table(scores),
-        ]
-    )
+    Raises:
+      UsageError: two have the same.
+    """
+    sets: dict[str, Path] = {}
+    for directory in directories:
+        name = directory.resolve().name
+        if name in sets:
+            raise UsageError("a set of this name is given already", path=directory)
+        sets[name] = directory
+    return sets
+
+
+def _made(folder: Path, count: int) -> dict[str, Path]:
+    """The sets that need no files, rendered below a folder."""
+    from data_pipelines import evaluation_sets
+    from data_pipelines.mixtures import Inputs
+
+    for _ in evaluation_sets.write(folder, Inputs(), list(BUILT), count):
+        pass
+    return {name: folder / name for name in BUILT}
+
+
+def _read(directory: Path, count: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The records of a set, and the hashes of its files.
+
+    Raises:
+      RecordError: they are damaged, or nothing in them can be measured.
+    """
+    from data_pipelines import records
+    from data_pipelines.loader import RecordSource
+
+    found = records.first(directory, count)
+    if not any(record["known"].any() for record in found):
+        problem = "no coefficient is known in these records, so there is nothing to measure"
+        raise records.RecordError(problem, path=directory)
+    return found, RecordSource(records.files(directory)).fingerprint().as_json()["files"]
 
 
 def main(argv: list[str]) -> None:
     options = build_parser().parse_args(argv)
     written = None if options.out is None else _files(options.out)  # before the work
-    from data_pipelines import records, synthetic
-    from data_pipelines.loader import RecordSource
+    sets = _named(options.records or [])
     from sf_jax.media import files
     from sf_jax.reader.loading import BUILTIN
     from sf_jax.reader.schema import require_all_channels
-    from sf_jax.systems.semanticface import evaluate
+    from sf_jax.systems.semanticface import evaluate, evaluation_report
 
     folder = options.model or BUILTIN
     model = loading.load_model(folder, options.adapter)
     require_all_channels(model.schema, folder, "evaluation")
+    readout, whole = folder / "readout.safetensors", options.whole or None
+    compared: dict[str, evaluate.Comparison] = {}
+    found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        directory = options.records
-        if directory is None:
-            directory = Path(scratch)
-            synthetic.render(directory, options.count, split="evaluation")
-        found = records.first(directory, options.count)
-        fingerprint = RecordSource(records.files(directory)).fingerprint()
-    readout = folder / "readout.safetensors"
-    compared = evaluate.compare(model, found, readout, options.rationale, options.batch)
-    text = _tables(compared, len(found))
+        sets = sets or _made(Path(scratch), options.count)
+        given = {name: _read(directory, options.count) for name, directory in sets.items()}
+    for name, (records, hashes) in given.items():
+        how = options.rationale, options.batch, whole
+        compared[name] = evaluate.compare(model, records, readout, *how)
+        where = str(sets[name]) if options.records else None
+        data = {"records": where, "record_files": hashes}
+        found[name] = evaluation_report.set_json(compared[name], data)
+    text = "\n\n".join(
+        [
+            *(evaluation_report.set_tables(each, name) for name, each in compared.items()),
+            evaluation_report.overview(compared),
+        ]
+    )
     print(text)
     if written is None:
         return
-    data = {
+    made_with = {
         "model": None if options.model is None else str(options.model),
         "adapter": None if options.adapter is None else str(options.adapter),
-        "records": None if options.records is None else str(options.records),
-        "record_files": fingerprint.as_json()["files"],
-        "faces": len(found),
+        "faces": sum(each.count for each in compared.values()),
         "rationale": options.rationale,
+        "framed": model.frames(whole),
     }
-    files.write_json(written[0], evaluate.as_json(compared, model, data))
-    files.write_text(written[1], text + "\n")
+    files.write_json(written[0], evaluation_report.as_json(found, model, made_with))
+    files.write_text(written[1], markdown(text))
     print(f"\nresults in {written[0]} and {written[1].name}")
+
+
+def markdown(text: str) -> str:
+    """Tables of a terminal as Markdown: as they are, in a block of code."""
+    return f"# Evaluation\n\n```text\n{text}\n```\n"

@@ -75,6 +75,7 @@ class Decoded:
       values: the generated value of each slot.
       mean, spread, entropy: of the distribution of each slot; entropy in nats.
       log_likelihood: of the generated values.
+      probabilities: of each value that a slot can have, as in `SlotProgram.values`.
       passes: model passes spent, {"rationale": n, "coefficients": m}.
       degenerate: whether the rationale is no text, see `is_degenerate`; the values depend on it
         unless they come first.
@@ -89,6 +90,7 @@ class Decoded:
     spread: Float32[np.ndarray, "*R C"]
     entropy: Float32[np.ndarray, "*R C"]
     log_likelihood: Float32[np.ndarray, "*R C"]
+    probabilities: Float32[np.ndarray, "*R C V"]
     passes: dict[str, int]
     degenerate: bool
 
@@ -340,6 +342,7 @@ class Decoder:
             spread=np.sqrt(np.maximum(square - mean**2, 0)),
             entropy=-(probabilities * np.where(probabilities > 0, logs, 0)).sum(-1),
             log_likelihood=likelihood[..., 0],
+            probabilities=probabilities,
             passes={
                 "rationale": int(generated.rationale_passes[row]),
                 "coefficients": int(generated.block_passes[row]),

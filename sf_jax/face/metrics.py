@@ -220,13 +220,13 @@ def table(scores: Mapping[str, Scores]) -> str:
     rows = [["", *_HEADINGS.values()]]
     for name, score in scores.items():
         rows.append([name, *(_number(key, x) for key, x in score.summary().items())])
-    lines = [_aligned(rows)]
+    lines = [aligned(rows)]
     for names in dict.fromkeys(score.constant_labels for score in scores.values()):
         if names:
             lines.append(f"constant in the labels, counted as r = 0: {', '.join(names)}")
     for name, score in scores.items():
         still = [x for x in score.constant_predictions if x not in score.constant_labels]
-        if len(still) == len(NAMES) - len(score.constant_labels):
+        if len(still) == np.count_nonzero(score.known_count) - len(score.constant_labels):
             still = ["every channel"]
         if still:
             lines.append(f"constant in {name}, counted as r = 0: {', '.join(still)}")
@@ -249,7 +249,7 @@ def _columns(parts: Mapping[str, dict[str, dict[str, float]]], measure: str) -> 
     rows += [
         [line, *(_number(measure, p[line][measure]) for p in parts.values())] for line in lines
     ]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _number(measure: str, value: float) -> str:
@@ -258,7 +258,8 @@ def _number(measure: str, value: float) -> str:
     return f"{value:.2f}" if "degrees" in measure else f"{value:.3f}"
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
+    """Rows of cells as a table: the first column to the left, the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:

@@ -76,8 +76,8 @@ class FaceAction:
     face was found all channels are, and the rationale is empty; see `found`.
 
     A face is read in a square that is turned as the head is. The roll of the square is part of the
-    head's angles here, in all fields but `entropy` and `log_likelihood`, which are of the values as
-    generated.
+    head's angles here, in all fields but `entropy`, `log_likelihood` and `probabilities`, which
+    are of the values as generated.
 
     Attributes:
       coefficients: the mean of each slot's distribution.
@@ -95,6 +95,8 @@ class FaceAction:
       provenance: version and hash of the weights; None where the service that answered names none.
       face: the face that was read; None where the whole image was, or no face was found.
       uncorrected: what was generated, where a turned square changed the answer; else None.
+      probabilities: of each value that a channel can have, in the order of `Model.values`, as
+        generated; None where no face was found, and in answers of the service.
     """
 
     coefficients: Values
@@ -114,6 +116,9 @@ class FaceAction:
     provenance: Provenance | None = field(default=None, kw_only=True, repr=False)
     face: Face | None = field(default=None, kw_only=True)
     uncorrected: Uncorrected | None = field(default=None, kw_only=True, repr=False)
+    probabilities: Float32[np.ndarray, "61 V"] | None = field(
+        default=None, kw_only=True, repr=False, compare=False
+    )
 
     @property
     def found(self) -> bool:

@@ -20,7 +20,7 @@ from sf_jax.model.config import Config
 from sf_jax.model.text import Cache
 from sf_jax.model.weights import Weights
 from sf_jax.reader import turning
-from sf_jax.reader.action import FaceAction, Likelihood, Provenance, Values, no_face
+from sf_jax.reader.action import FaceAction, Likelihood, Provenance, no_face
 from sf_jax.reader.framing import Framed, Framer, Framing, NoFaceError, Which
 from sf_jax.reader.question import Messages, prompt_ids
 from sf_jax.reader.schema import channel_indices, channel_schema
@@ -96,6 +96,13 @@ class Model(Framing):
     def program(self) -> SlotProgram:
         """The schema compiled with the tokenizer."""
         return self.decoder.program
+
+    @property
+    def values(self) -> Float32[np.ndarray, "61 V"]:
+        """The values that each channel can have, in rising order; NaN where there are no more."""
+        kind = self.program.kind[: self.program.named]
+        grid = np.where(self.program.valid[kind], self.program.values[kind], np.nan)
+        return self._all_channels(grid.astype(np.float32))
 
     @property
     def drafts_rationale(self) -> bool:
@@ -388,11 +395,12 @@ class Model(Framing):
             rationale_log_probabilities=decoded.rationale_log_probabilities,
             channels=self._channel_names,
             provenance=self.provenance,
+            probabilities=whole(decoded.probabilities),
         )
 
-    def _all_channels(self, slots: Float32[np.ndarray, " C"]) -> Values:
+    def _all_channels(self, slots: Float32[np.ndarray, "C ..."]) -> Float32[np.ndarray, "61 ..."]:
         """Numbers of the slots as those of the channels, NaN for channels not read."""
-        out = np.full(len(channels.NAMES), np.nan, np.float32)
+        out = np.full((len(channels.NAMES), *slots.shape[1:]), np.nan, np.float32)
         out[self._channels] = slots
         return out
 

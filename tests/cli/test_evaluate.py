@@ -1,14 +1,16 @@
 """`sf-jax evaluate --out`: every figure, with what it was made of."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sf_jax
+from data_pipelines import records
 from sf_jax.cli import loading
-from sf_jax.face import metrics
+from sf_jax.face import bootstrap, coverage, metrics
 from sf_jax.face.agreement import agreement
 from sf_jax.face.describe import describe
 from sf_jax.systems.semanticface import evaluate
@@ -23,12 +25,20 @@ class Evaluated(FakeModel):
 @pytest.fixture
 def faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Records of a model whose scores are known."""
-    from data_pipelines import records
 
     def compared(model, found, *_) -> evaluate.Comparison:
         labels = np.stack([record["coefficients"] for record in found])
         scores = {"zeros": metrics.evaluate(np.zeros_like(labels), labels)}
-        return evaluate.Comparison(scores, agreement(describe(labels[0]), labels[0]))
+        scores[evaluate.MEANS] = metrics.evaluate(labels, labels)
+        known, spread = np.ones(labels.shape, bool), np.full(labels.shape, 0.5)
+        return evaluate.Comparison(
+            scores,
+            agreement(describe(labels[0]), labels[0]),
+            {evaluate.MEANS: bootstrap.intervals(labels, labels, known, np.arange(len(labels)))},
+            people=len(labels),
+            found=len(labels) - 1,
+            coverage=coverage.coverage(spread, labels, known),
+        )
 
     monkeypatch.setattr(loading, "load_model", lambda *_: Evaluated())
     monkeypatch.setattr(evaluate, "compare", compared)
@@ -48,16 +58,43 @@ def test_all_figures_are_written(faces: Path, tmp_path: Path, out: str, capsys) 
     assert names(tmp_path / "results") == ["evaluation.json", "evaluation.md"]
     found = json.loads((tmp_path / "results" / "evaluation.json").read_text())
     assert found["sf_jax"] == {"version": sf_jax.__version__, "weights": "xxh128:0"}
-    assert found["faces"] == 4 and found["record_files"]["a.array_record"]["records"] == 5
+    assert found["faces"] == 4 and found["read_out"] == "model, mean"
     assert set(found["versions"]) == {"python", "jax", "jaxlib", "numpy"}
-    scores = found["scores"]["zeros"]
+    (own,) = found["sets"].values()
+    assert own["record_files"]["a.array_record"]["records"] == 5
+    scores = own["scores"]["zeros"]
     assert set(scores["all"]) >= {"r_52", "mae_52", "head_degrees"}
     assert len(scores["channels"]) == 61 and set(scores["regions"]) == set(metrics.REGIONS)
     assert [c["active_mae"] for c in scores["channels"].values()].count(None) == 10
-    assert found["agreement"]["exact"] == 1.0 and found["agreement"]["rationales"] == 1
+    assert own["agreement"]["exact"] == 1.0 and own["agreement"]["rationales"] == 1
+    assert own["people"] == 4 and own["found"] == 3 and own["coverage"]["all"] == 1.0
+    assert set(own["scores"]["model, mean"]["intervals"]["mae_52"]) == {"low", "high"}
     written = (tmp_path / "results" / "evaluation.md").read_text()
-    assert written in capsys.readouterr().out and "zeros" in written
-    assert "within one level 1.000" in written
+    printed = capsys.readouterr().out
+    for part in ("zeros", "within one level 1.000", "1 missed ones count as zeros", "4 people"):
+        assert part in written and part in printed
+
+
+def test_several_sets_in_one_run(faces: Path, tmp_path: Path, capsys) -> None:
+    """Each has a row in the overview; two of the same name would be one."""
+    other = tmp_path / "others"
+    shutil.copytree(faces, other)
+    out = tmp_path / "a.json"
+    assert run("evaluate", "--records", faces, other, "--out", out) == 0
+    assert set(json.loads(out.read_text())["sets"]) == {"faces", "others"}
+    overview = capsys.readouterr().out.partition("Read-out")[2]
+    assert "\nfaces " in overview and "\nothers " in overview
+    assert run("evaluate", "--records", faces, tmp_path / "." / "faces") == 2
+    assert "given already" in errors(capsys)[0]
+
+
+def test_a_set_with_nothing_known_is_refused(faces: Path, tmp_path: Path, capsys) -> None:
+    row = next(records.read(faces / "a.array_record"))
+    nothing = {"coefficients": np.zeros(61, np.float32), "known": np.zeros(61, bool)}
+    (tmp_path / "portraits").mkdir()
+    records.write(tmp_path / "portraits" / "a.array_record", [row | nothing])
+    assert run("evaluate", "--records", tmp_path / "portraits") == 2
+    assert "portraits: no coefficient is known" in errors(capsys)[0]
 
 
 def test_without_out_nothing_is_written(faces: Path, tmp_path: Path) -> None:

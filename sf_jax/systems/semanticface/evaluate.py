@@ -5,42 +5,52 @@ same vision features (trained on the same data), and the model's slot means and 
 Beside them: how far the rationales agree with the values generated after or before them.
 """
 
-import math
-import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
+from jaxtyping import UInt8
 from tqdm import tqdm
 
 from data_pipelines.sampler import sample
 from sf_jax.face import agreement, channels, metrics
 from sf_jax.face.agreement import Agreement
+from sf_jax.face.bootstrap import Interval, intervals, people
+from sf_jax.face.coverage import Coverage, coverage, pit
+from sf_jax.face.head_angles import turn_image
 from sf_jax.reader import estimator, readout
+from sf_jax.reader.framing import Framed
 from sf_jax.train.losses import readout as warmup
 
+Image = UInt8[np.ndarray, "H W 3"]
+MEANS = "model, mean"  # the read-out that is compared with others
 TRAINING_FACES = 20_000  # from which mean and median are taken
 
 
 def model_answers(
-    model: estimator.Model, images: list[np.ndarray], batch: int, rationale: bool
+    model: estimator.Model, images: Sequence[Image | Framed], batch: int, rationale: bool
 ) -> list[estimator.FaceAction]:
-    """Actions of all pictures, in batches of one size (the last one filled up)."""
-    actions: list[estimator.FaceAction] = []
-    for start in tqdm(range(0, len(images), batch), desc="read", unit="batch"):
-        part = images[start : start + batch]
+    """Actions of all images, in batches of one size (the last one filled up)."""
+    seen = [one if isinstance(one, Framed) else model.framed(one) for one in images]
+    read = [i for i, one in enumerate(seen) if one.picture is not None]
+    actions = [model.no_face()] * len(seen)
+    for start in tqdm(range(0, len(read), batch), desc="read", unit="batch"):
+        part = read[start : start + batch]
         filled = part + part[-1:] * (batch - len(part))
-        actions += model.predict_batch(filled, rationale=rationale)[: len(part)]
+        found = model.predict_batch([seen[i] for i in filled], rationale=rationale)
+        for i, action in zip(part, found, strict=False):
+            actions[i] = action
     return actions
 
 
-def regression(model: estimator.Model, images: list[np.ndarray], file: Path) -> np.ndarray | None:
-    """The direct-regression head on the model's own tower; None where it was not exported."""
+def regression(model: estimator.Model, seen: Sequence[Framed], file: Path) -> np.ndarray | None:
+    """The direct-regression head on the model's own tower, [N, 61]; zeros where no face was found.
+
+    None where it was not exported.
+    """
     if not file.is_file():
         return None
     weights = warmup.WarmupWeights(model.weights.vision, readout.load(file))
@@ -50,98 +60,103 @@ def regression(model: estimator.Model, images: list[np.ndarray], file: Path) -> 
         low = jnp.asarray(channels.LOW)
         return warmup.predict(weights, patches, low, model.config.vision, "float32")
 
-    out = []
-    for start in range(0, len(images), 50):
-        part = images[start : start + 50]
-        batch, _ = model.inputs(part + part[-1:] * (50 - len(part)), rationale=False)
-        patches = batch.inputs["vision"]
-        out.append(np.asarray(predict(patches))[: len(part)])
-    return np.concatenate(out)
+    out = np.zeros((len(seen), len(channels.NAMES)), np.float32)
+    pictures = [(i, one.picture) for i, one in enumerate(seen) if one.picture is not None]
+    for start in range(0, len(pictures), 50):
+        part = pictures[start : start + 50]
+        given = [picture for _, picture in part]
+        batch, _ = model.inputs(given + given[-1:] * (50 - len(given)), rationale=False)
+        found = np.asarray(predict(batch.inputs["vision"]))
+        for (i, _), values in zip(part, found, strict=False):
+            face = seen[i].face
+            out[i] = values if face is None else turn_image(values, face.box.roll)
+    return out
+
+
+def zeros_where_missed(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Answers [61] as [N, 61], those of faces that were not found as zeros."""
+    return np.nan_to_num(np.stack(values), nan=0.0)
+
+
+def covered(
+    model: estimator.Model,
+    actions: Sequence[estimator.FaceAction],
+    labels: np.ndarray,
+    known: np.ndarray,
+) -> Coverage:
+    """Coverage of the model's distributions; faces that were not found have none."""
+    values = model.values
+    transformed = np.full(labels.shape, np.nan)
+    for i, action in enumerate(actions):
+        if action.probabilities is not None:
+            label = _as_generated(action, labels[i])
+            transformed[i] = pit(action.probabilities[None], values, label[None], seed=i)[0]
+    return coverage(transformed, labels, known)
+
+
+def _as_generated(action: estimator.FaceAction, label: np.ndarray) -> np.ndarray:
+    """A label in the square that the face was read in, of which the distributions are."""
+    return label if action.face is None else turn_image(label, -action.face.box.roll)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` finds.
+    """What `compare` finds on one set.
 
     Attributes:
       scores: of every baseline and of the model, by name.
       agreement: of all rationales in the describer's language with the values generated beside
         them; None where there are none.
+      intervals: of each measure of each predictor, over people; none where all images are of one.
+      people: how many there are.
+      found: in how many images the model found a face; None where it reads whole images.
+      coverage: of the distributions of the model; None where it was not measured.
     """
 
     scores: Mapping[str, metrics.Scores]
     agreement: Agreement | None
+    intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    people: int = 0
+    found: int | None = None
+    coverage: Coverage | None = None
 
-
-def agreement_line(found: Agreement | None, count: int) -> str:
-    """The agreement of the rationales of `count` faces, in words."""
-    if found is None:
-        return "No rationale in the describer's language, so no agreement with the values."
-    share = {name: f"{value:.3f}" for name, value in found.summary().items()}
-    return (
-        f"Rationale and generated values of {found.rationales} of {count} faces: levels of "
-        f"{found.mentions} mentions agree exactly {share['exact']}, within one level "
-        f"{share['within_one']}; clear values not mentioned {share['missing']}; emotions agree "
-        f"{share['emotion']}"
-    )
-
-
-def as_json(
-    compared: Comparison, model: estimator.Model, data: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Everything that `sf-jax evaluate` finds, for a file; what is not a number is null.
-
-    Args:
-      data: how the faces and the answers were made, kept as it is.
-    """
-    found = compared.agreement
-
-    def finite(values: Mapping[str, float]) -> dict[str, float | None]:
-        return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-    def of(score: metrics.Scores) -> dict[str, Any]:
-        return {
-            "all": finite(score.summary()),
-            "regions": {name: finite(each) for name, each in score.by_region().items()},
-            "channels": {name: finite(each) for name, each in score.by_channel().items()},
-            "constant_labels": list(score.constant_labels),
-            "constant_predictions": list(score.constant_predictions),
-        }
-
-    return {
-        "sf_jax": model.provenance.as_json(),
-        "versions": {
-            "python": platform.python_version(),
-            "jax": jax.__version__,
-            "jaxlib": jaxlib.__version__,
-            "numpy": np.__version__,
-        },
-        "device": jax.devices()[0].device_kind,
-        "product_dtype": model.config.product_dtype,
-        **data,
-        "scores": {name: of(score) for name, score in compared.scores.items()},
-        "agreement": None if found is None else asdict(found) | finite(found.summary()),
-    }
+    @property
+    def count(self) -> int:
+        """How many faces there are."""
+        return next(iter(self.scores.values())).count
 
 
 def compare(
-    model: estimator.Model, found: list[dict], readout_file: Path, rationale: bool, batch: int
+    model: estimator.Model,
+    found: list[dict],
+    readout_file: Path,
+    rationale: bool,
+    batch: int,
+    whole: bool | None = None,
 ) -> Comparison:
     """Scores of every baseline and of the model, and the agreement of its rationales.
 
     Args:
       found: face records; readout_file: of `readout.save`; no such file, no regression head.
-      rationale: whether the model generates its rationale first; batch: images read together.
+      rationale: whether the model generates its rationale too; batch: images read together.
+      whole: as in `Model.predict`. Where faces are framed, one that is not found counts as zeros.
     """
-    images = [record["image"] for record in found]
     labels, known = (np.stack([one[name] for one in found]) for name in ("coefficients", "known"))
     training = np.stack([sample(90_000_000 + i) for i in range(TRAINING_FACES)])
     guesses = metrics.baselines(training, len(labels))
-    head = regression(model, images, readout_file)
+    seen = [model.framed(record["image"], whole=whole) for record in tqdm(found, desc="frame")]
+    head = regression(model, seen, readout_file)
     if head is not None:
         guesses["regression head"] = head
-    actions = model_answers(model, images, batch, rationale)
-    guesses["model, mean"] = np.stack([action.coefficients for action in actions])
-    guesses["model, generated"] = np.stack([action.answer for action in actions])
-    scores = {name: metrics.evaluate(values, labels, known) for name, values in guesses.items()}
-    return Comparison(scores, agreement.total([action.agreement for action in actions]))
+    actions = model_answers(model, seen, batch, rationale)
+    guesses[MEANS] = zeros_where_missed([action.coefficients for action in actions])
+    guesses["model, generated"] = zeros_where_missed([action.answer for action in actions])
+    person = people([record.get("identity") for record in found])
+    return Comparison(
+        {name: metrics.evaluate(values, labels, known) for name, values in guesses.items()},
+        agreement.total([action.agreement for action in actions]),
+        {name: intervals(values, labels, known, person) for name, values in guesses.items()},
+        int(person.max()) + 1,
+        sum(action.found for action in actions) if model.frames(whole) else None,
+        covered(model, actions, labels, known),
+    )
