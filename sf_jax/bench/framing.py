@@ -5,8 +5,9 @@
 
 Each face is cut out of its image 12 times, as a person might who holds the camera: a square of 0.9
 to 2.5 times the ideal side (brows to chin 0.8 of it), moved and turned by up to 30 degrees at
-random with all landmarks inside, then encoded as JPEG of quality 30 to 95. The model reads each such image
-as it reads any; the ideal square it reads whole. A face that is not found counts as zeros.
+random with all landmarks inside, then encoded as JPEG of quality 30 to 95. The model reads each
+such image as it reads any; the ideal square it reads whole. A face that is not found counts as
+zeros.
 
 Measured over the blendshapes: the mean standard deviation of a coefficient over the framings of a
 face, and the mean r over faces at the ideal framing less that at the others.

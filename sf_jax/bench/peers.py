@@ -65,7 +65,7 @@ class Row:
     """One predictor on one set.
 
     Attributes:
-      found: faces found; None where nothing is looked for.
+      found: faces found; None of what finds none.
       r_52, r_51: mean r over all blendshapes, and over those that MediaPipe has.
       interval: of r_52, over people.
     """

@@ -11,6 +11,7 @@ from sf_jax.face import channels
 from sf_jax.face.agreement import Agreement, agreement
 from sf_jax.face.describe import Description
 from sf_jax.face.landmarks import Square
+from sf_jax.reader.reliability import Reliability
 
 Values = Float32[np.ndarray, "61"]  # one a channel in canonical order; NaN where it is not read
 
@@ -97,6 +98,7 @@ class FaceAction:
       uncorrected: what was generated, where a turned square changed the answer; else None.
       probabilities: of each value that a channel can have, in the order of `Model.values`, as
         generated; None where no face was found, and in answers of the service.
+      reliability: how well each channel was measured to be read; None where it is not known.
     """
 
     coefficients: Values
@@ -119,6 +121,7 @@ class FaceAction:
     probabilities: Float32[np.ndarray, "61 V"] | None = field(
         default=None, kw_only=True, repr=False, compare=False
     )
+    reliability: Reliability | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     @property
     def found(self) -> bool:
@@ -128,6 +131,11 @@ class FaceAction:
     def as_dict(self) -> dict[str, float]:
         """Channel name → coefficient of the channels that were read, in canonical order."""
         return named(self.coefficients, self.channels)
+
+    @property
+    def weak(self) -> tuple[str, ...]:
+        """Channels that the model was measured to read badly; see `reliability.LEAST`."""
+        return () if self.reliability is None else self.reliability.weak
 
     @property
     def agreement(self) -> Agreement | None:

@@ -23,6 +23,7 @@ from sf_jax.reader import turning
 from sf_jax.reader.action import FaceAction, Likelihood, Provenance, no_face
 from sf_jax.reader.framing import Framed, Framer, Framing, NoFaceError, Which
 from sf_jax.reader.question import Messages, prompt_ids
+from sf_jax.reader.reliability import Reliability
 from sf_jax.reader.schema import channel_indices, channel_schema
 from sf_jax.sequence import images as image_inputs
 from sf_jax.sequence.batch import Batch
@@ -44,6 +45,7 @@ class Model(Framing):
         on its own two prompts alone.
       framer: makes what finds the faces that are read; None can only read whole images.
       framed: whether faces are found and framed where a call does not say.
+      reliability: how well it was measured to read each channel, or None.
 
     Attributes:
       config: the architecture.
@@ -65,6 +67,7 @@ class Model(Framing):
         provenance: Provenance | None = None,
         framer: Callable[[], Framer] | None = None,
         framed: bool = False,
+        reliability: Reliability | None = None,
     ):
         schema = schema or channel_schema(paragraphs=instructed)
         self._channels = channel_indices(schema)
@@ -76,6 +79,7 @@ class Model(Framing):
         super().__init__(processor, framer, framed)
         self.instructed = instructed
         self.provenance = provenance or Provenance()
+        self.reliability = reliability
 
     @property
     def weights(self) -> Weights:
@@ -396,6 +400,7 @@ class Model(Framing):
             channels=self._channel_names,
             provenance=self.provenance,
             probabilities=whole(decoded.probabilities),
+            reliability=self.reliability,
         )
 
     def _all_channels(self, slots: Float32[np.ndarray, "C ..."]) -> Float32[np.ndarray, "61 ..."]:

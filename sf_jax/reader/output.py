@@ -31,7 +31,8 @@ def as_json(frame: "Frame", source: str) -> dict[str, Any]:
     everywhere. "face" is where the face was read, null where the whole image was,
     or where none was found: "found" is then false, and all values are null. A face that is tilted
     is read in a turned square; where that changed the rationale, or an angle of the head as
-    spelt, what was generated there is under "uncorrected".
+    spelt, what was generated there is under "uncorrected". "reliability", where the model
+    directory has it, is the r that each channel was measured with.
 
     Args:
       source: the picture's path, kept under "image".
@@ -61,7 +62,14 @@ def as_json(frame: "Frame", source: str) -> dict[str, Any]:
         "entropy": rounded(action.entropy),
         "log_likelihood": rounded(action.log_likelihood),
         "passes": action.passes,
+        **_reliability(action),
     }
+
+
+def _reliability(action: FaceAction) -> dict[str, Any]:
+    """The measured r of each channel that was read; nothing where it is not known."""
+    found = action.reliability
+    return {} if found is None else {"reliability": found.as_json(action.channels)}
 
 
 def face_json(action: FaceAction) -> dict[str, Any]:
@@ -196,7 +204,7 @@ def from_json(content: Mapping[str, Any]) -> FaceAction:
     """
     try:
         read = content.get("channels", NAMES)  # services of before read all of them
-        numbers = {field: unnamed(content[field], read) for field in NUMBERS}
+        numbers: dict[str, Any] = {field: unnamed(content[field], read) for field in NUMBERS}
         return FaceAction(
             rationale=Description(**content["rationale"]),
             text=str(content["text"]),

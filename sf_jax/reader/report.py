@@ -2,11 +2,13 @@
 
 import shutil
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 
 from sf_jax.face import channels
 from sf_jax.media.errors import printable
+from sf_jax.reader import reliability
 from sf_jax.reader.action import FaceAction, Values
 
 SHOWN = 12  # maximum number of channels
@@ -37,15 +39,20 @@ def _rationale(action: FaceAction) -> list[str]:
 
 def _channels(action: FaceAction, values: Values) -> list[str]:
     order = np.argsort(-np.abs(np.nan_to_num(values)), kind="stable")[:SHOWN]
-    rows = [_row(i, values[i], action.spread[i]) for i in order if abs(values[i]) >= LEAST]
-    if not rows:
+    shown = [i for i in order if abs(values[i]) >= LEAST]
+    if not shown:
         return [f"at rest: no channel reaches {LEAST}"]
-    return [f"{'channel':<{NAME}} value  spread", *rows]
+    rows = [_row(i, values[i], action.spread[i], action.weak) for i in shown]
+    notes = []
+    if any(channels.NAMES[i] in action.weak for i in shown):
+        notes = [f"? measured to be read badly (r below {reliability.LEAST}): do not rely on it"]
+    return [f"{'channel':<{NAME}} value  spread", *rows, *notes]
 
 
-def _row(index: int, value: float, spread: float) -> str:
+def _row(index: int, value: float, spread: float, weak: Sequence[str]) -> str:
     bar = "#" * round(BAR * min(1.0, abs(float(value))))
-    row = f"{channels.NAMES[index]:<{NAME}} {value:5.2f}  ±{spread:.2f}   {bar}"
+    mark = "?" if channels.NAMES[index] in weak else " "
+    row = f"{channels.NAMES[index]:<{NAME}} {value:5.2f}  ±{spread:.2f} {mark} {bar}"
     if channels.CHANNELS[index].unit != "coefficient":
         row = f"{row:<{NAME + 17 + BAR}} {np.degrees(value):+.0f}°"
     return row

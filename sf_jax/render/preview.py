@@ -47,6 +47,9 @@ class Action(Protocol):
     @property
     def agreement(self) -> Agreement | None: ...
 
+    @property
+    def weak(self) -> tuple[str, ...]: ...
+
 
 def _picture(axes: Axes, image: np.ndarray, title: str) -> None:
     axes.imshow(image, interpolation="bilinear")
@@ -79,12 +82,18 @@ def _bars(axes: Axes, action: Action) -> None:
     axes.errorbar(
         values, positions, xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=2, zorder=3
     )
-    axes.set_yticks(positions, [channels.NAMES[i] for i in order], fontsize=8, color=INK)
+    names = [channels.NAMES[i] for i in order]
+    labels = [f"{name} ?" if name in action.weak else name for name in names]
+    axes.set_yticks(positions, labels, fontsize=8, color=INK)
+    for label, name in zip(axes.get_yticklabels(), names, strict=True):
+        label.set_color(QUIET if name in action.weak else INK)
     axes.set_ylim(len(order) - SHOWN - 0.6, len(order) - 0.4)  # bars of one width on every sheet
     least, most = (values - spread).min(initial=0), (values + spread).max(initial=1)
     axes.set_xlim(min(0.0, float(least) * 1.06), float(most) * 1.03)
     axes.set_title("Active channels, mean ± spread", fontsize=11, color=INK, loc="left")
-    axes.set_xlabel("blue: coefficient   orange: angle in radians", fontsize=8, color=QUIET)
+    legend = "blue: coefficient   orange: angle in radians"
+    legend += "   ?: measured to be read badly" if set(names) & set(action.weak) else ""
+    axes.set_xlabel(legend, fontsize=8, color=QUIET)
     axes.tick_params(axis="x", labelsize=8, colors=QUIET)
     axes.tick_params(axis="y", length=0)
     axes.axvline(0, color=QUIET, linewidth=0.8)

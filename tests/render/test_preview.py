@@ -25,6 +25,7 @@ def action_of(**values: float) -> SimpleNamespace:
         spread=np.full(61, 0.06, np.float32),
         rationale=describe(coefficients),
         agreement=agreement(describe(coefficients), coefficients),
+        weak=(),
     )
 
 
@@ -112,3 +113,13 @@ def test_nothing_half_written_is_left(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         preview(np.zeros((9, 9, 3), np.uint8), action_of(), tmp_path / "taken.png")
     assert [path.name for path in tmp_path.iterdir()] == ["taken.png"]
+
+
+def test_a_channel_that_cannot_be_read_is_marked(tmp_path: Path) -> None:
+    """Its name is greyed, and a legend explains the mark; one without a bar changes nothing."""
+    image, action = np.zeros((32, 32, 3), np.uint8), action_of(JawOpen=0.8, BrowInnerUp=0.6)
+    plain = drawn(tmp_path, image, action)
+    action.weak = ("TongueOut",)
+    assert (drawn(tmp_path, image, action) == plain).all()
+    action.weak = ("JawOpen", "TongueOut")
+    assert (drawn(tmp_path, image, action) != plain).any()
