@@ -92,7 +92,7 @@ def _bars(axes: Axes, action: Action) -> None:
     axes.set_xlim(min(0.0, float(least) * 1.06), float(most) * 1.03)
     axes.set_title("Active channels, mean ± spread", fontsize=11, color=INK, loc="left")
     legend = "blue: coefficient   orange: angle in radians"
-    legend += "   ?: measured to be read badly" if set(names) & set(action.weak) else ""
+    legend += "\n?: measured to be read badly" if set(names) & set(action.weak) else ""
     axes.set_xlabel(legend, fontsize=8, color=QUIET)
     axes.tick_params(axis="x", labelsize=8, colors=QUIET)
     axes.tick_params(axis="y", length=0)
