@@ -11,10 +11,10 @@ import grain.python as grain
 import numpy as np
 
 from data_pipelines import records
-from data_pipelines.figures import Figure, FigureSource
+from data_pipelines.figures import Figure, FigureSource, check_heads
 from data_pipelines.held_out import Split
 from data_pipelines.records import RecordError
-from data_pipelines.sources import Mixture, SourceError, number_of
+from data_pipelines.sources import Mixture, number_of
 from sf_jax.face.landmarks import COUNT
 
 LEAST_SIDE, MOST_SIDE = 144, 288  # of a figure's window in pixels
@@ -36,10 +36,7 @@ class Figures:
         Raises:
           DataError: a file is missing or damaged, or a source has no heads for scenes.
         """
-        for source in self.mixture.sources:
-            if not isinstance(source, FigureSource):
-                raise SourceError(f"source {source.name!r} has no heads for scenes")
-        self.mixture.check(split)
+        check_heads(self.mixture, split)
 
     def settings(self) -> dict[str, Any]:
         return self.mixture.settings() | {"figures": [LEAST_SIDE, MOST_SIDE]}

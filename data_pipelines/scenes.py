@@ -11,10 +11,10 @@ from jaxtyping import Float, UInt8
 
 from data_pipelines import records
 from data_pipelines.faceless import background
-from data_pipelines.figures import LARGEST, Figure, FigureSource, paste, resized
+from data_pipelines.figures import LARGEST, Figure, FigureSource, check_heads, paste, resized
 from data_pipelines.held_out import Split
 from data_pipelines.records import RecordError
-from data_pipelines.sources import Mixture, SourceError, number_of
+from data_pipelines.sources import Mixture, number_of
 from sf_jax.face.landmarks import COUNT, Square, bounding_square
 
 SIZES = ((480, 640), (480, 640), (480, 640), (640, 480), (360, 640), (512, 512), (240, 320))
@@ -130,10 +130,7 @@ class Scenes:
         Raises:
           DataError: a file is missing or damaged, or a source has no heads for scenes.
         """
-        for source in self.mixture.sources:
-            if not isinstance(source, FigureSource):
-                raise SourceError(f"source {source.name!r} has no heads for scenes")
-        self.mixture.check(split)
+        check_heads(self.mixture, split)
 
     def settings(self) -> dict[str, Any]:
         return self.mixture.settings() | {

@@ -1,6 +1,6 @@
 """A model without weights, for tests of what is around one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,16 +27,14 @@ class AsItIs:
 
 
 class PlainModel(Framing):
-    """Answers by `predict`, one image at a time; reads whole images unless it has a framer."""
+    """Answers by its `predict`, one image at a time; reads whole images unless it has a framer."""
 
     schema = channel_schema()
+    predict: Callable[..., FaceAction]  # of a subclass: (pixels, previous=…) → its answer
 
     def __init__(self, framer: Framer | None = None, framed: bool = True) -> None:
         make = None if framer is None else lambda: framer
         super().__init__(AsItIs(), make, framed)  # type: ignore[arg-type]
-
-    def predict(self, image: np.ndarray, **called: Any) -> FaceAction:
-        raise NotImplementedError
 
     def predict_batch(
         self,

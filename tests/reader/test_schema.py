@@ -5,7 +5,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import jax
 import jsonschema
 import numpy as np
 import pytest
@@ -13,20 +12,17 @@ from PIL import Image
 
 import sf_jax
 from sf_jax import cli
-from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.schema_file import FILE, SchemaFileError, write_schema
 from sf_jax.face import answers, livelink
 from sf_jax.face.channels import HIGH, INDEX, LOW, NAMES
-from sf_jax.face.describe import describe
 from sf_jax.model.config import Config
-from sf_jax.model.declared import initialise
 from sf_jax.reader import estimator, loading
 from sf_jax.reader.action import FaceAction
 from sf_jax.reader.schema import channel_schema, read_channel_schema
-from sf_jax.sequence import tokenizer
 from sf_jax.serve.client import Session, ask
 from sf_jax.serve.service import Limits
 from tests.serve.test_service import on_loopback
+from tests.small import write_random_model
 
 READ = (
     "JawOpen", "MouthSmileLeft", "MouthSmileRight", "EyeBlinkLeft", "EyeBlinkRight",
@@ -42,16 +38,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> 
     """Random weights of a tiny shape that read ten channels, in an order of their own."""
     folder = tmp_path_factory.mktemp("ten")
     schema = channel_schema(READ, decimals=2)
-    faces = np.random.default_rng(0).random((60, 61), np.float32)
-    texts = [describe(face, seed).text for seed, face in enumerate(faces)]
-    prompts = ["user", "assistant", tokenizer.IM_END] * 30
-    words = tokenizer.train([*texts, *prompts], schema.symbols(), 900)
-    symbols = (tokenizer.IMAGE, tokenizer.VISION_START, tokenizer.VISION_END)
-    text = dataclasses.replace(tiny_config.text, vocab_size=len(words))
-    config = Config(tiny_config.vision, text, *map(words.symbol, symbols))
-    weights = jax.tree.map(lambda x: x * 2 if x.ndim > 1 else x, initialise(config.declare(), 3))
-    loading.save(folder, config, weights, words, ImageProcessor(4096, 9216), schema=schema)
-    return folder
+    return write_random_model(folder, tiny_config, schema)
 
 
 @pytest.fixture(scope="module")
