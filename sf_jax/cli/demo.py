@@ -25,13 +25,15 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     from PIL import Image
 
+    from data_pipelines.rigged import everyday
     from data_pipelines.sampler import sample
     from sf_jax.reader.results import Names, Results
     from sf_jax.render.draw import draw
     from sf_jax.render.head import builtin
     from sf_jax.render.scene import random_scene
 
-    scene = random_scene(options.seed, options.seed, len(builtin().identity))
+    person = random_scene(options.seed, options.seed, len(builtin().identity))
+    scene = everyday(person, cel=False)
     true = sample(options.seed)
     face = draw(builtin(), true, scene, SIDE, SIDE)
     with (
