@@ -78,7 +78,7 @@ class DrawnSource:
         }
 
     def figure(self, number: int, split: Split, side: int) -> Figure:
-        """See `figures.FigureSource`."""
+        """See `sources.Source`."""
         style = self.style(number, split)
         coefficients = posed(expression(number, split, style.known), number)
         layer = draw_layer(coefficients, style, side, side, drawn.Framing(face_share=0.42))

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data_pipelines import held_out, mixtures, records, rendering
+from data_pipelines import mixtures, records, rendering
 from data_pipelines.faceless import background, background_files
 from data_pipelines.held_out import Split
 from data_pipelines.mixtures import Inputs
-from data_pipelines.portraits import read_portraits, unknown
+from data_pipelines.portraits import Portrait, PortraitSource, unknown
 from data_pipelines.rendering import Maker
 from data_pipelines.scenes import SceneRecord, Scenes, encode
-from data_pipelines.sources import Framing, SourceError, identity_of, number_of
+from data_pipelines.sources import Framing, SourceError, identity_of, noted, number_of
 from sf_jax.media.images import read_image
 
 SPLIT: Split = "evaluation"
@@ -75,20 +75,19 @@ class WholePortraits:
 
     def check(self, split: Split) -> None:
         """Raises SourceError where the list is damaged or holds no portrait for tests."""
-        if not self.count():
-            raise SourceError("lists no portrait for tests", path=self.folder)
+        self.portraits()
 
     def count(self) -> int:
         """How many there are."""
-        return len(self._listed())
+        return len(self.portraits())
 
-    def _listed(self) -> list[Any]:
-        found = read_portraits(self.folder)
-        return [one for one in found if held_out.portrait_split(one.name) == "tests"]
+    def portraits(self) -> list[Portrait]:
+        """Those for tests; see `check` about errors."""
+        return PortraitSource(self.folder).portraits(SPLIT)
 
     def packed(self, index: int, split: Split) -> bytes:
         """A portrait, stored without loss."""
-        portrait = self._listed()[index]
+        portrait = self.portraits()[index]
         return records.encode(
             unknown(read_image(portrait.path), number_of(index, self.seed, split))
             | {
@@ -100,7 +99,7 @@ class WholePortraits:
         )
 
     def settings(self) -> dict[str, Any]:
-        return {"portraits": self.folder.name}
+        return {"portraits": noted(self.folder)}
 
 
 def _portraits(inputs: Inputs) -> Maker:
@@ -135,7 +134,7 @@ class Faceless:
         return encode(SceneRecord(image, (), number), exact=True)
 
     def settings(self) -> dict[str, Any]:
-        return {"backgrounds": None if self.folder is None else self.folder.name}
+        return {"backgrounds": noted(self.folder)}
 
 
 SETS: dict[str, EvaluationSet] = {

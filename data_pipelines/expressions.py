@@ -10,7 +10,6 @@ import numpy as np
 from data_pipelines.sampler import GAZE_RADIANS, VISEMES, mirror_name, sample
 from sf_jax.face.channels import INDEX, NAMES
 
-SHARES = {"sampled": 0.55, "dense": 0.14, "single": 0.1, "uniform": 0.09, "mouth": 0.12}
 TRIES = 20  # single channels that are drawn until a known one is met
 PAIRS = [
     (INDEX[name], INDEX[mirror_name(name)])
@@ -29,8 +28,8 @@ def varied(seed: int, known: np.ndarray | None = None) -> np.ndarray:
       known: bool [61]; the others are 0. None: all.
     """
     g = np.random.default_rng([62, seed])
-    kind = g.choice(len(SHARES), p=list(SHARES.values()))
-    make = (_sampled, _dense, _single, _uniform, _mouth)[kind]
+    makers, shares = zip(*SHARES.items(), strict=True)
+    make = makers[int(g.choice(len(makers), p=shares))]
     face = make(seed, g)
     if known is not None:
         tries = TRIES if make is _single else 0  # of channels that are not known nothing is seen
@@ -131,3 +130,6 @@ def _consistent(face: np.ndarray, g: np.random.Generator, turned: float = 1.0) -
     most = np.array([0.7, 0.5, 0.4])
     face[HEAD] = np.clip(turned * g.normal(0, [0.28, 0.18, 0.13]), -most, most)
     return face
+
+
+SHARES = {_sampled: 0.55, _dense: 0.14, _single: 0.1, _uniform: 0.09, _mouth: 0.12}

@@ -1,17 +1,14 @@
 """Images without a face, for what finds faces: drawn backgrounds, and a user's photographs."""
 
 import zlib
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from data_pipelines.held_out import Split
-from data_pipelines.portraits import unknown
-from data_pipelines.sources import WIDE, Framing, SourceError
+from data_pipelines.sources import SourceError
 from sf_jax.media.images import read_image
 from sf_jax.render.backdrops import procedural
 
@@ -146,21 +143,3 @@ def _shape(picture: np.ndarray, g: np.random.Generator, height: int, width: int)
         font = int(g.integers(8))
         cv2.putText(drawn, text, (x, y), font, size, colour, int(g.integers(1, 5)), cv2.LINE_AA)
     return cv2.addWeighted(picture, 0.3, drawn, 0.7, 0) if g.random() < 0.3 else drawn
-
-
-@dataclass(frozen=True)
-class FacelessSource:
-    """Images without a face, drawn or cut from the photographs of a folder."""
-
-    folder: Path | None = None
-    name: str = "faceless"
-
-    def check(self, split: Split) -> None:
-        """Raises SourceError where the folder has no image of the split."""
-        if self.folder is not None:
-            background_files(self.folder, split)
-
-    def record(self, number: int, split: Split, framing: Framing = WIDE) -> dict[str, Any]:
-        """One record, without landmarks."""
-        image = background(number, split, framing.side, framing.side, self.folder)
-        return unknown(image, number) | {"source": self.name, "style": "", "identity": -1}

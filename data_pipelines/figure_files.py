@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
-import grain.python as grain
 import numpy as np
 
 from data_pipelines import records
-from data_pipelines.figures import Figure, FigureSource, check_heads
+from data_pipelines.figures import Figure
 from data_pipelines.held_out import Split
+from data_pipelines.loader import RecordSource
 from data_pipelines.records import RecordError
 from data_pipelines.sources import Mixture, number_of
 from sf_jax.face.landmarks import COUNT
@@ -34,9 +34,9 @@ class Figures:
         """Loads what is needed.
 
         Raises:
-          DataError: a file is missing or damaged, or a source has no heads for scenes.
+          DataError: a file is missing or damaged.
         """
-        check_heads(self.mixture, split)
+        self.mixture.check(split)
 
     def settings(self) -> dict[str, Any]:
         return self.mixture.settings() | {"figures": [LEAST_SIDE, MOST_SIDE]}
@@ -45,7 +45,6 @@ class Figures:
         """Figure `index` of a split as it is stored."""
         number = number_of(index, self.seed, split)
         source = self.mixture.source_of(number)
-        assert isinstance(source, FigureSource)
         g = np.random.default_rng([22, number])
         side = round(float(np.exp(g.uniform(np.log(LEAST_SIDE), np.log(MOST_SIDE)))))
         return encode(source.figure(number, split, side), number)
@@ -111,23 +110,23 @@ class FigureFiles:
           RecordError: a folder has no record files, or a damaged one.
         """
         folders = [records.files(directory) for directory in directories]
-        self.paths = [path for paths in folders for path in paths]
-        self._ends = np.cumsum([records.count(path) for path in self.paths])
-        self._source = grain.ArrayRecordDataSource(self.paths)
-        counts = np.array([sum(map(records.count, paths)) for paths in folders])
-        self._starts = np.concatenate([[0], np.cumsum(counts)])
-        shares = np.asarray(counts if weights is None else weights, float)
+        self._source = RecordSource([path for paths in folders for path in paths], decode)
+        last = np.cumsum([len(paths) for paths in folders]) - 1
+        self._starts = np.concatenate([[0], self._source.ends[last]])
+        shares = np.asarray(np.diff(self._starts) if weights is None else weights, float)
         self._shares = shares / shares.sum()
+
+    @property
+    def paths(self) -> list[str]:
+        """The files, folder by folder."""
+        return self._source.paths
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Figure:
         """Raises RecordError, which names file and record, where a figure is damaged."""
-        file = int(np.searchsorted(self._ends, index, side="right"))
-        first = int(self._ends[file - 1]) if file else 0
-        with records.located(self.paths[file], index - first):
-            return decode(self._source[index])
+        return self._source[index]
 
     def random(self, g: np.random.Generator) -> Figure:
         """Any figure, its folder chosen by weight."""

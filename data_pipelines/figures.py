@@ -1,14 +1,11 @@
 """Figures: single heads cut out of what a source draws, to be composed into scenes."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from data_pipelines.held_out import Split
-from data_pipelines.sources import Mixture, SourceError
 from sf_jax.face.landmarks import bounding_square
 from sf_jax.render.layers import Layer
 
@@ -35,26 +32,6 @@ class Figure:
     style: str
     identity: int
     stands: bool = True
-
-
-@runtime_checkable
-class FigureSource(Protocol):
-    """A source (`sources.Source`) whose heads can be composed into scenes."""
-
-    def figure(self, number: int, split: Split, side: int) -> Figure:
-        """A head in a window of about `side` pixels, its face about 0.4 of that high."""
-
-
-def check_heads(mixture: Mixture, split: Split) -> None:
-    """Loads what the sources of a mixture need.
-
-    Raises:
-      DataError: a file is missing or damaged, or a source has no heads for scenes.
-    """
-    for source in mixture.sources:
-        if not isinstance(source, FigureSource):
-            raise SourceError(f"source {source.name!r} has no heads for scenes")
-    mixture.check(split)
 
 
 def cut_out(layer: Layer, side: int, source: str, style: str, identity: int) -> Figure:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipelines.drawings import DrawnSource
-from data_pipelines.faceless import FacelessSource
 from data_pipelines.portraits import PortraitSource
 from data_pipelines.rigged import BuiltinSource, RigSource, SkinSource
 from data_pipelines.skinned import SkinnedSource
@@ -72,7 +71,6 @@ KINDS: dict[str, _Kind] = {
     "skinned": _Kind(_skinned, 2, 2, ("rigs", "skins")),
     "drawn": _Kind(lambda inputs: DrawnSource(inputs.backgrounds), 3, 3),
     "portraits": _Kind(_portraits, 0, 3, ("portraits",)),
-    "faceless": _Kind(lambda inputs: FacelessSource(inputs.backgrounds), 0),
 }
 
 

@@ -111,7 +111,7 @@ class PortraitSource:
         }
 
     def figure(self, number: int, split: Split, side: int) -> Figure:
-        """A part of a portrait, as a photograph among others; see `figures.FigureSource`."""
+        """A part of a portrait, as a photograph among others; see `sources.Source`."""
         portraits = self.portraits(split)
         g = np.random.default_rng([13, number])
         portrait = portraits[int(g.integers(len(portraits)))]

@@ -28,7 +28,7 @@ from sf_jax.render.draw import Drawing, draw, render
 from sf_jax.render.effects import Effects
 from sf_jax.render.head import builtin
 from sf_jax.render.looks import Look
-from sf_jax.render.rig import Rig, Surface
+from sf_jax.render.rig import Rig
 from sf_jax.render.scene import Scene, random_scene
 from sf_jax.render.skin_looks import Skin, random_skin
 from sf_jax.render.skin_scenes import photographed
@@ -37,7 +37,7 @@ from sf_jax.render.skins import Skins, SkinsError
 HEAD = slice(INDEX["HeadYaw"], INDEX["HeadRoll"] + 1)
 OWN_SHAPE = 0.3  # share of training faces with a head as its rig has it
 LEAST_CONTRAST = 32  # of 255 grey levels, within a face
-PHOTOGRAPHS = 0.55  # share of faces before photographs where there are any, else
+OUTSIDE = 0.55  # share of faces before `faceless.background` where there are photographs, else
 CLUTTER = 0.15  # of faces before clutter; the others are before backgrounds of their scenes
 WORN = ("hair", "glasses", "earrings")  # what hides next to nothing of a face
 TRAIN_PEOPLE = 20_000  # as many as a rig's identity directions make in the training split
@@ -62,7 +62,7 @@ class Sitter:
         """The rig with the colours of an expression."""
         if self.skin is None:
             return self.rig
-        return replace(self.rig, surface=Surface(self.skin.colours_at(coefficients)))
+        return self.skin.on(self.rig, coefficients)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class RenderedSource:
         }
 
     def figure(self, number: int, split: Split, side: int) -> Figure:
-        """See `figures.FigureSource`."""
+        """See `sources.Source`."""
         sitter = self.sitter(number, split)
         coefficients = posed(expression(number, split, sitter.rig.known), number)
         rig, scene = sitter.coloured(coefficients), figure_scene(self._scene(sitter, split))
@@ -120,7 +120,7 @@ class RenderedSource:
 
     def _before(self, scene: Scene, number: int, split: Split, side: int) -> Scene:
         """The scene before a photograph or clutter, in part of the pictures."""
-        share = 1 - PHOTOGRAPHS if self.backgrounds is not None else 1 - CLUTTER
+        share = 1 - OUTSIDE if self.backgrounds is not None else 1 - CLUTTER
         if np.random.default_rng([16, number]).random() < share:
             return scene
         image = background(number, split, side, side, self.backgrounds)
@@ -293,7 +293,7 @@ class SkinSource(RenderedSource):
             scene = replace(scene, look=drawn)
         style = held_out.stem(skin.people[0])
         rig = reshaped(found.rig, number, split, "person")
-        return Sitter(rig, scene, style, identity_of(self.name, style), skin)
+        return Sitter(rig, scene, style, identity_of("skins", style), skin)
 
 
 @lru_cache(2)
@@ -303,15 +303,11 @@ def _rigs(folder: Path) -> tuple[Rig, ...]:
 
 @lru_cache(4)
 def _skins(folder: Path, file: Path, split: Split) -> Skins:
-    names = {name for name in _all_skins(folder, file).portrait if _held(name)}
     found = _all_skins(folder, file)
-    if not names:
-        return found
-    return found.only(names) if split == "evaluation" else found.without(names)
-
-
-def _held(name: str) -> bool:
-    return held_out.split_of(name, held_out.SKINS) == "evaluation"
+    if split == "train":
+        return found.without({x for x in found.portrait if not held_out.portrait_trainable(x)})
+    names = {x for x in found.portrait if held_out.split_of(x, held_out.SKINS) == "evaluation"}
+    return found.only(names) if names else found
 
 
 @lru_cache(2)

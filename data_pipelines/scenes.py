@@ -11,11 +11,12 @@ from jaxtyping import Float, UInt8
 
 from data_pipelines import records
 from data_pipelines.faceless import background
-from data_pipelines.figures import LARGEST, Figure, FigureSource, check_heads, paste, resized
+from data_pipelines.figures import LARGEST, Figure, paste, resized
 from data_pipelines.held_out import Split
 from data_pipelines.records import RecordError
 from data_pipelines.sources import Mixture, number_of
 from sf_jax.face.landmarks import COUNT, Square, bounding_square
+from sf_jax.render.effects import compressed
 
 SIZES = ((480, 640), (480, 640), (480, 640), (640, 480), (360, 640), (512, 512), (240, 320))
 SMALLEST, LARGEST_FACE = 40, 400  # sides of a face's bounding square in pixels
@@ -128,9 +129,9 @@ class Scenes:
         """Loads what is needed.
 
         Raises:
-          DataError: a file is missing or damaged, or a source has no heads for scenes.
+          DataError: a file is missing or damaged.
         """
-        check_heads(self.mixture, split)
+        self.mixture.check(split)
 
     def settings(self) -> dict[str, Any]:
         return self.mixture.settings() | {
@@ -171,7 +172,6 @@ class Scenes:
         """Head `which` of a scene, its face's bounding square `size` pixels wide."""
         own = number * len(FACES) + which
         source = self.mixture.source_of(own)
-        assert isinstance(source, FigureSource)
         side = min(LARGEST, round(size / 0.45))
         return resized(source.figure(own, split, side), size)
 
@@ -240,7 +240,5 @@ def photographed(image: UInt8[np.ndarray, "H W 3"], g: np.random.Generator) -> n
         picture += noise * np.float32(g.uniform(1, 10))
     image = np.clip(picture, 0, 255).astype(np.uint8)
     if g.random() < 0.5:
-        quality = int(g.integers(30, 96))
-        stored = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        return np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR))
+        return compressed(image, int(g.integers(30, 96)))
     return image

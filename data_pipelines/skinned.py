@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines import held_out
 from data_pipelines.held_out import Split
 from data_pipelines.rigged import RigSource, SkinSource
+from sf_jax.face.landmarks import PUPILS
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import Rig, RigShapeError
 from sf_jax.render.skin_transfer import transferred
@@ -20,6 +20,11 @@ class SkinnedSource(SkinSource):
     """The people of `SkinSource` on the built-in head and on the other rigs of the folder."""
 
     name: str = "skinned"
+
+    def check(self, split: Split) -> None:
+        """Also raises SourceError where all rigs of the folder are held out."""
+        super().check(split)
+        hosts(self.folder, split)
 
     def people(self, number: int, split: Split) -> Skins:
         """On a rig drawn by chance."""
@@ -41,8 +46,7 @@ def hosts(folder: Path, split: Split) -> tuple[Rig, ...]:
 
 
 def _has_landmarks(rig: Rig) -> bool:
-    wanted = rig.name not in held_out.RIGS and len(rig.landmarks) >= 68
-    return wanted and bool((rig.landmarks[:68] >= 0).all())
+    return bool((rig.landmarks[: PUPILS.start] >= 0).all())
 
 
 @lru_cache(32)

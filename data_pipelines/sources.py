@@ -17,6 +17,7 @@ import numpy as np
 import xxhash
 
 from data_pipelines import records
+from data_pipelines.figures import Figure
 from data_pipelines.held_out import Split
 from sf_jax.face.describe import describe
 from sf_jax.media import hashes
@@ -71,6 +72,9 @@ class Source(Protocol):
 
     def record(self, number: int, split: Split, framing: Framing = WIDE) -> dict[str, Any]:
         """One record, the same for a number; see `data_pipelines/records.py` about fields."""
+
+    def figure(self, number: int, split: Split, side: int) -> Figure:
+        """A head in a window of about `side` pixels, its face about 0.4 of that high."""
 
 
 def number_of(index: int, seed: int, split: Split) -> int:
@@ -171,10 +175,11 @@ class Mixture:
 def described(source: Source) -> dict[str, Any]:
     """The fields of a source as JSON; of a file also the hash, of a folder names and sizes."""
     fields = dataclasses.asdict(source)  # type: ignore[call-overload]
-    return {name: _described(value) for name, value in fields.items() if name != "name"}
+    return {name: noted(value) for name, value in fields.items() if name != "name"}
 
 
-def _described(value: object) -> object:
+def noted(value: object) -> object:
+    """A setting as JSON; of a file also the hash, of a folder the names and sizes of its files."""
     if isinstance(value, Path):
         return {"name": value.name, "content": _content(value)}
     return value if isinstance(value, int | float | str | None) else repr(value)

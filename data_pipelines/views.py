@@ -16,7 +16,8 @@ from jaxtyping import Float, UInt8
 from data_pipelines.loader import mirrored
 from sf_jax.face import head_angles, landmarks
 from sf_jax.face.landmarks import Square
-from sf_jax.media.crop import cut_square, to_square
+from sf_jax.media.crop import between_centres, cut_square, to_square
+from sf_jax.render.effects import compressed
 
 UNKNOWN = 254  # in the map of materials: outside the rendered image
 
@@ -111,9 +112,12 @@ def _cut_parts(
     matrix = to_square(*place, size=cells)
     to_pixels = [sides[1] / parts.shape[1], sides[0] / parts.shape[0]]
     matrix[:, :2] = matrix[:, :2] * to_pixels
-    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5
     return cv2.warpAffine(
-        parts, matrix, (cells, cells), flags=cv2.INTER_NEAREST, borderValue=(UNKNOWN,)
+        parts,
+        between_centres(matrix),
+        (cells, cells),
+        flags=cv2.INTER_NEAREST,
+        borderValue=(UNKNOWN,),
     )
 
 
@@ -135,15 +139,8 @@ def recoloured(
         noise = g.normal(0, 255 * g.uniform(0, 0.04), image.shape)
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if g.random() < 0.3 * strength:
-        image = _compressed(image, int(g.integers(30, 95)))
+        image = compressed(image, int(g.integers(30, 95)))
     return image
-
-
-def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
-    stored = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    decoded = cv2.imdecode(stored, cv2.IMREAD_COLOR)
-    assert decoded is not None, "just encoded"
-    return decoded[..., ::-1]
 
 
 class RandomView(grain.RandomMapTransform):

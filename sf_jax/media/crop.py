@@ -27,6 +27,16 @@ def to_square(x: float, y: float, side: float, roll: float, size: int) -> Float[
     return np.column_stack([turn, shift])
 
 
+def between_centres(matrix: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
+    """An affine map of positions that count from a pixel's corner, as OpenCV has it: from centres.
+
+    To be given to `cv2.warpAffine`.
+    """
+    out = np.array(matrix, float)
+    out[:, 2] += out[:, :2].sum(1) / 2 - 0.5
+    return out
+
+
 def cut_square(
     image: UInt8[np.ndarray, "H W 3"], x: float, y: float, side: float, roll: float, size: int
 ) -> UInt8[np.ndarray, "size size 3"]:
@@ -43,8 +53,7 @@ def cut_square(
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         # The two factors differ by less than a pixel over the image.
         x, y, side = x / across, y / down, side / np.sqrt(across * down)
-    matrix = to_square(x, y, side, roll, size)
-    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # OpenCV counts from centres of pixels
+    matrix = between_centres(to_square(x, y, side, roll, size))
     return cv2.warpAffine(
         image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )

@@ -108,7 +108,8 @@ def _optics(picture: np.ndarray, effects: Effects) -> np.ndarray:
     return picture.reshape(height, width, 3)
 
 
-def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
+def compressed(image: np.ndarray, quality: int) -> np.ndarray:
+    """An image uint8 [H, W, 3] as it comes out of a JPEG file."""
     encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     assert decoded is not None
@@ -138,7 +139,7 @@ def develop(picture: np.ndarray, effects: Effects) -> np.ndarray:
         steps = effects.posterise - 1
         picture = np.rint(np.clip(picture, 0, 1) * steps) / steps
     image = cv2.convertScaleAbs(np.maximum(picture, 0), alpha=255)
-    return image if effects.jpeg is None else _compressed(image, effects.jpeg)
+    return image if effects.jpeg is None else compressed(image, effects.jpeg)
 
 
 def random_effects(g: np.random.Generator) -> Effects:

@@ -104,6 +104,7 @@ def sample(
     facing = normals(points, rig.triangles) @ fit.rotation.T
     hidden = _hidden(projected, rig.triangles, CELL * fit.scale)
     at = _warped(fit, rig, projected, landmarks).astype(np.float32)
+    at -= np.float32(0.5)  # OpenCV counts from centres of pixels
     inside = ((at >= 0) & (at <= np.array(image.shape[1::-1]) - 1)).all(1)
     blur = 0.25 * spacing * fit.scale  # pixels
     levels = np.array([0.0, 0.8, 1.6, 3.2])

@@ -6,7 +6,6 @@ import numpy as np
 
 from data_pipelines import held_out, records
 from data_pipelines.drawings import DrawnSource
-from data_pipelines.figures import FigureSource
 from data_pipelines.sources import Framing
 from sf_jax.face.landmarks import bounding_square
 from sf_jax.render.drawn import FAMILIES
@@ -44,7 +43,6 @@ def test_wide_heads_are_in_view_too() -> None:
 
 def test_a_figure_has_no_backdrop() -> None:
     source = DrawnSource()
-    assert isinstance(source, FigureSource)
     figure = source.figure(2, "train", 96)
     assert figure.cover.shape == (96, 96) and 0.1 < figure.cover.mean() < 0.9
     assert not figure.cover[0, [0, -1]].any()

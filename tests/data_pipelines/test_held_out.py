@@ -24,6 +24,8 @@ def test_portraits_of_held_out_skins_are_never_trained_on() -> None:
     assert held_out.portrait_trainable("male_12") and held_out.portrait_trainable("female_02")
     assert not held_out.portrait_trainable("male_10")  # of a held-out skin
     assert not held_out.portrait_trainable("female_00")  # for tests
+    assert held_out.portrait_trainable("someone_else.jpg")  # in no list: a user's own
+    assert not held_out.TEST_PORTRAITS & (held_out.SKIN_PORTRAITS | held_out.FINDER_PORTRAITS)
 
 
 def test_the_lists_cover_the_shared_skins_and_portraits() -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from data_pipelines import faceless, held_out, mixtures, portraits, records, rendering
-from data_pipelines.faceless import FacelessSource
 from data_pipelines.mixtures import Inputs
 from data_pipelines.portraits import PortraitSource
 from data_pipelines.rigged import BuiltinSource
@@ -19,7 +18,6 @@ from data_pipelines.sources import (
     CELLS,
     Framing,
     Mixture,
-    Source,
     SourceError,
     number_of,
     parse_weights,
@@ -44,9 +42,8 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", [BuiltinSource, FacelessSource])
-def test_a_record_is_the_same_every_time(kind: type[Source]) -> None:
-    source = pickle.loads(pickle.dumps(kind()))
+def test_a_record_is_the_same_every_time() -> None:
+    source = pickle.loads(pickle.dumps(BuiltinSource()))
     for number in (3, 1_000_004):
         split = "train" if number < 1_000_000 else "evaluation"
         one = source.record(number, split, Framing(64))
@@ -132,12 +129,12 @@ def test_photographs_of_one_split_are_in_no_other(tmp_path: Path) -> None:
     for split, name in (("train", "train"), ("evaluation", "test")):
         (found,) = faceless.background_files(tmp_path / "named", split)
         assert found.parent.name == name
-    source, levels = FacelessSource(tmp_path), {int(path.stem) * 10 + 5 for path in train}
-    images = [source.record(number, "train", Framing(32))["image"] for number in range(30)]
+    levels = {int(path.stem) * 10 + 5 for path in train}
+    images = [faceless.background(number, "train", 32, 32, tmp_path) for number in range(30)]
     flat = [int(image[0, 0, 0]) for image in images if np.ptp(image) == 0]
     assert len(flat) > 8 and set(flat) <= levels
     with pytest.raises(SourceError, match="no image file"):
-        FacelessSource(tmp_path / "none").check("train")
+        faceless.background_files(tmp_path / "none", "train")
 
 
 class Fixed:
@@ -199,7 +196,7 @@ def test_records_of_another_mixture_are_not_resumed(
     rendering.render(out, 3, mixture, workers=1)
     for weights, side, changed in (
         ({"portraits": 1}, 48, "framing"),
-        ({"faceless": 1}, 32, "weight"),
+        ({"builtin": 1}, 32, "weight"),
     ):
         with pytest.raises(ValueError, match=rf"settings\.json: .* with another {changed}"):
             rendering.render(

@@ -76,3 +76,16 @@ def test_a_generator_gives_the_same_view_and_half_are_mirrored() -> None:
     seen = [random_view(record(), views, np.random.default_rng(i)) for i in range(100)]
     assert 30 < sum(not one["rationale"] for one in seen) < 70
     assert all(one["image"].shape == (96, 96, 3) for one in seen)
+
+
+def test_a_mirrored_view_shows_its_landmarks_where_they_are() -> None:
+    views = Views(size=96, cells=24, mirrored=1.0, framed_share=1.0, colours=0)
+    seen = random_view(record(), views, np.random.default_rng(2))
+    assert seen["rationale"] == ""
+    bright = np.argwhere(seen["image"][..., 0] > 120)
+    for landmark in (36, 42, landmarks.CHIN):  # the eyes have changed places, which are alike
+        x, y = seen["landmarks"][landmark] * 96
+        assert np.abs(bright + 0.5 - [y, x]).max(1).min() < 1.5
+    assert seen["landmarks"][36, 0] < seen["landmarks"][42, 0]  # the subject's right first
+    column, row = (seen["landmarks"][36] * 24).astype(int)
+    assert seen["parts"][row, column] == 2  # what the left eye was

@@ -253,7 +253,7 @@ class Style:
     Attributes:
       family: its name in `families.FAMILIES`; seed: the number it was drawn from.
       known: bool [61], the channels that it shows; the others do not move the drawing.
-      strength, gamma: exaggeration, see `action.read`; turn: of the head's angles.
+      strength, gamma: exaggeration, see `action.read`.
       muzzle: size of an animal's muzzle, 0 for none.
     """
 

@@ -17,9 +17,11 @@ from data_pipelines.faceless import background
 from data_pipelines.figure_files import FigureFiles
 from data_pipelines.figures import Figure
 from sf_jax.face.landmarks import MIRROR, bounding_square
+from sf_jax.media.crop import between_centres
 from sf_jax.media.images import read_rgba
 from sf_jax.model.detector import PADDING
 from sf_jax.reader.finder import POINTS, points_of
+from sf_jax.render.effects import compressed
 from sf_jax.train.losses.detection import DetectionBatch
 
 MOST = 6  # faces of a scene that are labelled
@@ -171,7 +173,7 @@ def _draw(
     if not part.size:
         return covered
     size = part.shape[1::-1]
-    matrix = matrix - np.array([[0, 0, columns.start], [0, 0, rows.start]])
+    matrix = between_centres(matrix - np.array([[0, 0, columns.start], [0, 0, rows.start]]))
     colours = cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
     covered[rows, columns] = cv2.warpAffine(cover.astype(np.float32), matrix, size)
     mixed = part + covered[rows, columns, None] * (colours.astype(np.float32) - part)
@@ -250,6 +252,7 @@ def _spread(picture: np.ndarray, image: np.ndarray, matrix: np.ndarray) -> None:
         ratios = np.array(image.shape[1::-1]) / sides
         image = cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
         matrix = np.column_stack([matrix[:, :2] * ratios, matrix[:, 2]])
+    matrix = between_centres(matrix)
     picture[:] = cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -318,8 +321,7 @@ def developed(image: UInt8[np.ndarray, "H W 3"], g: np.random.Generator) -> np.n
         picture += g.standard_normal(picture.shape, np.float32) * np.float32(g.uniform(1, 14))
     out = np.clip(picture, 0, 255).astype(np.uint8)
     if g.random() < 0.4:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(g.integers(25, 95))]
-        out = np.asarray(cv2.imdecode(cv2.imencode(".jpg", out, quality)[1], cv2.IMREAD_COLOR))
+        return compressed(out, int(g.integers(25, 95)))
     return out
 
 
