@@ -168,6 +168,7 @@ class Recipe:
             vision_start_token_id=tokenizer.symbol(VISION_START),
             vision_end_token_id=tokenizer.symbol(VISION_END),
             product_dtype=product_dtype,
+            unrolled=True,
         )
 
 
@@ -224,8 +225,9 @@ class WarmupTask(task.Task):
     def loss(self, weights: WarmupWeights, batch: WarmupBatch) -> tuple[jax.Array, dict]:
         low, recipe = jnp.asarray(channels.LOW), self.recipe
         return warmup_loss(
-            weights, batch, low, recipe.vision, recipe.objective.readout, recipe.product_dtype
-        )
+            weights, batch, low, recipe.vision, recipe.objective.readout, recipe.product_dtype,
+            self.config.unrolled,
+        )  # fmt: skip
 
     def count(self, batch: WarmupBatch) -> dict[str, int]:
         return {"images": len(batch.dense.known)}

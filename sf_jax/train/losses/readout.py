@@ -217,9 +217,12 @@ def warmup_loss(
     vision_config: VisionConfig,
     config: ReadoutConfig,
     dtype: str,
+    unrolled: bool = False,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The loss of a tower and a read-out alone; see `readout_loss`."""
-    states = vision.hidden_states(weights.vision, batch.patches, vision_config, dtype)
+    """The loss of a tower and a read-out alone; see `readout_loss`, and `Config` for `unrolled`."""
+    states = vision.hidden_states(
+        weights.vision, batch.patches, vision_config, dtype, unrolled=unrolled
+    )
     tokens = vision.tokens(weights.vision, states, vision_config, dtype)
     return readout_loss(
         weights.readout, states[-1], tokens, batch.patches, batch.dense, low, vision_config,
