@@ -83,7 +83,7 @@ def test_a_mirrored_view_shows_its_landmarks_where_they_are() -> None:
     seen = random_view(record(), views, np.random.default_rng(2))
     assert seen["rationale"] == ""
     bright = np.argwhere(seen["image"][..., 0] > 120)
-    for landmark in (36, 42, landmarks.CHIN):  # the eyes have changed places, which are alike
+    for landmark in (36, 42, landmarks.CHIN):  # the eyes have been exchanged; they look alike
         x, y = seen["landmarks"][landmark] * 96
         assert np.abs(bright + 0.5 - [y, x]).max(1).min() < 1.5
     assert seen["landmarks"][36, 0] < seen["landmarks"][42, 0]  # the subject's right first
