@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -193,6 +194,11 @@ class ImageProcessor:
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns in pixels of an image once resized."""
         return smart_size(height, width, self.factor, self.min_pixels, self.max_pixels)
+
+    @property
+    def largest_square(self) -> int:
+        """Side in pixels of the largest square image once resized."""
+        return self.factor * (isqrt(self.max_pixels) // self.factor)
 
     def tokens(self, image: FittedImage) -> int:
         """Image tokens of an image."""

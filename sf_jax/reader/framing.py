@@ -64,10 +64,17 @@ class Framer:
       landmarks: of the face that a square shows, in pixels of the image. None reads faces in the
         finder's squares.
       turned: whether squares are turned as the heads are.
+      side: pixels of a face as the model reads it; None: about as many as it has in the image.
     """
 
-    def __init__(self, find: Find, landmarks: ReadLandmarks | None = None, turned: bool = True):
-        self.find, self.landmarks, self._turned = find, landmarks, turned
+    def __init__(
+        self,
+        find: Find,
+        landmarks: ReadLandmarks | None = None,
+        turned: bool = True,
+        side: int | None = None,
+    ):
+        self.find, self.landmarks, self._turned, self.side = find, landmarks, turned, side
 
     def faces(self, image: Picture) -> list[Face]:
         """All faces, from left to right."""
@@ -191,7 +198,7 @@ class Framing:
     def cut(self, image: Picture, face: Face) -> Framed:
         """The square of a face, as large as the model reads it."""
         box = face.box
-        pixels = max(1, round(box.side))
+        pixels = self.framer.side or max(1, round(box.side))
         size = self.processor.size(pixels, pixels)[0]
         picture = cut_square(image, box.x, box.y, box.side, box.roll, size)
         return Framed(FittedImage(picture), face)

@@ -21,14 +21,17 @@ class Landmarks:
 
     Args:
       weights: the tower; head: the read-out learnt with it, of `face.landmarks`.
-      processor: of the model; its squares are of one size.
+      processor: of the model.
+
+    Attributes:
+      side: of the squares that it reads, pixels: the largest that the model reads, as in training.
     """
 
     def __init__(
         self, config: Config, weights: VisionWeights, head: Readout, processor: ImageProcessor
     ):
         self._config, self._weights, self._readout = config, weights, head
-        self._side = processor.size(processor.factor, processor.factor)[0]
+        self.side = processor.largest_square
         self._program = jax.jit(self._positions)
 
     def __call__(
@@ -36,13 +39,13 @@ class Landmarks:
     ) -> Float[np.ndarray, "70 2"]:
         """Landmarks in pixels of the image, of the face that a square shows."""
         place = square.x, square.y, square.side, square.roll
-        pixels = cut_square(image, *place, self._side)
+        pixels = cut_square(image, *place, self.side)
         tokens = int(np.prod(images.token_grid(pixels, self._config.vision)))
         merged = self._config.vision.spatial_merge_size**2
         patches = images.patches_of([pixels], self._config, tokens * merged)
         found = np.asarray(self._program(self._weights, self._readout, patches)[0], np.float64)
-        to_image = np.linalg.inv(np.vstack([to_square(*place, self._side), [0, 0, 1]]))
-        return found * self._side @ to_image[:2, :2].T + to_image[:2, 2]
+        to_image = np.linalg.inv(np.vstack([to_square(*place, self.side), [0, 0, 1]]))
+        return found * self.side @ to_image[:2, :2].T + to_image[:2, 2]
 
     def _positions(
         self, weights: VisionWeights, head: Readout, patches: vision.Patches

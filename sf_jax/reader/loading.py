@@ -126,7 +126,7 @@ def load_framer(
         found = f"of width {head.queries.shape[-1]}, expected {config.vision.out_hidden_size}"
         raise hf.CheckpointError(found, path=folder / READOUT_FILE, field=".queries")
     landmarks = Landmarks(config, weights.vision, head, processor)
-    return Framer(finder.load(folder / finder.FILE), landmarks, turned)
+    return Framer(finder.load(folder / finder.FILE), landmarks, turned, landmarks.side)
 
 
 def borrowed_framer() -> Framer:

@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sf_jax.convert.processor import ImageProcessor
 from sf_jax.face.landmarks import FRAMED, Square, framing_square
+from sf_jax.reader.action import Face
 from sf_jax.reader.finder import Found
 from sf_jax.reader.framing import (
     FAR_SHIFT,
     Framer,
+    Framing,
     distance,
     first_square,
     is_far,
@@ -95,3 +98,13 @@ def test_how_far_squares_are_apart() -> None:
     one = Square(10, 10, 100, 3.0)
     assert distance(one, Square(13, 14, 50, -3.0)) == pytest.approx((0.05, 2.0, 2 * np.pi - 6))
     assert not is_far(one, one) and is_far(one, replace(one, x=11 + 100 * FAR_SHIFT))
+
+
+def test_a_framed_face_is_as_large_as_the_model_reads_it() -> None:
+    processor = ImageProcessor(64 * 64, 96 * 96)
+    assert processor.largest_square == 96 == processor.size(10**4, 10**4)[0]
+    face = Face(Square(200, 150, 40), 0.9, 1, 1, (400, 300))
+    for side, size in ((None, 64), (96, 96)):
+        framer = Framer(lambda image: [], side=side)
+        picture = Framing(processor, lambda made=framer: made).cut(IMAGE, face).picture
+        assert picture is not None and picture.pixels.shape == (size, size, 3)
