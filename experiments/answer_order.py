@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines import records, synthetic
+from data_pipelines import synthetic
 from sf_jax.cli import recipes
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.convert import checksums, hf
@@ -32,6 +32,7 @@ from sf_jax.sequence.tokenizer import SentencePieceTokenizer
 from sf_jax.systems.semanticface import evaluate, pretraining
 from sf_jax.systems.semanticface.answer_states import learn_draft_heads
 from sf_jax.systems.semanticface.dense_targets import initial_readout
+from sf_jax.systems.semanticface.held_out_views import evaluation_views
 from sf_jax.systems.semanticface.pretraining import JointTask, Recipe
 from sf_jax.train import mesh as meshes
 from sf_jax.train.losses.joint import JointWeights
@@ -132,19 +133,21 @@ def model_of(row: str, run: Run, state: TrainState, draft_answers: int) -> estim
 def measure(model: estimator.Model, found: list[dict]) -> dict[str, float]:
     """Accuracy of means, agreement of the rationales, passes and time of an answer."""
     labels = np.stack([record["coefficients"] for record in found])
+    known = np.stack([record["known"] for record in found])
     images = [record["image"] for record in found]
-    actions = evaluate.model_answers(model, images, min(50, len(images)), True)
+    pictures = [model.framed(image, whole=True) for image in images]
+    actions = evaluate.model_answers(model, pictures, min(50, len(images)), True)
     means = np.stack([action.coefficients for action in actions])
     agreed = agreement.total([action.agreement for action in actions])
     shares = {} if agreed is None else agreed.summary()
     seconds = []
-    model.predict(images[0])
+    model.predict(images[0], whole=True)
     for image in images[:TIMED]:
         before = time.perf_counter()
-        model.predict(image)
+        model.predict(image, whole=True)
         seconds.append(time.perf_counter() - before)
     return {
-        **metrics.evaluate(means, labels).summary(),
+        **metrics.evaluate(means, labels, known).summary(),
         **shares,
         "read": 0.0 if agreed is None else agreed.rationales / len(found),
         "passes": float(np.mean([sum(action.passes.values()) for action in actions])),
@@ -173,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--faces", type=whole(1, 10**6), help="evaluation faces (default 300)")
     add("--images", type=whole(1, 10**7), help="rendered faces (default: the recipe's)")
     add("--draft-answers", type=whole(0, 10**6), help="for draft heads (default 2,000; 0: none)")
-    add("--records", type=Path, help="evaluation faces as records (default: rendered)")
+    add("--records", type=Path, help="evaluation faces (default: the run's held-out ones)")
     options = parser.parse_args(argv)
     small = {"steps": 4, "faces": 4, "draft_answers": 4}
     usual = small if options.tiny else {"steps": 600, "faces": 300, "draft_answers": 2000}
@@ -192,7 +195,8 @@ def main(argv: list[str] | None = None) -> None:
         stages = ("render", "warm-up", "reading")
         pretraining.run(recipe, out, stages, out / "model", mesh)
     recipe, weights = start_of(recipe, out, mesh, options.start)
-    found = evaluation_faces(out, asked["faces"], options.records)
+    folder = options.records or out / "data" / "evaluation"
+    found = evaluation_views(folder, asked["faces"], recipe.views)
     run = Run(recipe, out, out / f"answer_order-{asked['steps']}", mesh)
     scores = {}
     for name in options.arms:
@@ -207,14 +211,6 @@ def main(argv: list[str] | None = None) -> None:
     content = {"command": command, "arms": ARMS, "results": scores}
     files.write_json(folder / "answer_order.json", content)
     files.write_text(folder / "answer_order.md", f"`{command}`\n\n{table(scores)}\n")
-
-
-def evaluation_faces(out: Path, count: int, directory: Path | None) -> list[dict]:
-    """Faces of people who are in no training image, or of a directory."""
-    if directory is None:
-        directory = out / "data" / "evaluation"
-        synthetic.render(directory, count, split="evaluation")
-    return records.first(directory, count)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ from jax.sharding import Mesh
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from data_pipelines import records, synthetic
 from sf_jax.cli import recipes
 from sf_jax.cli.arguments import Parser, whole
 from sf_jax.face import metrics
 from sf_jax.media import files
 from sf_jax.reader import estimator
 from sf_jax.systems.semanticface import evaluate, pretraining
+from sf_jax.systems.semanticface.held_out_views import evaluation_views
 from sf_jax.systems.semanticface.pretraining import JointTask, Recipe
 from sf_jax.train import mesh as meshes
 
@@ -62,10 +62,11 @@ def train_arm(name: str, recipe: Recipe, steps: int, out: Path, mesh: Mesh) -> e
 def measure(model: estimator.Model, found: list[dict], words: bool) -> dict[str, float]:
     """Free-running scores of slot means."""
     labels = np.stack([record["coefficients"] for record in found])
-    images = [record["image"] for record in found]
-    actions = evaluate.model_answers(model, images, 50, words)
+    known = np.stack([record["known"] for record in found])
+    pictures = [model.framed(record["image"], whole=True) for record in found]
+    actions = evaluate.model_answers(model, pictures, 50, words)
     means = np.stack([action.coefficients for action in actions])
-    return dict(metrics.evaluate(means, labels).summary())
+    return dict(metrics.evaluate(means, labels, known).summary())
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
@@ -113,8 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     if not (out / "reading" / "checkpoints").is_dir():
         stages = ("render", "warm-up", "reading")
         pretraining.run(recipe, out, stages, out / "model", mesh)
-    synthetic.render(out / "data" / "evaluation", faces, split="evaluation")
-    found = records.first(out / "data" / "evaluation", faces)
+    found = evaluation_views(out / "data" / "evaluation", faces, recipe.views)
     scores = {}
     for name, changes in ARMS.items():
         model = train_arm(name, recipe, steps, out, mesh)

@@ -1,11 +1,13 @@
 """Held-out faces framed as the reader frames them, for measuring a vision tower while it learns."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from data_pipelines import records, synthetic
 from data_pipelines.views import Views, view
 from sf_jax.face import landmarks, metrics
 
@@ -15,8 +17,8 @@ BATCH = 100  # images read at a time
 class HeldOutViews:
     """Views of face records in the square of their true landmarks."""
 
-    def __init__(self, records: Sequence[dict[str, Any]], views: Views):
-        seen = [_framed(record, views) for record in records if record["known"].any()]
+    def __init__(self, faces: Sequence[dict[str, Any]], views: Views):
+        seen = [framed_view(face, views) for face in faces if face["known"].any()]
         self.images = [record["image"] for record in seen]
         self.sources = np.array([record["source"] for record in seen])
         self.labels = np.array([record["coefficients"] for record in seen])
@@ -42,7 +44,19 @@ class HeldOutViews:
         }
 
 
-def _framed(record: dict[str, Any], views: Views) -> dict[str, Any]:
+def framed_view(record: dict[str, Any], views: Views) -> dict[str, Any]:
+    """The view of a record in the square of its true landmarks."""
     height, width = record["image"].shape[:2]
     square = landmarks.framing_square(record["landmarks"] * [width, height])
     return view(record, square, views)
+
+
+def evaluation_views(folder: Path, count: int, views: Views) -> list[dict[str, Any]]:
+    """Views of a folder's first records that have known channels, as `framed_view` gives them.
+
+    Where there is no folder, the built-in head is rendered into it: people of the evaluation split.
+    """
+    if not folder.is_dir():
+        synthetic.render(folder, count, split="evaluation")
+    found = records.first(folder, count)
+    return [framed_view(record, views) for record in found if record["known"].any()]
