@@ -33,7 +33,7 @@ INPUTS = {
 }
 
 RECIPE = Recipe(
-    images=100_000,
+    images=160_000,
     vision=VisionConfig(
         depth=6,
         hidden_size=192,
@@ -59,9 +59,9 @@ RECIPE = Recipe(
     value_frequencies=(0.0, 0.5, 1.0, 2.0, 4.0),
     value_scale=0.02,
     rare=-2.0,
-    patches=36,  # 96 x 96 pixels, or 64 x 128
-    warmup=Stage(64, OptimizerConfig(1.5e-3, 8000, 150)),
-    views=Views(size=96, cells=24),
+    patches=64,  # 128 x 128 pixels, or 96 x 160
+    warmup=Stage(128, OptimizerConfig(2e-3, 20_000, 200)),
+    views=Views(size=128, cells=32),
     reading=Stage(64, OptimizerConfig(1.5e-3, 3000, 100)),
     language=Stage(32, OptimizerConfig(1e-3, 2000, 40)),
     objective=JointConfig(
