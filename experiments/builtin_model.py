@@ -74,7 +74,7 @@ RECIPE = Recipe(
         dense=0.5,
     ),
     sequences=SequenceConfig(
-        length=232, words=0.7, foreign_words=0.5, foreign_values=0.3, words_weight=3.0, gap=120
+        length=240, words=0.7, foreign_words=0.5, foreign_values=0.3, words_weight=3.0, gap=120
     ),
     draft_answers=12_000,
     draft_heads=DraftHeadsConfig(heads=9, width=128, steps=3_000, batch=2048, learning_rate=3e-3),

@@ -55,7 +55,7 @@ def test_fine_tuning_starts_at_the_loss_of_the_recipe_that_made_the_model(
         [[example] for example in examples],
         images.capacity(joint.config, joint.recipe.sequences.length, joint.recipe.patches, True),
     )
-    dense = dense_targets([face_record(0, 0, "evaluation")] * len(examples), 24)
+    dense = dense_targets([joint.recipe.example_view()] * len(examples), joint.recipe.views.cells)
     objective = joint.recipe.objective
     head = initial_readout(joint.recipe.vision, objective.readout, joint.recipe.rare, seed=0)
     weights = JointWeights(hf.load(loading.BUILTIN)[1], head)

@@ -26,7 +26,9 @@ RECIPE = recipes.load("builtin_model").RECIPE
 def test_the_second_half_of_a_batch_mirrors_the_first(reading: bool) -> None:
     faces = np.stack([sample(i) for i in range(300)])
     words = tokenizer.train(vocabulary_texts(faces), channel_schema().symbols(), 700)
-    recipe = replace(RECIPE, sequences=replace(RECIPE.sequences, length=300))
+    small = replace(RECIPE.views, size=96, cells=24)
+    sequences = replace(RECIPE.sequences, length=300)
+    recipe = replace(RECIPE, sequences=sequences, patches=36, views=small)
     records = [synthetic.face_record(i, 0, "train") for i in range(3)]
     batch = JointTask(recipe, words, reading).batch(records)
     first, second = np.split(batch.dense.coefficients, 2)
