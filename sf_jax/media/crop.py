@@ -47,7 +47,7 @@ def cut_square(
     """
     shrink = side / size
     if shrink > 1.5:  # of bilinear samples, some pixels would be in none
-        whole = int(2 ** np.floor(np.log2(shrink)))
+        whole = int(2 ** np.round(np.log2(shrink)))
         height, width = (max(1, length // whole) for length in image.shape[:2])
         across, down = image.shape[1] / width, image.shape[0] / height
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
