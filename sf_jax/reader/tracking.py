@@ -66,14 +66,17 @@ class Track:
 def followed(
     framer: Framer, image: Picture, track: Track, which: Which = "largest"
 ) -> tuple[Track, Change | None]:
-    """The track after a further image, and what has changed with it.
+    """The track after a further image, and what has changed with it: an image of another size is
+    a cut, since positions in it are others.
 
     Args:
       which: the face to begin with, where there are several; and after a cut, or once the person
         has not been there for a while.
     """
     thumbnail = _thumbnail(image)
-    cut = track.thumbnail is not None and _is_cut(track.thumbnail, thumbnail)
+    size = image.shape[1], image.shape[0]
+    resized = track.last is not None and track.last.image != size
+    cut = resized or (track.thumbnail is not None and _is_cut(track.thumbnail, thumbnail))
     track = replace(track, thumbnail=thumbnail, searched=track.searched + 1)
     before = track.face
     if before is None or cut:
@@ -87,7 +90,8 @@ def followed(
     if same is not None:
         if square is None or framer.landmarks is None:
             square = framer.face_of(image, same, 1, 1).box
-        face = replace(before, score=same.score, count=len(found))
+        number = in_order(found).index(same) + 1
+        face = replace(before, score=same.score, number=number, count=len(found))
         return _moved(replace(track, face=face, missed=0), square), None
     track = replace(track, missed=track.missed + 1)
     if square is not None and track.missed <= PATIENCE:

@@ -118,7 +118,32 @@ def test_landmarks_that_jump_are_confirmed_by_the_finder(stage: Stage) -> None:
     *_, track = stage.play([[place]] * 3)
     before = stage.searches
     (face, _), _ = stage.play([[other]], track=track)
-    assert stage.searches == before + 1 and face is not None
+    assert stage.searches == before + 1
+    shift, scale, _ = distance(face.box, framing_square(face_landmarks(*other)))
+    assert shift < HOLD_SHIFT + 1e-6 and scale < HOLD_SCALE + 1e-6
+
+
+def test_a_followed_face_has_its_number_among_those_found(stage: Stage) -> None:
+    """Also when others come and go to the left of it."""
+    left, person, right = (20.0, 30.0, 16.0), (70.0, 40.0, 40.0), (130.0, 40.0, 30.0)
+    frames: list[Faces] = [[left, person, right]] + [[person, right]] * (2 * SEARCH_EVERY)
+    frames += [[right, left, person]] * (2 * SEARCH_EVERY)
+    *found, _ = stage.play(frames)
+    numbers = [(face.number, face.count) for face, _ in found]
+    assert numbers[0] == numbers[-1] == (2, 3) and numbers[2 * SEARCH_EVERY] == (1, 2)
+
+
+def test_frames_of_another_size_begin_anew(stage: Stage) -> None:
+    """As a phone that is turned: the square of before would be of another part of the image."""
+    *_, track = stage.play([[(110.0, 40.0, 40.0)]] * 3)
+    stage.images.append(np.full((160, 90, 3), 60, np.uint8))
+    place = (45.0, 110.0, 40.0)
+    (face, change), track = stage.play([[place]], scene=2, track=track)
+    assert change == "cut" and face.image == (90, 160)
+    shift, _, _ = distance(face.box, framing_square(face_landmarks(*place)))
+    assert shift < HOLD_SHIFT
+    (face, change), _ = stage.play([[place]], scene=2, track=track)
+    assert change is None
 
 
 def test_a_cut_begins_anew(stage: Stage) -> None:
