@@ -232,6 +232,9 @@ def _check_paths(options: argparse.Namespace) -> None:
         raise UsageError("--show opens the sheet of one image or video; name one")
     if options.show and options.face == "all":
         raise UsageError("--show opens one sheet; --face all draws one for each face")
+    if options.face == "all" and (options.fps is not None or options.drop_frame):
+        flag = "--drop-frame" if options.fps is None else "--fps"
+        raise UsageError(f"{flag} makes images the frames of a take, of one face each, not all")
     _check_faces(options)
 
 

@@ -25,14 +25,17 @@ class Provenance:
       weights, adapter: hashes of their files, "xxh128:" and the digits that `xxh128sum` prints;
         None where there is none, for a model made in memory, and where files without checksums
         have changed since they were loaded.
+      settings: one hash of the other files of the model directory that an answer depends on, such
+        as its finder, read-out and schema; no part of a result.
     """
 
     version: str = sf_jax.__version__
     weights: str | None = None
     adapter: str | None = None
+    settings: str | None = field(default=None, compare=False, repr=False)
 
     def as_json(self) -> dict[str, str]:
-        """The fields that are known."""
+        """The fields that are known, as results name them."""
         fields = {"version": self.version, "weights": self.weights, "adapter": self.adapter}
         return {name: value for name, value in fields.items() if value is not None}
 

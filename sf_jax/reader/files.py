@@ -31,6 +31,8 @@ def run(model: Model, job: Job) -> list[DataError | OSError]:
     """
     reader = Reader(model, job.options)
     job.provenance = model.provenance
+    if reader.frames and job.results is not None:
+        job.framer = model.framer.source
     for text in job.inputs.notes:
         note(text)
     try:

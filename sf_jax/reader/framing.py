@@ -65,6 +65,7 @@ class Framer:
         finder's squares.
       turned: whether squares are turned as the heads are.
       side: pixels of a face as the model reads it; None: about as many as it has in the image.
+      source: identifies the files of another model that it is made of; empty if it is of none.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class Framer:
         landmarks: ReadLandmarks | None = None,
         turned: bool = True,
         side: int | None = None,
+        source: str = "",
     ):
         self.find, self.landmarks, self._turned, self.side = find, landmarks, turned, side
+        self.source = source
 
     def faces(self, image: Picture) -> list[Face]:
         """All faces, from left to right."""

@@ -13,7 +13,7 @@ from sf_jax.reader.action import Provenance
 from sf_jax.reader.inputs import Input, Inputs, collect
 from sf_jax.reader.naming import Plan, plan
 from sf_jax.reader.reader import PredictOptions
-from sf_jax.reader.results import Results, Writing
+from sf_jax.reader.results import SHEET, Results, Writing
 
 NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # nothing else can be written either
 
@@ -28,6 +28,7 @@ class Job:
       plan: the names of all results.
       table_source: identifies the table of these images among those of other runs.
       provenance: of the model that reads the files.
+      framer: `Framer.source` of what finds the faces, where it is another model's.
       failures: what could not be read or written.
       kept: a sentence on each thing that an interruption left.
       complete: number of videos that were read to their end.
@@ -41,6 +42,7 @@ class Job:
     plan: Plan
     table_source: str = ""
     provenance: Provenance = field(default_factory=Provenance)
+    framer: str = ""
     failures: list[DataError | OSError] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     complete: int = 0
@@ -94,13 +96,21 @@ class Job:
             yield writing
 
     def done(self, file: Input, suffixes: Sequence[str]) -> bool:
-        """Whether an earlier run wrote these results of the same file in the same way."""
+        """Whether an earlier run wrote these results of the same file in the same way.
+
+        Where previews are asked for, with a sheet of each face that it found.
+        """
         if self.results is None or not self.options.skip_existing:
             return False
         entry = self.results.entries.get(self.results.relative(file.path))
         if entry is None or entry.made != self._made_with(file):
             return False
         paths = [self.plan.names[file].path(suffix) for suffix in suffixes]
+        if self.options.previews:
+            if not entry.sheets:
+                return False
+            sheets = [name for name in entry.files if name.endswith(SHEET)]
+            paths += [self.results.folder / name for name in sheets]
         stamp = stamp_of(file.path)
         done = bool(stamp) and entry.stamp == stamp and self.results.holds(entry, paths)
         self.skipped += done
@@ -128,7 +138,8 @@ class Job:
         names += ["source_column"] if [file] == self.pictures else []  # it has a CSV of its own
         chosen = {name: getattr(options, name) for name in names}
         neutral = options.neutral and [str(options.neutral.resolve()), *stamp_of(options.neutral)]
-        model = self.provenance.as_json()
+        files = {"settings": self.provenance.settings, "framer": self.framer}
+        model = self.provenance.as_json() | files
         return json.dumps(chosen | {"neutral": neutral, "model": model}, sort_keys=True)
 
     def close(self) -> None:

@@ -134,9 +134,11 @@ def borrowed_framer() -> Framer:
     built-in model's files."""
     config, weights = hf.load(BUILTIN)
     own = load_framer(BUILTIN, config, weights, ImageProcessor.load(BUILTIN))
+    made_with = provenance.verified(BUILTIN)
+    source = f"{made_with.weights} {made_with.settings}"
     if own is None:
-        return Framer(finder.find, turned=False)
-    return Framer(own.find, own.landmarks, turned=False)
+        return Framer(finder.find, turned=False, source=source)
+    return Framer(own.find, own.landmarks, turned=False, source=source)
 
 
 def is_instructed(directory: str | os.PathLike | None = None) -> bool:

@@ -16,7 +16,7 @@ from sf_jax.reader.output import as_json, unnamed
 from sf_jax.reader.progress import note, tracked, waiting
 from sf_jax.reader.reader import Reader, read_whole
 from sf_jax.reader.report import report
-from sf_jax.reader.results import Writing, face_suffix
+from sf_jax.reader.results import SHEET, Writing, face_suffix
 from sf_jax.reader.session import Frame
 from sf_jax.reader.stills import Still
 
@@ -80,6 +80,7 @@ def _read(reader: Reader, job: Job, file: Input, single: bool) -> list[Still]:
     if job.results is None:
         return rows if single else []
     with job.writing(file, stamp) as writing:
+        writing.sheets = job.options.previews
         for number, frame in enumerate(frames, 1):
             _write_frame(job, writing, frame, shown, number)
         if single:
@@ -94,27 +95,26 @@ def _write_frame(job: Job, writing: Writing, frame: Frame, image: str, number: i
     if job.options.previews and frame.found:
         from sf_jax.render.preview import preview  # it takes a second to import
 
-        path = writing.path(face + ".preview.png")
+        path = writing.path(face + SHEET)
         preview(frame.seen, frame.shown, path, frame.whole, frame.box)
 
 
 def _rows_of_before(job: Job, file: Input, single: bool) -> list[Still] | None:
     """The rows of an image whose results are there, of an earlier run; None where they are not."""
+    faces = job.faces_of_before(file)
     suffixes = [".csv", stills.INDEX_SUFFIX] if single else []
-    rows = []
-    try:
-        for face in job.faces_of_before(file):
-            content = read_json(job.plan.names[file].path(face + ".json"))
-            found = content.get("found", True)
-            number = (content.get("face") or {}).get("number")
-            values = unnamed(content["coefficients"], tuple(content["coefficients"]))
-            shown = printable(file.path)
-            rows.append(Still(shown, values if found else None, number is not None, number))
-            suffixes.append(face + ".json")
-            suffixes += [face + ".preview.png"] * (job.options.previews and found)
-    except (DataError, OSError, LookupError, TypeError):  # not as they were written
+    if not faces or not job.done(file, [*suffixes, *(face + ".json" for face in faces)]):
         return None
-    return rows if rows and job.done(file, suffixes) else None
+    return [_row_of_before(file, job.plan.names[file].path(face + ".json")) for face in faces]
+
+
+def _row_of_before(file: Input, path: Path) -> Still:
+    """The row of a result that is as this version wrote it."""
+    content = read_json(path)
+    number = (content.get("face") or {}).get("number")
+    values = unnamed(content["coefficients"], tuple(content["coefficients"]))
+    found = values if content.get("found", True) else None
+    return Still(printable(file.path), found, number is not None, number)
 
 
 def _report(frame: Frame, path: Path, count: int) -> str:

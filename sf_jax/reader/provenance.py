@@ -1,14 +1,17 @@
 """What a model directory's answers are made with; its checksums are verified on the way."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
 import sf_jax
 from sf_jax.convert import checksums, peft
 from sf_jax.media.hashes import NAME
+from sf_jax.reader import reliability
 from sf_jax.reader.action import Provenance
 
+# Small files that an answer depends on; draft heads make one faster alone.
+SETTINGS = ("config.json", reliability.FILE, *checksums.SIDE_FILES)
 Stamps = dict[str, tuple[int, int, int]]  # of files: inode, bytes, time of change
 
 
@@ -27,10 +30,24 @@ def verified(directory: Path, adapter: Path | None = None) -> Provenance:
         files = (peft.CONFIG_FILE, peft.TENSOR_FILE)
         added = f"{NAME}:{checksums.joint_hash(adapter, files, checksums.verify(adapter))}"
     known = checksums.verify(directory)
+    settings = settings_hash(directory, known)
     if known is None:
-        return _Unsealed(directory, added)
+        return _Unsealed(directory, added, settings)
     weights = checksums.joint_hash(directory, checksums.weight_files(directory), known)
-    return Provenance(weights=f"{NAME}:{weights}", adapter=added)
+    return Provenance(weights=f"{NAME}:{weights}", adapter=added, settings=settings)
+
+
+def settings_hash(directory: Path, known: Mapping[str, str] | None = None) -> str:
+    """One hash of the files of a model directory that an answer depends on beside its weights.
+
+    Args:
+      known: hashes of files that were computed already.
+
+    Raises:
+      OSError: a file cannot be read.
+    """
+    there = [name for name in SETTINGS if (directory / name).is_file()]
+    return checksums.joint_hash(directory, there, known)
 
 
 class _Unsealed(Provenance):
@@ -39,10 +56,11 @@ class _Unsealed(Provenance):
     _directory: Path
     _loaded: Stamps
 
-    def __init__(self, directory: Path, adapter: str | None):
+    def __init__(self, directory: Path, adapter: str | None, settings: str):
         names = checksums.weight_files(directory)
         fields = {"_directory": directory, "_loaded": _stamps(directory, names)}
-        vars(self).update(fields, version=sf_jax.__version__, adapter=adapter)
+        fields |= {"adapter": adapter, "settings": settings}
+        vars(self).update(fields, version=sf_jax.__version__)
 
     @cached_property
     def weights(self) -> str | None:  # type: ignore[override]

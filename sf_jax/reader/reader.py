@@ -1,7 +1,7 @@
 """A model, and how one command asks it: the options of `sf-jax predict`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,16 +51,25 @@ class Reader:
         self.model, self.options = model, options
         self.neutral: Values | None = None
         if options.neutral is not None:
-            frame = self.read(images.read_image(options.neutral))
-            if not frame.found:
-                problem = "no face found; --whole reads the whole image"
-                raise NoFaceError(problem, path=options.neutral)
-            self.neutral = frame.values
+            self.neutral = self._read_neutral(options.neutral)
 
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of the channels that the model reads."""
         return self.model.schema.names
+
+    def _read_neutral(self, path: Path) -> Values:
+        """The values of the neutral image: of its largest face, whichever the others are read for.
+
+        Raises:
+          NoFaceError: faces are read, and it has none.
+        """
+        options = replace(self._session_options(None), face="largest", force=False)
+        frame = self._session(options, self.options.prompt).frame(images.read_image(path))
+        if not frame.found:
+            problem = "no face found, which the neutral image needs; --whole reads whole images"
+            raise NoFaceError(problem, path=path)
+        return frame.values
 
     def session(self, fps: float | None = None, messages: Messages | None = None) -> Session:
         """A new session.
@@ -69,15 +78,22 @@ class Reader:
           fps: of a video; None for one image, where there is nothing to smooth.
           messages: the conversation to answer; None means the prompt of the options.
         """
+        return self._session(self._session_options(fps), messages or self.options.prompt)
+
+    def _session_options(self, fps: float | None) -> SessionOptions:
+        """How a session reads. A number, or all faces, make any model read framed faces."""
         asked = self.options
-        options = SessionOptions(
-            whole=asked.whole,
+        return SessionOptions(
+            whole=not self.frames,
             face="largest" if asked.face == "all" else asked.face,
             force=asked.force,
             values=asked.values,
             smooth=asked.smooth and fps is not None,
             fps=fps or PICTURE_FPS,
         )
+
+    def _session(self, options: SessionOptions, messages: Messages | None) -> Session:
+        asked = self.options
         return Session(
             self.model,
             options,
@@ -85,7 +101,7 @@ class Reader:
             rationale=asked.rationale,
             temperature=asked.temperature,
             seed=asked.seed,
-            messages=messages or asked.prompt,
+            messages=messages,
             max_rationale=asked.max_rationale,
         )
 

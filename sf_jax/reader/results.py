@@ -29,8 +29,9 @@ HEADER = {"record": "results of sf-jax predict", "version": 1}
 KEPT = 2  # hashes of a name: a run that was killed may have written the newest, or not
 
 # Of all results that an input may have: a stem is given to an input where all of these are free.
-SUFFIXES = (".json", ".jsonl", ".csv", ".index.csv", ".preview.png")
-OF_FACES = (".json", ".preview.png")  # of these, what each of several faces of an image has
+SHEET = ".preview.png"
+SUFFIXES = (".json", ".jsonl", ".csv", ".index.csv", SHEET)
+OF_FACES = (".json", SHEET)  # of these, what each of several faces of an image has
 ANY_FACE = ".face-#"  # stands for the part of a name that `face_suffix` gives, of any number
 Errors = TypeVar("Errors", bound=Exception)
 
@@ -89,6 +90,7 @@ class Entry:
       stamp: size and time of the last change (ns) of the input.
       made: what else the results depend on, as text.
       complete: False for what an interruption left.
+      sheets: whether each face that was found has its preview sheet.
     """
 
     source: str
@@ -98,6 +100,7 @@ class Entry:
     stamp: list[int] = field(default_factory=list)
     made: str = ""
     complete: bool = True
+    sheets: bool = False
 
 
 class Record:
@@ -216,12 +219,14 @@ class Writing:
     Attributes:
       complete: False where a later run is to read the input again.
       interrupted: True gives the results other names, as of something that was stopped.
+      sheets: whether each face that was found has its preview sheet.
     """
 
     folder: Path
     names: Names
     complete: bool = True
     interrupted: bool = False
+    sheets: bool = False
 
     def path(self, suffix: str) -> Path:
         """Where to write a result."""
@@ -324,8 +329,8 @@ class Results(Record):
         stem = self.relative(writing.names.folder / writing.names.stem)
         older = self._older(source, found)
         complete = writing.complete and not writing.interrupted
-        gone = self._faces_no_more(source, found)
-        self._append(Entry(source, stem, found, older, stamp, made, complete))
+        gone = [] if writing.interrupted else self._outdated(source, stem, found)
+        self._append(Entry(source, stem, found, older, stamp, made, complete, writing.sheets))
         for path, target in moves.items():
             path.replace(target)
         for path in gone:
@@ -333,11 +338,16 @@ class Results(Record):
         if not writing.interrupted:
             self._clear(writing.names)
 
-    def _faces_no_more(self, source: str, found: dict[str, str]) -> list[Path]:
-        """Results of faces of the same input that are not found any more, as they were written."""
+    def _outdated(self, source: str, stem: str, found: dict[str, str]) -> list[Path]:
+        """Earlier results of the same input and stem, as they were written, that would contradict
+        these: of faces that are not found any more, or of a reading of another kind.
+
+        Those of another stem stay, since something there was edited; and so do tables.
+        """
         earlier = self.entries.get(source)
-        names = [] if earlier is None else [name for name in earlier.files if name not in found]
-        paths = [self.folder / name for name in names if of_any_face(name) != name]
+        names = set() if earlier is None else {*earlier.files, *earlier.older} - found.keys()
+        own = {stem + face + suffix for suffix in OF_FACES for face in ("", ANY_FACE)}
+        paths = [self.folder / name for name in sorted(names) if of_any_face(name) in own]
         return [path for path in paths if self.owns(path, source)]
 
     def _replaceable(self, target: Path, by: Path, source: str) -> bool:

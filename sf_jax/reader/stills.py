@@ -133,7 +133,9 @@ def _line(reader: Reader, number: int, still: Still, label: str) -> list[str]:
 def summary(reader: Reader, csv: str, index: str, count: int) -> str:
     """A sentence for people."""
     fps = reader.options.fps
-    if fps is None:
+    if reader.options.face == "all":
+        kind = "faces of unrelated images, one second apart and no take"
+    elif fps is None:
         kind = "unrelated images, one second apart and no take (--fps makes them one)"
     else:
         kind = f"images as frames of a take at {fps:g} a second"

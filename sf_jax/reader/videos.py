@@ -18,7 +18,7 @@ from sf_jax.reader.job import Job, stamp_of
 from sf_jax.reader.output import frame_json
 from sf_jax.reader.progress import tracked
 from sf_jax.reader.reader import Reader, read_whole
-from sf_jax.reader.results import Writing
+from sf_jax.reader.results import SHEET, Writing
 from sf_jax.reader.session import Frame, Values
 
 SHOWN_CHANGES = 10  # of a video, on the terminal
@@ -69,8 +69,7 @@ def predict_video(reader: Reader, job: Job, file: Input) -> None:
       VideoError: the video cannot be read.
       TimecodeError: its rate has no timecode of the kind asked for.
     """
-    suffixes = [".csv", ".jsonl"] + [".preview.png"] * job.options.previews
-    if job.done(file, suffixes):
+    if job.done(file, [".csv", ".jsonl"]):
         return
     stamp = stamp_of(file.path)
     opened = video.open_video(file.path, reader.options.fps)
@@ -83,8 +82,8 @@ def predict_video(reader: Reader, job: Job, file: Input) -> None:
             try:
                 stop = _read_frames(reader, opened, read, writing.path(".jsonl"))
                 read.ended = True
-                if reader.options.previews and read.sheet is not None:
-                    _draw_sheet(job, read, writing)
+                if reader.options.previews:
+                    writing.sheets = _draw_sheet(job, read, writing)
                 saving.enter_context(delayed())
             except BaseException as error:
                 saving.enter_context(uninterrupted())
@@ -148,12 +147,17 @@ def _write_csv(reader: Reader, opened: video.Video, read: Read, path: Path) -> F
     return timing
 
 
-def _draw_sheet(job: Job, read: Read, writing: Writing) -> None:
-    """The preview sheet; where it cannot be drawn, that is listed."""
+def _draw_sheet(job: Job, read: Read, writing: Writing) -> bool:
+    """The preview sheet of a face, if there is one; where it cannot be drawn, that is listed.
+
+    Returns:
+      whether the sheet is complete.
+    """
     from sf_jax.render.preview import preview  # it takes a second to import
 
-    assert read.sheet is not None
-    path = writing.path(".preview.png")
+    if read.sheet is None:
+        return True
+    path = writing.path(SHEET)
     try:
         sheet = read.sheet
         preview(sheet.seen, sheet.shown, path, sheet.whole, sheet.box)
@@ -162,6 +166,8 @@ def _draw_sheet(job: Job, read: Read, writing: Writing) -> None:
         if not isinstance(error, OSError | DataError):
             raise
         job.failures.append(writing.named(error))
+        return False
+    return True
 
 
 def _kept(opened: video.Video, read: Read, writing: Writing) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from sf_jax.cli import loading
 from sf_jax.face import livelink
+from sf_jax.reader.action import Provenance
 from tests.cli.test_cli import FakeModel, errors, run
 from tests.cli.test_predict import listed
 from tests.media.videos import write_video
@@ -83,6 +84,8 @@ def test_one_face_by_its_number_or_the_whole_image(
         (["--force", "--whole"], "--force is for faces that are found"),
         (["--crop", "--whole"], "give one of them"),
         (["--face", "all", "--show"], "--show opens one sheet"),
+        (["--face", "all", "--fps", "30"], "--fps makes images the frames of a take"),
+        (["--face", "all", "--drop-frame"], "--drop-frame makes images the frames of a take"),
     ):
         assert run("predict", path, *flags) == 2
         assert problem in errors(capsys)[-1]
@@ -148,6 +151,90 @@ def test_all_faces_have_results_and_rows_of_their_own(
     assert run("predict", *others, "--face", "all", "--out", table, "--no-preview") == 0
     assert [row["face"] for row in index_of(table / "pictures.index.csv")] == ["", "1", "2"]
     assert listed(table) == ["b.json", "c.face-1.json", "c.face-2.json", "pictures.csv"]
+
+
+def test_all_faces_are_found_by_models_of_whole_images(
+    photo: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """An image without a face is not read as if it were one; with --force alone it is."""
+    whole = FakeModel(marks_framer(), framed=False)
+    monkeypatch.setattr(loading, "load_model", lambda *_: whole)
+    cup, out = photo("cup.png"), tmp_path / "o"
+    for asked in ("all", "2"):
+        assert run("predict", cup, "--face", asked, "--out", out, "--no-preview") == 2
+        assert "cup.png: no face" in errors(capsys)[0] and not whole.seen
+        assert content(out / "cup.json")["found"] is False
+    several = ["predict", cup, photo("a.png", LEFT, LARGE), "--face", "all"]
+    assert run(*several, "--out", tmp_path / "p", "--no-preview") == 0
+    assert [seen.shape[0] for seen in whole.seen] == [25, 50]
+    assert "3 faces of unrelated images" in capsys.readouterr().out
+    assert run("predict", cup, "--face", "all", "--force") == 0
+    assert whole.seen[-1].shape == (80, 160, 3)
+
+
+def test_a_later_reading_leaves_no_result_that_contradicts_it(
+    model: FakeModel, photo: Callable, tmp_path: Path
+) -> None:
+    cup, two, out = photo("cup.png"), photo("two.png", LARGE, LEFT), tmp_path / "o"
+    assert run("predict", cup, "--out", out, "--force") == 0
+    assert (out / "cup.preview.png").exists()
+    assert run("predict", cup, "--out", out) == 2
+    assert listed(out) == ["cup.csv", "cup.json"]
+    assert run("predict", two, "--out", out) == 0
+    assert run("predict", two, "--out", out, "--face", "all") == 0
+    faces = [f"two.face-{n}{end}" for n in (1, 2) for end in (".json", ".preview.png")]
+    assert listed(out) == ["cup.csv", "cup.json", "two.csv", *faces]
+    (out / "two.face-1.json").write_text("mine")  # what was changed since stays
+    assert run("predict", two, "--out", out) == 0
+    one = ["two.csv", "two.face-1.json", "two.json", "two.preview.png"]
+    assert listed(out) == ["cup.csv", "cup.json", *one]
+
+
+def test_a_video_whose_face_is_gone_keeps_no_sheet(
+    model: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """And is skipped as a complete one, unless sheets are asked for that were left out."""
+    frames = [np.full((80, 160, 3), (90, 100, 40), np.uint8)] * 3
+    video = write_video(tmp_path / "v.mkv", 25.0, frames, codec="ffv1", pixels="bgr0")
+    flags = ["--out", tmp_path / "o", "--skip-existing"]
+    assert run("predict", video, *flags, "--force") == 0 and len(model.seen) == 3
+    assert "v.preview.png" in listed(tmp_path / "o")
+    assert run("predict", video, *flags, "--no-preview") == 2
+    assert listed(tmp_path / "o") == ["v.csv", "v.jsonl"]
+    for flag in ("--no-preview", None, None):
+        capsys.readouterr()
+        skipped = run("predict", video, *flags, *filter(None, [flag])) == 0
+        assert skipped == ("1 files skipped" in capsys.readouterr().out)
+    assert skipped and listed(tmp_path / "o") == ["v.csv", "v.jsonl"]
+
+
+def test_results_of_other_finders_are_read_again(
+    photo: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = photo("a.png", LARGE), tmp_path / "o"
+    seen = []
+    for settings, source in (("1", ""), ("1", ""), ("2", ""), ("2", "3"), ("2", "3")):
+        framer = marks_framer()
+        framer.source = source
+        fake = FakeModel(framer)
+        fake.provenance = Provenance(weights="xxh128:0", settings=settings)
+        monkeypatch.setattr(loading, "load_model", lambda *_, fake=fake: fake)
+        assert run("predict", path, "--out", out, "--skip-existing") == 0
+        seen.append(len(fake.seen))
+    assert seen == [1, 0, 1, 1, 0]
+    assert "settings" not in content(out / "a.json")["sf_jax"]
+
+
+@pytest.mark.parametrize("edited", ["[]", '{"coefficients": []}', '{"coefficients": {"x": 1}}'])
+def test_a_result_that_was_edited_is_read_again(
+    model: FakeModel, photo: Callable, tmp_path: Path, edited: str
+) -> None:
+    path, out = photo("a.png", LARGE), tmp_path / "o"
+    flags = ["--out", out, "--skip-existing"]
+    assert run("predict", path, *flags) == 0
+    (out / "a.json").write_text(edited)
+    assert run("predict", path, *flags) == 0 and len(model.seen) == 2
+    assert (out / "a.json").read_text() == edited and "a.png.json" in listed(out)
 
 
 def test_results_of_faces_meet_no_other_file(
@@ -219,4 +306,17 @@ def test_a_neutral_image_needs_a_face(
     model: FakeModel, photo: Callable, capsys: pytest.CaptureFixture
 ) -> None:
     assert run("predict", photo("a.png", LARGE), "--neutral", photo("cup.png")) == 2
-    assert "cup.png: no face found; --whole" in errors(capsys)[0]
+    assert "cup.png: no face found, which the neutral image needs" in errors(capsys)[0]
+    assert run("predict", photo("a.png", LARGE), "--force", "--neutral", photo("cup.png")) == 2
+
+
+@pytest.mark.parametrize("framed", [True, False])
+def test_a_neutral_image_is_of_one_person_whichever_face_is_read(
+    photo: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framed: bool
+) -> None:
+    """It is framed as the others are, by a model of whole images too."""
+    fake = FakeModel(marks_framer(), framed)
+    monkeypatch.setattr(loading, "load_model", lambda *_: fake)
+    neutral, several = photo("n.png", LARGE), photo("a.png", LEFT, LARGE, RIGHT)
+    assert run("predict", several, "--face", 3, "--neutral", neutral) == 0
+    assert [seen.shape[0] for seen in fake.seen] == [50, 30]

@@ -132,6 +132,25 @@ def test_the_shipped_model_is_as_it_was_sealed() -> None:
     assert provenance.verified(loading.BUILTIN).weights == f"xxh128:{weights}"
 
 
+def test_files_beside_the_weights_are_part_of_what_an_answer_is_made_with(
+    tmp_path, tiny_config
+) -> None:
+    """With checksums and without; draft heads and notes are none."""
+    hf.save(tmp_path, tiny_config, initialise(tiny_config.declare(), 4))
+    met = [provenance.verified(tmp_path).settings]
+    for name in ("finder.safetensors", "readout.safetensors", "schema.json", "reliability.json"):
+        (tmp_path / name).write_text(name)
+        met.append(provenance.verified(tmp_path).settings)
+    assert len(set(met)) == 5
+    (tmp_path / "draft_heads.safetensors").write_text("faster")
+    (tmp_path / "MODEL_CARD.md").write_text("notes")
+    checksums.seal(tmp_path)
+    sealed = provenance.verified(tmp_path)
+    assert sealed.settings == met[-1] and "settings" not in sealed.as_json()
+    (tmp_path / "reliability.json").write_text("written later, beside the checksums")
+    assert provenance.verified(tmp_path).settings not in met
+
+
 def test_a_changed_model_is_not_loaded(tmp_path) -> None:
     shutil.copytree(loading.BUILTIN, tmp_path / "model")
     flip(tmp_path / "model" / "model.safetensors")
