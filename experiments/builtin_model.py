@@ -60,7 +60,7 @@ RECIPE = Recipe(
     value_scale=0.02,
     rare=-2.0,
     patches=64,  # 128 x 128 pixels, or 96 x 160
-    warmup=Stage(128, OptimizerConfig(2e-3, 20_000, 200)),
+    warmup=Stage(128, OptimizerConfig(2e-3, 16_000, 200)),
     views=Views(size=128, cells=32),
     reading=Stage(64, OptimizerConfig(1.5e-3, 3000, 100)),
     language=Stage(32, OptimizerConfig(1e-3, 2000, 40)),
