@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sf_jax.face.channels import BLENDSHAPES, CHANNELS, NAMES
+from sf_jax.face.channels import BLENDSHAPES, CHANNELS, MIRROR, NAMES
 from sf_jax.face.head_angles import HEAD, rotation_of
 from sf_jax.media.errors import DataError
 
 ACTIVE = 0.2  # a blendshape is active where its label is above this
 CONSTANT = 1e-6  # a channel that varies by less than this does not vary
+LEFT_OF_PAIRS = np.array([i for i in range(BLENDSHAPES.stop) if MIRROR[i] > i])
 REGIONS: tuple[str, ...] = tuple(dict.fromkeys(channel.region for channel in CHANNELS))
 
 
@@ -41,6 +42,10 @@ class Scores:
       active_error: [61] the same over the faces where the label is above 0.2; NaN where there are
         none, and for the nine angles.
       active_count: [61] how many such faces there are.
+      active_f1: F1 of "is this blendshape above 0.2" over all known values; NaN where neither side
+        has one that is.
+      left_right_error: mean |difference between the left and the right channel of a pair, predicted
+        less true| over the blendshapes that come in pairs: 0 where asymmetry is exact.
       head_degrees: mean |prediction - label| of head yaw, pitch and roll, in degrees.
       head_geodesic_degrees: mean angle of the rotation between predicted and true head.
     """
@@ -53,6 +58,8 @@ class Scores:
     absolute_error: np.ndarray
     active_error: np.ndarray
     active_count: np.ndarray
+    active_f1: float
+    left_right_error: float
     head_degrees: float
     head_geodesic_degrees: float
 
@@ -63,6 +70,8 @@ class Scores:
             "r_61": _mean(self.correlation),
             "mae_52": _mean(self.absolute_error[BLENDSHAPES]),
             "active_mae": self._active(range(52)),
+            "active_f1": self.active_f1,
+            "left_right": self.left_right_error,
             "head_degrees": self.head_degrees,
             "head_geodesic_degrees": self.head_geodesic_degrees,
         }
@@ -122,8 +131,8 @@ def evaluate(
     if known.shape != true.shape:
         raise MetricsError(f"a mask of shape {known.shape} for labels of {true.shape}")
     error = np.abs(predicted - true)
-    active = known & (true > ACTIVE)
-    active[:, BLENDSHAPES.stop :] = False
+    blendshape = np.arange(len(NAMES)) < BLENDSHAPES.stop
+    active = known & blendshape & (true > ACTIVE)
     heads = known[:, HEAD].all(axis=1)
     return Scores(
         count=len(true),
@@ -134,9 +143,26 @@ def evaluate(
         absolute_error=_column_means(error, known),
         active_error=_column_means(error, active),
         active_count=active.sum(axis=0),
+        active_f1=_f1(predicted > ACTIVE, true > ACTIVE, known & blendshape),
+        left_right_error=_left_right(predicted - true, known),
         head_degrees=_mean(np.degrees(error[:, HEAD])[known[:, HEAD]]),
         head_geodesic_degrees=_mean(np.degrees(_head_angle(predicted, true)[heads])),
     )
+
+
+def _f1(predicted: np.ndarray, true: np.ndarray, counted: np.ndarray) -> float:
+    """2 TP / (2 TP + FP + FN) over the counted values."""
+    hits = np.count_nonzero(predicted & true & counted)
+    wrong = np.count_nonzero((predicted != true) & counted)
+    return 2 * hits / (2 * hits + wrong) if hits + wrong else float("nan")
+
+
+def _left_right(error: np.ndarray, known: np.ndarray) -> float:
+    """The mean |error of the left channel less that of the right one| over known pairs."""
+    left, right = LEFT_OF_PAIRS, MIRROR[LEFT_OF_PAIRS]
+    both = known[:, left] & known[:, right]
+    difference = np.abs(error[:, left] - error[:, right])
+    return float(difference[both].mean()) if both.any() else float("nan")
 
 
 def _column_means(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -208,6 +234,7 @@ def baselines(training_labels: np.ndarray, count: int) -> dict[str, np.ndarray]:
 
 _HEADINGS = {
     "r_52": "r (52)", "r_61": "r (61)", "mae_52": "MAE (52)", "active_mae": "active MAE",
+    "active_f1": "active F1", "left_right": "left–right",
     "head_degrees": "head °", "head_geodesic_degrees": "head geodesic °",
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ from data_pipelines import records
 from sf_jax.cli import loading
 from sf_jax.face import bootstrap, coverage, metrics
 from sf_jax.face.agreement import agreement
+from sf_jax.face.channels import NAMES
 from sf_jax.face.describe import describe
 from sf_jax.systems.semanticface import evaluate
 from tests.cli.test_cli import FakeModel, errors, names, run
@@ -116,3 +117,25 @@ def test_an_out_that_cannot_be_written_is_refused_before_the_work(
         assert str(tmp_path) in line
     assert (tmp_path / "text").read_text() == "kept"
     assert names(tmp_path / "before") == ["evaluation.md"]
+
+
+def test_predictions_in_place_of_a_model(faces: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(evaluate, "TRAINING_FACES", 20)
+    labels = [record["coefficients"].tolist() for record in records.first(faces, 5)]
+    lines = [json.dumps({"coefficients": dict(zip(NAMES, row, strict=True))}) for row in labels]
+    file, out = tmp_path / "other.jsonl", tmp_path / "results"
+    file.write_text("\n".join(lines))
+    assert run("evaluate", "--records", faces, "--predictions", file, "--out", out) == 0
+    found = json.loads((out / "evaluation.json").read_text())
+    assert found["sf_jax"] == {"version": sf_jax.__version__} and "model" not in found
+    (measured,) = found["sets"].values()
+    assert measured["scores"]["predictions"]["all"]["mae_52"] == pytest.approx(0, abs=1e-6)
+    assert measured["predictions"] == str(file) and found["read_out"] == "predictions"
+    capsys.readouterr()
+    assert run("evaluate", "--predictions", file) == 2
+    assert "--predictions has 1 files for 0 of --records" in capsys.readouterr().err
+    assert run("evaluate", "--records", faces, "--predictions", file, "--whole") == 2
+    assert "--whole does not go with --predictions" in capsys.readouterr().err
+    file.write_text("{}")
+    assert run("evaluate", "--records", faces, "--predictions", file) == 2
+    assert "other.jsonl, line 1, field 'coefficients': is missing" in capsys.readouterr().err

@@ -43,6 +43,25 @@ def test_constant_channels_count_as_zero_and_are_named():
     assert "constant in model, counted as r = 0: JawOpen" in text
 
 
+def test_active_channels_and_sides_by_hand():
+    labels, predictions, known = np.zeros((2, 61)), np.zeros((2, 61)), np.ones((2, 61), bool)
+    left, right = INDEX["MouthSmileLeft"], INDEX["MouthSmileRight"]
+    labels[0, [left, right]] = 0.8, 0.3
+    predictions[0, [left, right, INDEX["JawOpen"]]] = 0.6, 0.1, 0.5
+    labels[1, INDEX["HeadYaw"]] = 0.9  # angles are not active
+    scores = evaluate(predictions, labels, known)
+    assert scores.active_f1 == pytest.approx(2 / (2 + 1 + 1))  # the jaw is false, a side is missed
+    assert scores.left_right_error == pytest.approx(0)  # 0.5 between the sides, in both
+    turned = evaluate(mirror(predictions), labels, known)
+    pairs = len(metrics.LEFT_OF_PAIRS)
+    assert pairs == 20 and turned.left_right_error == pytest.approx(1.0 / (2 * pairs))
+    known[0, right] = False
+    masked = evaluate(mirror(predictions), labels, known)
+    assert masked.left_right_error == pytest.approx(0) and masked.active_f1 == pytest.approx(0)
+    nothing = evaluate(np.zeros((2, 61)), np.zeros((2, 61)))
+    assert np.isnan(nothing.active_f1) and nothing.left_right_error == 0
+
+
 def test_errors_by_hand():
     labels = np.zeros((4, 61))
     labels[0, INDEX["JawOpen"]], labels[1, INDEX["JawOpen"]] = 0.8, 0.2
@@ -55,6 +74,7 @@ def test_errors_by_hand():
     assert np.isnan(scores.active_error[INDEX["HeadYaw"]])  # an angle is not active
     assert scores.summary()["active_mae"] == pytest.approx(0.7)
     assert scores.summary()["mae_52"] == pytest.approx(1.6 / (4 * 52))
+    assert scores.active_f1 == 0  # two active values, none found
     assert scores.by_region()["jaw"]["active_mae"] == pytest.approx(0.8)
     assert scores.by_region()["jaw"]["mae"] == pytest.approx(0.25 / 4)
     assert scores.by_channel()["MouthPucker"]["mae"] == pytest.approx(0.15)

@@ -1,18 +1,17 @@
 """How well a model reads faces, beside every baseline: what `sf-jax evaluate` computes.
 
-Compared: zeros, the training mean, the per-channel training median, a direct-regression head on the
-same vision features (trained on the same data), and the model's slot means and generated values.
-Beside them: how far the rationales agree with the values generated after or before them.
+What is compared is listed in `cli/evaluate.py`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from data_pipelines.sampler import sample
@@ -23,11 +22,17 @@ from sf_jax.face.coverage import Coverage, coverage, pit
 from sf_jax.face.head_angles import turn_image
 from sf_jax.reader import estimator, readout
 from sf_jax.reader.framing import Framed
+from sf_jax.render import face_error
+from sf_jax.render.effects import compressed
+from sf_jax.render.head import builtin
 from sf_jax.train.losses import readout as warmup
 
 Image = UInt8[np.ndarray, "H W 3"]
 MEANS = "model, mean"  # the read-out that is compared with others
+OTHERS = "predictions"  # those of a file
 TRAINING_FACES = 20_000  # from which mean and median are taken
+RENDERS = 100  # faces whose renders are compared
+REPEATED, QUALITIES = 100, (60, 90)  # images read again, as JPEG of these qualities
 
 
 def model_answers(
@@ -99,6 +104,30 @@ def _as_generated(action: estimator.FaceAction, label: np.ndarray) -> np.ndarray
     return label if action.face is None else turn_image(label, -action.face.box.roll)
 
 
+def repeatability(
+    model: estimator.Model,
+    images: Sequence[Image],
+    actions: Sequence[estimator.FaceAction],
+    batch: int,
+    whole: bool | None,
+) -> float:
+    """How far answers to one image differ: the mean standard deviation of a blendshape over the
+    image and two JPEG copies of it, over the first images in which all three show a face.
+
+    Args:
+      actions: of the images as they are. NaN where no face is found in any.
+    """
+    copies = [
+        [model.framed(compressed(image, quality), whole=whole) for image in images[:REPEATED]]
+        for quality in QUALITIES
+    ]
+    again = [model_answers(model, each, batch, rationale=False) for each in copies]
+    values = np.stack([[one.coefficients for one in each] for each in (actions[:REPEATED], *again)])
+    seen = np.isfinite(values).all((0, 2))
+    spread = values[:, seen][..., channels.BLENDSHAPES].std(0)
+    return float(spread.mean()) if seen.any() else float("nan")
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What `compare` finds on one set.
@@ -111,6 +140,9 @@ class Comparison:
       people: how many there are.
       found: in how many images the model found a face; None where it reads whole images.
       coverage: of the distributions of the model; None where it was not measured.
+      faces: what `face_error.summary` finds on the built-in head, by the names of `scores`.
+      repeatability: see the function; None where it was not measured.
+      read_out: which of the scores are the model's, or those of a file of predictions.
     """
 
     scores: Mapping[str, metrics.Scores]
@@ -119,11 +151,20 @@ class Comparison:
     people: int = 0
     found: int | None = None
     coverage: Coverage | None = None
+    faces: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    repeatability: float | None = None
+    read_out: str = MEANS
 
     @property
     def count(self) -> int:
         """How many faces there are."""
         return next(iter(self.scores.values())).count
+
+
+def baselines(count: int) -> dict[str, np.ndarray]:
+    """Zeros, training mean and training median for so many faces."""
+    training = np.stack([sample(90_000_000 + i) for i in range(TRAINING_FACES)])
+    return metrics.baselines(training, count)
 
 
 def compare(
@@ -142,21 +183,50 @@ def compare(
       whole: as in `Model.predict`. Where faces are framed, one that is not found counts as zeros.
     """
     labels, known = (np.stack([one[name] for one in found]) for name in ("coefficients", "known"))
-    training = np.stack([sample(90_000_000 + i) for i in range(TRAINING_FACES)])
-    guesses = metrics.baselines(training, len(labels))
-    seen = [model.framed(record["image"], whole=whole) for record in tqdm(found, desc="frame")]
+    guesses = baselines(len(labels))
+    images = [record["image"] for record in found]
+    seen = [model.framed(image, whole=whole) for image in tqdm(images, desc="frame")]
     head = regression(model, seen, readout_file)
     if head is not None:
         guesses["regression head"] = head
     actions = model_answers(model, seen, batch, rationale)
     guesses[MEANS] = zeros_where_missed([action.coefficients for action in actions])
     guesses["model, generated"] = zeros_where_missed([action.answer for action in actions])
-    person = people([record.get("identity") for record in found])
+    return replace(
+        _compared(guesses, found),
+        agreement=agreement.total([action.agreement for action in actions]),
+        found=sum(action.found for action in actions) if model.frames(whole) else None,
+        coverage=covered(model, actions, labels, known),
+        repeatability=repeatability(model, images, actions, batch, whole),
+    )
+
+
+def compare_predictions(
+    predicted: Float[np.ndarray, "N 61"], found: Sequence[dict[str, Any]]
+) -> Comparison:
+    """Scores of every baseline and of another system's answers to face records.
+
+    Args:
+      predicted: of `predictions.read`. What is NaN counts as zero.
+    """
+    guesses = baselines(len(found)) | {OTHERS: np.nan_to_num(predicted, nan=0.0)}
+    there = int(np.isfinite(predicted).any(1).sum())
+    return replace(_compared(guesses, found), found=there, read_out=OTHERS)
+
+
+def _compared(guesses: Mapping[str, np.ndarray], found: Sequence[dict[str, Any]]) -> Comparison:
+    """Everything that depends on the predicted coefficients alone."""
+    labels, known = (np.stack([one[name] for one in found]) for name in ("coefficients", "known"))
+    person, rig = people([record.get("identity") for record in found]), builtin()
     return Comparison(
         {name: metrics.evaluate(values, labels, known) for name, values in guesses.items()},
-        agreement.total([action.agreement for action in actions]),
-        {name: intervals(values, labels, known, person) for name, values in guesses.items()},
-        int(person.max()) + 1,
-        sum(action.found for action in actions) if model.frames(whole) else None,
-        covered(model, actions, labels, known),
+        agreement=None,
+        intervals={
+            name: intervals(values, labels, known, person) for name, values in guesses.items()
+        },
+        people=int(person.max()) + 1,
+        faces={
+            name: face_error.summary(rig, values, labels, known, RENDERS)
+            for name, values in guesses.items()
+        },
     )

@@ -16,7 +16,8 @@ from sf_jax.face.bootstrap import LEVEL, Interval
 from sf_jax.face.channels import NAMES
 from sf_jax.face.coverage import Coverage
 from sf_jax.reader import estimator
-from sf_jax.systems.semanticface.evaluate import MEANS, Comparison
+from sf_jax.reader.action import Provenance
+from sf_jax.systems.semanticface.evaluate import MEANS, OTHERS, Comparison
 
 NONE = "–"
 
@@ -42,7 +43,7 @@ def _lines_of(compared: Comparison) -> list[str]:
     """The lines below the table of a set."""
     lines = []
     for name, found in compared.intervals.items():
-        if name == MEANS and found:
+        if name == compared.read_out and found:
             each = "; ".join(f"{what} {interval}" for what, interval in found.items())
             lines.append(f"{LEVEL:.0%} intervals of {name}, over {compared.people} people: {each}")
     if compared.found is not None:
@@ -54,7 +55,23 @@ def _lines_of(compared: Comparison) -> list[str]:
             f"{_number(compared.coverage.all)} of all labels, "
             f"{_number(compared.coverage.active)} of active ones (randomised PIT)"
         )
+    if compared.repeatability is not None:
+        lines.append(
+            "Answers to an image and to JPEG copies of it differ by "
+            f"{_number(compared.repeatability, 4)} (mean standard deviation of a blendshape)"
+        )
     return lines
+
+
+def face_table(compared: Comparison) -> str:
+    """One line a predictor: vertex errors on the built-in head, and similarity of renders."""
+    columns = {"lips_mm": "lips", "lids_mm": "lids", "brows_mm": "brows", "ssim": "SSIM"}
+    rows = [["vertex error, mm", *columns.values()]]
+    rows += [
+        [name, *(_number(found.get(key)) for key in columns)]
+        for name, found in compared.faces.items()
+    ]
+    return metrics.aligned(rows)
 
 
 def set_tables(compared: Comparison, name: str) -> str:
@@ -65,11 +82,16 @@ def set_tables(compared: Comparison, name: str) -> str:
             "channels)",
             metrics.table(compared.scores),
             "",
+            *([face_table(compared), ""] if compared.faces else []),
             *_lines_of(compared),
-            agreement_line(compared.agreement, compared.count),
+            *(
+                [agreement_line(compared.agreement, compared.count)]
+                if compared.read_out == MEANS
+                else []
+            ),
             "\nCorrelation by region",
             metrics.region_table(compared.scores),
-            "\nBy channel: slot means",
+            "\nBy channel",
             metrics.channel_table(compared.scores),
         ]
     )
@@ -82,12 +104,12 @@ def overview(compared: Mapping[str, Comparison]) -> str:
          "median", "active MAE", "head °", "levels agree", "coverage", "active"]
     ]  # fmt: skip
     for name, one in compared.items():
-        own = one.scores[MEANS].summary() if MEANS in one.scores else {}
+        own = one.scores[one.read_out].summary()
         others = [
             one.scores[each].summary()["mae_52"] if each in one.scores else None
             for each in ("zeros", "mean", "median")
         ]
-        interval = one.intervals.get(MEANS, {}).get("r_52")
+        interval = one.intervals.get(one.read_out, {}).get("r_52")
         agree = None if one.agreement is None else one.agreement.summary()["exact"]
         spread = one.coverage
         rows.append(
@@ -106,12 +128,16 @@ def overview(compared: Mapping[str, Comparison]) -> str:
                 _number(None if spread is None else spread.active),
             ]
         )
-    about = f"Read-out: {MEANS}; MAE of zeros, training mean and median beside it"
+    read_out = next(iter(compared.values())).read_out
+    about = f"Read-out: {read_out}; MAE of zeros, training mean and median beside it"
     return f"{about}\n{metrics.aligned(rows)}"
 
 
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+def _finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {
+        name: None if value is None or not math.isfinite(value) else value
+        for name, value in values.items()
+    }
 
 
 def _scores_json(score: metrics.Scores, found: Mapping[str, Interval]) -> dict[str, Any]:
@@ -153,20 +179,26 @@ def set_json(compared: Comparison, data: Mapping[str, Any]) -> dict[str, Any]:
         },
         "agreement": None if found is None else asdict(found) | _finite(found.summary()),
         "coverage": _coverage_json(compared.coverage),
+        "vertex_errors": {name: _finite(each) for name, each in compared.faces.items()},
+        **_finite({"repeatability": compared.repeatability}),
     }
 
 
 def as_json(
-    sets: Mapping[str, Mapping[str, Any]], model: estimator.Model, data: Mapping[str, Any]
+    sets: Mapping[str, Mapping[str, Any]],
+    model: estimator.Model | None,
+    data: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that `sf-jax evaluate` finds, for a file.
 
     Args:
       sets: of `set_json`, by name.
+      model: None for predictions of another system.
       data: how the answers were made, kept as it is.
     """
+    made_by = Provenance() if model is None else model.provenance
     return {
-        "sf_jax": model.provenance.as_json(),
+        "sf_jax": made_by.as_json(),
         "versions": {
             "python": platform.python_version(),
             "jax": jax.__version__,
@@ -174,8 +206,8 @@ def as_json(
             "numpy": np.__version__,
         },
         "device": jax.devices()[0].device_kind,
-        "product_dtype": model.config.product_dtype,
+        "product_dtype": None if model is None else model.config.product_dtype,
         **data,
-        "read_out": MEANS,
+        "read_out": OTHERS if model is None else MEANS,
         "sets": dict(sets),
     }

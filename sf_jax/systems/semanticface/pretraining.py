@@ -223,11 +223,9 @@ class WarmupTask(task.Task):
         return WarmupBatch(patches, dense_targets(records, self.recipe.views.cells))
 
     def loss(self, weights: WarmupWeights, batch: WarmupBatch) -> tuple[jax.Array, dict]:
-        low, recipe = jnp.asarray(channels.LOW), self.recipe
-        return warmup_loss(
-            weights, batch, low, recipe.vision, recipe.objective.readout, recipe.product_dtype,
-            self.config.unrolled,
-        )  # fmt: skip
+        low, objective, config = jnp.asarray(channels.LOW), self.recipe.objective, self.config
+        how = config.product_dtype, config.unrolled
+        return warmup_loss(weights, batch, low, config.vision, objective.readout, *how)
 
     def count(self, batch: WarmupBatch) -> dict[str, int]:
         return {"images": len(batch.dense.known)}

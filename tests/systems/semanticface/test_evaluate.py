@@ -1,11 +1,18 @@
 """What `sf-jax evaluate` computes with a model that frames faces."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from data_pipelines.sampler import sample
+from sf_jax.convert.processor import FittedImage
+from sf_jax.face.channels import INDEX
 from sf_jax.face.head_angles import HEAD
 from sf_jax.reader.estimator import Model
-from sf_jax.systems.semanticface import evaluate
+from sf_jax.reader.framing import Framed
+from sf_jax.systems.semanticface import evaluate, evaluation_report
 from tests.reader.test_framed_model import directory, image, model  # noqa: F401 (fixtures)
 
 
@@ -34,8 +41,64 @@ def test_missed_faces_count_as_zeros_and_rolls_are_put_back(
     alone = model.predict(image, rationale=False)
     np.testing.assert_allclose(action.coefficients, alone.coefficients, atol=1e-4)
     assert not missed.found
-    # A label that is the answer itself is, in the square that was read, where the answer was made.
-    assert alone.face is not None
+    # Distributions are of the square that was read, turned with the face.
+    assert alone.face is not None and abs(alone.face.box.roll) > 0.1
     turned = evaluate._as_generated(alone, alone.coefficients)
-    if alone.face.box.roll:
-        assert (turned[HEAD] != alone.coefficients[HEAD]).any()
+    (cut,) = (model.framed(image),)
+    upright = model.predict_batch([replace(cut, face=None)], rationale=False)[0]
+    np.testing.assert_allclose(turned[HEAD], upright.coefficients[HEAD], atol=1e-4)
+
+
+def test_answers_that_change_with_compression_are_not_repeatable() -> None:
+    class Unsteady:
+        """Its jaw opens with the brightness of a pixel."""
+
+        def framed(self, pixels: np.ndarray, whole: bool | None) -> Framed:
+            return Framed(FittedImage(pixels))
+
+        def no_face(self) -> SimpleNamespace:
+            return SimpleNamespace(coefficients=np.full(61, np.nan, np.float32))
+
+        def predict_batch(self, seen: list, rationale: bool) -> list:
+            values = np.zeros((len(seen), 61), np.float32)
+            values[:, INDEX["JawOpen"]] = [one.picture.pixels[0, 0, 0] / 255 for one in seen]
+            return [SimpleNamespace(coefficients=row) for row in values]
+
+    noise = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3)).astype(np.uint8)
+    flat = np.full((3, 16, 16, 3), 128, np.uint8)
+    found = []
+    for images in (list(noise), list(flat)):
+        seen = [Framed(FittedImage(pixels)) for pixels in images]
+        actions = Unsteady().predict_batch(seen, False)
+        found.append(evaluate.repeatability(Unsteady(), images, actions, 2, None))  # type: ignore[arg-type]
+    assert found[0] > 0.0002 and found[1] == 0
+
+
+def test_predictions_of_another_system_are_measured_as_a_models_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluate, "TRAINING_FACES", 50)
+    labels = np.stack([sample(i) for i in range(6)])
+    found = [
+        {"coefficients": one, "known": np.ones(61, bool), "identity": i}
+        for i, one in enumerate(labels)
+    ]
+    predicted = labels.astype(np.float64)
+    predicted[5] = np.nan
+    compared = evaluate.compare_predictions(predicted, found)
+    assert compared.found == 5 and compared.agreement is None and compared.coverage is None
+    exact = evaluate.compare_predictions(labels, found)
+    assert exact.scores[evaluate.OTHERS].summary()["mae_52"] == 0
+    assert exact.faces[evaluate.OTHERS] == pytest.approx(
+        {"lips_mm": 0, "lids_mm": 0, "brows_mm": 0, "ssim": 1}, abs=1e-9
+    )
+    assert compared.faces[evaluate.OTHERS]["lips_mm"] > 0
+    assert compared.faces["zeros"]["lips_mm"] > compared.faces[evaluate.OTHERS]["lips_mm"]
+    text = evaluation_report.set_tables(compared, "others")
+    assert "vertex error, mm" in text and "Rationale" not in text
+    assert evaluation_report.overview({"others": compared}).startswith("Read-out: predictions")
+    written = evaluation_report.as_json(
+        {"others": evaluation_report.set_json(compared, {})}, None, {}
+    )
+    assert written["read_out"] == "predictions" and written["product_dtype"] is None
+    assert written["sets"]["others"]["vertex_errors"]["predictions"]["lips_mm"] > 0
