@@ -154,3 +154,16 @@ def test_an_evaluation_of_other_weights_is_refused(
     assert run("card", tmp_path, "--evaluation", other) == 2
     assert "no config.json" in errors(capsys)[0]
     assert not (directory / model_card.FILE).exists()
+
+
+def test_a_channel_whose_label_is_always_the_same_is_not_measured(tmp_path: Path) -> None:
+    """Its r counts as 0 in an evaluation, which is no reason to mark it as badly read."""
+    path = evaluation(tmp_path / "e.json", None, jaw=0.0)
+    content = json.loads(path.read_text())
+    content["sets"]["own"]["scores"]["model, mean"]["constant_labels"] = ["JawOpen"]
+    path.write_text(json.dumps(content))
+    found = model_card.read_evaluation(path)
+    channels = model_card.channels_of(found).channels
+    assert channels["JawOpen"].r is None and channels["JawLeft"].r == 0.7
+    card = model_card.card("tiny", found)
+    assert "Not measured: JawOpen." in card and "| JawOpen | – | 4 | – |" in card

@@ -34,6 +34,9 @@ class _Scores(small_files.Settings):
     all: Measures
     intervals: dict[str, _Interval]
     channels: dict[str, _Measured]
+    constant_labels: list[str] = Field(
+        default_factory=list
+    )  # counted as r = 0, which measures nothing
 
 
 class _Coverage(small_files.Settings):
@@ -93,15 +96,20 @@ def read_evaluation(path: Path) -> Evaluation:
 
 
 def channels_of(evaluation: Evaluation) -> Stored:
-    """The reliability of each channel over the sets."""
+    """The reliability of each channel over the sets; unknown where its label is always the same."""
     by_set = {
-        name: {
-            channel: Channel(r=one.r, faces=one.faces)
-            for channel, one in each.scores[evaluation.read_out].channels.items()
-        }
+        name: _channels_of_set(each.scores[evaluation.read_out])
         for name, each in evaluation.sets.items()
     }
     return reliability.merged(by_set, evaluation.sf_jax.weights, evaluation.read_out)
+
+
+def _channels_of_set(scores: _Scores) -> dict[str, Channel]:
+    constant = set(scores.constant_labels)
+    return {
+        name: Channel(r=None if name in constant else one.r, faces=one.faces)
+        for name, one in scores.channels.items()
+    }
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -164,8 +172,9 @@ def _channel_lines(evaluation: Evaluation, stored: Stored) -> list[str]:
     for name in NAMES:
         cells = []
         for each in evaluation.sets.values():
-            found = each.scores[evaluation.read_out].channels.get(name)
-            known = found is not None and found.faces
+            scores = each.scores[evaluation.read_out]
+            found = scores.channels.get(name)
+            known = found is not None and found.faces and name not in scores.constant_labels
             cells.append(_number(found.r, 2) if found is not None and known else "–")
         own = stored.channels[name]
         rows.append([name, _number(own.r, 2), str(own.faces), *cells])
