@@ -92,7 +92,7 @@ def compose(
     scene = _Scene(np.ascontiguousarray(_backdrop(g, materials, height, width)), [], [])
     count = int(g.choice(len(config.counts), p=config.counts))
     for _ in range(int(g.integers(config.objects + 1)) if g.random() < 0.6 else 0):
-        _scatter(scene, g, materials)
+        _scatter(scene, g, materials, config)
     filling = count == 1 and g.random() < config.filling
     least, most = config.least, min(config.most, 0.9 * min(height, width))
     if filling:
@@ -101,7 +101,7 @@ def compose(
     for size in sizes:
         _add(scene, g, materials, float(size), config)
     if count and g.random() < 0.15:
-        _scatter(scene, g, materials, small=True)
+        _scatter(scene, g, materials, config, small=True)
     canvas = np.full((config.height, config.width, 3), PADDING, np.uint8)
     canvas[:height, :width] = developed(scene.picture, g)
     return canvas, scene.faces, scene.kinds
@@ -120,7 +120,11 @@ def _backdrop(g: np.random.Generator, materials: Materials, height: int, width: 
 
 
 def _scatter(
-    scene: _Scene, g: np.random.Generator, materials: Materials, small: bool = False
+    scene: _Scene,
+    g: np.random.Generator,
+    materials: Materials,
+    config: SceneConfig,
+    small: bool = False,
 ) -> None:
     """Draws an object without a face; `small` ones go over faces."""
     if not materials.objects:
@@ -130,7 +134,8 @@ def _scatter(
     size = float(np.exp(g.uniform(np.log(12), np.log(40 if small else 1.2 * height))))
     scale = size / max(pixels.shape[:2])
     matrix = _similarity(g, pixels.shape[1::-1], scale, 0.5, g.uniform(0, 1, 2) * [width, height])
-    _draw(scene.picture, pixels[..., :3], pixels[..., 3] / np.float32(255), matrix)
+    covered = _draw(scene.picture, pixels[..., :3], pixels[..., 3] / np.float32(255), matrix)
+    _hide(scene, covered, config)
 
 
 @lru_cache(600)
