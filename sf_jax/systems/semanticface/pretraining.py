@@ -32,12 +32,12 @@ from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.program import compile_program
 from sf_jax.decode.schema import RATIONALE_FIRST
 from sf_jax.face import channels
-from sf_jax.media import locks
+from sf_jax.media import files, locks
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.model.declared import initialise
 from sf_jax.model.vision import Patches
 from sf_jax.model.weights import Weights
-from sf_jax.reader import loading
+from sf_jax.reader import finder, loading
 from sf_jax.reader import readout as readout_file
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import images as image_inputs
@@ -348,16 +348,24 @@ class JointTask(task.Task):
         return JointWeights(Weights(warm.vision, replace(model.text, embed=embed)), warm.readout)
 
     def export(self, state: TrainState, directory: Path) -> None:
-        """A model directory, in half precision to stay small, with the read-out beside it."""
+        """A model directory, in half precision to stay small, with the read-out beside it and a
+        finder of faces: that which is there, else the built-in one."""
         checksums.unseal(directory)
         (directory / loading.DRAFT_HEADS_FILE).unlink(missing_ok=True)  # of another model
         weights: JointWeights = jax.device_get(state.weights)
         config = self.recipe.config(self.tokenizer)
         loading.save(
-            directory, config, weights.model, self.tokenizer, self.recipe.processor,
-            dtype=np.float16, schema=replace(SCHEMA, order=self.recipe.order),
-        )  # fmt: skip
-        readout_file.save(directory / "readout.safetensors", weights.readout)
+            directory,
+            config,
+            weights.model,
+            self.tokenizer,
+            self.recipe.processor,
+            dtype=np.float16,
+            schema=replace(SCHEMA, order=self.recipe.order),
+        )
+        readout_file.save(directory / loading.READOUT_FILE, weights.readout)
+        if not (directory / finder.FILE).is_file():
+            files.write_bytes(directory / finder.FILE, finder.OWN.read_bytes())
         checksums.seal(directory)
 
 
@@ -456,11 +464,9 @@ def _run(
         if recipe.held_out:
             rendering.render(aside, recipe.held_out, sources, split="evaluation")
     tokenizer = make_tokenizer(recipe, out)
-    views = (
-        HeldOutViews(records.first(aside, recipe.held_out), recipe.views)
-        if recipe.held_out
-        else None
-    )
+    views = None
+    if recipe.held_out and "warm-up" in stages:
+        views = HeldOutViews(records.first(aside, recipe.held_out), recipe.views)
     warmup = WarmupTask(recipe, tokenizer, views)
     reading, language = (JointTask(recipe, tokenizer, first) for first in (True, False))
     if "warm-up" in stages:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from data_pipelines import synthetic
 from data_pipelines.sampler import sample
 from sf_jax.cli import recipes
+from sf_jax.convert import checksums
 from sf_jax.face import channels, landmarks
+from sf_jax.reader import finder, loading
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import tokenizer
 from sf_jax.systems.semanticface import pretraining
@@ -65,3 +68,38 @@ def test_checkpoints_that_cannot_be_read_are_closed(
     with pytest.raises(CheckpointError, match="sound"):
         pretraining.last_state(stage, mesh, tmp_path)
     assert closed == [tmp_path / "checkpoints"]
+
+
+def test_an_export_reads_framed_faces(tmp_path: Path) -> None:
+    """With the built-in finder, or the one that is there already."""
+    recipe = recipes.load("builtin_model").tiny(RECIPE)
+    words = loading.load_inputs(loading.BUILTIN, loading.hf.load(loading.BUILTIN)[0])[0]
+    joint = JointTask(recipe, words)
+    state: Any = SimpleNamespace(
+        weights=joint.initial(pretraining.WarmupTask(recipe, words).initial())
+    )
+    joint.export(state, tmp_path)
+    sealed = checksums.verify(tmp_path)
+    assert sealed is not None and finder.FILE in sealed
+    assert (tmp_path / finder.FILE).read_bytes() == finder.OWN.read_bytes()
+    assert loading.load(tmp_path).frames()
+    (tmp_path / finder.FILE).write_bytes(b"a better one")
+    joint.export(state, tmp_path)
+    assert (tmp_path / finder.FILE).read_bytes() == b"a better one"
+
+
+@pytest.mark.parametrize("stages", [("warm-up",), ("reading",), ("language", "export"), ()])
+def test_held_out_faces_are_read_for_the_stage_that_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: tuple[str, ...]
+) -> None:
+    """So that the other stages need no folder of them."""
+    read: list[Path] = []
+    for name in ("make_tokenizer", "warm_weights", "train_stage", "last_state", "JointTask"):
+        monkeypatch.setattr(pretraining, name, MagicMock())
+    monkeypatch.setattr(
+        pretraining.records, "first", lambda folder, count: read.append(folder) or []
+    )
+    monkeypatch.setattr(pretraining, "HeldOutViews", MagicMock())
+    mesh: Any = None
+    pretraining._run(RECIPE, tmp_path, stages, tmp_path / "model", mesh, None)
+    assert len(read) == ("warm-up" in stages)
