@@ -44,6 +44,8 @@ from sf_jax.media import files
 if TYPE_CHECKING:
     import jax
 
+    from sf_jax.systems.semanticface.pretraining import Recipe
+
 # Multiplications a cycle, and the side of a matrix unit's tile.
 CHIPS = {
     "v4": (4 * 128 * 128, 128),
@@ -235,8 +237,13 @@ def library_attention(
     kv_segments: "jax.Array | None" = None,
     q_offset: "jax.Array | int" = 0,
     mask: "jax.Array | None" = None,
+    heads_first: bool = False,
 ) -> "jax.Array":
-    """As `sf_jax.kernels.attention`, by `jax.nn.dot_product_attention`."""
+    """As `sf_jax.kernels.attention`, by `jax.nn.dot_product_attention`.
+
+    Args:
+      heads_first: chooses among our own kernels, and is ignored here.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -262,28 +269,30 @@ def attending(attend: Callable) -> Iterator[None]:
         text.attention = vision.attention = before
 
 
-def in_model(rounds: int) -> str:
-    """Milliseconds of the built-in model's prefill of an image, and of a step of its training."""
+def in_model(rounds: int, recipe: "Recipe | None" = None) -> str:
+    """Milliseconds of the built-in model's prefill of an image, and of a step of its training.
+
+    The step is of fresh weights of the recipe's sizes, which may differ from the shipped model's.
+
+    Args:
+      recipe: of the training; None: the built-in model's.
+    """
     import jax
     import jax.numpy as jnp
 
-    from data_pipelines.synthetic import face_record
     from sf_jax.bench import decode as bench_decode
-    from sf_jax.convert import hf
     from sf_jax.kernels import attention
-    from sf_jax.reader import loading, readout
-    from sf_jax.systems.semanticface.pretraining import JointTask
+    from sf_jax.reader import loading
+    from sf_jax.systems.semanticface.pretraining import JointTask, WarmupTask
     from sf_jax.train import mesh
-    from sf_jax.train.losses.joint import JointWeights
 
-    recipe = recipes.load("builtin_model").RECIPE
+    recipe = recipe or recipes.load("builtin_model").RECIPE
     model = loading.load()
     task, devices = JointTask(recipe, model.tokenizer), mesh.make(recipe.mesh)
-    records = [face_record(i, 0, "train") for i in range(task.rows // 2)]
-    row, _ = model.inputs([records[0]["image"]])
-    batch = task.batch(records)
-    head = readout.load(loading.BUILTIN / "readout.safetensors")
-    weights = JointWeights(hf.load(loading.BUILTIN)[1], head)
+    record = recipe.example_view()
+    row, _ = model.inputs([record["image"]])
+    batch = task.batch([record] * (task.rows // 2))
+    weights = task.initial(WarmupTask(recipe, model.tokenizer).initial())
 
     def train_call() -> Callable[[], Any]:
         held = [task.create(jax.tree.map(jnp.array, weights), devices)]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sf_jax.bench import attention as bench_attention
+from sf_jax.cli import recipes
 from sf_jax.cli.arguments import UsageError
 from sf_jax.kernels import attention
 
@@ -41,6 +42,7 @@ def test_the_library_is_asked_for_the_same() -> None:
     for how in (
         {"causal": False},
         {"q_offset": jnp.array([4, 2]), "q_segments": jnp.ones((2, 5), int), "kv_segments": seen},
+        {"heads_first": True, "kv_segments": seen, "q_segments": jnp.ones((2, 5), int)},
         {"causal": False, "mask": jnp.arange(9) < jnp.full((2, 5, 1), 6)},
     ):
         np.testing.assert_allclose(
@@ -62,3 +64,17 @@ def test_the_tuner_weighs_cells_alike() -> None:
     assert str(first) in bench_attention.tuned(cells, "backward")
     cells[0][f"forward {first}"] = {"error": "no room"}
     assert str(second) in bench_attention.tuned(cells, "forward")
+
+
+@pytest.mark.slow
+def test_the_model_is_timed_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the sizes of the recipe, whatever those of the shipped model are."""
+    builtin_model = recipes.load("builtin_model")
+    recipe = builtin_model.tiny(builtin_model.RECIPE)
+    monkeypatch.setattr(bench_attention, "least_ms", called)
+    lines = bench_attention.in_model(1, recipe).splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["1 image", "4 rows"]
+
+
+def called(calls: dict, rounds: int) -> dict[str, float]:
+    return {name: float(call() is not None) for name, call in calls.items()}
