@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from data_pipelines import synthetic
 from sf_jax.cli import recipes
-from sf_jax.cli.arguments import Parser, whole
+from sf_jax.cli.arguments import Parser, UsageError, whole
 from sf_jax.convert import checksums, hf
 from sf_jax.decode.schema import RATIONALE_FIRST, VALUES_FIRST
 from sf_jax.face import agreement, metrics
@@ -189,6 +189,8 @@ def main(argv: list[str] | None = None) -> None:
     if options.batch:
         recipe = replace(recipe, language=replace(recipe.language, batch=options.batch))
     mesh, out = meshes.make(recipe.mesh), options.out
+    if options.records is not None and not options.records.is_dir():
+        raise UsageError("--records is a folder of face records", path=options.records)
     if options.start is not None:
         synthetic.render(out / "data" / "train", recipe.images)
     elif not (out / "reading" / "checkpoints").is_dir():
@@ -209,7 +211,7 @@ def main(argv: list[str] | None = None) -> None:
     command = f"sf-jax train answer_order --steps {asked['steps']} --faces {len(found)}"
     command += f" --batch {recipe.language.batch}" + (" --start MODEL" if options.start else "")
     content = {"command": command, "arms": ARMS, "results": scores}
-    files.write_json(folder / "answer_order.json", content)
+    files.write_json(folder / "answer_order.json", files.finite(content))
     files.write_text(folder / "answer_order.md", f"`{command}`\n\n{table(scores)}\n")
 
 

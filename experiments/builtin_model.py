@@ -1,18 +1,25 @@
 """The built-in model, from nothing: render, warm the tower up, read, speak, export, draft heads.
 
-    sf-jax train builtin_model --out runs/builtin
+    sf-jax train builtin_model --rigs DIR --skins FILE --backgrounds DIR --out runs/builtin
     sf-jax train builtin_model --tiny --out runs/tiny      every stage, in two minutes
 
-Each stage resumes where it stopped; `sf_jax/systems/semanticface/pretraining.py` says what they do.
+Without --rigs and --skins it learns the built-in head and drawings alone, and reads other faces
+badly. Each stage resumes where it stopped; see `sf_jax/systems/semanticface/pretraining.py`.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
-from data_pipelines.mixtures import Inputs
 from data_pipelines.sources import parse_weights
 from data_pipelines.views import Views
-from sf_jax.cli.arguments import Parser, accept_changed_data, former, whole
+from sf_jax.cli.arguments import (
+    Parser,
+    accept_changed_data,
+    former,
+    given_sources,
+    source_arguments,
+    whole,
+)
 from sf_jax.model.config import TextConfig, VisionConfig
 from sf_jax.reader import loading
 from sf_jax.systems.semanticface import pretraining
@@ -24,13 +31,6 @@ from sf_jax.train.draft_heads import DraftHeadsConfig
 from sf_jax.train.losses.joint import JointConfig
 from sf_jax.train.losses.supervised import SupervisedConfig
 from sf_jax.train.optimizer import OptimizerConfig
-
-INPUTS = {
-    "rigs": "folder of rigs to render, such as ICT-FaceKit's (default: the built-in head alone)",
-    "skins": "file of photo skins, which sf-jax data skins writes (default: none)",
-    "backgrounds": "folder of photographs without faces (default: procedural ones)",
-    "portraits": "folder of photographs with a portraits.jsonl of landmarks (default: none)",
-}
 
 RECIPE = Recipe(
     images=160_000,
@@ -121,8 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--mesh", type=meshes.parse, help="as data=4,fsdp=2 (default: the recipe's)")
     add("--images", type=whole(1, 10**7), help="rendered faces (default: the recipe's)")
     add("--mixture", type=parse_weights, help="NAME=WEIGHT,… of sources (default: all that can be)")
-    for name, files in INPUTS.items():
-        add(f"--{name}", type=Path, help=files)
+    source_arguments(parser)
     former(parser, "--pictures", dest="images", type=whole(1, 10**7))
     accept_changed_data(parser)
     for stage in ("warmup", "reading", "language"):
@@ -131,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     recipe = tiny(RECIPE) if options.tiny else RECIPE
     recipe = replace(recipe, accept_changed_data=options.accept_changed_data)
-    inputs = Inputs(**{name: getattr(options, name) for name in INPUTS})
+    inputs = given_sources(options)
     recipe = replace(recipe, inputs=inputs, mixture=options.mixture)
     if None in (inputs.rigs, inputs.skins):
         print("without --rigs and --skins the built-in head and drawings are all that is learnt")

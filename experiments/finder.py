@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_pipelines import mixtures
-from data_pipelines.mixtures import Inputs
 from data_pipelines.sources import parse_weights
-from sf_jax.cli.arguments import Parser, UsageError, whole
+from sf_jax.cli.arguments import Parser, UsageError, given_sources, source_arguments, whole
 from sf_jax.model.detector import DetectorConfig
 from sf_jax.systems.semanticface import finding
 from sf_jax.systems.semanticface.finder_scenes import SceneConfig
@@ -45,14 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--stages", nargs="+", choices=STAGES, default=STAGES, help="to run, in this order")
     add("--export", type=Path, help="folder for finder.safetensors (default: OUT/model)")
     add("--start", type=Path, help="finder.safetensors to start from")
-    add("--rigs", type=Path, help="folder of rigs")
-    add("--skins", type=Path, help="file of skins, which sf-jax data skins writes")
-    add("--portraits", type=Path, help="folder of portraits with a portraits.jsonl")
-    add(
-        "--backgrounds",
-        type=Path,
-        help="folder of photographs without faces; its train and test are the splits'",
-    )
+    source_arguments(parser)
     add("--objects", type=Path, help="folder of images with transparency and without faces")
     add("--mixture", help="NAME=WEIGHT,… of sources (default: all that the given files allow)")
     add("--figures", type=whole(1, 10**6), help="heads to draw (default: the recipe's)")
@@ -67,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         recipe = replace(recipe, batch=options.batch)
     if options.steps:
         recipe = replace(recipe, optimizer=replace(recipe.optimizer, steps=options.steps))
-    inputs = Inputs(options.rigs, options.skins, options.backgrounds, options.portraits)
+    inputs = given_sources(options)
     weights = mixtures.default_weights(inputs, scenes=True)
     if options.mixture is not None:
         weights = parse_weights(options.mixture)

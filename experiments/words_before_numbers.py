@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     command = f"sf-jax train words_before_numbers --steps {steps} --faces {faces}"
     content = {"command": command, "results": scores}
-    files.write_json(folder / "words_before_numbers.json", content)
+    files.write_json(folder / "words_before_numbers.json", files.finite(content))
     files.write_text(folder / "words_before_numbers.md", f"`{command}`\n\n{table(scores)}\n")
     plot(scores, folder / "words_before_numbers.png")
     print(table(scores))

@@ -116,7 +116,5 @@ def main(argv: list[str]) -> None:
     print(f"640 x 480 in memory, one at a time: median {median:.1f} ms, least {least:.1f} ms")
     print(f"a cat (scikit-image's chelsea) scores {cat:.3f}; the threshold is {threshold:.2f}")
     if options.out is not None:
-        files.write_json(
-            options.out,
-            {"threshold": threshold, "sets": figures, "milliseconds": median, "cat": cat},
-        )
+        content = {"threshold": threshold, "sets": figures, "milliseconds": median, "cat": cat}
+        files.write_json(options.out, files.finite(content))

@@ -229,17 +229,15 @@ def main(argv: list[str]) -> None:
     print(*lines(found, options.set.resolve().name, len(faces)), sep="\n")
     if options.out is not None:
         each = zip(NAMES[BLENDSHAPES], found.deviation[BLENDSHAPES].tolist(), strict=True)
-        files.write_json(
-            options.out,
-            {
-                "sf_jax": model.provenance.as_json(),
-                "faces": len(faces),
-                "framings": FRAMINGS,
-                "found": found.found,
-                "mean_deviation": found.mean_deviation,
-                "r_ideal": found.r_ideal,
-                "r": found.r,
-                "by_scale": dict(zip(map(str, BINS[1:]), found.by_scale, strict=True)),
-                "deviation": {name: None if np.isnan(x) else x for name, x in each},
-            },
-        )
+        content = {
+            "sf_jax": model.provenance.as_json(),
+            "faces": len(faces),
+            "framings": FRAMINGS,
+            "found": found.found,
+            "mean_deviation": found.mean_deviation,
+            "r_ideal": found.r_ideal,
+            "r": found.r,
+            "by_scale": dict(zip(map(str, BINS[1:]), found.by_scale, strict=True)),
+            "deviation": dict(each),
+        }
+        files.write_json(options.out, files.finite(content))

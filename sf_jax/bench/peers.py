@@ -20,7 +20,6 @@ smoothing.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ from data_pipelines.sampler import sample
 from data_pipelines.sources import SourceError
 from sf_jax.bench.mediapipe import HAS, MediaPipe, as_channels
 from sf_jax.cli import loading
-from sf_jax.cli.arguments import Parser, UsageError, whole
+from sf_jax.cli.arguments import Parser, UsageError, named_sets, whole
 from sf_jax.face import bootstrap, metrics
 from sf_jax.face.channels import BLENDSHAPES, NAMES
 from sf_jax.media import files, small_files
@@ -137,6 +136,19 @@ def blendshapes_known(found: Sequence[Mapping[str, Any]]) -> Bool[np.ndarray, "N
     known = np.stack([one["known"] for one in found]).copy()
     known[:, BLENDSHAPES.stop :] = False
     return known
+
+
+def measurable(folder: Path, count: int) -> list[dict[str, Any]]:
+    """The first records of a set.
+
+    Raises:
+      RecordError: they are damaged, or no blendshape is known in them.
+    """
+    found = records.first(folder, count)
+    if not blendshapes_known(found).any():
+        problem = "no blendshape is known in these records, so there is nothing to compare"
+        raise records.RecordError(problem, path=folder)
+    return found
 
 
 def compared(model: Model, peer: MediaPipe, found: list[dict[str, Any]], batch: int) -> dict:
@@ -327,15 +339,15 @@ def main(argv: list[str]) -> None:
     options = build_parser().parse_args(argv)
     if options.out is not None and options.out.exists():
         raise UsageError("exists already; name another file with --out", path=options.out)
-    given = {folder.resolve().name: folder for folder in options.sets}
+    named = named_sets(options.sets)
+    given = {name: measurable(folder, options.count) for name, folder in named.items()}
     model = loading.load_model(options.model)
     python, task = options.mediapipe_python, options.task
     figures: dict[str, Any] = {"sf_jax": model.provenance.as_json(), "sets": {}}
     images: list[Image] = []
     with MediaPipe(python, task) as peer:
         figures["mediapipe"] = peer.version
-        for name, folder in given.items():
-            found = records.first(folder, options.count)
+        for name, found in given.items():
             rows = compared(model, peer, found, options.batch)
             print(f"\n{name}: {len(found)} faces, blendshapes")
             lines = [[who, *row.cells()] for who, row in rows.items()]
@@ -358,13 +370,9 @@ def main(argv: list[str]) -> None:
         for name, value in figures["jitter"].items():
             print(f"  {name:<24}{value:8.4f}")
     if options.out is not None:
-        files.write_json(options.out, json.loads(json.dumps(figures)))
+        files.write_json(options.out, files.finite(figures))
 
 
 def row_json(row: Row) -> dict[str, Any]:
-    """A row for a file; what is not a number is null."""
-    fields = vars(row) | {"interval": None if row.interval is None else vars(row.interval)}
-    return {
-        name: None if isinstance(value, float) and np.isnan(value) else value
-        for name, value in fields.items()
-    }
+    """A row for a file."""
+    return vars(row) | {"interval": None if row.interval is None else vars(row.interval)}

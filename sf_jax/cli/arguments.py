@@ -4,11 +4,15 @@ import argparse
 import math
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sf_jax.media.errors import DataError
+
+if TYPE_CHECKING:
+    from data_pipelines.mixtures import Inputs
 
 Adds = argparse._ActionsContainer  # a parser, or a group of its arguments
 
@@ -55,6 +59,16 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **how: Any):
         super().__init__(**{"formatter_class": Help} | how)
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """As argparse does, but a reader of this project states what is wrong itself."""
+        try:
+            return super()._get_value(action, arg_string)  # type: ignore[misc]
+        except argparse.ArgumentError as error:
+            cause = error.__context__
+            if isinstance(action.type, FunctionType) and isinstance(cause, ValueError):
+                raise argparse.ArgumentError(action, str(cause)) from cause
+            raise
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
@@ -75,6 +89,43 @@ def model_arguments(parser: Adds, dtype: bool = True) -> None:
             choices=("float32", "bfloat16"),
             help="of the weights (default: float32 on a CPU, bfloat16 elsewhere)",
         )
+
+
+def source_arguments(parser: Adds) -> None:
+    """--rigs, --skins, --backgrounds and --portraits, for `given_sources`."""
+    add = parser.add_argument
+    add("--rigs", type=Path, help="folder of rigs to render, such as ICT-FaceKit's")
+    add("--skins", type=Path, help="file of photo skins, which sf-jax data skins writes")
+    add(
+        "--backgrounds",
+        type=Path,
+        help="folder of photographs without faces; its train and test are the splits' (default: "
+        "procedural backgrounds)",
+    )
+    add("--portraits", type=Path, help="folder of portraits with a portraits.jsonl of landmarks")
+
+
+def given_sources(options: argparse.Namespace) -> "Inputs":
+    """The files that sources of faces are made of."""
+    from data_pipelines.mixtures import Inputs
+
+    names = ("rigs", "skins", "backgrounds", "portraits")
+    return Inputs(**{name: getattr(options, name) for name in names})
+
+
+def named_sets(folders: Sequence[Path]) -> dict[str, Path]:
+    """Sets by the names of their folders.
+
+    Raises:
+      UsageError: two have the same.
+    """
+    sets: dict[str, Path] = {}
+    for folder in folders:
+        name = folder.resolve().name
+        if name in sets:
+            raise UsageError("a set of this name is given already", path=folder)
+        sets[name] = folder
+    return sets
 
 
 def accept_changed_data(parser: Adds) -> None:

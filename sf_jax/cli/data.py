@@ -3,32 +3,8 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sf_jax.cli.arguments import Parser, UsageError, whole
-
-if TYPE_CHECKING:
-    from data_pipelines.mixtures import Inputs
-
-
-def _inputs(parser: Parser) -> None:
-    """The files that sources of faces are made of, for `_given`."""
-    add = parser.add_argument
-    add("--rigs", type=Path, help="folder of rigs")
-    add("--skins", type=Path, help="file of skins, which sf-jax data skins writes")
-    add(
-        "--backgrounds",
-        type=Path,
-        help="folder of photographs without faces; its train and test are the splits'",
-    )
-    add("--portraits", type=Path, help="folder of portraits with a portraits.jsonl")
-
-
-def _given(options: argparse.Namespace) -> "Inputs":
-    from data_pipelines.mixtures import Inputs
-
-    names = ("rigs", "skins", "backgrounds", "portraits")
-    return Inputs(**{name: getattr(options, name) for name in names})
+from sf_jax.cli.arguments import Parser, UsageError, given_sources, source_arguments, whole
 
 
 def _render(argv: list[str]) -> None:
@@ -47,12 +23,12 @@ def _render(argv: list[str]) -> None:
     add("--workers", type=whole(1, 1024), default=2, help="processes (default 2)")
     add("--mixture", help="NAME=WEIGHT,… of sources (default: all that the given files allow)")
     add("--side", type=whole(32, 1024), default=160, help="of the images in pixels (default 160)")
-    _inputs(parser)
+    source_arguments(parser)
     options = parser.parse_args(argv)
     from data_pipelines import mixtures, rendering
     from data_pipelines.sources import Framing, parse_weights
 
-    inputs = _given(options)
+    inputs = given_sources(options)
     weights = mixtures.default_weights(inputs)
     if options.mixture is not None:
         weights = parse_weights(options.mixture)
@@ -79,12 +55,12 @@ def _scenes(argv: list[str]) -> None:
     add("--workers", type=whole(1, 1024), default=2, help="processes (default 2)")
     add("--mixture", help="NAME=WEIGHT,… of sources (default: all that the given files allow)")
     add("--size", type=_size, help="HEIGHTxWIDTH of all scenes (default: several)")
-    _inputs(parser)
+    source_arguments(parser)
     options = parser.parse_args(argv)
     from data_pipelines import mixtures, rendering, scenes
     from data_pipelines.sources import parse_weights
 
-    inputs = _given(options)
+    inputs = given_sources(options)
     weights = mixtures.default_weights(inputs, scenes=True)
     if options.mixture is not None:
         weights = parse_weights(options.mixture)
@@ -109,12 +85,12 @@ def _sets(argv: list[str]) -> None:
     add("--sets", nargs="+", metavar="NAME", help="which (default: all)")
     add("--count", type=whole(1, 100_000), help="records a set (default: 1,000; framing 300)")
     add("--workers", type=whole(1, 1024), default=2, help="processes (default 2)")
-    _inputs(parser)
+    source_arguments(parser)
     options = parser.parse_args(argv)
     from data_pipelines import evaluation_sets
 
     names = options.sets or list(evaluation_sets.SETS)
-    inputs = _given(options)
+    inputs = given_sources(options)
     for line in evaluation_sets.write(options.out, inputs, names, options.count, options.workers):
         print(line)
 

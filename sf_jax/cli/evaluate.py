@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sf_jax.cli import loading
-from sf_jax.cli.arguments import Parser, UsageError, former, model_arguments, whole
+from sf_jax.cli.arguments import Parser, UsageError, former, model_arguments, named_sets, whole
 
 if TYPE_CHECKING:  # it brings jax
     from sf_jax.reader.estimator import Model
@@ -89,21 +89,6 @@ def _files(out: Path) -> tuple[Path, Path]:
     return files
 
 
-def _named(directories: list[Path]) -> dict[str, Path]:
-    """The sets by the names of their folders.
-
-    Raises:
-      UsageError: two have the same.
-    """
-    sets: dict[str, Path] = {}
-    for directory in directories:
-        name = directory.resolve().name
-        if name in sets:
-            raise UsageError("a set of this name is given already", path=directory)
-        sets[name] = directory
-    return sets
-
-
 def _made(folder: Path, count: int) -> dict[str, Path]:
     """The sets that need no files, rendered below a folder."""
     from data_pipelines import evaluation_sets
@@ -133,7 +118,7 @@ def _read(directory: Path, count: int) -> tuple[list[dict[str, Any]], dict[str, 
 def main(argv: list[str]) -> None:
     options = build_parser().parse_args(argv)
     predictions = options.predictions or []
-    sets = _named(options.records or [])
+    sets = named_sets(options.records or [])
     if predictions:
         _check_predictions(options, len(sets))
     written = None if options.out is None else _files(options.out)  # before the work

@@ -6,10 +6,11 @@ made it. Files may also be at `gs://` addresses.
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -119,6 +120,20 @@ def write_json(path: str | os.PathLike, content: object, indent: int | None = 2)
     except ValueError as error:
         raise DataError(str(error), path=path) from error
     write_text(path, text + "\n")
+
+
+def finite(content: object) -> object:
+    """JSON content, however nested, with null in place of each NaN and infinity.
+
+    For `write_json`, of measured figures: what cannot be measured is none of them.
+    """
+    if isinstance(content, Mapping):
+        return {name: finite(each) for name, each in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(each) for each in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
 
 
 @contextmanager

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from data_pipelines import records
+from data_pipelines import held_out, records
 from sf_jax.bench import mediapipe, peers
 from sf_jax.cli import loading
 from sf_jax.cli.arguments import UsageError
@@ -130,17 +131,17 @@ def test_a_canvas_is_the_size_of_a_camera_image() -> None:
         assert out.shape == (480, 640, 3) and (out == 7).all()
 
 
-def faces(folder: Path) -> Path:
+def faces(folder: Path, known: bool = True) -> Path:
     """Records whose brightness is JawOpen, three too dark to be found."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     rows = []
     for i in range(12):
         label = np.zeros(61, np.float32)
         label[INDEX["JawOpen"]] = 0.3 + 0.05 * i if i >= 3 else 0
         level = int(255 * label[INDEX["JawOpen"]])
-        rows.append(
-            {"image": image(level, 32, 32), "coefficients": label, "rationale": "", "identity": i}
-        )
+        row = {"image": image(level, 32, 32), "coefficients": label, "rationale": "", "identity": i}
+        unknown = {"coefficients": 0 * label, "known": np.zeros(61, bool)}
+        rows.append(row if known else row | unknown)
     records.write(folder / "a.array_record", rows)
     return folder
 
@@ -196,3 +197,51 @@ def test_portraits_are_compared_with_the_scores_of_their_list(
     (tmp_path / peers.LIST).write_text('{"image": "a.png", "mediapipe": {"jawOpen": "wide"}}')
     with pytest.raises(peers.SourceError, match="line 1"):
         peers.portrait_scores(tmp_path)
+
+
+def test_sets_of_one_name_and_sets_without_labels_are_refused_at_once(
+    stand_in: Path, tmp_path: Path, constant: None, capsys: pytest.CaptureFixture
+) -> None:
+    given = ["bench", "peers", "--mediapipe-python", "nowhere", "--task", stand_in]
+    first, second = faces(tmp_path / "a" / "dark"), faces(tmp_path / "b" / "dark")
+    assert run(*given, first, second) == 2
+    assert "b/dark: a set of this name is given already" in errors(capsys)[0]
+    assert run(*given, first, faces(tmp_path / "c", known=False)) == 2
+    assert "c: no blendshape is known" in errors(capsys)[0]
+
+
+def test_figures_that_are_no_numbers_cost_no_file(
+    stand_in: Path, tmp_path: Path, constant: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "milliseconds", lambda *_: {peers.THEIRS: float("nan")})
+    out = tmp_path / "peers.json"
+    given = ["--mediapipe-python", sys.executable, "--task", stand_in, "--out", out]
+    assert run("bench", "peers", *given, faces(tmp_path / "dark"), "--stills", 0) == 0
+    assert json.loads(out.read_text())["milliseconds"] == {peers.THEIRS: None}
+
+
+def test_portraits_for_tests_alone_are_compared(tmp_path: Path) -> None:
+    """The bench's own `model` opens the jaw by the green, as the scores of the list have it."""
+    listed = [*sorted(held_out.TEST_PORTRAITS)[:3], "of-nobody"]
+    lines = []
+    for number, name in enumerate(listed):
+        Image.fromarray(image(60 + 40 * number)).save(tmp_path / f"{name}.png")
+        scores = {"jawOpen": number / 10 if name in held_out.TEST_PORTRAITS else 0.9}
+        marks = [[0.5, 0.5]] * 68
+        lines.append({"image": f"{name}.png", "landmarks68": marks, "mediapipe": scores})
+    (tmp_path / peers.LIST).write_text("\n".join(map(json.dumps, lines)))
+    found = peers.portraits(Bright(framed=False), tmp_path, 2)
+    assert found["portraits"] == found["found"] == 3
+    assert found["JawOpen"] == pytest.approx(1) and found["MouthLeft"] == 0
+    text = "\n".join(peers._portrait_lines(found))
+    assert "over 3 (ours found 3)" in text and "JawOpen" in text
+    (tmp_path / peers.LIST).write_text(json.dumps(lines[-1]))
+    with pytest.raises(peers.SourceError, match="fewer than two portraits for tests"):
+        peers.portraits(Bright(framed=False), tmp_path, 2)
+
+
+class Bright(FakeModel):
+    """Answers several images at once."""
+
+    def predict_batch(self, images, **called):
+        return [self.predict(one.picture.pixels) for one in images]

@@ -89,3 +89,22 @@ assert not {"jax", "flax", "cv2", "orbax"} & set(sys.modules), sorted(sys.module
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage: sf-jax predict" in done.stdout and "render faces into" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["builtin_model", "--mixture", "skins=0"], "'skins=0' is no NAME=WEIGHT with a weight"),
+        (["builtin_model", "--mesh", "rows=4"], "'rows=4' is no AXIS=SIZE of data, "),
+        (["finder", "--mesh", "4"], "'4' is no AXIS=SIZE of data, "),
+        (["sft", "builtin", "--mesh", "data=x"], "'data=x' is no AXIS=SIZE of data, "),
+        (["answer_order", "--records", "mistyped"], "mistyped: --records is a folder of face rec"),
+    ],
+)
+def test_an_argument_that_cannot_be_read_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], reason: str
+) -> None:
+    """And nothing is rendered in place of a folder that is not there."""
+    assert cli.main(["train", *arguments, "--out", str(tmp_path / "run")]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "run").exists() and not Path("mistyped").exists()

@@ -1,9 +1,11 @@
 """Files and folders appear complete or not at all."""
 
+import json
 import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sf_jax.media import files
@@ -130,3 +132,12 @@ def test_errors_hold_their_location() -> None:
     assert str(DataError.of(OSError("no space"), path="a")) == "a: no space"
     with pytest.raises(TypeError):
         error.at(row=1)
+
+
+def test_what_is_no_number_is_null_however_deep(tmp_path: Path) -> None:
+    content = {"a": [1.5, float("nan"), (float("inf"), np.float64("nan"))], "b": {"c": -np.inf}}
+    with pytest.raises(DataError, match="JSON"):
+        files.write_json(tmp_path / "a.json", content)
+    files.write_json(tmp_path / "a.json", files.finite(content | {"d": [True, None, "nan", 3]}))
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found == {"a": [1.5, None, [None, None]], "b": {"c": None}, "d": [True, None, "nan", 3]}
