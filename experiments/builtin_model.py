@@ -14,6 +14,7 @@ from data_pipelines.sources import parse_weights
 from data_pipelines.views import Views
 from sf_jax.cli.arguments import (
     Parser,
+    UsageError,
     accept_changed_data,
     former,
     given_sources,
@@ -23,7 +24,7 @@ from sf_jax.cli.arguments import (
 from sf_jax.model.config import TextConfig, VisionConfig
 from sf_jax.reader import loading
 from sf_jax.systems.semanticface import pretraining
-from sf_jax.systems.semanticface.dense_targets import readout_config
+from sf_jax.systems.semanticface.dense_targets import CELLS, readout_config
 from sf_jax.systems.semanticface.pretraining import Recipe, Stage
 from sf_jax.systems.semanticface.sequences import SequenceConfig
 from sf_jax.train import mesh as meshes
@@ -109,6 +110,20 @@ def tiny(recipe: Recipe) -> Recipe:
     )
 
 
+def at_side(recipe: Recipe, side: int) -> Recipe:
+    """The recipe for images of another size, pixels.
+
+    Raises:
+      UsageError: it is no multiple of what an image token covers.
+    """
+    token = recipe.vision.patch_size * recipe.vision.spatial_merge_size
+    if side % token:
+        raise UsageError(f"--side {side} is not a multiple of {token}")
+    cells = side // recipe.vision.patch_size * CELLS
+    patches = (side // recipe.vision.patch_size) ** 2
+    return replace(recipe, patches=patches, views=replace(recipe.views, size=side, cells=cells))
+
+
 def main(argv: list[str] | None = None) -> None:
     stages = pretraining.STAGES
     parser = Parser(prog="sf-jax train builtin_model", description=__doc__)
@@ -122,6 +137,11 @@ def main(argv: list[str] | None = None) -> None:
     add("--images", type=whole(1, 10**7), help="rendered faces (default: the recipe's)")
     add("--mixture", type=parse_weights, help="NAME=WEIGHT,… of sources (default: all that can be)")
     source_arguments(parser)
+    add(
+        "--side",
+        type=whole(32, 512),
+        help="of an image that is read, pixels (default: the recipe's)",
+    )
     former(parser, "--pictures", dest="images", type=whole(1, 10**7))
     accept_changed_data(parser)
     for stage in ("warmup", "reading", "language"):
@@ -136,6 +156,8 @@ def main(argv: list[str] | None = None) -> None:
         print("without --rigs and --skins the built-in head and drawings are all that is learnt")
     if options.images:
         recipe = replace(recipe, images=options.images)
+    if options.side:
+        recipe = at_side(recipe, options.side)
     for name in ("warmup", "reading", "language"):
         if steps := getattr(options, f"{name}_steps"):
             stage = getattr(recipe, name)

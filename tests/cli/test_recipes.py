@@ -98,6 +98,7 @@ assert not {"jax", "flax", "cv2", "orbax"} & set(sys.modules), sorted(sys.module
         (["builtin_model", "--mesh", "rows=4"], "'rows=4' is no AXIS=SIZE of data, "),
         (["finder", "--mesh", "4"], "'4' is no AXIS=SIZE of data, "),
         (["sft", "builtin", "--mesh", "data=x"], "'data=x' is no AXIS=SIZE of data, "),
+        (["builtin_model", "--side", "100"], "--side 100 is not a multiple of 32"),
         (["answer_order", "--records", "mistyped"], "mistyped: --records is a folder of face rec"),
     ],
 )

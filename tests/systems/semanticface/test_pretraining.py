@@ -22,16 +22,16 @@ from sf_jax.systems.semanticface.pretraining import JointTask
 from sf_jax.systems.semanticface.sequences import vocabulary_texts
 from sf_jax.train.checkpoint import CheckpointError
 
-RECIPE = recipes.load("builtin_model").RECIPE
+BUILTIN = recipes.load("builtin_model")
+RECIPE, at_side = BUILTIN.RECIPE, BUILTIN.at_side
 
 
 @pytest.mark.parametrize("reading", [True, False])
 def test_the_second_half_of_a_batch_mirrors_the_first(reading: bool) -> None:
     faces = np.stack([sample(i) for i in range(300)])
     words = tokenizer.train(vocabulary_texts(faces), channel_schema().symbols(), 700)
-    small = replace(RECIPE.views, size=96, cells=24)
     sequences = replace(RECIPE.sequences, length=300)
-    recipe = replace(RECIPE, sequences=sequences, patches=36, views=small)
+    recipe = at_side(replace(RECIPE, sequences=sequences), 96)
     records = [synthetic.face_record(i, 0, "train") for i in range(3)]
     batch = JointTask(recipe, words, reading).batch(records)
     first, second = np.split(batch.dense.coefficients, 2)
