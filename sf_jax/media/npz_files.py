@@ -4,6 +4,7 @@ Nothing is unpickled, and an array is only read once its header has the declared
 its size stays within a bound.
 """
 
+import math
 import os
 import zipfile
 import zlib
@@ -110,6 +111,9 @@ def _array(
     except ValueError as fault:
         raise error(f"array {name!r} is damaged: {fault}", field=name) from fault
     _check_header(shape, dtype, wanted, name, error, sizes)
+    if math.prod(shape) * dtype.itemsize > info.file_size:  # before room is made for it
+        problem = f"array {name!r} is damaged: too few bytes for the shape {list(shape)}"
+        raise error(problem, field=name)
     try:
         with archive.open(info) as file:
             array = np.lib.format.read_array(file, allow_pickle=False)

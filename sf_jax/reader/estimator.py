@@ -180,11 +180,16 @@ class Model(Framing):
         """Reads all faces of an image, from left to right; an empty list if there are none.
 
         Args:
-          asked: as for `predict_batch`; a seed stands for all faces.
+          asked: as for `predict_batch`, but for `whole`, `face` and `force`; a seed stands for all
+            faces.
 
         Raises:
-          ValueError: the model has nothing to find a face with; and as `predict`.
+          ValueError: the model has nothing to find a face with, or an option is of one face; and as
+            `predict`.
         """
+        for name in ("whole", "face", "force"):
+            if name in asked:
+                raise ValueError(f"{name} is an option of one face; all that are found are read")
         self.frames(whole=False)
         return self.predict_batch(self.framed_faces(read_image(image)), **asked)
 
@@ -326,8 +331,8 @@ class Model(Framing):
 
         Raises:
           sf_jax.reader.framing.NoFaceError: no face was found.
-          ValueError: the rationale holds text that no generated rationale can, or the answer has
-            not 61 values, or one that is read is not finite.
+          ValueError: the rationale holds text that no generated rationale can, or cannot be turned
+            into the square; or the answer has not 61 values, or one that is read is not finite.
         """
         given = np.asarray(answer, np.float32)
         if given.shape != (len(channels.NAMES),):

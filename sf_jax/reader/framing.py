@@ -167,8 +167,11 @@ class Framing:
         """Whether a face is found and framed where this is asked for; see `Model.predict`.
 
         Raises:
-          ValueError: it is asked for, and the model has nothing to find a face with.
+          ValueError: it is asked for, and the model has nothing to find a face with; or a face is
+            asked for of an image that is read whole.
         """
+        if whole and face != "largest":
+            raise ValueError(f"face={face!r} is for faces that are found; whole reads whole images")
         asked = whole is False or (whole is None and face != "largest")
         if asked and self._make_framer is None:
             raise ValueError("this model has no finder; it reads whole images")

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from sf_jax.decode.schema import Schema
 from sf_jax.face.describe import Description
 from sf_jax.face.head_angles import HEAD, turn_image, turn_spread
-from sf_jax.face.head_clauses import with_head
+from sf_jax.face.head_clauses import NOTHING, with_head
 from sf_jax.reader.action import Face, FaceAction, Uncorrected, Values
 
 
@@ -82,10 +82,20 @@ def rationale_text(rationale: Description) -> str:
 def in_square(
     answer: Float[np.ndarray, "61"], rationale: str | None, roll: float
 ) -> tuple[Float[np.ndarray, "61"], str | None]:
-    """The inverse of `of_face`: an answer about a face in an image, as one to a turned square."""
+    """The inverse of `of_face`: an answer about a face in an image, as one to a turned square.
+
+    Raises:
+      ValueError: the head has another level there, and the rationale is not in the describer's
+        language, so that no rule can decide how it would be worded.
+    """
     turned = turn_image(answer, -roll)
     if not rationale or not roll:
         return turned, rationale
     parsed = Description.parse(rationale)
     changed = with_head(parsed, answer[HEAD], turned[HEAD])
+    if changed == NOTHING != parsed:
+        raise ValueError(
+            "the face was read in a turned square, in which the head has other angles; a rationale "
+            "in free words is scored as generated there, see FaceAction.uncorrected, or whole=True"
+        )
     return turned, rationale if changed == parsed else rationale_text(changed)

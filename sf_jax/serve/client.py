@@ -74,6 +74,8 @@ def ask(
       ServiceError: the service refused, with its reason, or cannot be reached.
       OSError: the image file cannot be opened.
     """
+    if face == "all":
+        raise ServiceError("face: ask reads one face; ask_all reads all that are found")
     options: dict[str, Any] = {"rationale": rationale, "temperature": float(temperature)}
     options |= {"seed": seed, "max_rationale": max_rationale, "session": session}
     options |= _place(whole, face, force)
@@ -91,7 +93,7 @@ def ask_all(
     """Reads all faces of an image, from left to right; an empty list if there are none.
 
     Args:
-      messages, asked: options of `ask`, the same for all faces.
+      messages, asked: options of `ask`, but for those of one face, the same for all.
 
     Raises:
       ServiceError, OSError: as `ask`.

@@ -114,8 +114,11 @@ class Asked(BaseModel):
         whole = self.whole if self.crop is None else not self.crop
         if self.crop is not None and self.whole not in (None, whole):
             raise WireError("says the opposite of whole", field="crop")
-        if self.every and whole:
-            raise WireError("is for faces that are found", field="face")
+        for name, given in (("face", self.face != "largest"), ("force", self.force)):
+            if whole and given:
+                raise WireError("is for faces that are found", field=name)
+        if self.every and self.force:
+            raise WireError("is for one face; all that are found are read", field="force")
         face: Which = int(self.face) if self.face.isdecimal() else "largest"
         return {"whole": whole, "face": face, "force": self.force}
 

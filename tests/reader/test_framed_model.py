@@ -24,7 +24,7 @@ from sf_jax.reader.action import FaceAction
 from sf_jax.reader.estimator import Model
 from sf_jax.reader.framing import Framed, NoFaceError
 from sf_jax.reader.output import exact_json, from_json
-from sf_jax.reader.turning import on_grid
+from sf_jax.reader.turning import in_square, on_grid
 from sf_jax.serve.client import ServiceError, Session, ask, ask_all
 from sf_jax.serve.service import Limits
 from sf_jax.train.losses.readout import Readout, ReadoutConfig, initialise_readout
@@ -152,6 +152,11 @@ def test_no_face_no_values(model: Model, image: np.ndarray) -> None:
         model.score(cup, whole.answer)
     with pytest.raises(ValueError, match="face is 0"):
         model.predict(image, face=0)
+    with pytest.raises(ValueError, match="face=2 is for faces that are found"):
+        model.predict(image, face=2, whole=True)
+    for name, value in {"whole": False, "face": 2, "force": True}.items():
+        with pytest.raises(ValueError, match=f"{name} is an option of one face"):
+            model.predict_faces(image, **{name: value})
 
 
 def test_faces_and_batches_are_read_as_if_alone(
@@ -193,6 +198,18 @@ def test_an_answer_is_scored_in_the_square_where_it_was_read(
     assert found.total > model.score(image, action.answer, action.rationale.text, whole=True).total
 
 
+def test_a_rationale_in_free_words_is_not_scored_as_an_empty_one(
+    model: Model, image: np.ndarray, action: FaceAction
+) -> None:
+    words = "The mouth is open, and the head is tilted."
+    with pytest.raises(ValueError, match="a rationale in free words is scored as generated there"):
+        model.score(image, action.answer, words)
+    upright = np.array(action.answer)
+    upright[HEAD] = 0
+    assert in_square(upright, words, 0.001)[1] == words
+    assert in_square(upright, "", 0.4)[1] == "" and in_square(upright, None, 0.4)[1] is None
+
+
 def test_the_service_frames_as_predict_does(
     model: Model, image: np.ndarray, action: FaceAction
 ) -> None:
@@ -208,6 +225,13 @@ def test_the_service_frames_as_predict_does(
         both = ask_all(url, image)
         assert [one.face and one.face.number for one in both] == [1, 2]
         assert both[0].text == action.text and ask_all(url, cup) == []
+        with pytest.raises(ServiceError, match="ask_all reads all"):
+            ask("http://nobody.invalid", image, face="all")
+        with pytest.raises(ServiceError, match="422, force: is for one face"):
+            ask_all(url, image, force=True)
+        for name, options in (("face", {"face": 2}), ("force", {"force": True})):
+            with pytest.raises(ServiceError, match=f"422, {name}: is for faces that are found"):
+                ask(url, image, whole=True, **options)
         with pytest.raises(ServiceError, match="422, a session is of one face"):
             Session(url, face="all").frame(image)
         with Session(url, face=2) as session:

@@ -1,5 +1,7 @@
 """Photo skins: files read and refused, random people, folds that follow the expression."""
 
+import io
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +101,19 @@ def test_a_truncated_file_is_refused(tmp_path: Path):
     path.write_bytes(whole[:middle] + bytes(40) + whole[middle + 40 :])
     with pytest.raises(DataError, match=r"bad\.npz"):
         read_arrays(path, {"a": Declared("float", ("n",))})
+
+
+@pytest.mark.parametrize("count", [10**13, 10**30])
+def test_no_room_is_made_for_what_a_header_announces(tmp_path: Path, count: int):
+    path = tmp_path / "bad.npz"
+    content = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": (count, 3)}
+    np.lib.format.write_array_header_2_0(content, header)
+    content.write(bytes(64))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", content.getvalue())
+    with pytest.raises(DataError, match=r"bad\.npz.*'a' is damaged: too few bytes for the shape"):
+        read_arrays(path, {"a": Declared("float", ("n", 3))})
 
 
 def test_people_are_left_out_by_name():
