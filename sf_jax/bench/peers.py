@@ -152,7 +152,7 @@ def measurable(folder: Path, count: int) -> list[dict[str, Any]]:
 
 
 def compared(model: Model, peer: MediaPipe, found: list[dict[str, Any]], batch: int) -> dict:
-    """The rows of one set, by predictor, and the offsets.
+    """The rows of one set, by predictor.
 
     Args:
       found: face records.

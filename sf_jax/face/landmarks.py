@@ -46,7 +46,8 @@ class Square:
 
     @property
     def corners(self) -> list[tuple[float, float]]:
-        """In the order of a clock, from the upper left one of the square turned upright."""
+        """Four points in pixels: the upper left, upper right, lower right and lower left corner of
+        what is cut out, that is, of the square once it is turned upright."""
         cos, sin = math.cos(self.roll), math.sin(self.roll)
         return [
             (self.x + self.side * (cos * a + sin * b), self.y + self.side * (cos * b - sin * a))

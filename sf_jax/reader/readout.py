@@ -1,4 +1,8 @@
-"""The file of a direct-regression read-out, the baseline of `sf-jax evaluate`."""
+"""The file of a read-out, `readout.safetensors`: coefficients and landmarks off the vision encoder.
+
+Its coefficients are the direct regression that `sf-jax evaluate` compares with; by its landmarks
+faces are framed (`reader/landmarks.py`).
+"""
 
 from pathlib import Path
 from typing import Any
