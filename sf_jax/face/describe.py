@@ -9,8 +9,9 @@ naming an emotion are the table `phrases.EMOTIONS`; asymmetry is named where the
 Source of the four fields: the released SemanticFace answers; wording and rules are this project's.
 """
 
+import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,8 +26,10 @@ from sf_jax.face.phrases import (
     NO_EMOTION,
     REGIONS,
     SYMMETRIC,
+    EmotionRule,
     Need,
 )
+from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
 
 _BOUNDS = (0.15, 0.35, 0.65)
@@ -60,17 +63,33 @@ class Description:
     def parse(cls, text: str) -> "Description":
         """Splits a text into its fields; a field that is not there is empty, and words before the
         first heading count as the expression."""
-        # Other models write "Facial Expression Category", "Emotional Implication" and the like.
+        # Other models write "Facial Expression Category", "Emotional Implication" and the like, in
+        # numbered headings, in lines of their own or as the keys of an object.
+        if text.lstrip().startswith("{"):
+            text = _as_lines(text)
+        word = r"[^:*\n.\d]{0,24}?"
         pattern = (
-            r"(?:^|\s)\d\.\s*\**[^:*\n.]{0,24}?(Expression|Movements|Emotion|Symmetry)"
-            r"[^:*\n.]{0,24}\**\s*:\s*"
+            rf"(?i)(?:(?:^|\s)\d\.\s*\**{word}|(?:^|\n)[\s*#-]*{word})"
+            r"\b(expression|movements?|emotion|symmetry)[^:*\n.]{0,24}\**\s*:\**\s*"
         )
         before, *rest = re.split(pattern, text)
         fields = dict.fromkeys(_FIELDS, "")
         for name, words in zip(rest[::2], rest[1::2], strict=True):
+            name = name.capitalize()
+            name = "Movements" if name == "Movement" else name
             fields[name] = words.strip().removesuffix(".")
         fields["Expression"] = fields["Expression"] or before.strip()
         return cls(*fields.values())
+
+
+def _as_lines(text: str) -> str:
+    """A JSON object of the four fields as lines with headings; other text as it is."""
+    with contextlib.suppress(DataError):
+        found = small_files.parse_json(text)
+        found = found.get("analysis", found)
+        if all(isinstance(value, str) for value in found.values()):
+            return "\n".join(f"{key.replace('_', ' ').title()}: {found[key]}" for key in found)
+    return text
 
 
 _FIELDS = ("Expression", "Movements", "Emotion", "Symmetry")
@@ -124,13 +143,25 @@ def _holds(need: Need, levels: dict[str, int]) -> bool:
     return (max if need.sides == "either" else min)(found) >= need.level
 
 
+def supports(levels: dict[str, int], rule: EmotionRule, within: int = 0) -> bool:
+    """Whether levels support an emotion.
+
+    Args:
+      within: by how many levels each may be off: what is needed may be so much weaker, though not
+        absent, and what is forbidden so much stronger.
+    """
+
+    def needed(need: Need) -> Need:
+        return replace(need, level=max(1, need.level - within))
+
+    if any(_holds(replace(need, level=need.level + within), levels) for need in rule.forbidden):
+        return False
+    return all(any(_holds(needed(need), levels) for need in group) for group in rule.groups)
+
+
 def emotion_of(levels: dict[str, int]) -> str | None:
     """The emotion that levels support by the table `phrases.EMOTIONS`, or None."""
-    for rule in EMOTIONS:
-        supported = all(any(_holds(need, levels) for need in group) for group in rule.groups)
-        if supported and not any(_holds(need, levels) for need in rule.forbidden):
-            return rule.name
-    return None
+    return next((rule.name for rule in EMOTIONS if supports(levels, rule)), None)
 
 
 def _clauses(stem: str, levels: dict[str, int], generator: np.random.Generator) -> list[str]:
@@ -300,22 +331,3 @@ def _read_symmetry(words: str) -> dict[str, str]:
             raise DescriptionError(f"cannot read the asymmetry {phrase!r}")
         found[stems[name]] = side
     return found
-
-
-def check(text: str, coefficients: np.ndarray) -> list[str]:
-    """Contradictions between words and numbers, one sentence each; empty where they agree."""
-    try:
-        reading = read(text)
-    except DescriptionError as error:
-        return [str(error)]
-    levels = levels_of(coefficients)
-    out = []
-    for name, number in reading.levels.items():
-        if levels[name] != number:
-            out.append(f"{name}: the words say level {number}, the number says {levels[name]}")
-    for name, number in levels.items():
-        if abs(number) >= 2 and name not in reading.levels:
-            out.append(f"{name}: the number says level {number}, the words do not mention it")
-    if reading.emotion != emotion_of(levels):
-        out.append(f"emotion: the words say {reading.emotion}, the numbers {emotion_of(levels)}")
-    return out
