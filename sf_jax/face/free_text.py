@@ -69,7 +69,7 @@ _REGION_PARTS = {
 _BESIDE = ("teeth", "upper_teeth", "lower_teeth", "corner")  # named beside what moves
 
 
-_WHERE = re.compile(r"\b(?:over|above|below|beneath|under|off|from|between|around) (?:the|her|his)\s*$")
+_WHERE = re.compile(r"\b(?:over|above|below|beneath|under|off|from|between|around)(?: the| her| his| their)?\s*$")
 
 
 @dataclass
@@ -256,7 +256,7 @@ def _segment_claims(
                     context.kind = kind
     if re.search(r"\b(?:stay|remain|keep)s?\b", segment.text):
         claims = []
-    likewise = re.match(r"\s*(?:are|is|so are|so is|do|does)\b", segment.text)
+    likewise = re.match(r"\s*(?:are|is|so are|so is|do|does)\b|.*\b(?:likewise|too|as well|also)\b", segment.text)
     quiet = segment.resting or segment.negated < len(segment.text)
     if not claims and not segment.kinds and (segment.levels or likewise) and not quiet:
         claims = _elliptical(segment, context)
@@ -293,16 +293,16 @@ def _claim(
     actions = lexicon.MOVEMENTS[part, kind]
     side = segment.side or (context.leading if own else context.leading or context.part_side)
     if actions[0] in ("Gaze", "Mouth", "Jaw", "Head"):
-        actions = _directed(actions[0], segment.text)
+        actions = _directed(actions[0], segment.text, position)
         side = "both" if actions and actions[0].startswith("Gaze") else None
         if not actions:
             return None
     return Claim(actions, side, _nearest(segment, position), segment.text.strip())
 
 
-def _directed(action: str, text: str) -> tuple[str, ...]:
+def _directed(action: str, text: str, position: int) -> tuple[str, ...]:
     """The action of a movement to one side, or none where no direction is named."""
-    found = _DIRECTION.findall(text)
+    found = _DIRECTION.findall(text[position:])
     if not found:
         if action == "Head" and re.search(r"\bback(?:wards?)?\b", text):
             return ("HeadPitch-",)
@@ -310,7 +310,7 @@ def _directed(action: str, text: str) -> tuple[str, ...]:
     left = found[-1] == "left"
     if action != "Head":
         return (action + ("Left" if left else "Right"),)
-    if re.search(r"\b(?:tilt|lean|cock|inclin|tipp)", text):
+    if re.search(r"\b(?:tilt|lean|cock|inclin|tipp|loll)", text):
         return ("HeadRoll-" if left else "HeadRoll+",)
     return ("HeadYaw+" if left else "HeadYaw-",)
 
@@ -383,7 +383,7 @@ def _emotions(text: str, patterns: dict[str, str]) -> Iterator[EmotionClaim]:
                 yield EmotionClaim(emotion, match[0])
 
 
-_EVEN = re.compile(r"\b(?:symmetr\w*|even|balanced|same|match|alike|equal\w*|identical)\b")
+_EVEN = re.compile(r"\b(?:symmetr\w*|even|balanced|same|match|alike|equal\w*|identical|correspond\w*|agree|act together|in step|in unison|neither side|mirror\w*)\b")
 _NO_DIFFERENCE = re.compile(r"\bno (?:\w+ ){0,2}(?:asymmetr\w*|difference\w*)")
 _UNEVEN = re.compile(
     r"\basymmetr\w*|\bnot the same|\bstronger|\bhigher|\blower\b(?! (?:face|half|lip))|\bmore\b|\bone-sided|\bunilateral|"
@@ -416,5 +416,7 @@ def _symmetry(text: str) -> tuple[SymmetryClaim, ...]:
         actions = [
             action for part in parts for action in _SYMMETRY_PARTS.get(part, ())
         ] + [action for pattern, names in _IDIOMS if pattern.search(clause) for action in names]
+        if parts and not actions:
+            continue
         claims.append(SymmetryClaim(found[0], tuple(dict.fromkeys(actions)), clause.strip()))
     return tuple(claims)

@@ -54,15 +54,16 @@ KINDS: dict[str, str] = {
     r"|open more|popping|pop(?:s|ped)?\b|stretched as wide|wide|widen\w*|widest|wider|bulging|staring",
     "open": r"open\w*|agape|gap(?:e|es|ing)|parts|parted|parting|ajar|lowered open|yawn\w*",
     "close": r"clos\w+|shut\w*|seal\w*|kept together|held together|brought together|together|"
-    r"screwed shut|squeezed shut|half-mast",
+    r"(?:screwed|squeezed|pressed|clamped) shut|half-mast",
     "narrow": r"narrow\w*|squint\w*|tight\w*|tens\w+|pinch\w*|screw\w*(?: up)?|slits?|smaller|squeez\w*"
     r"|little narrow|crinkl\w*",
     "knit": r"knit\w*|furrow\w*|(?:drawn|pulled|draw|pull|pulling|drawing|come|squeezed) "
     r"(?:in and )?(?:\w+ )?together|contract\w*|frown\w*",
     "forward": r"forwards?|jut\w*|thrust\w*|protru\w*|push\w* (?:out|forward)\w*|stick\w* (?:out|forward)"
     r"|stuck out|jutt\w*|advanc\w*",
-    "back_stretch": r"stretch\w*|sideways|outwards?|widthways|lateral\w*|drawn back|pulled back"
+    "back_stretch": r"stretch\w*|sideways|widthways|lateral\w*|drawn back|pulled back"
     r"|draw\w* apart|backwards?|to the sides?|apart|retract\w*",
+    "outward": r"outwards?",
     "ears": r"towards? (?:the |his |her )?ears|ear to ear",
     "inward": r"inwards?|towards? the nose|cross(?:ed|ing)?(?:-eyed)?|converg\w*",
     "push_up": r"push\w* up\w*|bunch\w*(?: up\w*)?|shov\w+ up\w*|shrug\w*|nudg\w+ up\w*",
@@ -71,9 +72,9 @@ KINDS: dict[str, str] = {
     "down": r"\bdown\b|downwards?|downturn\w*|downcast|lower(?:ed|ing|s)|\blower\b|depress\w*"
     r"|droop\w*|sag\w*|sink\w*|sunk\w*|drop\w*|\blow\b|fall\w*|fell|descen\w*|hang\w*|cast\b|bow(?:ed|s|ing)?\b"
     r"|slack(?:ened)|heavy",
-    "shift": r"shift\w*|drag\w*|yank\w*|mov(?:ed|es)|slid\w*|slides?|displac\w*|nudg\w*|off to|goes|go|"
+    "shift": r"(?:drawn|pulled|pushed|dragged) (?:left|right)|shift\w*|drag\w*|yank\w*|mov(?:ed|es)|slid\w*|slides?|displac\w*|nudg\w*|off to|goes|go|"
     r"drawn to|pulled to|pushed to|skew\w*|swing\w*|swung|deviat\w*|dart\w*|directed|lean\w*|tilt\w*|"
-    r"turn\w*|rotat\w*|cocked|tipp?ed|pitch\w*|thrown|glanc\w*|averted|look(?:s|ing)?|to(?: [\w']+){0,3} "
+    r"turn\w*|rotat\w*|cocked|loll\w*|tipp?ed|pitch\w*|thrown|glanc\w*|averted|look(?:s|ing)?|to(?: [\w']+){0,3} "
     r"(?:left|right)|hard (?:left|right)|sideways|aside|inclin\w*|twist\w*|to one side",
     "out": r"\bout\b|protrud\w*|shown?|showing|visible|sticking|extend\w*|expos\w*|bared?|baring"
     r"|on show|can be seen|pok\w+|seen|appear\w*|slid off|off the teeth",
@@ -104,7 +105,9 @@ MOVEMENTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("eye", "press"): ("EyeSquint",), ("eye", "wrinkle"): ("EyeSquint",),
     ("eye", "shift"): ("Gaze",),
     ("gaze", "down"): ("EyeLookDown",), ("gaze", "up"): ("EyeLookUp",),
-    ("gaze", "inward"): ("EyeLookIn",), ("gaze", "back_stretch"): ("EyeLookOut",),
+    ("gaze", "inward"): ("EyeLookIn",), ("gaze", "outward"): ("EyeLookOut",),
+    ("eye", "outward"): ("EyeLookOut",), ("corner", "outward"): ("MouthStretch",),
+    ("mouth", "outward"): ("MouthStretch",), ("lips", "outward"): ("MouthStretch", "MouthPucker"),
     ("gaze", "shift"): ("Gaze",),
     ("cheek", "up"): ("CheekSquint",), ("cheek", "push_up"): ("CheekSquint",),
     ("cheek", "narrow"): ("CheekSquint",), ("cheek", "puff"): ("CheekPuff",),
@@ -154,7 +157,7 @@ MOVEMENTS: dict[tuple[str, str], tuple[str, ...]] = {
 
 # Words that name a movement with its part.
 IDIOMS: dict[str, tuple[str, ...]] = {
-    r"smil\w*|grin\w*": _SMILE,
+    r"smil\w*|grins?|grinn\w+": _SMILE,
     r"frown\w*": ("MouthFrown", "BrowDown"),
     r"squint\w*": ("EyeSquint",),
     r"wink\w*|blink\w*": ("EyeBlink",),
@@ -197,7 +200,7 @@ VAGUE: dict[str, tuple[str, ...]] = {
     r"teeth": ("MouthUpperUp", "MouthLowerDown"),
     r"upper teeth|upper row": ("MouthUpperUp",),
     r"lower teeth|lower row": ("MouthLowerDown",),
-    r"lips? (?:\w+ )?(?:closed|together|sealed|shut)|closed (?:lips|mouth)|mouth (?:\w+ )?(?:closed|shut|sealed)"
+    r"lips? (?:\w+ )?(?:closed|(?:kept |held |brought )?together|sealed|shut)|closed (?:lips|mouth)|mouth (?:\w+ )?(?:closed|shut|sealed)"
     r"|clos\w* over": ("MouthClose", "MouthPress"),
     r"glar\w+": ("BrowDown", "EyeSquint"),
     r"scream\w*|shout\w*|yell\w*|yawn\w*|gasp\w*": ("JawOpen",),

@@ -139,6 +139,8 @@ def channel(text: str, values: np.ndarray, pick: np.random.Generator) -> Iterato
         absent = with_values(values, alike(stem), 0.0)
         yield Plant("channel", text, absent, f"{stem} to 0")
     free = [one for one in SENTENCES if all(strength(values, s) == 0 for s in one[1])]
+    if not free:
+        return
     sentence, stems = free[pick.integers(len(free))]
     found = movements_field(text)
     new = found[1].rstrip() + ("" if found[1].rstrip().endswith(".") else ".") + " " + sentence
@@ -174,6 +176,8 @@ def side(text: str, values: np.ndarray, pick: np.random.Generator) -> Iterator[P
 
 def emotion(text: str, values: np.ndarray, pick: np.random.Generator) -> Iterator[Plant]:
     free = [one for one in EMOTIONS if all(strength(values, s) == 0 for s in one[1])]
+    if not free:
+        return
     words, _ = free[pick.integers(len(free))]
     yield Plant("emotion", replaced(text, emotion_field(text), words), values, words)
 
@@ -181,6 +185,8 @@ def emotion(text: str, values: np.ndarray, pick: np.random.Generator) -> Iterato
 def omission(text: str, values: np.ndarray, pick: np.random.Generator) -> Iterator[Plant]:
     """An action that no one described, made clear."""
     free = [s for s in ACTIONS if all(strength(values, other) == 0 for other in alike(s))]
+    if not free:
+        return
     stem = free[pick.integers(len(free))]
     yield Plant("omission", text, with_values(values, (stem,), 0.6), f"{stem} to 0.6")
 

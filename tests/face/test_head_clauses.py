@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sf_jax.face.channels import INDEX
-from sf_jax.face.describe import Description, check, describe, read
+from sf_jax.face.checking import check
+from sf_jax.face.describe import Description, describe, read
 from sf_jax.face.head_angles import HEAD, turn_image, turn_spread
 from sf_jax.face.head_clauses import with_head
 
@@ -26,7 +27,7 @@ def test_the_description_agrees_with_the_turned_face(seed: int, roll: float) -> 
     described = describe(before, seed)
     after = turn_image(before, roll)
     found = with_head(described, before[HEAD], after[HEAD])
-    assert check(found.text, after) == [] and read(found.text) == read(describe(after).text)
+    assert check(found.text, after) == () and read(found.text) == read(describe(after).text)
     assert (found == described) == (read(described.text) == read(found.text))
     back = with_head(found, after[HEAD], before[HEAD])
     assert read(back.text) == read(described.text) and back.expression == described.expression
