@@ -5,7 +5,7 @@ It reads the describer's language exactly (`describe.read`) and any other Englis
 
   lacking   a movement is claimed whose coefficient is below `ABSENT`
   level     a movement is claimed two levels or more off
-  side      a movement, or the stronger side, is claimed on the wrong side, or as even where it is not
+  side      a movement or the stronger side is claimed on the wrong side, or evenness wrongly
   missing   a coefficient of level `NOTABLE` or more is not mentioned
   emotion   an emotion is claimed that the coefficients do not support within a level
   field     one of the four fields is missing
@@ -42,7 +42,7 @@ from sf_jax.face.describe import (
     supports,
 )
 from sf_jax.face.free_text import read_free
-from sf_jax.face.phrases import ACTIONS, EMOTIONS, LEVEL_WORDS, Need
+from sf_jax.face.phrases import ACTIONS, EMOTIONS, Need
 
 ABSENT = 0.05  # below it, a value rounds to 0.0 in answers of one decimal
 NOTABLE = 2  # values of this level or more ought to be mentioned

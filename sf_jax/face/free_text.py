@@ -31,8 +31,12 @@ def _joined(patterns: dict[str, str]) -> re.Pattern[str]:
     return re.compile("|".join(rf"(?P<{name}>\b(?:{found})\b)" for name, found in patterns.items()))
 
 
-def _numbered(patterns: dict[str, tuple[str, ...]]) -> list[tuple[re.Pattern[str], tuple[str, ...]]]:
-    return [(re.compile(rf"(?<!\w)(?:{found})(?!\w)"), actions) for found, actions in patterns.items()]
+def _numbered(
+    patterns: dict[str, tuple[str, ...]],
+) -> list[tuple[re.Pattern[str], tuple[str, ...]]]:
+    return [
+        (re.compile(rf"(?<!\w)(?:{found})(?!\w)"), actions) for found, actions in patterns.items()
+    ]
 
 
 _PARTS = _joined(lexicon.PARTS)
@@ -40,36 +44,51 @@ _KINDS = {name: re.compile(rf"\b(?:{found})(?!\w)") for name, found in lexicon.K
 _IDIOMS, _VAGUE = _numbered(lexicon.IDIOMS), _numbered(lexicon.VAGUE)
 _LEVELS = [(re.compile(rf"\b(?:{found})(?!\w)"), span) for found, span in lexicon.LEVELS.items()]
 _NEGATIONS, _RESTING = re.compile(lexicon.NEGATIONS), re.compile(rf"\b(?:{lexicon.RESTING})\b")
-# These are kinds of movement only where nothing else in their segment is: "lips tight", but "tightly
-# pressed"; "eyes wide", but "a wide smile".
+# These are kinds of movement only where nothing else in their segment is: "lips tight", but
+# "tightly pressed"; "eyes wide", but "a wide smile".
 _AMBIGUOUS = re.compile(
     r"(?:tight(?:ly)?|high|wide(?:ly)?|low|apart|together|seen|visible|appear\w*|shown?|showing|heavy|"
     r"mov(?:ed|es)|goes?|out|sideways|directed|staring|slack|tens\w+)"
 )
-_NUMBER = re.compile(r"(?<![\w.])(?:(?P<share>[01]?\.\d+|[01])(?![\w.%]*%)|(?P<percent>\d{1,3}) ?%)(?!\w)")
+_NUMBER = re.compile(
+    r"(?<![\w.])(?:(?P<share>[01]?\.\d+|[01])(?![\w.%]*%)|(?P<percent>\d{1,3}) ?%)(?!\w)"
+)
 _BOTH = re.compile(r"\bboth\b|\bbilateral\w*|\beach\b|\bl/r\b|\beither side\b|\bper side\b")
 _DIRECTION = re.compile(r"\b(left|right)(?:ward)?s?\b")
-_TOWARDS = r"(?:\bto|towards?|into|off to|over to|further|hard|drawn|shifted|moved|off)(?: (?:the|her|his|their|its|"
-_TOWARDS = re.compile(_TOWARDS + r"(?:subject|person)(?:'s)?|own|the (?:subject|person)'s))* (?:left|right)\b")
+_TOWARDS = re.compile(
+    r"(?:\bto|towards?|into|off to|over to|further|hard|drawn|shifted|moved|off)"
+    r"(?: (?:the|her|his|their|its|own|the (?:subject|person)'s))* (?:left|right)\b"
+)
 _CUT = re.compile(
     r",(?!\d)|[()]|\s(?:and|while|but|with|whereas|although|though|plus|versus|vs\.?|against|because|"
-    r"so that|where|which|as(?= (?:the|are|is|well|if)\b)|than on|then)\s|^(?:although|while|with)\s"
+    r"so that|where|which|as(?= (?:the|are|is|well|if)\b)|than on|then)\s"
+    r"|^(?:although|while|with)\s"
 )
 _SENTENCES = re.compile(r"[;\n!?]+|\.(?!\d)(?:\s|$)")
 _LABEL = re.compile(r"^[\s\-*•\d.]*([a-z][a-z /&]{1,24}?)\s*:\s*")
 # The parts that a region's heading stands for, where a sentence below it names none.
 _REGION_PARTS = {
-    "brow": ("brow",), "eye": ("eye", "gaze", "lid"), "cheek": ("cheek", "nose"),
-    "mouth": ("mouth", "lips", "corner"), "lips": ("lips", "mouth", "corner"), "jaw": ("jaw",),
-    "nose": ("nose",), "tongue": ("tongue",), "head": ("head",), "gaze": ("gaze",), "chin": ("chin",),
+    "brow": ("brow",),
+    "eye": ("eye", "gaze", "lid"),
+    "cheek": ("cheek", "nose"),
+    "mouth": ("mouth", "lips", "corner"),
+    "lips": ("lips", "mouth", "corner"),
+    "jaw": ("jaw",),
+    "nose": ("nose",),
+    "tongue": ("tongue",),
+    "head": ("head",),
+    "gaze": ("gaze",),
+    "chin": ("chin",),
     "lid": ("lid",),
-}  # fmt: skip
+}
 
 
 _BESIDE = ("teeth", "upper_teeth", "lower_teeth", "corner")  # named beside what moves
 
 
-_WHERE = re.compile(r"\b(?:over|above|below|beneath|under|off|from|between|around)(?: the| her| his| their)?\s*$")
+_WHERE = re.compile(
+    r"\b(?:over|above|below|beneath|under|off|from|between|around)(?: the| her| his| their)?\s*$"
+)
 
 
 @dataclass
@@ -124,7 +143,9 @@ def _normalised(text: str) -> str:
     text = re.sub(r"\b([A-Za-z]+?)(Left|Right)?\b", _channel_name, text)
     text = text.lower()
     text = re.sub(r"\bright (?=(?:up|down|out|back|across|over)\b)", "strongly ", text)
-    pair = r"\b(inner|outer|upper|lower|left|right) (?:and|or|&) (inner|outer|upper|lower|left|right) "
+    pair = (
+        r"\b(inner|outer|upper|lower|left|right) (?:and|or|&) (inner|outer|upper|lower|left|right) "
+    )
     return re.sub(pair + r"((?:eye|mouth|lip)?\s?\w+)", r"\1 \3 and \2 \3", text)
 
 
@@ -256,7 +277,9 @@ def _segment_claims(
                     context.kind = kind
     if re.search(r"\b(?:stay|remain|keep)s?\b", segment.text):
         claims = []
-    likewise = re.match(r"\s*(?:are|is|so are|so is|do|does)\b|.*\b(?:likewise|too|as well|also)\b", segment.text)
+    likewise = re.match(
+        r"\s*(?:are|is|so are|so is|do|does)\b|.*\b(?:likewise|too|as well|also)\b", segment.text
+    )
     quiet = segment.resting or segment.negated < len(segment.text)
     if not claims and not segment.kinds and (segment.levels or likewise) and not quiet:
         claims = _elliptical(segment, context)
@@ -342,7 +365,7 @@ def _idioms(segment: _Segment) -> list[Claim]:
 
 
 def _elliptical(segment: _Segment, context: _Context) -> list[Claim]:
-    """"…, the left only a little": the movement before, of another side or part."""
+    """ "…, the left only a little": the movement before, of another side or part."""
     if not segment.parts and not segment.kinds and segment.side in SIDES and context.claim:
         levels = _nearest(segment, len(segment.text))
         return [replace(context.claim, side=segment.side, levels=levels)]
@@ -383,19 +406,29 @@ def _emotions(text: str, patterns: dict[str, str]) -> Iterator[EmotionClaim]:
                 yield EmotionClaim(emotion, match[0])
 
 
-_EVEN = re.compile(r"\b(?:symmetr\w*|even|balanced|same|match|alike|equal\w*|identical|correspond\w*|agree|act together|in step|in unison|neither side|mirror\w*)\b")
+_EVEN = re.compile(
+    r"\b(?:symmetr\w*|even|balanced|same|match|alike|equal\w*|identical|correspond\w*|"
+    r"agree|act together|in step|in unison|neither side|mirror\w*)\b"
+)
 _NO_DIFFERENCE = re.compile(r"\bno (?:\w+ ){0,2}(?:asymmetr\w*|difference\w*)")
 _UNEVEN = re.compile(
-    r"\basymmetr\w*|\bnot the same|\bstronger|\bhigher|\blower\b(?! (?:face|half|lip))|\bmore\b|\bone-sided|\bunilateral|"
+    r"\basymmetr\w*|\bnot the same|\bstronger|\bhigher|\blower\b(?! (?:face|half|lip))|\bmore\b|"
+    r"\bone-sided|\bunilateral|"
     r"\blopsided|\bonly\b|\bheav(?:y|ier)|\bdominant|\bleans|\braised|\blowered|\bclosed|\bgreater|"
-    r"\bpronounced|\bon the (?:left|right)|\bdoes most|\bfavou?r\w*|\bleads?|\bstrongest|\bbiased|\buneven"
+    r"\bpronounced|\bon the (?:left|right)|\bdoes most|\bfavou?r\w*|\bleads?|\bstrongest"
+    r"|\bbiased|\buneven"
 )
 _SYMMETRY_PARTS = {
-    "brow": ("BrowDown", "BrowOuterUp"), "outer_brow": ("BrowOuterUp",), "lid": ("EyeBlink",),
-    "eye": ("EyeBlink", "EyeSquint", "EyeWide"), "cheek": ("CheekSquint",), "nose": ("NoseSneer",),
+    "brow": ("BrowDown", "BrowOuterUp"),
+    "outer_brow": ("BrowOuterUp",),
+    "lid": ("EyeBlink",),
+    "eye": ("EyeBlink", "EyeSquint", "EyeWide"),
+    "cheek": ("CheekSquint",),
+    "nose": ("NoseSneer",),
     "corner": ("MouthSmile", "MouthFrown", "MouthStretch", "MouthDimple"),
-    "upper_lip": ("MouthUpperUp",), "lower_lip": ("MouthLowerDown",),
-}  # fmt: skip
+    "upper_lip": ("MouthUpperUp",),
+    "lower_lip": ("MouthLowerDown",),
+}
 
 
 def _symmetry(text: str) -> tuple[SymmetryClaim, ...]:
@@ -410,12 +443,16 @@ def _symmetry(text: str) -> tuple[SymmetryClaim, ...]:
     text = _TOWARDS.sub(" ", text)
     for clause in re.split(r"[;,.:]|\bbut\b|\bwhile\b", text):
         found = _DIRECTION.findall(clause)
-        if not found or not _UNEVEN.search(clause) or re.search(r"\bthan\b|\bnot\b|\bmost\w*", clause):
+        if (
+            not found
+            or not _UNEVEN.search(clause)
+            or re.search(r"\bthan\b|\bnot\b|\bmost\w*", clause)
+        ):
             continue
         parts = [part for _, part in _parts_in(clause)]
-        actions = [
-            action for part in parts for action in _SYMMETRY_PARTS.get(part, ())
-        ] + [action for pattern, names in _IDIOMS if pattern.search(clause) for action in names]
+        actions = [action for part in parts for action in _SYMMETRY_PARTS.get(part, ())] + [
+            action for pattern, names in _IDIOMS if pattern.search(clause) for action in names
+        ]
         if parts and not actions:
             continue
         claims.append(SymmetryClaim(found[0], tuple(dict.fromkeys(actions)), clause.strip()))

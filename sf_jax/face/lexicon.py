@@ -6,13 +6,15 @@ A movement is what a part does: (part, kind of movement) → the actions it can 
 
 # Parts of the face. Earlier patterns win, so that "lower lip" is not "lip" and "lower".
 _BROW = r"(?:eye\s?-?brows?|brows?)"
+_PIECE = r"(?:ends?|parts?|corners?|portions?|halves|half|ones?|thirds?)"
+_OF_BROW = rf"(?: of (?:the |her |his )?{_BROW})?"
 PARTS: dict[str, str] = {
-    "inner_brow": rf"inn?er (?:\w+ (?:of|on) )?(?:the |his |her |their |both )?(?:parts? of (?:the )?)?"
-    rf"{_BROW}|inner (?:ends?|parts?|corners?|portions?|halves|half|ones?|thirds?)(?: of (?:the |her |his )?{_BROW})?"
+    "inner_brow": rf"inn?er (?:\w+ (?:of|on) )?(?:the |his |her |their |both )?"
+    rf"(?:parts? of (?:the )?)?{_BROW}|inner {_PIECE}{_OF_BROW}"
     rf"|{_BROW} (?:centres?|centers?|heads?)|(?:middle|centre|center) of the (?:forehead|{_BROW})"
     rf"|medial {_BROW}|{_BROW} inner(?: ends?)?",
     "outer_brow": rf"outer (?:the |his |her |their )?{_BROW}"
-    rf"|outer (?:ends?|parts?|corners?|portions?|halves|half|ones?|thirds?)(?: of (?:the |her |his )?{_BROW})?"
+    rf"|outer {_PIECE}{_OF_BROW}"
     rf"|{_BROW} tails?|tails? of the {_BROW}|lateral {_BROW}|{_BROW} outer(?: ends?)?",
     "brow": _BROW + r"|forehead",
     "upper_lid": r"(?:upper|top) (?:eye)?lids?",
@@ -46,20 +48,25 @@ KINDS: dict[str, str] = {
     "roll": r"roll\w*|suck\w*|fold(?:ed|ing|s)? (?:in|over)\w*|curl\w* (?:in|inwards?)\b"
     r"|tuck\w* (?:in|inwards?)\b between|bitten|biting|bites?|hidden|drawn in\b|inward roll\w*",
     "tuck": r"tuck\w*|dimpl\w*|go(?:es)? inside|dent\w*|dug in",
-    "puff": r"puff\w*|inflat\w*|blow\w*|blown|fill(?:s|ed)? (?:out|with air)|bulg\w*|swell\w*|swollen"
+    "puff": r"puff\w*|inflat\w*|blow\w*|blown|fill(?:s|ed)? (?:out|with air)|bulg\w*|swell\w*"
+    r"|swollen"
     r"|balloon\w*|have air|full of air|distend\w*",
     "wrinkle": r"wrinkl\w*|scrunch\w*|crinkl\w*|crumpl\w*|sneer\w*|flar\w*|crease\w*",
     "curl": r"curl\w*",
-    "open_wide": r"wide[- ]open|very (?:wide )?open|open(?:ed)? (?:very )?wide\w*|opened? more than"
-    r"|open more|popping|pop(?:s|ped)?\b|stretched as wide|wide|widen\w*|widest|wider|bulging|staring",
+    "open_wide": r"wide[- ]open|very (?:wide )?open|open(?:ed)? (?:very )?wide\w*"
+    r"|opened? more than"
+    r"|open more|popping|pop(?:s|ped)?\b|stretched as wide|wide|widen\w*|widest|wider|bulging"
+    r"|staring",
     "open": r"open\w*|agape|gap(?:e|es|ing)|parts|parted|parting|ajar|lowered open|yawn\w*",
     "close": r"clos\w+|shut\w*|seal\w*|kept together|held together|brought together|together|"
     r"(?:screwed|squeezed|pressed|clamped) shut|half-mast",
-    "narrow": r"narrow\w*|squint\w*|tight\w*|tens\w+|pinch\w*|screw\w*(?: up)?|slits?|smaller|squeez\w*"
+    "narrow": r"narrow\w*|squint\w*|tight\w*|tens\w+|pinch\w*|screw\w*(?: up)?|slits?|smaller"
+    r"|squeez\w*"
     r"|little narrow|crinkl\w*",
     "knit": r"knit\w*|furrow\w*|(?:drawn|pulled|draw|pull|pulling|drawing|come|squeezed) "
     r"(?:in and )?(?:\w+ )?together|contract\w*|frown\w*",
-    "forward": r"forwards?|jut\w*|thrust\w*|protru\w*|push\w* (?:out|forward)\w*|stick\w* (?:out|forward)"
+    "forward": r"forwards?|jut\w*|thrust\w*|protru\w*|push\w* (?:out|forward)\w*"
+    r"|stick\w* (?:out|forward)"
     r"|stuck out|jutt\w*|advanc\w*",
     "back_stretch": r"stretch\w*|sideways|widthways|lateral\w*|drawn back|pulled back"
     r"|draw\w* apart|backwards?|to the sides?|apart|retract\w*",
@@ -67,14 +74,19 @@ KINDS: dict[str, str] = {
     "ears": r"towards? (?:the |his |her )?ears|ear to ear",
     "inward": r"inwards?|towards? the nose|cross(?:ed|ing)?(?:-eyed)?|converg\w*",
     "push_up": r"push\w* up\w*|bunch\w*(?: up\w*)?|shov\w+ up\w*|shrug\w*|nudg\w+ up\w*",
-    "up": r"(?:shot |shoot |go |gone |come |came )?\bup\b|upwards?|upturn\w*|rais\w*|lift\w*|elevat\w*|climb\w*|ris(?:e|es|en|ing)|rose|"
+    "up": r"(?:shot |shoot |go |gone |come |came )?\bup\b|upwards?|upturn\w*|rais\w*|lift\w*"
+    r"|elevat\w*|climb\w*|ris(?:e|es|en|ing)|rose|"
     r"high(?:er)?|hoist\w*|arch\w*|soar\w*|hitch\w*|hik\w+|hoick\w*|uplift\w*|lofted|peaked",
     "down": r"\bdown\b|downwards?|downturn\w*|downcast|lower(?:ed|ing|s)|\blower\b|depress\w*"
-    r"|droop\w*|sag\w*|sink\w*|sunk\w*|drop\w*|\blow\b|fall\w*|fell|descen\w*|hang\w*|cast\b|bow(?:ed|s|ing)?\b"
+    r"|droop\w*|sag\w*|sink\w*|sunk\w*|drop\w*|\blow\b|fall\w*|fell|descen\w*|hang\w*|cast\b"
+    r"|bow(?:ed|s|ing)?\b"
     r"|slack(?:ened)|heavy",
-    "shift": r"(?:drawn|pulled|pushed|dragged) (?:left|right)|shift\w*|drag\w*|yank\w*|mov(?:ed|es)|slid\w*|slides?|displac\w*|nudg\w*|off to|goes|go|"
-    r"drawn to|pulled to|pushed to|skew\w*|swing\w*|swung|deviat\w*|dart\w*|directed|lean\w*|tilt\w*|"
-    r"turn\w*|rotat\w*|cocked|loll\w*|tipp?ed|pitch\w*|thrown|glanc\w*|averted|look(?:s|ing)?|to(?: [\w']+){0,3} "
+    "shift": r"(?:drawn|pulled|pushed|dragged) (?:left|right)|shift\w*|drag\w*|yank\w*"
+    r"|mov(?:ed|es)|slid\w*|slides?|displac\w*|nudg\w*|off to|goes|go|"
+    r"drawn to|pulled to|pushed to|skew\w*|swing\w*|swung|deviat\w*|dart\w*|directed|lean\w*"
+    r"|tilt\w*|"
+    r"turn\w*|rotat\w*|cocked|loll\w*|tipp?ed|pitch\w*|thrown|glanc\w*|averted|look(?:s|ing)?"
+    r"|to(?: [\w']+){0,3} "
     r"(?:left|right)|hard (?:left|right)|sideways|aside|inclin\w*|twist\w*|to one side",
     "out": r"\bout\b|protrud\w*|shown?|showing|visible|sticking|extend\w*|expos\w*|bared?|baring"
     r"|on show|can be seen|pok\w+|seen|appear\w*|slid off|off the teeth",
@@ -92,7 +104,8 @@ MOVEMENTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("brow", "up"): _BROWS, ("brow", "push_up"): _BROWS, ("brow", "down"): ("BrowDown",),
     ("brow", "knit"): ("BrowDown",), ("brow", "close"): ("BrowDown",),
     ("brow", "pucker"): ("BrowDown", "BrowInnerUp"),
-    ("upper_lid", "up"): ("EyeWide",), ("upper_lid", "push_up"): ("EyeWide",), ("upper_lid", "open_wide"): ("EyeWide",),
+    ("upper_lid", "up"): ("EyeWide",), ("upper_lid", "push_up"): ("EyeWide",),
+    ("upper_lid", "open_wide"): ("EyeWide",),
     ("upper_lid", "down"): ("EyeBlink",), ("upper_lid", "close"): ("EyeBlink",),
     ("lower_lid", "up"): ("EyeSquint",), ("lower_lid", "narrow"): ("EyeSquint",),
     ("lower_lid", "push_up"): ("EyeSquint",),
@@ -115,13 +128,16 @@ MOVEMENTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("nose", "wrinkle"): ("NoseSneer",), ("nose", "up"): ("NoseSneer",),
     ("nose", "narrow"): ("NoseSneer",), ("nose", "curl"): ("NoseSneer",),
     ("nose", "push_up"): ("NoseSneer",),
-    ("corner", "up"): _SMILE, ("corner", "push_up"): _SMILE, ("corner", "curl"): _SMILE, ("corner", "down"): ("MouthFrown",),
+    ("corner", "up"): _SMILE, ("corner", "push_up"): _SMILE,
+    ("corner", "curl"): _SMILE, ("corner", "down"): ("MouthFrown",),
     ("corner", "ears"): ("MouthSmile", "MouthStretch"),
-    ("mouth", "ears"): ("MouthStretch", "MouthSmile"), ("lips", "ears"): ("MouthStretch", "MouthSmile"),
+    ("mouth", "ears"): ("MouthStretch", "MouthSmile"),
+    ("lips", "ears"): ("MouthStretch", "MouthSmile"),
     ("corner", "back_stretch"): ("MouthStretch",), ("corner", "tuck"): ("MouthDimple",),
     ("corner", "inward"): ("MouthDimple",), ("corner", "narrow"): ("MouthDimple", "MouthPress"),
     ("corner", "roll"): ("MouthDimple",),
-    ("upper_lip", "up"): ("MouthUpperUp", "MouthShrugUpper"), ("upper_lip", "curl"): ("MouthUpperUp",),
+    ("upper_lip", "up"): ("MouthUpperUp", "MouthShrugUpper"),
+    ("upper_lip", "curl"): ("MouthUpperUp",),
     ("upper_lip", "push_up"): ("MouthShrugUpper", "MouthUpperUp"),
     ("upper_lip", "roll"): ("MouthRollUpper",), ("upper_lip", "out"): ("MouthUpperUp",),
     ("upper_lip", "tuck"): ("MouthRollUpper",), ("upper_lip", "wrinkle"): ("MouthUpperUp",),
@@ -144,11 +160,13 @@ MOVEMENTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("mouth", "shift"): ("Mouth",), ("mouth", "tuck"): ("MouthDimple",),
     ("mouth", "forward"): ("MouthPucker", "MouthFunnel"), ("mouth", "narrow"): ("MouthPress",),
     ("mouth", "curl"): _SMILE, ("mouth", "push_up"): ("MouthShrugLower", "MouthShrugUpper"),
-    ("jaw", "open"): ("JawOpen",), ("jaw", "open_wide"): ("JawOpen",), ("jaw", "down"): ("JawOpen",),
+    ("jaw", "open"): ("JawOpen",), ("jaw", "open_wide"): ("JawOpen",),
+    ("jaw", "down"): ("JawOpen",),
     ("jaw", "forward"): ("JawForward",), ("jaw", "shift"): ("Jaw",),
     ("chin", "up"): ("MouthShrugLower",), ("chin", "push_up"): ("MouthShrugLower",),
     ("chin", "wrinkle"): ("MouthShrugLower",), ("chin", "tuck"): ("MouthShrugLower",),
-    ("chin", "forward"): ("JawForward", "MouthShrugLower"), ("chin", "narrow"): ("MouthShrugLower",),
+    ("chin", "forward"): ("JawForward", "MouthShrugLower"),
+    ("chin", "narrow"): ("MouthShrugLower",),
     ("tongue", "out"): ("TongueOut",), ("tongue", "forward"): ("TongueOut",),
     ("head", "down"): ("HeadPitch+",), ("head", "forward"): ("HeadPitch+",),
     ("head", "up"): ("HeadPitch-",), ("head", "back_stretch"): ("HeadPitch-",),
@@ -200,7 +218,8 @@ VAGUE: dict[str, tuple[str, ...]] = {
     r"teeth": ("MouthUpperUp", "MouthLowerDown"),
     r"upper teeth|upper row": ("MouthUpperUp",),
     r"lower teeth|lower row": ("MouthLowerDown",),
-    r"lips? (?:\w+ )?(?:closed|(?:kept |held |brought )?together|sealed|shut)|closed (?:lips|mouth)|mouth (?:\w+ )?(?:closed|shut|sealed)"
+    r"lips? (?:\w+ )?(?:closed|(?:kept |held |brought )?together|sealed|shut)|closed (?:lips"
+    r"|mouth)|mouth (?:\w+ )?(?:closed|shut|sealed)"
     r"|clos\w* over": ("MouthClose", "MouthPress"),
     r"glar\w+": ("BrowDown", "EyeSquint"),
     r"scream\w*|shout\w*|yell\w*|yawn\w*|gasp\w*": ("JawOpen",),
@@ -208,32 +227,46 @@ VAGUE: dict[str, tuple[str, ...]] = {
 
 # Levels: from the lowest to the highest that the word allows. Earlier patterns win.
 LEVELS: dict[str, tuple[int, int]] = {
-    r"moderate(?:ly)? to (?:strong|high|big|large)\w*|(?:middle|medium) to (?:big|strong|high)\w*": (2, 3),
+    r"moderate(?:ly)? to (?:strong|high|big|large)\w*|(?:middle|medium) to (?:big|strong"
+    r"|high)\w*": (2, 3),
     r"(?:slight|mild|low|weak|small|faint|light)\w* to (?:moderate|medium|middle)\w*": (1, 2),
-    r"a fair bit|quite a bit|to a fair degree|fairly|noticeabl[ey]|visibl[ey]|quite|somewhat": (1, 3),
+    r"a fair bit|quite a bit|to a fair degree|fairly|noticeabl[ey]|visibl[ey]|quite"
+    r"|somewhat": (1, 3),
     r"more than half\w*|over half\w*": (2, 3),
-    r"half\w*|midway|medium|middl\w+|moderat\w*|clear(?:ly)?|distinct(?:ly)?|mid-range|intermediate"
+    r"half\w*|midway|medium|middl\w+|moderat\w*|clear(?:ly)?|distinct(?:ly)?|mid-range"
+    r"|intermediate"
     r"|to a degree|evident(?:ly)?|definite(?:ly)?|partial\w*|partly|well\b": (2, 2),
-    r"ever so (?:slightly|gently)|slight(?:ly)?|faint(?:ly)?|subtl[ey]|(?:just )?a little(?: bit)?|a bit|"
-    r"a touch|touch of|a shade|a hair|a smidge|a fraction|a mite|a hint(?: of)?|hint of|a trace(?: of)?|"
-    r"trace of|a tad|a whisper|a suggestion|very little|only little|barely|hardly|scarcely|minimal(?:ly)?|"
-    r"mild(?:ly)?|light(?:ly)?|gentl[ey]|gently|soft(?:ly)?|small|minor|weak(?:ly)?|low(?: intensity)?(?= at|"
+    r"ever so (?:slightly|gently)|slight(?:ly)?|faint(?:ly)?|subtl[ey]"
+    r"|(?:just )?a little(?: bit)?|a bit|"
+    r"a touch|touch of|a shade|a hair|a smidge|a fraction|a mite|a hint(?: of)?|hint of"
+    r"|a trace(?: of)?|"
+    r"trace of|a tad|a whisper|a suggestion|very little|only little|barely|hardly|scarcely"
+    r"|minimal(?:ly)?|"
+    r"mild(?:ly)?|light(?:ly)?|gentl[ey]|gently|soft(?:ly)?|small|minor|weak(?:ly)?"
+    r"|low(?: intensity)?(?= at|"
     r" \()|just|negligible|little|faint|a notch|ghost of|tiny": (1, 1),
-    r"strong(?:ly)?|full(?:y)?|complete(?:ly)?|hard|very|extreme(?:ly)?|extremely|intense(?:ly)?|pronounced|"
-    r"marked(?:ly)?|maximal(?:ly)?|maximum|maxed out|at most|deep(?:ly)?|firm(?:ly)?|tight(?:ly)?|steep(?:ly)?"
-    r"|broad(?:ly)?|wide(?:ly)?|massive(?:ly)?|heav(?:y|ily)|far|big|generous|sharp(?:ly)?|all the way|"
-    r"as far as|right (?:up|down|out)|high(?: intensity)?|vigorous(?:ly)?|forceful(?:ly)?|great(?:ly)?|"
+    r"strong(?:ly)?|full(?:y)?|complete(?:ly)?|hard|very|extreme(?:ly)?|extremely"
+    r"|intense(?:ly)?|pronounced|"
+    r"marked(?:ly)?|maximal(?:ly)?|maximum|maxed out|at most|deep(?:ly)?|firm(?:ly)?"
+    r"|tight(?:ly)?|steep(?:ly)?"
+    r"|broad(?:ly)?|wide(?:ly)?|massive(?:ly)?|heav(?:y|ily)|far|big|generous|sharp(?:ly)?"
+    r"|all the way|"
+    r"as far as|right (?:up|down|out)|high(?: intensity)?|vigorous(?:ly)?|forceful(?:ly)?"
+    r"|great(?:ly)?|"
     r"enormous(?:ly)?|powerful(?:ly)?|utter(?:ly)?|total(?:ly)?|huge(?:ly)?": (3, 3),
-}  # fmt: skip
+}
 
 NEGATIONS = (
     r"\bno\b|\bnot\b|n't\b|\bwithout\b|\bneither\b|\bnor\b|\bnone\b|\bnothing\b|\bnever\b|\bnil\b"
-    r"|\black(?:s|ing)?\b|\babsen\w+|\bfree of\b|\bhardly takes part\b|\binstead of\b|\brather than\b"
+    r"|\black(?:s|ing)?\b|\babsen\w+|\bfree of\b|\bhardly takes part\b|\binstead of\b"
+    r"|\brather than\b"
     r"|\bfar from\b|\bdevoid\b|\bhardly any\b"
 )
 RESTING = (
-    r"relax\w*|neutral|at rest|inactive|unmoved|still|normal|quiet|slack\b|uninvolved|resting|passive"
-    r"|unremarkable|stays?|remains?|at ease|idle|unchanged|straight ahead|calm|unaffected|in place"
+    r"relax\w*|neutral|at rest|inactive|unmoved|still|normal|quiet|slack\b|uninvolved|resting"
+    r"|passive"
+    r"|unremarkable|stays?|remains?|at ease|idle|unchanged|straight ahead|calm|unaffected"
+    r"|in place"
 )
 
 # Emotions. `NAMED` also count in a headline, `SUGGESTED` in the emotion field alone.
@@ -247,13 +280,17 @@ NAMED: dict[str, str] = {
     "contempt": r"contempt\w*|disdain\w*|scorn\w*",
 }
 SUGGESTED: dict[str, str] = {
-    "happiness": r"delight\w*|cheer\w*|amus\w*|pleasure|pleased|enjoy\w*|content(?:ed|ment)\b|merr\w+|glee\w*"
+    "happiness": r"delight\w*|cheer\w*|amus\w*|pleasure|pleased|enjoy\w*|content(?:ed|ment)\b"
+    r"|merr\w+|glee\w*"
     r"|elat\w+|gladness|glad|bliss\w*|warmth|mirth",
-    "fear": r"anxi\w+|panic\w*|dread|horror|horrif\w+|alarm(?:ed)?\b|apprehens\w+|nervous\w*|worr\w+",
+    "fear": r"anxi\w+|panic\w*|dread|horror|horrif\w+|alarm(?:ed)?\b|apprehens\w+|nervous\w*"
+    r"|worr\w+",
     "surprise": r"shock\w*|startl\w*|awe\b|wonder\b",
     "disgust": r"distaste|aversion|repuls\w+|repugn\w+|nause\w+",
-    "anger": r"irritat\w*|annoy\w*|frustrat\w*|hostil\w*|aggress\w*|outrage\w*|exasperat\w*|resent\w*",
-    "sadness": r"unhapp\w+|melanchol\w*|deject\w*|despair\w*|mourn\w*|gloom\w*|dismay|misery|misera\w+"
+    "anger": r"irritat\w*|annoy\w*|frustrat\w*|hostil\w*|aggress\w*|outrage\w*|exasperat\w*"
+    r"|resent\w*",
+    "sadness": r"unhapp\w+|melanchol\w*|deject\w*|despair\w*|mourn\w*|gloom\w*|dismay|misery"
+    r"|misera\w+"
     r"|disappoint\w*|despond\w*|heartbr\w+",
     "contempt": r"derisi\w+|superiority|smug\w*|mock(?:ery|ing)|sarcas\w+",
 }

@@ -78,14 +78,24 @@ EMOTIONS = (
     ("A trace of disdain.", ("MouthSmile", "MouthDimple")),
 )
 STRONGER = {
-    "slightly": "very strongly", "a little": "very strongly", "faintly": "very strongly",
-    "slight": "very strong", "a bit": "very strongly", "small": "very strong",
-}  # fmt: skip
+    "slightly": "very strongly",
+    "a little": "very strongly",
+    "faintly": "very strongly",
+    "slight": "very strong",
+    "a bit": "very strongly",
+    "small": "very strong",
+}
 WEAKER = {
-    "strongly": "slightly", "strong": "slight", "fully": "slightly", "completely": "slightly",
-    "big force": "small force", "to the maximum": "slightly", "high": "slightly",
-    "maxed out": "slight", "hard": "slightly",
-}  # fmt: skip
+    "strongly": "slightly",
+    "strong": "slight",
+    "fully": "slightly",
+    "completely": "slightly",
+    "big force": "small force",
+    "to the maximum": "slightly",
+    "high": "slightly",
+    "maxed out": "slight",
+    "hard": "slightly",
+}
 LEVEL_WORD = re.compile(
     r"(?<!to )(?<!a )\b(" + "|".join([*STRONGER, *WEAKER]) + r")\b(?! little| light)(?!er)"
 )
@@ -122,7 +132,10 @@ def movements_field(text: str) -> re.Match[str]:
 
 
 def emotion_field(text: str) -> re.Match[str]:
-    found = re.search(r"(?is)emotion[^:\n]{0,16}:[ *\"]*(.*?)(?=\"?,? *\n?[^\n:,]{0,8}\bsymmetry[^:\n]{0,4}:)", text)
+    found = re.search(
+        r"(?is)emotion[^:\n]{0,16}:[ *\"]*(.*?)(?=\"?,? *\n?[^\n:,]{0,8}\bsymmetry[^:\n]{0,4}:)",
+        text,
+    )
     assert found, text
     return found
 
@@ -141,7 +154,7 @@ def channel(text: str, values: np.ndarray, pick: np.random.Generator) -> Iterato
     free = [one for one in SENTENCES if all(strength(values, s) == 0 for s in one[1])]
     if not free:
         return
-    sentence, stems = free[pick.integers(len(free))]
+    sentence, _ = free[pick.integers(len(free))]
     found = movements_field(text)
     new = found[1].rstrip() + ("" if found[1].rstrip().endswith(".") else ".") + " " + sentence
     yield Plant("channel", replaced(text, found, new), values, sentence)
@@ -156,7 +169,9 @@ def level(text: str, values: np.ndarray, pick: np.random.Generator) -> Iterator[
         new = ({**STRONGER, **WEAKER})[word[1]]
         changed = found[1][: word.start()] + new + found[1][word.end() :]
         around = found[1][max(0, word.start() - 30) : word.end() + 30]
-        yield Plant("level", replaced(text, found, changed), values, f"{word[1]} to {new}: {around!r}")
+        yield Plant(
+            "level", replaced(text, found, changed), values, f"{word[1]} to {new}: {around!r}"
+        )
 
 
 def side(text: str, values: np.ndarray, pick: np.random.Generator) -> Iterator[Plant]:

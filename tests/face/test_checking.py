@@ -19,7 +19,7 @@ FOUR = "Expression: {}\nMovements: {}\nEmotion: not clearly observable\nSymmetry
 
 
 def test_planted_contradictions_in_the_describers_text() -> None:
-    """2,000 of all five kinds, at least 99 in 100 caught; no false alarm in the texts as they are."""
+    """2,000 of all five kinds, 99 in 100 caught; no false alarm in the texts as they are."""
     caught, made, seed = Counter[str](), Counter[str](), 0
     while made.total() < 2000:
         face = np.clip(sample(seed), LOW, HIGH)
@@ -111,8 +111,11 @@ def test_a_missing_field_is_named() -> None:
     text = "Expression: a face\nMovements: none\nSymmetry: even"
     assert [(one.kind, one.name) for one in check(text, np.zeros(61))] == [("field", "emotion")]
     assert {one.name for one in check("", np.zeros(61))} == {
-        "expression", "movements", "emotion", "symmetry"
-    }  # fmt: skip
+        "expression",
+        "movements",
+        "emotion",
+        "symmetry",
+    }
 
 
 def test_emotions_are_supported_within_a_level_or_named() -> None:
