@@ -135,18 +135,34 @@ def faces(
       RecordError: no record files, or a damaged one.
       ValueError: `batch_size` is no multiple of `process_count`.
     """
-    if batch_size % process_count:
-        raise ValueError(f"batch_size {batch_size} is no multiple of {process_count} processes")
     source = RecordSource(records.files(directory))
     data = grain.MapDataset.source(source).seed(seed)
     if shuffle:
         data = data.shuffle()
     data = data.repeat(epochs)
+    batches = batched(data, batch_size, collate, transform, process_index, process_count, threads)
+    return batches, source.fingerprint(seed=seed, batch=batch_size)
+
+
+def batched(
+    data: "grain.MapDataset[dict[str, Any]]",
+    batch_size: int,
+    collate: Callable[[Sequence[dict[str, Any]]], Any],
+    transform: grain.RandomMapTransform | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+) -> grain.DatasetIterator:
+    """Batches of this process of a dataset of records; see `faces`.
+
+    Raises:
+      ValueError: `batch_size` is no multiple of `process_count`.
+    """
+    if batch_size % process_count:
+        raise ValueError(f"batch_size {batch_size} is no multiple of {process_count} processes")
     data = data if transform is None else data.random_map(transform)
     # Process p takes records p, p + n, …: a step's shares together are consecutive records.
     data = data[process_index::process_count]
     data = data.batch(batch_size // process_count, drop_remainder=True, batch_fn=collate)
-    batches = iter(
-        data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8))
-    )
-    return batches, source.fingerprint(seed=seed, batch=batch_size)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)
+    return iter(data.to_iter_dataset(options))

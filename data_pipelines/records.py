@@ -191,6 +191,22 @@ def read_as(path: str | os.PathLike, decode: Callable[[bytes], Kind]) -> Iterato
         yield record
 
 
+def faults(path: str | os.PathLike, decode: Callable[[bytes], object]) -> Iterator[RecordError]:
+    """An error for each record of a file that `decode` refuses or that cannot be read.
+
+    Raises:
+      RecordError: the file is truncated or none of records.
+    """
+    reader = _open(path)
+    for number in range(reader.num_records()):
+        try:
+            with located(path, number):
+                decode(reader.read([number])[0])
+        except RecordError as error:
+            yield error
+            reader = _open(path)  # one that failed reads no further
+
+
 @contextmanager
 def located(path: str | os.PathLike, number: int) -> Iterator[None]:
     """Errors of reading and decoding a record become a `RecordError` that names file and record."""

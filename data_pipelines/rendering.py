@@ -4,10 +4,12 @@ import contextlib
 import json
 import multiprocessing
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
@@ -19,6 +21,8 @@ from sf_jax.media.child_processes import die_with
 from sf_jax.media.errors import DataError
 
 SHARD = 2000  # records a file
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 class Maker(Protocol):
@@ -42,6 +46,35 @@ class Maker(Protocol):
         """What the records depend on, as JSON; files that were made with others are not resumed."""
 
 
+@dataclass(frozen=True)
+class Job:
+    """One file of records to make.
+
+    Attributes:
+      path: of the file.
+      start, stop: indices of its records in the split, `stop` excluded.
+    """
+
+    path: str
+    split: Split
+    start: int
+    stop: int
+
+
+def jobs(out: str | Path, count: int, split: Split, shard: int | None = None) -> list[Job]:
+    """The files of `count` records of a split, each of `shard` (2,000) but for the last."""
+    shard = shard or SHARD
+    return [
+        Job(
+            str(Path(out) / f"{split}-{i // shard:05d}.array_record"),
+            split,
+            i,
+            min(i + shard, count),
+        )
+        for i in range(0, count, shard)
+    ]
+
+
 def render(
     out: str | Path,
     count: int,
@@ -60,53 +93,65 @@ def render(
       DataError: the folder holds records of another seed or of other settings.
     """
     out = Path(out)
-    shard = shard or SHARD
-    jobs = [
-        (str(out / f"{split}-{i // shard:05d}.array_record"), i, min(i + shard, count))
-        for i in range(0, count, shard)
-    ]
-    for path, start, _ in jobs:
-        if Path(path).exists():
-            _check_seed(path, number_of(start, maker.seed, split), maker.seed)
-    settings = out / f"{split}.settings.json"
-    # A fork would copy the locks of JAX's threads as they happen to be.
-    spawned = multiprocessing.get_context("spawn")
+    wanted = jobs(out, count, split, shard)
+    for job in wanted:
+        check_seed(job, maker)
     with (
         locks.held(out) as lock,
-        ProcessPoolExecutor(workers, spawned, die_with, (os.getpid(),)) as pool,
         tqdm(total=count, desc=f"render {split}", unit="face") as bar,
     ):
-        _check_settings(settings, maker)
-        for written in pool.map(_write, [(*job, maker, split) for job in jobs]):
+        check_settings(out, split, maker)
+        for written in in_processes(partial(write_shard, maker), wanted, workers):
             bar.update(written)
             lock.check()
 
 
-def _write(job: tuple[str, int, int, Maker, Split]) -> int:
-    path, start, stop, maker, split = job
-    if Path(path).exists():
+def in_processes(
+    function: Callable[[Item], Made], items: Iterable[Item], workers: int
+) -> Iterator[Made]:
+    """What a function gives for each item, in order, by several processes that end with this one.
+
+    Args:
+      function: is pickled, as items are.
+    """
+    # A fork would copy the locks of JAX's threads as they happen to be.
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawned, die_with, (os.getpid(),)) as pool:
+        yield from pool.map(function, items)
+
+
+def write_shard(maker: Maker, job: Job) -> int:
+    """Makes one file unless it is there with all of its records; returns their number."""
+    size = job.stop - job.start
+    if Path(job.path).exists():
         with contextlib.suppress(records.RecordError):
-            if records.count(path) >= stop - start:
-                return stop - start
-    packed = (maker.packed(index, split) for index in range(start, stop))
-    return records.write_encoded(path, packed)
+            if records.count(job.path) >= size:
+                return size
+    packed = (maker.packed(index, job.split) for index in range(job.start, job.stop))
+    return records.write_encoded(job.path, packed)
 
 
-def _check_seed(path: str, wanted: int, seed: int) -> None:
-    """Raises DataError where the first record of a file is not number `wanted`.
+def check_seed(job: Job, maker: Maker) -> None:
+    """Raises DataError where a file is there whose first record is not the job's first.
 
     A damaged file is rendered again, and so is one without records.
     """
+    if not Path(job.path).exists():
+        return
+    wanted = number_of(job.start, maker.seed, job.split)
     found: object = wanted
     with contextlib.suppress(records.RecordError, StopIteration):
-        found = next(records.read_as(path, lambda data: records.unpacked(data, ()).get("seed")))
+        found = next(records.read_as(job.path, lambda data: records.unpacked(data, ()).get("seed")))
     if found != wanted:
-        problem = f"holds other faces: the first is number {found}, --seed {seed} begins with "
-        raise DataError(f"{problem}{wanted}; name another folder", path=path)
+        problem = (
+            f"holds other faces: the first is number {found}, --seed {maker.seed} begins with "
+        )
+        raise DataError(f"{problem}{wanted}; name another folder", path=job.path)
 
 
-def _check_settings(path: Path, maker: Maker) -> None:
-    """Notes the settings, or raises DataError where others are noted."""
+def check_settings(out: Path, split: Split, maker: Maker) -> None:
+    """Notes a split's settings in the folder, or raises DataError where others are noted."""
+    path = out / f"{split}.settings.json"
     wanted = json.loads(json.dumps(maker.settings()))
     if not wanted:
         return

@@ -18,6 +18,7 @@ import jax
 from jax.sharding import Mesh
 
 from data_pipelines import records, synthetic
+from data_pipelines.mixed_records import MixtureError, parse_folders
 from sf_jax.cli.arguments import Parser, accept_changed_data, former, whole
 from sf_jax.model.lora import LoraConfig
 from sf_jax.reader import loading
@@ -89,6 +90,16 @@ def tiny(recipe: Recipe) -> Recipe:
     )
 
 
+def _data(text: str) -> Path | dict[Path, float]:
+    """A directory, or several with their shares."""
+    if Path(text).is_dir() or not set(text) & {"=", ","}:
+        return Path(text)
+    try:
+        return parse_folders(text)
+    except MixtureError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="sf-jax train sft",
@@ -97,7 +108,11 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("recipe", choices=RECIPES, metavar="RECIPE", help=", ".join(RECIPES))
     add("--model", type=Path, help="Hugging Face directory (default: the built-in model's)")
-    add("--data", type=Path, help="directory of face records (default: some are rendered)")
+    add(
+        "--data",
+        type=_data,
+        help="directory of face records, or DIR=WEIGHT,DIR=WEIGHT,… (default: some are rendered)",
+    )
     add("--held-out", type=Path, help="records to evaluate on (default: some are rendered)")
     add("--out", default="runs/sft", help="directory of the run, local or gs://")
     add(

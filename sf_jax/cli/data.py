@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from sf_jax.cli import datasets
 from sf_jax.cli.arguments import Parser, UsageError, given_sources, source_arguments, whole
 
 
@@ -156,19 +157,6 @@ def _import_swift(argv: list[str]) -> None:
         print(f"{records.write(target, lines)} records in {target}")
 
 
-def _build(argv: list[str]) -> None:
-    """The rendered faces as a TensorFlow Datasets builder that needs no TensorFlow."""
-    parser = Parser(prog="sf-jax data build", description=_build.__doc__)
-    add = parser.add_argument
-    add("--out", type=Path, required=True, help="TFDS data directory")
-    add("--train", type=int, default=10_000, help="faces to train on (default 10,000)")
-    add("--evaluation", type=int, default=1000, help="held-out faces (default 1,000)")
-    options = parser.parse_args(argv)
-    from data_pipelines import faces_builder
-
-    print(faces_builder.build(options.out, options.train, options.evaluation).info)
-
-
 def _compare_take(argv: list[str]) -> None:
     """The sampler beside a recorded take: marginals and pairwise correlations in one plot."""
     parser = Parser(prog="sf-jax data compare-take", description=_compare_take.__doc__)
@@ -186,10 +174,12 @@ def _compare_take(argv: list[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "render": (_render, "render faces into record files"),
     "scenes": (_scenes, "compose scenes of several heads, for finding faces"),
+    "pipeline": (datasets.pipeline, "a whole dataset with manifest, on one machine or many"),
+    "verify": (datasets.verify, "compare a folder of records with its manifest"),
     "sets": (_sets, "the sets that a model is measured on"),
     "skins": (_skins, "skins of people to render, from portraits and a rig"),
     "import-swift": (_import_swift, "MS-SWIFT training lines and their images → record files"),
-    "build": (_build, "the TFDS dataset of rendered faces"),
+    "build": (datasets.build, "a TFDS dataset of rendered faces or of record files"),
     "compare-take": (_compare_take, "plot the sampler beside a recorded take"),
 }
 

@@ -1,7 +1,7 @@
 """Supervised fine-tuning on face records, and pretraining from scratch, on packed rows."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from data_pipelines.loader import ShuffledRecords
+from data_pipelines.mixed_records import MixedRecords
 from sf_jax.convert import checksums, hf, peft
 from sf_jax.convert.hf_config import config_from_dict
 from sf_jax.convert.processor import FILE as PROCESSOR_FILE
@@ -216,7 +217,7 @@ def task_of(
 
 
 def examples_of(
-    sft: FaceSft, recipe: Recipe, records: ShuffledRecords, seed: int
+    sft: FaceSft, recipe: Recipe, records: ShuffledRecords | MixedRecords, seed: int
 ) -> Callable[[int], Example]:
     """Example number → example, for the tokenizer of the model.
 
@@ -233,15 +234,24 @@ def examples_of(
     return FaceExamples(records, sequences, seed)
 
 
+def _records(data: Path | Mapping[Path, float], seed: int) -> ShuffledRecords | MixedRecords:
+    if isinstance(data, Mapping):
+        return MixedRecords(data, seed)
+    return ShuffledRecords(data, seed)
+
+
 def feed_of(
-    sft: FaceSft, recipe: Recipe, data: Path, mesh: Mesh, seed: int
+    sft: FaceSft, recipe: Recipe, data: Path | Mapping[Path, float], mesh: Mesh, seed: int
 ) -> tuple[PackedBatches, Feed]:
     """Packed rows of the records in `data`, those that this process has devices for.
+
+    Args:
+      data: a folder of records, or several with their shares.
 
     Raises:
       DataError, OSError: files cannot be read by this process, or by another.
     """
-    records = processes.together(lambda: ShuffledRecords(data, seed))
+    records = processes.together(lambda: _records(data, seed))
     batches = PackedBatches(
         examples_of(sft, recipe, records, seed),
         sft.capacity(),
