@@ -8,7 +8,7 @@ from data_pipelines import records
 from data_pipelines.held_out import Split
 from data_pipelines.shards import REJECTED
 from data_pipelines.sources import Mixture
-from sf_jax.face import describe
+from sf_jax.face import checking
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def checked(record: dict[str, Any]) -> dict[str, Any]:
     """A record with its rationale, or without it where that contradicts the coefficients."""
     if not record["rationale"]:
         return record
-    problems = describe.check(record["rationale"], record["coefficients"])
-    if not problems:
+    found = checking.check(record["rationale"], record["coefficients"], record.get("known"))
+    if not found:
         return record
-    return record | {"rationale": "", REJECTED: "; ".join(problems)}
+    return record | {"rationale": "", REJECTED: "; ".join(one.text for one in found)}
