@@ -99,7 +99,7 @@ class PortraitSource:
         height, width = image.shape[:2]
         points = portrait.landmarks * [width, height]
         side, shift = framing.side, g.uniform(-framing.shift, framing.shift, 2)
-        square = framing_square(points, float(g.uniform(*framing.share)), upright=False)
+        square = framing_square(points, float(g.uniform(*framing.share)), turned=False)
         x, y = np.array([square.x, square.y]) + shift * square.side
         turned = float(g.normal(0, 0.06))
         matrix = to_square(x, y, square.side, turned, side)
@@ -117,7 +117,7 @@ class PortraitSource:
         portrait = portraits[int(g.integers(len(portraits)))]
         image = read_image(portrait.path)
         points = portrait.landmarks * image.shape[1::-1]
-        square = framing_square(points, float(g.uniform(0.36, 0.6)), upright=False)
+        square = framing_square(points, float(g.uniform(0.36, 0.6)), turned=False)
         turned = float(np.clip(g.normal(0, 0.12), -0.5, 0.5))
         matrix = to_square(square.x, square.y, square.side, turned, side)
         cover = np.zeros((side, side), np.float32)

@@ -188,7 +188,7 @@ def _read(
 
 def _row(image: np.ndarray, landmarks: np.ndarray, rig: Rig, skin: Made, name: str) -> np.ndarray:
     """The portrait and its skin in POSES, side by side, with the name below: [H, W, 3]."""
-    square = framing_square(landmarks, SHARE, upright=False)
+    square = framing_square(landmarks, SHARE, turned=False)
     shown = cut_square(image, square.x, square.y, square.side, 0.0, CELL)
     pictures = [shown] + [_shown(rig, skin, pose) for pose in POSES]
     strip = np.concatenate(pictures, 1)

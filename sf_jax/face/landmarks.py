@@ -55,6 +55,15 @@ class Square:
         ]
 
 
+def overlap(one: Square, other: Square) -> float:
+    """Intersection over union of two squares, taken as upright."""
+    reach = (one.side + other.side) / 2
+    wide = min(reach - abs(one.x - other.x), one.side, other.side)
+    tall = min(reach - abs(one.y - other.y), one.side, other.side)
+    shared = max(wide, 0.0) * max(tall, 0.0)
+    return shared / (one.side**2 + other.side**2 - shared)
+
+
 def bounding_square(landmarks: Float[np.ndarray, "70 2"]) -> Square:
     """The smallest upright square around all known landmarks, in the unit of the landmarks.
 
@@ -70,7 +79,7 @@ def bounding_square(landmarks: Float[np.ndarray, "70 2"]) -> Square:
 
 
 def framing_square(
-    landmarks: Float[np.ndarray, "70 2"], share: float = FRAMED, upright: bool = True
+    landmarks: Float[np.ndarray, "70 2"], share: float = FRAMED, turned: bool = True
 ) -> Square:
     """The square in which a face is read: centred on its landmarks, turned as the head is.
 
@@ -78,19 +87,19 @@ def framing_square(
 
     Args:
       landmarks: in pixels; NaN where not known. The eyes must be known for a turned square.
-      upright: turn the square so that the line of the eyes is level; else it is as the image is.
+      turned: whether the square is turned so that the line of the eyes is level in it.
 
     Raises:
       ValueError: no landmark is known.
     """
-    roll = _roll(landmarks) if upright else 0.0
+    roll = _roll(landmarks) if turned else 0.0
     known = landmarks[np.isfinite(landmarks).all(1)]
     if not len(known):
         raise ValueError("no landmark is known")
     cos, sin = np.cos(roll), np.sin(roll)
     to_square = np.array([[cos, -sin], [sin, cos]])  # image axes, y down → axes of the square
-    turned = known @ to_square.T
-    low, high = turned.min(0), turned.max(0)
+    inside = known @ to_square.T
+    low, high = inside.min(0), inside.max(0)
     x, y = to_square.T @ ((low + high) / 2)
     return Square(float(x), float(y), float((high[1] - low[1]) / share), roll)
 

@@ -29,6 +29,7 @@ from sf_jax.face.landmarks import (
     PUPILS,
     RIGHT_EYE,
     Square,
+    overlap,
 )
 from sf_jax.media import files, safetensors_files, small_files
 from sf_jax.media.crop import LOWER, Box
@@ -176,15 +177,6 @@ def points_of(landmarks: Float[np.ndarray, "70 2"]) -> Float[np.ndarray, "P 2"]:
         if not np.isfinite(points[i]).all():
             points[i] = landmarks[eye].mean(0)
     return points
-
-
-def overlap(one: Square, other: Square) -> float:
-    """Intersection over union of two squares, taken as upright."""
-    reach = (one.side + other.side) / 2
-    wide = min(reach - abs(one.x - other.x), one.side, other.side)
-    tall = min(reach - abs(one.y - other.y), one.side, other.side)
-    shared = max(wide, 0.0) * max(tall, 0.0)
-    return shared / (one.side**2 + other.side**2 - shared)
 
 
 def without_duplicates(found: list[Found]) -> list[Found]:

@@ -113,7 +113,7 @@ class Framer:
             found = self.landmarks(image, square)
             if not np.isfinite(found).all(1).any():
                 return None
-            before, square = square, framing_square(found, upright=self._turned)
+            before, square = square, framing_square(found, turned=self._turned)
             if _is_lost(first, square):
                 return None
             if not is_far(before, square):

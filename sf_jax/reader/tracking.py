@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from sf_jax.face.landmarks import Square
+from sf_jax.face.landmarks import Square, overlap
 from sf_jax.reader.action import Face
 from sf_jax.reader.framing import (
     Framer,
@@ -161,20 +161,9 @@ def _beyond(distance: float, zone: float) -> float:
 
 def _same(found: "list[Found]", square: Square) -> "Found | None":
     """The face that is where one was before; None if none is."""
-    overlaps = [_overlap(first_square(one), square) for one in found]
+    overlaps = [overlap(first_square(one), square) for one in found]
     best = int(np.argmax(overlaps)) if found else 0
     return found[best] if found and overlaps[best] > SAME else None
-
-
-def _overlap(one: Square, other: Square) -> float:
-    """Intersection over union of two squares as if they were upright."""
-    half = (one.side + other.side) / 2
-    across, down = (
-        max(0.0, min(half - abs(apart), one.side, other.side))
-        for apart in (one.x - other.x, one.y - other.y)
-    )
-    common = across * down
-    return common / (one.side**2 + other.side**2 - common)
 
 
 def _thumbnail(image: Picture) -> Float[np.ndarray, "side side"]:

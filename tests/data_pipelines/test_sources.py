@@ -57,7 +57,7 @@ def test_a_record_is_the_same_every_time() -> None:
 def test_faces_leave_room_to_cut() -> None:
     for number in range(12):
         found = BuiltinSource().record(number, "train", Framing(64))
-        square = framing_square(found["landmarks"] * 64, 1.0, upright=False)
+        square = framing_square(found["landmarks"] * 64, 1.0, turned=False)
         assert (
             0.35 < square.side / 64 < 0.85
         )  # an open jaw is longer, a turned head taller or lower

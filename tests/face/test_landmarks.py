@@ -40,7 +40,7 @@ def test_a_turned_face_is_framed_as_an_upright_one_is(roll: float) -> None:
 
 
 def test_an_upright_square_is_not_turned() -> None:
-    assert landmarks.framing_square(a_face(0.4), upright=False).roll == 0
+    assert landmarks.framing_square(a_face(0.4), turned=False).roll == 0
 
 
 def test_unknown_landmarks_are_left_out() -> None:

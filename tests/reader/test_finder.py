@@ -8,12 +8,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sf_jax.convert.tensor_files import CheckpointError
-from sf_jax.face.landmarks import MOUTH_LEFT, NOSE_TIP, PUPILS, Square
+from sf_jax.face.landmarks import MOUTH_LEFT, NOSE_TIP, PUPILS, Square, overlap
 from sf_jax.model import detector
 from sf_jax.model.declared import initialise
 from sf_jax.model.detector import PADDING, STRIDE, TYPICAL_SIDE, Detections, DetectorConfig
 from sf_jax.reader import finder
-from sf_jax.reader.finder import Finder, Found, overlap, without_duplicates
+from sf_jax.reader.finder import Finder, Found, without_duplicates
 
 TINY = DetectorConfig((4, 4, 4, 4), (1, 1, 1, 1), neck=4, head=4)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from sf_jax.face.landmarks import Square
-from sf_jax.reader.finder import Finder, Found, overlap
+from sf_jax.face.landmarks import Square, overlap
+from sf_jax.reader.finder import Finder, Found
 
 MATCHED = 0.5  # intersection over union
 LEAST = 0.01  # score of what is counted at all
