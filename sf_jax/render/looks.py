@@ -60,9 +60,6 @@ class Look:
     noise_seed: int = 0
 
 
-TOON = Look(tones=(0.75, 1.05), limits=(0.6,), outline=0.01)
-
-
 def _unit(yaw: float, pitch: float) -> tuple[float, float, float]:
     """The direction of angles to the side and upward, radians."""
     across = np.cos(pitch)

@@ -57,11 +57,6 @@ class Scene:
     look: Look = field(default_factory=Look)
     effects: Effects = field(default_factory=Effects)
 
-    @property
-    def toon(self) -> bool:
-        """Drawn in flat tones."""
-        return bool(self.look.tones)
-
 
 NATURAL: dict[str, tuple[float, float, float]] = {
     "skin": (0.86, 0.66, 0.55), "lips": (0.75, 0.40, 0.38), "brow": (0.25, 0.17, 0.12),

@@ -210,7 +210,7 @@ class Service:
         """The answers to all faces of an image file's bytes, from left to right; the largest ones
         where there are more than `MOST_FACES`. Raises as `answer` does."""
         self._frames(False, "largest")
-        found = await self._seen(body, True, self._all_framed, lambda fitted: [Framed(fitted)])
+        found = await self._searched(body, self._all_framed)
         return await asyncio.gather(*[self._predicted(one, options) for one in found])
 
     def _all_framed(self, image: np.ndarray) -> list[Framed]:
@@ -265,18 +265,24 @@ class Service:
     ) -> Seen:
         """What is to be read of an image file's bytes.
 
-        Faces are found here, in a thread beside that of the model: a decoder's process has no JAX,
-        and would need the model's tower. It then hands over the whole image.
-
         Args:
           frames: whether a face is found and framed.
           framed, fitted: what is to be read of a whole image, and of one as large as the model
             reads it.
         """
+        if frames:
+            return await self._searched(body, framed)
         with _refusals():
-            if not frames:
-                picture = self.decoders.fitted(body, self.limits.max_pixels)
-                return fitted(await asyncio.wrap_future(picture))
+            picture = self.decoders.fitted(body, self.limits.max_pixels)
+            return fitted(await asyncio.wrap_future(picture))
+
+    async def _searched(self, body: bytes, framed: Callable[[np.ndarray], Seen]) -> Seen:
+        """What is to be read of an image file's bytes in which faces are found.
+
+        They are found here, in a thread beside that of the model: a decoder's process has no JAX,
+        and would need the model's tower. It hands over the whole image.
+        """
+        with _refusals():
             async with self._whole:
                 decoded = self.decoders.whole(body, self.limits.max_pixels)
                 whole = await asyncio.wrap_future(decoded)

@@ -10,13 +10,14 @@ from sf_jax.face.channels import INDEX, NAMES, mirror
 from sf_jax.render.draw import BACKGROUND, Drawing, draw
 from sf_jax.render.effects import Effects
 from sf_jax.render.head import builtin
-from sf_jax.render.looks import TOON, Look
+from sf_jax.render.looks import Look
 from sf_jax.render.raster import rasterise, vertex_normals
 from sf_jax.render.rig import MATERIALS, Rig, pose
 from sf_jax.render.scene import Scene, plain_scene, random_scene
 from tests.render.shared_rigs import ict_facekit
 
 RIG = builtin()
+TOON = Look(tones=(0.75, 1.05), limits=(0.6,), outline=0.01)
 FRONT = replace(plain_scene(), light=(0.0, 0.5, 0.8), fill=0.0)  # as light as its mirror image
 SIZE = (120, 160)  # rows, columns
 
@@ -134,19 +135,19 @@ def test_identity_seed_fixes_the_person_and_seed_the_rest():
 def test_identity_seed_fixes_the_colours_within_a_style():
     people = [random_scene(seed, 9, 20) for seed in range(30)]
     for toon in (False, True):
-        colours = {repr(p.colours) for p in people if p.toon == toon}
+        colours = {repr(p.colours) for p in people if bool(p.look.tones) == toon}
         assert len(colours) == 1
 
 
 def test_scenes_stay_in_their_ranges():
     scenes = [random_scene(seed, None, 30) for seed in range(400)]
-    assert 0.22 < np.mean([s.toon for s in scenes]) < 0.38
+    assert 0.22 < np.mean([bool(s.look.tones) for s in scenes]) < 0.38
     for s in scenes:
         assert np.abs(s.identity).max() <= 2.5 and np.abs(s.centre).max() <= 0.08
         assert abs(s.camera_yaw) < 0.053 and abs(s.camera_pitch) < 0.053
         assert set(s.colours) == set(MATERIALS)
         assert all(0 <= v <= 1 for c in s.colours.values() for v in c)
-    lightness = [np.mean(s.colours["skin"]) for s in scenes if not s.toon]
+    lightness = [np.mean(s.colours["skin"]) for s in scenes if not s.look.tones]
     assert min(lightness) < 0.3 and max(lightness) > 0.8  # people of every skin
 
 

@@ -33,6 +33,7 @@ from sf_jax.render.drawn.style import Style
 from sf_jax.render.layers import Layer
 from sf_jax.render.shading import BACKGROUND
 
+DISTANCE = 100.0  # cm from the camera, of the layer of a drawing
 _JAW_LEVELS = 9
 
 
@@ -99,12 +100,8 @@ def draw_layer(
     height: int,
     width: int,
     framing: Framing | None = None,
-    distance: float = 100.0,
 ) -> Layer:
     """Draws a face without a backdrop, to be composed with others.
-
-    Args:
-      distance: from the camera in cm; nearer layers cover those farther away.
 
     Returns:
       A layer of the whole image.
@@ -119,7 +116,7 @@ def draw_layer(
     cover = cv2.resize(figure, (width, height), interpolation=cv2.INTER_AREA)
     image, material = sheet.canvas.reduced()
     colour = finish.finished(image, style.finish) * (cover[..., None] / np.float32(255))
-    return Layer(0, 0, colour, cover, material, landmarks, distance)
+    return Layer(0, 0, colour, cover, material, landmarks, DISTANCE)
 
 
 def _sheet(
