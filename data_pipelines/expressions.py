@@ -9,6 +9,7 @@ import numpy as np
 
 from data_pipelines.sampler import GAZE_RADIANS, VISEMES, mirror_name, sample
 from sf_jax.face.channels import INDEX, NAMES
+from sf_jax.face.head_angles import HEAD
 
 TRIES = 20  # single channels that are drawn until a known one is met
 PAIRS = [
@@ -18,7 +19,6 @@ PAIRS = [
 ]
 OPPOSITE = [(INDEX[f"{part}Left"], INDEX[f"{part}Right"]) for part in ("Jaw", "Mouth")]
 MOUTH = [i for i, name in enumerate(NAMES[:52]) if name.startswith(("Mouth", "Jaw", "Tongue"))]
-HEAD = slice(52, 55)
 
 
 def varied(seed: int, known: np.ndarray | None = None) -> np.ndarray:

@@ -15,14 +15,14 @@ from data_pipelines.figures import Figure, cut_out
 from data_pipelines.held_out import Split
 from data_pipelines.sampler import sample
 from data_pipelines.sources import (
-    OFFSET,
     WIDE,
     Framing,
     SourceError,
     drawn_record,
     identity_of,
+    person_of,
 )
-from sf_jax.face.channels import INDEX
+from sf_jax.face.head_angles import HEAD
 from sf_jax.render import rigs, skins
 from sf_jax.render.draw import Drawing, draw, render
 from sf_jax.render.effects import Effects
@@ -34,13 +34,11 @@ from sf_jax.render.skin_looks import Skin, random_skin
 from sf_jax.render.skin_scenes import photographed
 from sf_jax.render.skins import Skins, SkinsError
 
-HEAD = slice(INDEX["HeadYaw"], INDEX["HeadRoll"] + 1)
 OWN_SHAPE = 0.3  # share of training faces with a head as its rig has it
 LEAST_CONTRAST = 32  # of 255 grey levels, within a face
 OUTSIDE = 0.55  # share of faces before `faceless.background` where there are photographs, else
 CLUTTER = 0.15  # of faces before clutter; the others are before backgrounds of their scenes
 WORN = ("hair", "glasses", "earrings")  # what hides next to nothing of a face
-TRAIN_PEOPLE = 20_000  # as many as a rig's identity directions make in the training split
 
 
 @dataclass(frozen=True)
@@ -146,12 +144,6 @@ def expression(number: int, split: Split, known: np.ndarray) -> np.ndarray:
     return np.where(known, sample(number), 0).astype(np.float32)
 
 
-def person_of(number: int, split: Split) -> int:
-    """The seed of a record's person; no person is in both splits."""
-    person = int(np.random.default_rng([3, number]).integers(TRAIN_PEOPLE))
-    return person + (OFFSET if split == "evaluation" else 0)
-
-
 def framed(scene: Scene, number: int, framing: Framing) -> Scene:
     """A scene framed so, a little sharper than photographs are, and not compressed."""
     g = np.random.default_rng([10, number])
@@ -220,7 +212,7 @@ class BuiltinSource(RenderedSource):
         """Needs no file."""
 
     def sitter(self, number: int, split: Split) -> Sitter:
-        person = person_of(number, split)
+        person = person_of(np.random.default_rng([3, number]), split)
         rig = builtin()
         scene = random_scene(number, person, len(rig.identity))
         return Sitter(reshaped(rig, number, split), scene, rig.name, person)
@@ -252,7 +244,7 @@ class RigSource(RenderedSource):
     def sitter(self, number: int, split: Split) -> Sitter:
         candidates = self.rigs(split)
         rig = candidates[int(np.random.default_rng([14, number]).integers(len(candidates)))]
-        person = person_of(number, split)
+        person = person_of(np.random.default_rng([3, number]), split)
         scene = random_scene(number, person, len(rig.identity))
         who = identity_of(rig.name, person)
         return Sitter(reshaped(rig, number, split), scene, rig.name, who)

@@ -26,6 +26,7 @@ from sf_jax.render.draw import BACKGROUND, Drawing
 
 SIDE = 160  # pixels of an image for the reader, of which the loader cuts a smaller square
 CELLS = 40  # a side of the coarse material map
+TRAIN_PEOPLE = 20_000  # of the training split
 OFFSET = 1_000_000  # of the evaluation split's numbers and people, never reached by training
 HASHED = 64 << 20  # bytes of a file
 PER_SEED = 10_000_000  # numbers between two seeds
@@ -75,6 +76,11 @@ class Source(Protocol):
 
     def figure(self, number: int, split: Split, side: int) -> Figure:
         """A head in a window of about `side` pixels, its face about 0.4 of that high."""
+
+
+def person_of(g: np.random.Generator, split: Split) -> int:
+    """The seed of a person drawn at random; no person is in both splits."""
+    return int(g.integers(TRAIN_PEOPLE)) + (OFFSET if split == "evaluation" else 0)
 
 
 def number_of(index: int, seed: int, split: Split) -> int:

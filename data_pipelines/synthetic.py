@@ -9,7 +9,7 @@ import numpy as np
 from data_pipelines import records, rendering
 from data_pipelines.held_out import Split
 from data_pipelines.sampler import sample
-from data_pipelines.sources import OFFSET, number_of
+from data_pipelines.sources import number_of, person_of
 from sf_jax.face.describe import describe
 from sf_jax.media.errors import DataError
 from sf_jax.render.draw import BACKGROUND, draw
@@ -19,7 +19,6 @@ from sf_jax.render.scene import random_scene
 
 SIDE = 96  # pixels
 CELLS = 24  # a side of the coarse material map
-TRAIN_IDENTITIES = 20_000
 
 
 def face_record(index: int, seed: int, split: Split, rig: Rig | None = None) -> dict[str, Any]:
@@ -33,8 +32,7 @@ def face_record(index: int, seed: int, split: Split, rig: Rig | None = None) -> 
     number = number_of(index, seed, split)
     rig = rig or builtin()
     g = np.random.default_rng([3, number])
-    person = int(g.integers(TRAIN_IDENTITIES))
-    person += OFFSET if split == "evaluation" else 0
+    person = person_of(g, split)
     scene = random_scene(number, person, len(rig.identity))
     height, width = SIDE, SIDE
     if g.random() < 0.0625:

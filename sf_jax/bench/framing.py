@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
@@ -33,6 +32,7 @@ from sf_jax.face.landmarks import Square, framing_square
 from sf_jax.media import files
 from sf_jax.media.crop import cut_square, to_square
 from sf_jax.reader.estimator import Model
+from sf_jax.render.effects import compressed
 from sf_jax.systems.semanticface.evaluate import model_answers, zeros_where_missed
 
 Image = UInt8[np.ndarray, "H W 3"]
@@ -84,12 +84,6 @@ def cut(image: Image, square: Square) -> Image:
     """A square of an image, at the image's resolution."""
     size = max(16, round(square.side))
     return cut_square(image, square.x, square.y, square.side, square.roll, size)
-
-
-def compressed(image: Image, quality: int) -> Image:
-    """An image after JPEG of some quality."""
-    how = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    return records.decode_image(cv2.imencode(".jpg", image[..., ::-1], how)[1].tobytes())
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from sf_jax.media import files, small_files
 from sf_jax.media.images import read_image
 from sf_jax.reader.estimator import Model
 from sf_jax.reader.session import Session, SessionOptions
+from sf_jax.render.effects import compressed
 from sf_jax.systems.semanticface.evaluate import TRAINING_FACES, model_answers, zeros_where_missed
 
 Image = UInt8[np.ndarray, "H W 3"]
@@ -209,12 +210,7 @@ def milliseconds(
 def reencoded(image: Image, count: int, seed: int = 0) -> list[Image]:
     """Frames of a still face: the image encoded as JPEG, each with a quality drawn at random."""
     drawn = np.random.default_rng(seed).integers(QUALITIES[0], QUALITIES[1] + 1, count)
-    frames = []
-    for quality in drawn:
-        how = [cv2.IMWRITE_JPEG_QUALITY, int(quality)]
-        data = cv2.imencode(".jpg", image[..., ::-1], how)[1]
-        frames.append(records.decode_image(data.tobytes()))
-    return frames
+    return [compressed(image, quality) for quality in drawn.tolist()]
 
 
 def jitter(values: Float[np.ndarray, "T 61"], channels: Sequence[int]) -> float:

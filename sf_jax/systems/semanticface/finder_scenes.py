@@ -161,17 +161,25 @@ def _similarity(
     return np.column_stack([turn, np.asarray(to) - turn @ centre])
 
 
+def _averaged(
+    images: Sequence[np.ndarray], matrix: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Images of one size that an affine map shrinks, shrunk before it, since it takes single
+    pixels; and the map of these."""
+    shrink = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    size = images[0].shape[1::-1]
+    if shrink >= 0.7:
+        return [*images], matrix
+    sides = tuple(max(1, round(side * shrink)) for side in size)
+    smaller = [cv2.resize(image, sides, interpolation=cv2.INTER_AREA) for image in images]
+    return smaller, np.column_stack([matrix[:, :2] * (np.array(size) / sides), matrix[:, 2]])
+
+
 def _draw(
     picture: np.ndarray, image: np.ndarray, cover: np.ndarray, matrix: np.ndarray
 ) -> np.ndarray:
     """Draws a window into a picture by an affine map; returns what it covers."""
-    shrink = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-    if shrink < 0.7:  # averaged first, since the map takes single pixels
-        sides = tuple(max(1, round(side * shrink)) for side in image.shape[1::-1])
-        ratios = np.array(image.shape[1::-1]) / sides
-        image = cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
-        cover = cv2.resize(cover, sides, interpolation=cv2.INTER_AREA)
-        matrix = np.column_stack([matrix[:, :2] * ratios, matrix[:, 2]])
+    (image, cover), matrix = _averaged([image, cover], matrix)
     covered = np.zeros(picture.shape[:2], np.float32)
     rows, columns = _reach(image, matrix, picture)
     part = picture[rows, columns]
@@ -251,12 +259,7 @@ def _is_photograph(figure: Figure) -> bool:
 def _spread(picture: np.ndarray, image: np.ndarray, matrix: np.ndarray) -> None:
     """A photograph becomes the whole background; beyond its edge the edge is repeated."""
     height, width = picture.shape[:2]
-    shrink = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-    if shrink < 0.7:
-        sides = tuple(max(1, round(side * shrink)) for side in image.shape[1::-1])
-        ratios = np.array(image.shape[1::-1]) / sides
-        image = cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
-        matrix = np.column_stack([matrix[:, :2] * ratios, matrix[:, 2]])
+    (image,), matrix = _averaged([image], matrix)
     matrix = between_centres(matrix)
     picture[:] = cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, UInt8
 
 from sf_jax.model import axes
 from sf_jax.model.detector import STRIDE, TYPICAL_SIDE, Detections
+from sf_jax.train.losses.charbonnier import charbonnier
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,6 @@ class DetectionBatch:
     kinds: Float[Array, "B N"] = axes.array(axes.BATCH, "object", dtype=np.float32)
 
 
-def _robust(error: Array, scale: float) -> Array:
-    """Squares near zero, absolute values far from it (Charbonnier)."""
-    return jnp.sqrt(1 + jnp.square(error / scale)) - 1
-
-
 def detection_loss(
     found: Detections, batch: DetectionBatch, config: DetectionConfig
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -82,12 +78,12 @@ def detection_loss(
     near = jnp.where((kinds > 0) & (peaks > config.near), peaks, 0.0)
     near = jnp.where(near == near.max(-1, keepdims=True), near, 0.0)  # each cell's nearest object
     near = near / jnp.maximum(near.sum((1, 2), keepdims=True), 1e-6)  # [B, H, W, N]
-    of_side = _robust(found.side[..., None] - jnp.log(side / TYPICAL_SIDE), config.scale)
+    of_side = charbonnier(found.side[..., None] - jnp.log(side / TYPICAL_SIDE), config.scale)
     points = jnp.concatenate([batch.boxes[:, :, None, :2], batch.points], 2)
     known = jnp.isfinite(points).all(-1)[:, None, None]
     wanted = (points[:, None, None] - cells[None, :, :, None, None]) / side[..., None, None]
     error = found.points[:, :, :, None] - jnp.where(known[..., None], wanted, 0.0)
-    of_points = jnp.where(known, _robust(error, config.scale).sum(-1), 0.0)  # [B, H, W, N, P]
+    of_points = jnp.where(known, charbonnier(error, config.scale).sum(-1), 0.0)  # [B, H, W, N, P]
     parts = {
         "scores": scores,
         "side": (near * of_side).sum(),

@@ -25,6 +25,7 @@ from sf_jax.model.declared import Linear, Weight
 from sf_jax.model.linear import linear
 from sf_jax.model.vision import Patches
 from sf_jax.model.weights import VisionWeights
+from sf_jax.train.losses.charbonnier import charbonnier
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ def readout_loss(
     entropy = jnp.maximum(scores, 0) - scores * target + jnp.log1p(jnp.exp(-jnp.abs(scores)))
     squares = jnp.square(jnp.tanh(scores) - target)
     patch, offsets = _local_loss(readout.local, last_state, patches, targets, config, dtype)
-    errors = _robust(raw[:, channels:] - targets.landmarks, config.landmark_scale).mean(-1)
+    errors = charbonnier(raw[:, channels:] - targets.landmarks, config.landmark_scale).mean(-1)
     found = {
         "bounded": _mean(entropy, targets.known * (low >= 0)),
         "signed": _mean(squares, targets.known * (low < 0)),
@@ -273,11 +274,6 @@ def readout_loss(
 def _mean(values: Array, weights: Array) -> Array:
     """The weighted mean, 0 where all weights are."""
     return (values * weights).sum() / jnp.maximum(weights.sum(), 1.0)
-
-
-def _robust(error: Array, scale: float) -> Array:
-    """Squares near zero, absolute values far from it (Charbonnier)."""
-    return jnp.sqrt(1 + jnp.square(error / scale)) - 1
 
 
 def _part_loss(
@@ -314,5 +310,5 @@ def _local_loss(
     holds, near = (distance <= 0.5).astype(jnp.float32), (distance <= 1.0).astype(jnp.float32)
     scores = jnp.where(real[..., None], out[..., 0], -1e9)
     patch = -(jax.nn.log_softmax(scores, 1) * holds).sum() / jnp.maximum(holds.sum(), 1.0)
-    missed = _robust(out[..., 1:] - offset, config.offset_scale).sum(-1)
+    missed = charbonnier(out[..., 1:] - offset, config.offset_scale).sum(-1)
     return patch, (missed * near).sum() / jnp.maximum(near.sum(), 1.0)
