@@ -171,6 +171,50 @@ def _compare_take(argv: list[str]) -> None:
     print(f"pairwise correlations agree at r = {agreement:.2f}; plot in {options.out}")
 
 
+def _describe(argv: list[str]) -> None:
+    """Rationales for records, each checked against the record's coefficients.
+
+    The teacher is the rule-based describer; or with --model a Qwen3 or Qwen3-VL directory; or with
+    --endpoint a server with OpenAI's interface, which is sent coefficients and never images. A text
+    that contradicts the coefficients is sent back once and otherwise rejected: the record is left
+    out and listed with the reasons. A run that was stopped goes on where it was.
+    """
+    parser = Parser(prog="sf-jax data describe", description=_describe.__doc__)
+    add = parser.add_argument
+    add("records", type=Path, help="folder of record files")
+    add("--out", type=Path, required=True, help="folder for the record files with rationales")
+    add("--model", type=Path, help="model directory of an instruction-tuned Qwen3 or Qwen3-VL")
+    add("--dtype", choices=("float32", "bfloat16"), help="of --model (default: by the device)")
+    add("--rows", type=whole(1, 1024), default=8, help="records at once, for --model")
+    add("--tokens", type=whole(1, 4096), default=512, help="of a rationale at most, for --model")
+    add("--endpoint", metavar="URL", help="of the interface, as http://localhost:8000/v1")
+    add("--name", help="of the model at the endpoint")
+    add("--requests", type=whole(1, 10**9), help="to the endpoint at most, retries included")
+    add("--parallel", type=whole(1, 256), default=4, help="requests at once")
+    add("--key-variable", default="OPENAI_API_KEY", help="environment variable of the key")
+    options = parser.parse_args(argv)
+    if options.endpoint and options.model:
+        raise UsageError("--model and --endpoint are two teachers; name one")
+    if options.endpoint and (options.name is None or options.requests is None):
+        raise UsageError("--endpoint needs --name, the model there, and --requests, a cap")
+    from data_pipelines import records, teachers, teaching
+
+    records.files(options.records)  # what cannot be read is reported before a model is loaded
+    teacher: teachers.Teacher = teachers.Describer()
+    if options.endpoint:
+        how = {"most": options.requests, "parallel": options.parallel}
+        key = options.key_variable
+        teacher = teachers.Endpoint(options.endpoint, options.name, **how, key_variable=key)
+    elif options.model:
+        from sf_jax.reader import loading
+
+        loading.compilation_cache()
+        rows, cap = options.rows, options.tokens
+        teacher = teachers.LocalModel(options.model, rows, cap, options.dtype)
+    for line in teaching.summary(teaching.teach(options.records, options.out, teacher)):
+        print(line)
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "render": (_render, "render faces into record files"),
     "scenes": (_scenes, "compose scenes of several heads, for finding faces"),
@@ -178,6 +222,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "verify": (datasets.verify, "compare a folder of records with its manifest"),
     "sets": (_sets, "the sets that a model is measured on"),
     "skins": (_skins, "skins of people to render, from portraits and a rig"),
+    "describe": (_describe, "rationales for records by a teacher, checked against coefficients"),
     "import-swift": (_import_swift, "MS-SWIFT training lines and their images → record files"),
     "build": (datasets.build, "a TFDS dataset of rendered faces or of record files"),
     "compare-take": (_compare_take, "plot the sampler beside a recorded take"),

@@ -5,18 +5,28 @@ It begins the answer, or follows the block; what precedes it is in the cache eit
 
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from sf_jax.decode.arrays import HostOrDevice
 from sf_jax.decode.drafts import Draft, draft_rationale
 from sf_jax.decode.noise import Sampling, noise
-from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.state import State, feed_tokens
 from sf_jax.model import text
 from sf_jax.model.architecture import Architecture, ModelWeights
+
+
+class Endings(Protocol):
+    """Which tokens free text may not hold, and which end it; a slot program has both."""
+
+    @property
+    def banned(self) -> Bool[HostOrDevice, " A"]: ...
+    @property
+    def ends(self) -> Bool[HostOrDevice, " A"]: ...
 
 
 @struct.dataclass
@@ -48,7 +58,7 @@ def no_rationale(batch: int, cap: int) -> Rationale:
 
 
 def free_scores(
-    weights: ModelWeights, states: Float[Array, "B T D"], program: SlotProgram, config: Architecture
+    weights: ModelWeights, states: Float[Array, "B T D"], program: Endings, config: Architecture
 ) -> Float[Array, "B T A"]:
     """Scores of the whole vocabulary, -inf for what can be in no rationale and end none."""
     scores = text.logits(weights.text, states, dtype=config.product_dtype)
@@ -65,7 +75,7 @@ def _chosen(
     weights: ModelWeights,
     states: Float[Array, "B T D"],
     ordinals: Int[Array, "B T"],
-    program: SlotProgram,
+    program: Endings,
     sampling: Sampling,
     config: Architecture,
 ) -> tuple[Int[Array, "B T"], Float[Array, "B T"]]:
@@ -120,7 +130,7 @@ def _last_two(rationale: Rationale) -> Int[Array, "B 2"]:
 def generate_rationale(
     weights: ModelWeights,
     state: State,
-    program: SlotProgram,
+    program: Endings,
     draft: Draft,
     sampling: Sampling,
     config: Architecture,
