@@ -98,6 +98,7 @@ def read(
     eye_pitch: str = "down",
     subset: bool = False,
     keep_empty: bool = False,
+    lacking: bool = False,
 ) -> Take:
     """Reads a take.
 
@@ -114,6 +115,7 @@ def read(
         that read a part of the face write them; the others become NaN.
       keep_empty: keep rows without any value, as `write` makes them of frames without an answer:
         NaN in every channel, and named by `Take.empty_lines`. Else they are refused.
+      lacking: accept a header without columns of some channels: NaN, and a note names them.
 
     Raises:
       LiveLinkError: a channel is missing, or a value is no number, NaN or far out of range, or the
@@ -122,7 +124,7 @@ def read(
     """
     path = Path(path)
     with table.reading(path, _is_column, LiveLinkError) as opened:
-        columns, notes = _columns(opened)
+        columns, notes = _columns(opened, lacking)
         rows = _Rows(opened, columns, subset, keep_empty)
     coefficients, clamped = _clamp(path, rows.lines, rows.values())
     coefficients = eye_pitch_downward(coefficients, eye_pitch)
@@ -163,7 +165,7 @@ def _is_column(spelling: str) -> bool:
     return _column(spelling) is not None
 
 
-def _columns(opened: table.Table) -> tuple[dict[str, int], list[str]]:
+def _columns(opened: table.Table, lacking: bool) -> tuple[dict[str, int], list[str]]:
     """Position of every column by its canonical name, and a note for each that is not read."""
     columns: dict[str, int] = {}
     notes = []
@@ -189,9 +191,14 @@ def _columns(opened: table.Table) -> tuple[dict[str, int], list[str]]:
             f"channels; found {found[:60]!r}"
         )
     missing = [name for name in ("Timecode", *NAMES) if name not in columns]
-    if missing:
+    if lacking and "Timecode" in columns and len(missing) < len(NAMES):
+        notes += [f"the header lacks {', '.join(missing)}: not known"] if missing else []
+    elif missing:
         more = f" and {len(missing) - 10} more" if len(missing) > 12 else ""
         raise error(f"the header lacks {', '.join(missing[:10] if more else missing)}{more}")
+    order = [columns[name] for name in NAMES if name in columns]
+    if order != sorted(order):
+        notes.append("columns are in another order than Live Link Face has; read by name")
     return columns, notes
 
 
@@ -236,7 +243,8 @@ class _Rows:
         return row + [""] * (width - len(row))
 
     def _add(self, line: int, row: list[str]) -> None:
-        texts = [row[self.columns[name]].strip() for name in NAMES]
+        there = [self.columns.get(name) for name in NAMES]
+        texts = ["" if column is None else row[column].strip() for column in there]
         filled = sum(map(bool, texts))
         if not filled:
             self._check_empty(line)
@@ -245,8 +253,8 @@ class _Rows:
             if table.number(found) != filled:
                 self._counts.append((line, found, filled))
         numbers = [
-            self._number(line, channel, text, filled)
-            for channel, text in zip(CHANNELS, texts, strict=True)
+            np.nan if column is None else self._number(line, channel, text, filled)
+            for channel, text, column in zip(CHANNELS, texts, there, strict=True)
         ]
         self._decimal_commas += any("," in text for text in texts)
         self._numbers.extend(numbers)
