@@ -287,11 +287,11 @@ def _jumps(shifts: Shifts, frames: Frames) -> list[Fault]:
     faults = []
     for frame, jump in shifts.jumps:
         at = float(frames.seconds[frame])
-        kind, what = ("frames-dropped", "lacks") if jump < 0 else ("frames-inserted", "has")
-        more = "" if jump < 0 else " too many"
-        text = (
-            f"the video {what} {abs(jump)} frames{more} without a gap in its times, at {at:.2f} s"
-        )
+        kind, who, other = "frames-dropped", "the file", "the video"
+        if jump > 0:
+            kind, who, other = "frames-inserted", other, who
+        count = f"{abs(jump)} frames more than {other}"
+        text = f"at {at:.2f} s of the video {who} has {count}, without a gap in their times"
         faults.append(Fault(kind, abs(jump), text, [at]))
     return faults
 

@@ -60,7 +60,7 @@ class Contact:
             axes.set_anchor("N")
             text = "\n".join(lines)
             axes.text(0, -0.03, text, fontsize=7, va="top", color=INK, transform=axes.transAxes)
-        figure.subplots_adjust(0.01, 0.08 / rows + 0.02, 0.99, 0.99, 0.05, 0.28)
+        figure.subplots_adjust(0.01, 0.22 / rows + 0.01, 0.99, 0.99, 0.05, 0.28)
         _save(figure, path)
 
 
@@ -147,12 +147,13 @@ def _curves(axes: Axes, labels: Labels, frames: Frames, pairing: Pairing) -> Non
         shift = 1.1 * i
         axes.plot(at, mine[:, i] + shift, color=BAR, linewidth=1.2)
         axes.plot(frames.seconds, seen[:, i] + shift, color=ANGLE, linewidth=0.8)
-        axes.text(axes.get_xlim()[0], shift + 0.8, f" {name}", color=INK, fontsize=9)
+        axes.text(0.005, shift + 0.8, name, color=INK, transform=axes.get_yaxis_transform())
     for fault in pairing.faults:
         if fault.kind in ("frames-dropped", "frames-inserted"):
             axes.axvline(fault.at[0], color="red", linewidth=0.8)
     axes.set_xlabel("seconds of the video")
     axes.set_yticks([])
+    axes.set_ylim(-0.15, 2.2)
     title = f"Curves of the file (blue) and as read off the video (orange): {offset}"
     axes.set_title(title, **_left())
 
