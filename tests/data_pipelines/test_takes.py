@@ -17,6 +17,7 @@ from sf_jax import cli
 from sf_jax.cli import loading
 from sf_jax.face import livelink
 from sf_jax.face.channels import INDEX, NAMES
+from sf_jax.face.landmarks import Square
 from sf_jax.reader.session import remove_neutral
 from tests.data_pipelines.synthetic_takes import (
     COUNT,
@@ -339,3 +340,19 @@ def test_bad_input_is_named(
     printed = capsys.readouterr().err
     assert message in printed and "Traceback" not in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_a_framed_face_is_cut_out_with_its_landmarks() -> None:
+    """Upright, with room, and the landmarks stay on what they mark."""
+    image = np.zeros((200, 300, 3), np.uint8)
+    image[96:104, 176:184] = 255  # around the point 180, 100
+    points = np.full((70, 2), np.nan)
+    points[30] = 180, 100
+    seen = Seen(np.zeros(61), Square(170, 90, 100, 0.3), points)
+    picture, found = takes.picture_of(image, seen, 80)
+    assert picture.shape == (80, 80, 3)
+    x, y = (found[30] * 80).round().astype(int)
+    assert picture[y, x].min() > 200 and np.isnan(found[0]).all()
+    rows, columns = np.nonzero(picture[..., 0] > 128)
+    assert abs(rows.mean() + 0.5 - found[30, 1] * 80) < 0.6
+    assert abs(columns.mean() + 0.5 - found[30, 0] * 80) < 0.6
