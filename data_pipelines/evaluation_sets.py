@@ -15,8 +15,15 @@ from data_pipelines.held_out import Split
 from data_pipelines.mixtures import Inputs
 from data_pipelines.portraits import Portrait, PortraitSource, unknown
 from data_pipelines.rendering import Maker
+from data_pipelines.rigged import BuiltinSource
 from data_pipelines.scenes import SceneRecord, Scenes, encode
-from data_pipelines.sources import Framing, SourceError, identity_of, noted, number_of
+from data_pipelines.shifted import (
+    BlurredSource,
+    LowResolutionSource,
+    OccludedSource,
+    TurnedSource,
+)
+from data_pipelines.sources import Framing, Mixture, SourceError, identity_of, noted, number_of
 from sf_jax.media.images import read_image
 
 SPLIT: Split = "evaluation"
@@ -45,6 +52,16 @@ class EvaluationSet:
 
 def _faces(weights: dict[str, float], framing: Framing = OPEN) -> Callable[[Inputs], Maker]:
     return lambda inputs: mixtures.build(weights, inputs, seed=SEED, framing=framing)
+
+
+def _shifted(source: type[BuiltinSource]) -> Callable[[Inputs], Maker]:
+    """The people of "own", changed as the source does."""
+
+    def make(inputs: Inputs) -> Maker:
+        one = source(inputs.backgrounds)
+        return Mixture((one,), {one.name: 1}, SEED, OPEN)
+
+    return make
 
 
 def _all_heads(inputs: Inputs) -> Maker:
@@ -142,6 +159,16 @@ SETS: dict[str, EvaluationSet] = {
     "skins": EvaluationSet("held-out photo skins", 1000, _faces({"skins": 1})),
     "rigs": EvaluationSet("held-out rigs", 1000, _faces({"rigs": 1})),
     "drawings": EvaluationSet("held-out families of drawings", 1000, _faces({"drawn": 1})),
+    "occlusion": EvaluationSet(
+        "people of the built-in head, part of the face hidden", 1000, _shifted(OccludedSource)
+    ),
+    "blur": EvaluationSet("the same out of focus", 1000, _shifted(BlurredSource)),
+    "low_resolution": EvaluationSet(
+        "the same at 10 to 30 pixels a face", 1000, _shifted(LowResolutionSource)
+    ),
+    "pose": EvaluationSet(
+        "the same, heads turned farther than in training", 1000, _shifted(TurnedSource)
+    ),
     "hard": EvaluationSet("faces of all kinds, partly hidden, in any light", 1000, _hard),
     "framing": EvaluationSet("faces of all kinds with room about them", 300, _all_heads),
     "scenes": EvaluationSet("scenes of one to four faces (scene records)", 1000, _scenes),

@@ -96,6 +96,10 @@ def render(
     wanted = jobs(out, count, split, shard)
     for job in wanted:
         check_seed(job, maker)
+    if all(map(whole, wanted)):  # spare starting processes
+        with locks.held(out):
+            check_settings(out, split, maker)
+        return
     with (
         locks.held(out) as lock,
         tqdm(total=count, desc=f"render {split}", unit="face") as bar,
@@ -122,13 +126,18 @@ def in_processes(
 
 def write_shard(maker: Maker, job: Job) -> int:
     """Makes one file unless it is there with all of its records; returns their number."""
-    size = job.stop - job.start
-    if Path(job.path).exists():
-        with contextlib.suppress(records.RecordError):
-            if records.count(job.path) >= size:
-                return size
+    if whole(job):
+        return job.stop - job.start
     packed = (maker.packed(index, job.split) for index in range(job.start, job.stop))
     return records.write_encoded(job.path, packed)
+
+
+def whole(job: Job) -> bool:
+    """Whether a file is there with all of its records."""
+    if Path(job.path).exists():
+        with contextlib.suppress(records.RecordError):
+            return records.count(job.path) >= job.stop - job.start
+    return False
 
 
 def check_seed(job: Job, maker: Maker) -> None:

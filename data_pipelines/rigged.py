@@ -88,10 +88,11 @@ class RenderedSource:
         """One record; what the rig can show is known."""
         sitter = self.sitter(number, split)
         known = sitter.rig.known
-        coefficients = expression(number, split, known)
+        coefficients = self.expression(number, split, known)
         side = framing.side
         scene = self._scene(sitter, split)
         scene = self._before(framed(scene, number, framing), number, split, side)
+        scene = self.shifted(scene, number)
         rig = sitter.coloured(coefficients)
         drawing = draw(rig, coefficients, scene, side, side)
         if not legible(drawing):
@@ -110,6 +111,14 @@ class RenderedSource:
         rig, scene = sitter.coloured(coefficients), figure_scene(self._scene(sitter, split))
         layer = render(rig, coefficients, scene, side, side)
         return cut_out(layer, side, self.name, sitter.style, sitter.identity)
+
+    def expression(self, number: int, split: Split, known: np.ndarray) -> np.ndarray:
+        """The coefficients of a record; see the function."""
+        return expression(number, split, known)
+
+    def shifted(self, scene: Scene, number: int) -> Scene:
+        """The scene as it is rendered: as it is, but for sources of harder images."""
+        return scene
 
     def _scene(self, sitter: Sitter, split: Split) -> Scene:
         if split == "train" or self.hard:

@@ -33,7 +33,8 @@ from sf_jax.systems.semanticface import evaluate, pretraining
 from sf_jax.systems.semanticface.answer_states import learn_draft_heads
 from sf_jax.systems.semanticface.dense_targets import initial_readout
 from sf_jax.systems.semanticface.held_out_views import evaluation_views
-from sf_jax.systems.semanticface.pretraining import JointTask, Recipe
+from sf_jax.systems.semanticface.pretraining import JointTask
+from sf_jax.systems.semanticface.recipe import Recipe, make_tokenizer
 from sf_jax.train import mesh as meshes
 from sf_jax.train.losses.joint import JointWeights
 from sf_jax.train.step import TrainState
@@ -90,7 +91,7 @@ def start_of(recipe: Recipe, out: Path, mesh: Mesh, start: Path | None) -> tuple
     then.
     """
     if start is None:
-        tokenizer = pretraining.make_tokenizer(recipe, out)
+        tokenizer = make_tokenizer(recipe, out)
         state = pretraining.last_state(JointTask(recipe, tokenizer, True), mesh, out / "reading")
         return recipe, state.weights
     checksums.verify(start)
@@ -115,7 +116,7 @@ def train_arm(name: str, run: Run, weights: JointWeights, steps: int) -> TrainSt
     arm = replace(recipe, language=stage, sequences=replace(recipe.sequences, **ARMS[name]))
     folder = run.folder / name.replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = pretraining.make_tokenizer(recipe, run.out)
+    tokenizer = make_tokenizer(recipe, run.out)
     task = JointTask(arm, tokenizer)
     return pretraining.train_stage(task, weights, run.data, run.mesh, folder, name)
 
@@ -124,7 +125,7 @@ def model_of(row: str, run: Run, state: TrainState, draft_answers: int) -> estim
     """The model of a row of the table, exported and loaded again."""
     recipe = replace(run.recipe, order=MEASURED[row][1])
     export = run.folder / "models" / row.replace(", ", "-").replace(" ", "-")
-    JointTask(recipe, pretraining.make_tokenizer(recipe, run.out)).export(state, export)
+    JointTask(recipe, make_tokenizer(recipe, run.out)).export(state, export)
     if draft_answers:
         learn_draft_heads(run.data, draft_answers, recipe.draft_heads, export)
     return loading.load(export)

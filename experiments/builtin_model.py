@@ -25,7 +25,7 @@ from sf_jax.model.config import TextConfig, VisionConfig
 from sf_jax.reader import loading
 from sf_jax.systems.semanticface import pretraining
 from sf_jax.systems.semanticface.dense_targets import CELLS, readout_config
-from sf_jax.systems.semanticface.pretraining import Recipe, Stage
+from sf_jax.systems.semanticface.recipe import Recipe, Stage
 from sf_jax.systems.semanticface.sequences import SequenceConfig
 from sf_jax.train import mesh as meshes
 from sf_jax.train.draft_heads import DraftHeadsConfig

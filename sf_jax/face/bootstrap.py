@@ -59,6 +59,24 @@ def intervals(
       person: of each image, from `people`. With one person alone there are no intervals: an empty
         result.
     """
+    found = resampled(predictions, labels, known, person, resamples=resamples, seed=seed)
+    return {name: percentiles(values) for name, values in found.items()}
+
+
+def resampled(
+    predictions: Float[np.ndarray, "N 61"],
+    labels: Float[np.ndarray, "N 61"],
+    known: Bool[np.ndarray, "N 61"],
+    person: Int[np.ndarray, " N"],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> dict[str, Float[np.ndarray, " R"]]:
+    """The measures of `intervals` on each resample.
+
+    With the same people, count and seed the resamples are the same, whatever was predicted, so that
+    the difference of two predictors can be taken resample by resample.
+    """
     groups = int(person.max()) + 1
     if groups < 2:
         return {}
@@ -75,12 +93,11 @@ def intervals(
     # Sums of squares cancel less about the means of all images.
     x, y = ((z - (of * z).sum(0) / np.maximum(of.sum(0), 1)) * of for z in (x, y))
     count = total(of)
-    found = {
+    return {
         "r_52": _row_means(_correlation(count, *map(total, (x, y, x * x, y * y, x * y)))),
         "mae_52": _row_means(_ratio(total(of * error), count)),
         "active_mae": _ratio(total(active * error).sum(1), total(active).sum(1)),
     }
-    return {name: _percentiles(values) for name, values in found.items()}
 
 
 def _correlation(
@@ -104,7 +121,8 @@ def _row_means(values: Float[np.ndarray, "R C"]) -> Float[np.ndarray, " R"]:
     return _ratio(np.where(real, values, 0.0).sum(1), real.sum(1))
 
 
-def _percentiles(values: Float[np.ndarray, " R"]) -> Interval:
+def percentiles(values: Float[np.ndarray, " R"]) -> Interval:
+    """The interval of resampled values; NaN where none is a number."""
     real = values[~np.isnan(values)]
     if not len(real):
         return Interval(float("nan"), float("nan"))

@@ -50,9 +50,9 @@ def test_outside_a_checkout_the_error_says_so(
 
 def test_a_foreign_package_of_that_name_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "experiments").mkdir()
-    for name in ("__init__", "words_before_numbers"):
+    for name in ("__init__", "answer_order"):
         (tmp_path / "experiments" / f"{name}.py").touch()
-    code = "from sf_jax.cli import recipes; recipes.load('words_before_numbers')"
+    code = "from sf_jax.cli import recipes; recipes.load('answer_order')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""},

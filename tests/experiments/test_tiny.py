@@ -8,16 +8,12 @@ import pytest
 from sf_jax.cli import main, recipes
 from sf_jax.reader import loading
 
-SLOW = {
-    "answer_order",
-    "builtin_model",
-    "finder",
-    "words_before_numbers",
-}  # several programs to compile each
+SLOW = {"answer_order", "builtin_model", "finder"}  # several programs to compile each
+ABLATIONS = {name for name in recipes.names() if name.startswith("ablation")}  # test_ablations.py
 
 
 def test_every_recipe_is_tried_here() -> None:
-    assert set(recipes.names()) == SLOW | {"sft"}
+    assert set(recipes.names()) == SLOW | ABLATIONS | {"sft"}
 
 
 @pytest.mark.parametrize(
@@ -46,14 +42,6 @@ def test_the_built_in_model_from_nothing(tmp_path: Path) -> None:
 def test_the_finder_from_nothing(tmp_path: Path) -> None:
     assert main(["train", "finder", "--tiny", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "model" / "finder.safetensors").is_file()
-
-
-@pytest.mark.slow
-def test_words_before_numbers(tmp_path: Path) -> None:
-    assert main(["train", "words_before_numbers", "--tiny", "--out", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "words_before_numbers.json").read_text())
-    assert len(found["results"]) == 3
-    assert (tmp_path / "words_before_numbers.png").is_file()
 
 
 @pytest.mark.slow

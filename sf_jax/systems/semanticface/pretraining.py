@@ -11,41 +11,35 @@ Each stage but the first and the last two is a task of its own, resumed where it
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import grain.python as grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines import loader, mixtures, records, rendering, synthetic
-from data_pipelines.mixtures import Inputs
-from data_pipelines.sampler import sample
-from data_pipelines.sources import Mixture
-from data_pipelines.views import RandomView, Views, random_view
+from data_pipelines import loader, records, rendering, synthetic
+from data_pipelines.views import RandomView
 from sf_jax.convert import checksums, hf
-from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.program import compile_program
 from sf_jax.decode.schema import RATIONALE_FIRST
 from sf_jax.face import channels
 from sf_jax.media import files, locks
-from sf_jax.model.config import Config, TextConfig, VisionConfig
+from sf_jax.model.config import Config
 from sf_jax.model.declared import initialise
+from sf_jax.model.lora import LoraConfig
 from sf_jax.model.vision import Patches
 from sf_jax.model.weights import Weights
 from sf_jax.reader import finder, loading
 from sf_jax.reader import readout as readout_file
-from sf_jax.reader.schema import channel_schema
+from sf_jax.reader.schema import channel_indices
 from sf_jax.sequence import images as image_inputs
-from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.sequence.tokenizer import (
-    IMAGE,
-    VISION_END,
-    VISION_START,
     SentencePieceTokenizer,
     Tokenizer,
 )
@@ -55,10 +49,14 @@ from sf_jax.systems.semanticface.dense_targets import (
     initial_readout,
 )
 from sf_jax.systems.semanticface.held_out_views import HeldOutViews
-from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences, vocabulary_texts
+from sf_jax.systems.semanticface.recipe import Recipe, Stage, make_tokenizer
+from sf_jax.systems.semanticface.sequences import (
+    Sequences,
+    mirrored_text,
+)
 from sf_jax.train import checkpoint, hooks, task
-from sf_jax.train.draft_heads import DraftHeadsConfig
-from sf_jax.train.losses.joint import JointBatch, JointConfig, JointWeights, joint_loss
+from sf_jax.train.fingerprint import Fingerprint
+from sf_jax.train.losses.joint import JointBatch, JointWeights, joint_loss
 from sf_jax.train.losses.readout import (
     WarmupBatch,
     WarmupWeights,
@@ -69,117 +67,9 @@ from sf_jax.train.losses.readout import (
 from sf_jax.train.losses.supervised import SlotValues
 from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.step import TrainState
+from sf_jax.train.trainable import Trainable
 
-SCHEMA = channel_schema()
-NO_INPUTS = Inputs()
 STAGES = ("render", "warm-up", "reading", "language", "export", "draft-heads")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Attributes:
-    batch: images, twins included.
-    bad_steps: steps in a row that may have a gradient that is not finite.
-    """
-
-    batch: int
-    optimizer: OptimizerConfig
-    bad_steps: int = 10
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything about a run.
-
-    Attributes:
-      images: rendered faces to learn from; a view of each is new whenever it is met.
-      held_out: rendered faces that the warm-up measures itself on, of other people, skins, rigs and
-        styles; evaluate_every: steps between two measurements.
-      mixture: shares of their sources, by name; None has all that `inputs` allow.
-      inputs: a user's rigs, skins, backgrounds and portraits.
-      vision, text: sizes of the model; the vocabulary's is the tokenizer's.
-      vocabulary: tokens; vocabulary_faces: faces whose descriptions the tokenizer is trained on.
-      value_frequencies, value_scale: the embeddings of values start as waves of their number, so
-        that values near each other start alike.
-      rare: the logit at which the read-out of a blendshape starts.
-      patches: of the largest image.
-      views: how images are framed in training; a joint stage adds the mirrored twin of each.
-      objective: of the reading and language stages; its read-out is the warm-up's too.
-      draft_answers: the model's own answers from which draft heads are learnt.
-      mesh: how the devices are shared out.
-      product_dtype: of training; the model is exported in float32.
-      order: of the exported model's answers, see `decode.schema.Schema`.
-      accept_changed_data: see `train.loop.LoopConfig`.
-    """
-
-    images: int
-    vision: VisionConfig
-    text: TextConfig
-    vocabulary: int
-    vocabulary_faces: int
-    value_frequencies: tuple[float, ...]
-    value_scale: float
-    rare: float
-    patches: int
-    warmup: Stage
-    views: Views
-    reading: Stage
-    language: Stage
-    objective: JointConfig
-    sequences: SequenceConfig
-    draft_answers: int
-    draft_heads: DraftHeadsConfig
-    mesh: dict[str, int]
-    product_dtype: str
-    order: str = RATIONALE_FIRST
-    held_out: int = 0
-    evaluate_every: int = 0
-    mixture: Mapping[str, float] | None = None
-    inputs: Inputs = NO_INPUTS
-    seed: int = 0
-    accept_changed_data: bool = False
-
-    def sources(self) -> Mixture:
-        """Where faces come from.
-
-        Raises:
-          SourceError: a source of the mixture is unknown, or needs files that are not given.
-        """
-        weights = self.mixture or mixtures.default_weights(self.inputs)
-        return mixtures.build(weights, self.inputs, seed=self.seed)
-
-    def example_view(self) -> dict[str, Any]:
-        """A view of some rendered face, for the shapes of batches."""
-        record = synthetic.face_record(0, 0, "train")
-        return random_view(record, self.views, np.random.default_rng(0))
-
-    @property
-    def processor(self) -> ImageProcessor:
-        """Settings for images of half to all of the patches."""
-        pixels = self.patches * self.vision.patch_size**2
-        return ImageProcessor(pixels // 2, pixels)
-
-    def config(self, tokenizer: Tokenizer, product_dtype: str = "float32") -> Config:
-        """The model's configuration."""
-        return Config(
-            self.vision,
-            replace(self.text, vocab_size=len(tokenizer)),
-            image_token_id=tokenizer.symbol(IMAGE),
-            vision_start_token_id=tokenizer.symbol(VISION_START),
-            vision_end_token_id=tokenizer.symbol(VISION_END),
-            product_dtype=product_dtype,
-            unrolled=True,
-        )
-
-
-def make_tokenizer(recipe: Recipe, directory: Path) -> Tokenizer:
-    """Trained on descriptions of sampled faces; saved in the run's directory."""
-    path = directory / "tokenizer.model"
-    if not path.exists():
-        faces = np.stack([sample(50_000_000 + i) for i in range(recipe.vocabulary_faces)])
-        texts = vocabulary_texts(faces)
-        tokenizers.train(texts, SCHEMA.symbols(), recipe.vocabulary).save(directory)
-    return SentencePieceTokenizer.load(path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,11 +153,17 @@ class JointTask(task.Task):
 
     Attributes:
       reading: on the keys of slots alone.
+      adapter: of the only weights that are trained; None trains all.
     """
 
     recipe: Recipe
     tokenizer: Tokenizer
     reading: bool = False
+    adapter: LoraConfig | None = None
+
+    @property
+    def trainable(self) -> Trainable | None:  # type: ignore[override]
+        return None if self.adapter is None else Trainable(None, self.adapter)
 
     @property
     def stage(self) -> Stage:
@@ -288,11 +184,13 @@ class JointTask(task.Task):
     @cached_property
     def sequences(self) -> Sequences:
         recipe = self.recipe
-        return Sequences(self.config, self.tokenizer, SCHEMA, recipe.sequences, recipe.patches)
+        schema = replace(recipe.schema, order=RATIONALE_FIRST)  # `sequences` say which come first
+        return Sequences(self.config, self.tokenizer, schema, recipe.sequences, recipe.patches)
 
     @cached_property
     def values(self) -> SlotValues:
-        return SlotValues.of(compile_program(SCHEMA, self.tokenizer), SCHEMA.decimals)
+        schema = self.recipe.schema
+        return SlotValues.of(compile_program(schema, self.tokenizer), schema.decimals)
 
     def declare(self) -> JointWeights:
         readout, channel_count = self.recipe.objective.readout, len(channels.NAMES)
@@ -306,16 +204,23 @@ class JointTask(task.Task):
         The generator of a batch is seeded by its coefficients, so that a resumed run corrupts the
         same values.
         """
-        twins = (loader.mirrored(record) for record in records)
+        twins = (
+            loader.mirrored(record) | {"rationale": mirrored_text(record["rationale"])}
+            for record in records
+        )
         records = [*records, *twins]
         dense = dense_targets(records, self.recipe.views.cells)
         coefficients = np.asarray(dense.coefficients)
         checksum = int(np.abs(coefficients).sum(dtype=np.float64) * 1e6)
         generator = np.random.default_rng([self.recipe.seed, checksum])
         images = [record["image"] for record in records]
-        made = self.sequences.reading if self.reading else self.sequences.batch
         known = np.asarray(dense.known) > 0
-        return JointBatch(made(images, coefficients, generator, known), dense)
+        if self.reading:
+            return JointBatch(self.sequences.reading(images, coefficients, generator, known), dense)
+        texts = [record["rationale"] for record in records]
+        return JointBatch(
+            self.sequences.batch(images, coefficients, generator, known, texts), dense
+        )
 
     def batch_shapes(self) -> JointBatch:
         record = self.recipe.example_view()
@@ -324,7 +229,14 @@ class JointTask(task.Task):
     def loss(self, weights: JointWeights, batch: JointBatch) -> tuple[jax.Array, dict]:
         low = jnp.asarray(channels.LOW)
         return joint_loss(
-            weights, batch, self.config, self.values, low, channels.mirror, self.recipe.objective
+            weights,
+            batch,
+            self.config,
+            self.values,
+            low,
+            channels.mirror,
+            self.recipe.objective,
+            channel_indices(self.recipe.schema),
         )
 
     def count(self, batch: JointBatch) -> dict[str, int]:
@@ -335,8 +247,9 @@ class JointTask(task.Task):
         """A fresh language model over a warm tower. Values near each other start alike."""
         recipe, seed = self.recipe, self.recipe.seed + 1
         model = initialise(self.config.declare(), seed)
-        slots = range(len(channels.NAMES))
-        texts = sorted({text for slot in slots for text in SCHEMA.values(slot)})
+        schema = recipe.schema
+        slots = range(len(schema.names))
+        texts = sorted({text for slot in slots for text in schema.values(slot)})
         numbers = np.array([float(text) for text in texts])
         generator = np.random.default_rng(seed)
         phases = np.pi * numbers[:, None] * np.array(recipe.value_frequencies)
@@ -350,9 +263,13 @@ class JointTask(task.Task):
     def export(self, state: TrainState, directory: Path) -> None:
         """A model directory, in half precision to stay small, with the read-out beside it and a
         finder of faces: that which is there, else the built-in one."""
+        self.write(state.weights, directory)
+
+    def write(self, weights: JointWeights, directory: Path) -> None:
+        """Exports these weights; see `export`."""
         checksums.unseal(directory)
         (directory / loading.DRAFT_HEADS_FILE).unlink(missing_ok=True)  # of another model
-        weights: JointWeights = jax.device_get(state.weights)
+        weights = jax.device_get(weights)
         config = self.recipe.config(self.tokenizer)
         loading.save(
             directory,
@@ -361,12 +278,25 @@ class JointTask(task.Task):
             self.tokenizer,
             self.recipe.processor,
             dtype=np.float16,
-            schema=replace(SCHEMA, order=self.recipe.order),
+            schema=self.recipe.schema,
         )
         readout_file.save(directory / loading.READOUT_FILE, weights.readout)
         if not (directory / finder.FILE).is_file():
             files.write_bytes(directory / finder.FILE, finder.OWN.read_bytes())
         checksums.seal(directory)
+
+
+def batches_of(
+    each: WarmupTask | JointTask, data: Path
+) -> tuple[grain.DatasetIterator, Fingerprint]:
+    """The batches of a stage, and the fingerprint of the records in `data`."""
+    recipe = each.recipe
+    if isinstance(each, WarmupTask):
+        count, views, seed = each.rows, recipe.views, recipe.seed
+    else:  # twins are made of the records
+        count, views = each.rows // 2, replace(recipe.views, mirrored=0.0)
+        seed = recipe.seed + (1 if each.reading else 2)
+    return loader.faces(data, count, each.batch, seed=seed, transform=RandomView(views))
 
 
 def train_stage(
@@ -376,19 +306,19 @@ def train_stage(
     mesh: Mesh,
     directory: Path,
     label: str,
+    tokenizer: Path | None = None,
 ) -> TrainState:
-    """One stage from the given weights, or from its newest checkpoint in `directory`."""
+    """One stage from the given weights, or from its newest checkpoint in `directory`.
+
+    Args:
+      tokenizer: the folder of the tokenizer's file; None: the run's, in which `data` is.
+    """
     recipe = each.recipe
-    if isinstance(each, WarmupTask):
-        stage, count, views, seed = recipe.warmup, each.rows, recipe.views, recipe.seed
-    else:  # twins are made of the records
-        stage, count, views = each.stage, each.rows // 2, replace(recipe.views, mirrored=0.0)
-        seed = recipe.seed + (1 if each.reading else 2)
-    batches, fingerprint = loader.faces(
-        data, count, each.batch, seed=seed, transform=RandomView(views)
-    )
+    stage = recipe.warmup if isinstance(each, WarmupTask) else each.stage
+    batches, fingerprint = batches_of(each, data)
     if isinstance(each, JointTask):
-        fingerprint = fingerprint.with_model(data.parents[1], [SentencePieceTokenizer.file])
+        folder = tokenizer or data.parents[1]
+        fingerprint = fingerprint.with_model(folder, [SentencePieceTokenizer.file])
     every = recipe.evaluate_every
     beside = hooks.HookConfig(bad_steps=stage.bad_steps, evaluate_every=every, label=label)
     each.check(mesh)

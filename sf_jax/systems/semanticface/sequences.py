@@ -12,6 +12,7 @@ the values then carry no loss, since they would pass over what the image may sho
 values do, since they describe what the input holds.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,13 +22,17 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from sf_jax.decode.program import SlotProgram, compile_program
 from sf_jax.decode.schema import VALUES_FIRST, Schema
+from sf_jax.face import channels
 from sf_jax.face.describe import describe
 from sf_jax.model.config import Config
 from sf_jax.reader.question import NUMBERS_FIRST, NUMBERS_ONLY, WITH_RATIONALE, prompt_ids
+from sf_jax.reader.schema import channel_indices
 from sf_jax.sequence import images as image_inputs
 from sf_jax.sequence.batch import Batch, Capacity
 from sf_jax.sequence.example import Example, assemble
 from sf_jax.sequence.tokenizer import IM_END, Tokenizer
+
+FIELDS = ("Expression", "Movements", "Emotion", "Symmetry")  # of a rationale
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class SequenceConfig:
       are rounded by chance.
     values_first: share of examples whose numbers come first, by a prompt of their own; None is all
       or none, as the schema says.
+    foreign_learnt: whether words of another face carry loss, so that they are generated too.
+    fields: those of `FIELDS` that a rationale has.
+    recorded: words are those of the records, and none where a record has none; else new
+      descriptions.
     """
 
     length: int = 232
@@ -53,6 +62,9 @@ class SequenceConfig:
     gap: int = 120
     slots: bool = True
     values_first: float | None = None
+    foreign_learnt: bool = False
+    fields: tuple[str, ...] = FIELDS
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,7 @@ class Sequences:
         self.options, self.patch_count = options, patch_count
         self.program: SlotProgram = compile_program(schema, tokenizer)
         self.forced_lengths = self.program.forced_length
+        self.indices = channel_indices(schema)
         self.answer_length = int(self.forced_lengths.sum()) + len(schema.names)
         share = options.values_first
         self.values_first = float(schema.values_first) if share is None else share
@@ -100,6 +113,12 @@ class Sequences:
         """The tokens between numbers that come first and words, and the one that ends the words."""
         program = compile_program(replace(self.schema, order=VALUES_FIRST), self.tokenizer)
         return program.closing.tolist(), int(program.ends.argmax())
+
+    @property
+    def length_without_words(self) -> int:
+        """Tokens of a row without a rationale, of the largest image."""
+        merged = self.patch_count // self.config.vision.spatial_merge_size**2
+        return len(self._prompt(merged, False, self.values_first > 0)) + self.answer_length
 
     def _prompt(self, merged: int, words: bool, values_first: bool) -> list[int]:
         return prompt_ids(self.tokenizer, merged, words, values_first=values_first)
@@ -155,47 +174,56 @@ class Sequences:
         numbers: Float[np.ndarray, " C"],
         foreign: Float[np.ndarray, " C"],
         generator: np.random.Generator,
-        known: Bool[np.ndarray, " C"] | None = None,
+        known: Bool[np.ndarray, " 61"] | None = None,
+        text: str = "",
+        foreign_text: str = "",
     ) -> Example:
         """One face as prompt, answer to read and answer to learn.
 
         Args:
           image: with sides that fit the patch grid.
-          foreign: the numbers of some other face.
+          numbers: of all channels; foreign: those of some other face.
           known: which of the numbers are known; None is all.
+          text, foreign_text: the recorded rationales of both faces, where these are learnt.
         """
         options = self.options
         known = np.ones(len(numbers), bool) if known is None else known
+        of = self.indices
         merged = int(np.prod(image_inputs.token_grid(image, self.config.vision)))
         values_first = bool(self.values_first and generator.random() < self.values_first)
         spoken = generator.random() < options.words
         borrowed = not values_first and generator.random() < options.foreign_words
         wording = int(generator.integers(1 << 30))
         decimals = self.schema.decimals
-        target = self._slots(round_randomly(numbers, decimals, generator))
-        other = self._slots(round_randomly(foreign, decimals, generator))
-        swapped = (generator.random(len(target)) < options.foreign_values) | ~known
+        target = self._slots(round_randomly(numbers[of], decimals, generator))
+        other = self._slots(round_randomly(foreign[of], decimals, generator))
+        swapped = (generator.random(len(target)) < options.foreign_values) | ~known[of]
         shown = [b if swap else a for a, b, swap in zip(target, other, swapped, strict=True)]
         words: list[int] = []
         if spoken:
             plain = foreign if borrowed else np.where(known, numbers, foreign)
-            described = self._values(shown) if values_first else plain
-            words = self.tokenizer.encode(describe(described, wording).text)
+            if values_first:
+                plain = plain.copy()
+                plain[of] = self._values(shown)
+            written = describe(plain, wording).text
+            if options.recorded:
+                written = foreign_text if borrowed else text
+            words = self.tokenizer.encode(with_fields(written, options.fields))
         prompt = self._prompt(merged, bool(words), values_first)
         # The few descriptions that would not fit the row are left out, words and all.
         around = len(self._around_words[0]) + 1 if values_first else 1
         if len(prompt) + len(words) + around + self.answer_length > options.length:
             words, prompt = [], self._prompt(merged, False, values_first)
-        learnt = values_first or (not borrowed and bool(known.all()))
+        learnt = values_first or bool(known.all() if not borrowed else options.foreign_learnt)
         weight = options.words_weight if learnt else 0.0
-        answer = self._answer(shown, target, known, words, weight, values_first)
+        answer = self._answer(shown, target, known[of], words, weight, values_first)
         inserts = image_inputs.image_inserts(prompt, [image], self.config)
         example = Example.of(prompt, inserts, answer.shown, answer.wanted, answer.weights)
         if not options.slots:
             return example
         start = len(prompt) + answer.block
         at = start + np.cumsum(self.forced_lengths + 1) - 2
-        return self._with_slots(example, at, numbers, known)
+        return self._with_slots(example, at, numbers[of], known[of])
 
     def _with_slots(
         self,
@@ -213,21 +241,25 @@ class Sequences:
     def batch(
         self,
         images: Sequence[UInt8[np.ndarray, "H W 3"]],
-        coefficients: Float[np.ndarray, "B C"],
+        coefficients: Float[np.ndarray, "B 61"],
         generator: np.random.Generator,
-        known: Bool[np.ndarray, "B C"] | None = None,
+        known: Bool[np.ndarray, "B 61"] | None = None,
+        texts: Sequence[str] | None = None,
     ) -> Batch:
         """A row an example, with slots. The sides of images fit the patch grid.
 
         Args:
+          coefficients: of all channels, also where the schema has fewer.
           known: which of the coefficients are known; None is all.
+          texts: recorded rationales; None: there are none.
         """
-        low, high = np.array(self.schema.low), np.array(self.schema.high)
-        numbers = np.clip(coefficients, low, high)
+        numbers = np.clip(coefficients, np.array(channels.LOW), np.array(channels.HIGH))
         known = np.ones(numbers.shape, bool) if known is None else known
+        texts = [""] * len(numbers) if texts is None else texts
+        following = [(i + 1) % len(numbers) for i in range(len(numbers))]
         examples = [
-            self.example(image, numbers[i], numbers[(i + 1) % len(numbers)], generator, known[i])
-            for i, image in enumerate(images)
+            self.example(image, numbers[i], numbers[j], generator, known[i], texts[i], texts[j])
+            for (i, image), j in zip(enumerate(images), following, strict=True)
         ]
         capacity = self._capacity(self.options.length, self.options.slots)
         return assemble([[example] for example in examples], capacity)
@@ -293,10 +325,25 @@ class Sequences:
         skipped = np.concatenate([np.zeros(len(prompt) - 1, np.int32), [gap], values + gap])
         example = replace(example, skipped=skipped.astype(np.int32))
         last_keys = len(prompt) + np.cumsum(self.forced_lengths) - 1
-        return self._with_slots(example, last_keys, numbers, known)
+        return self._with_slots(example, last_keys, numbers[self.indices], known[self.indices])
 
     def _capacity(self, length: int, slots: bool) -> Capacity:
         return image_inputs.capacity(self.config, length, self.patch_count, slots)
+
+
+def with_fields(text: str, fields: Sequence[str]) -> str:
+    """A rationale without the lines of fields that are not among `fields`, of `FIELDS`."""
+    if len(fields) == len(FIELDS):
+        return text
+    left_out = "|".join(name for name in FIELDS if name not in fields)
+    heading = re.compile(rf"\d\.\s*\**[^:*\n.]{{0,24}}?(?:{left_out})[^:*\n.]{{0,24}}\**\s*:")
+    return "\n".join(line for line in text.split("\n") if not heading.match(line))
+
+
+def mirrored_text(text: str) -> str:
+    """A rationale of the mirrored image: left and right are exchanged."""
+    sides = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+    return re.sub(r"\b(?:[Ll]eft|[Rr]ight)\b", lambda match: sides[match[0]], text)
 
 
 def vocabulary_texts(coefficients: np.ndarray) -> list[str]:

@@ -5,11 +5,12 @@ rationale either was given. Dense targets (`losses.readout`) keep the vision tow
 what rationales and slots ask for rarely.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
@@ -66,13 +67,16 @@ def joint_loss(
     low: Float[Array, " C"],
     mirror: Callable[[Any], Any],
     config: JointConfig,
+    dense_of: Sequence[int] | Int[np.ndarray, " S"] | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """The objective as a sum; "weight" among the metrics is what to divide by.
 
     The dense loss is a mean over images, and counts once for each slot of a known channel.
 
     Args:
-      low: lower end of each slot's range; mirror: numbers [B, C] → those of the mirrored images.
+      low: lower end of the range of each of the C dense targets; mirror: numbers [B, C] → those of
+        the mirrored images.
+      dense_of: the dense target that each slot is; None: slots are all of them in their order.
     """
     dtype, model, rows = architecture.product_dtype, weights.model, batch.rows
     patches = rows.inputs["vision"]
@@ -86,9 +90,11 @@ def joint_loss(
         model.text, states, rows, values, config.supervised, dtype
     )
     assert means is not None and rows.slots is not None, "rows of the built-in model have slots"
-    by_slot = jnp.take_along_axis(means, slot_positions(rows.slots, len(low)), 1)
-    first, second = jnp.split(by_slot, 2)
-    known, _ = jnp.split(batch.dense.known, 2)
+    of = np.arange(len(low)) if dense_of is None else np.asarray(dense_of)
+    by_slot = jnp.take_along_axis(means, slot_positions(rows.slots, len(of)), 1)
+    numbers = jnp.zeros((len(by_slot), len(low)), by_slot.dtype).at[:, of].set(by_slot)
+    first, second = jnp.split(numbers, 2)
+    known, _ = jnp.split(batch.dense.known, 2)  # targets without a slot are 0 on both sides
     # Each pair counts once for either of its slots.
     twins = 2 * (known * jnp.square(first - mirror(second))).sum()
     dense, parts = readout.readout_loss(

@@ -14,6 +14,7 @@ from sf_jax.face.channels import HIGH, LOW, NAMES
 from sf_jax.face.describe import Description, describe
 from sf_jax.model.config import Config
 from sf_jax.reader.question import NUMBERS_FIRST, NUMBERS_ONLY, WITH_RATIONALE
+from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import tokenizer as tokenizers
 from sf_jax.sequence.batch import Batch
 from sf_jax.sequence.tokenizer import IM_END, IMAGE, VISION_END, VISION_START, Tokenizer
@@ -375,3 +376,46 @@ def test_what_is_not_known_is_not_learnt(
             assert np.abs(np.array(shown) - expected).max() < 0.1 + 1e-5
             learnt = batch.loss_weights[row].max()
             assert learnt == (3.0 if known[row].all() else words)
+
+
+def test_words_of_another_face_are_learnt_where_asked_for(batch_of: Any) -> None:
+    """What such an arm of an ablation learns to say describes some other face."""
+    for learnt in (False, True):
+        chosen = {"words": 1.0, "foreign_words": 1.0, "foreign_learnt": learnt}
+        _, examples, _ = batch_of(**chosen)
+        spoken = [example.spoken for example in examples if example.words]
+        assert len(spoken) > COUNT // 2
+        assert all((weights > 0).all() == learnt for weights in spoken)
+
+
+def test_recorded_words_are_learnt_as_they_are(
+    config: Config, tokenizer: Tokenizer, faces: np.ndarray, images: list
+) -> None:
+    options = SequenceConfig(length=LENGTH, words=1.0, foreign_words=0.0, recorded=True)
+    sequences = Sequences(config, tokenizer, SCHEMA, options, PATCHES)
+    texts = [f"1. Expression: smile {i}." if i % 2 else "" for i in range(COUNT)]
+    generator = np.random.default_rng(1)
+    batch = sequences.batch(images, faces, generator, texts=texts)
+    found = [cut(batch, row, sequences) for row in range(COUNT)]
+    assert [tokenizer.decode(each.words) for each in found] == texts
+    assert all((each.spoken > 0).all() for each in found if each.words)
+
+
+def test_slots_of_some_channels_of_all(
+    config: Config, tokenizer: Tokenizer, faces: np.ndarray, images: list
+) -> None:
+    """Words speak of all channels, and slots are of those that the schema has."""
+    chosen = (NAMES[25], NAMES[3], NAMES[52])
+    schema = channel_schema(chosen)
+    words = tokenizers.train(vocabulary_texts(faces), schema.symbols(), 900)
+    options = SequenceConfig(length=LENGTH, words=1.0, foreign_words=0.0)
+    sequences = Sequences(config, words, schema, options, PATCHES)
+    assert sequences.length_without_words < LENGTH - 100
+    for make in (sequences.batch, sequences.reading):
+        batch = make(images, faces, np.random.default_rng(1))
+        assert batch.slots is not None and batch.numbers is not None
+        for row in range(COUNT):
+            at = [int(np.flatnonzero(batch.slots[row] == slot)[0]) for slot in (1, 2, 3)]
+            np.testing.assert_allclose(batch.numbers[row, at], faces[row, [25, 3, 52]], atol=1e-6)
+    batch = sequences.batch(images, faces, np.random.default_rng(1))
+    assert any("head" in words.decode(row.tolist()).lower() for row in batch.targets)

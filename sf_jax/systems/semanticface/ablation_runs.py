@@ -1,0 +1,432 @@
+"""Training and reading the arms of ablations in one folder, resumable arm by arm and seed by seed.
+
+study.json          what all results in the folder depend on
+plan.json           measured seconds of a step of each kind, from which budgets become steps
+data/, sets/        records to train on; evaluation sets
+tower/              the shared vision tower
+tokenizers/         one for each set of slot values
+starts/             language models after reading keys alone, by slots and seed
+arms/ARM/seed-N/    predictions after each measured step, the trained model, and at the end
+                    result.json
+"""
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from data_pipelines import evaluation_sets, mixtures, records, rendering
+from data_pipelines.mixtures import Inputs
+from sf_jax.convert import hf
+from sf_jax.face.describe import describe
+from sf_jax.media import files, locks, small_files
+from sf_jax.media.errors import DataError
+from sf_jax.model import lora
+from sf_jax.model.lora import LoraConfig
+from sf_jax.reader import loading
+from sf_jax.reader import readout as readout_file
+from sf_jax.sequence.tokenizer import Tokenizer
+from sf_jax.systems.semanticface import ablation_reading as reading
+from sf_jax.systems.semanticface import pretraining
+from sf_jax.systems.semanticface.ablation import SETS, Arm, Points, Study, constant, points
+from sf_jax.systems.semanticface.ablation_reading import EvaluationSet, Reading
+from sf_jax.systems.semanticface.dense_targets import initial_readout
+from sf_jax.systems.semanticface.pretraining import JointTask, WarmupTask
+from sf_jax.systems.semanticface.recipe import Recipe, Stage, make_tokenizer
+from sf_jax.train import mesh as meshes
+from sf_jax.train.losses.joint import JointWeights
+from sf_jax.train.losses.readout import WarmupWeights
+
+TIMED = 5  # steps
+RESULT = "result.json"
+Task = WarmupTask | JointTask
+Start = WarmupWeights | JointWeights  # what a task starts from
+RECORDED = 8000  # rationales of given records that a tokenizer is trained on
+
+
+@dataclass(frozen=True)
+class Given:
+    """A user's files, besides those of `Inputs`.
+
+    Attributes:
+      teacher: folder of face records with the rationales of another teacher than the describer.
+      workers: processes that render.
+    """
+
+    inputs: Inputs = field(default_factory=Inputs)
+    teacher: Path | None = None
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What is known of an arm and seed once it is done.
+
+    Attributes:
+      at: measured steps; seconds: of a step, NaN where none was timed.
+      values: measured step → set → read-out → [N, 61]; agreement: measured step → set → shares.
+    """
+
+    at: Points
+    seconds: float
+    values: dict[int, dict[str, dict[str, reading.Values]]]
+    agreement: dict[int, dict[str, dict[str, float]]]
+
+
+class Runs:
+    """The arms of one study in one folder.
+
+    Raises:
+      BusyError: another process works in the folder.
+      DataError: the folder holds results of other settings.
+    """
+
+    def __init__(self, study: Study, out: Path, mesh: Mesh, given: Given | None = None):
+        self.study, self.out, self.mesh = study, out, mesh
+        self.given = given or Given()
+        self._data: dict[str, Path] = {}
+        out.mkdir(parents=True, exist_ok=True)
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        path, inputs = self.out / "study.json", self.given.inputs
+        names = {name: getattr(inputs, name) for name in ("rigs", "skins", "backgrounds")}
+        wanted = self.study.settings() | {
+            name: None if each is None else each.name for name, each in names.items()
+        }
+        if not path.exists():
+            files.write_json(path, wanted)
+            return
+        found = _noted(path)
+        other = [name for name in wanted if found.get(name) != wanted[name]]
+        if other:
+            problem = f"the results here were made with another {', '.join(other)}; "
+            raise DataError(f"{problem}give the same, or name another folder", path=path)
+
+    # What arms share.
+
+    @cached_property
+    def sets(self) -> dict[str, EvaluationSet]:
+        """The evaluation sets that the inputs allow, by name."""
+        study, folder = self.study, self.out / "sets"
+        lines = evaluation_sets.write(
+            folder, self.given.inputs, list(SETS), study.faces, self.given.workers
+        )
+        for line in lines:
+            tqdm.write(line)
+        views = study.recipe.views
+        return {
+            name: EvaluationSet.load(folder / name, study.faces, views)
+            for name in SETS
+            if (folder / name).is_dir()
+        }
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the sets that the inputs do not allow."""
+        return [name for name in SETS if name not in self.sets]
+
+    def data(self, name: str) -> Path:
+        """The folder of records that an arm is trained on; see `Arm.data`."""
+        if name not in self._data:
+            self._data[name] = self._made(name)
+        return self._data[name]
+
+    def _made(self, name: str) -> Path:
+        folder = self.out / "data" / name
+        if name == "teacher":
+            return self._teacher()
+        if name == "describer":
+            _described(self._teacher(), folder)
+            return folder
+        mixture = self.study.mixture if name == "train" else {name: 1.0}
+        sources = mixtures.build(mixture, self.given.inputs, seed=self.study.recipe.seed)
+        sources.check("train")
+        count = self.study.recipe.images
+        rendering.render(folder, count, sources, workers=self.given.workers)
+        return folder
+
+    def _teacher(self) -> Path:
+        if self.given.teacher is None:
+            raise DataError("this ablation needs --teacher, records with another teacher's words")
+        return self.given.teacher
+
+    def tokenizer(self, recipe: Recipe) -> tuple[Tokenizer, Path]:
+        """The tokenizer of a recipe's slots and, where it learns recorded words, of these."""
+        names = [f"{len(recipe.channels)}-channels", f"{recipe.decimals}-decimals"]
+        texts: list[str] = []
+        if recipe.sequences.recorded:
+            names.append("recorded")
+            found = records.first(self._teacher(), RECORDED)
+            texts = [record["rationale"] for record in found if record["rationale"]]
+        folder = self.out / "tokenizers" / "-".join(names)
+        folder.mkdir(parents=True, exist_ok=True)
+        return make_tokenizer(recipe, folder, texts), folder
+
+    def seconds(self, name: str, measure: Callable[[], float]) -> float:
+        """A measured duration from the plan, measured where it is not there yet."""
+        path = self.out / "plan.json"
+        plan = _noted(path) if path.exists() else {}
+        if name not in plan:
+            plan[name] = measure()
+            files.write_json(path, plan)
+        return float(plan[name])
+
+    def _steps(self, name: str, minutes: float, task: Task, first: Start) -> int:
+        """Steps that a budget is enough for, at least one; 0 without a budget."""
+        if not minutes:
+            return 0
+        data = self.data("train")
+        seconds = self.seconds(name, lambda: step_seconds(task, first, data, self.mesh))
+        return max(1, int(60 * minutes / seconds))
+
+    @cached_property
+    def tower(self) -> WarmupWeights:
+        """The vision tower that all arms and seeds start from, with its read-out."""
+        recipe, fixed = self.study.recipe, self.study.steps
+        tokenizer, _ = self.tokenizer(recipe)
+        task = WarmupTask(recipe, tokenizer)
+        first, minutes = task.initial(), self.study.tower_budget
+        steps = fixed.tower if fixed else self._steps("tower", minutes, task, first)
+        stage = replace(recipe.warmup, optimizer=replace(recipe.warmup.optimizer, steps=steps))
+        task = WarmupTask(replace(recipe, warmup=stage), tokenizer)
+        where = self.out / "tower"
+        where.mkdir(exist_ok=True)
+        data = self.data("train")
+        trained = pretraining.train_stage(task, first, data, self.mesh, where, "tower")
+        return jax.device_get(trained.weights)
+
+    @cached_property
+    def reading_steps(self) -> int:
+        """Steps on the keys of slots alone, of every language model."""
+        if self.study.steps is not None:
+            return self.study.steps.reading
+        recipe = self.study.recipe
+        tokenizer, _ = self.tokenizer(recipe)
+        task = JointTask(replace(recipe, reading=recipe.language), tokenizer, True)
+        first, minutes = task.initial(self.tower), self.study.reading_budget
+        return self._steps("reading", minutes, task, first)
+
+    def start(self, recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> JointWeights:
+        """A fresh language model on the tower that has read the keys of its slots alone.
+
+        It depends on slots and seed, and on nothing else that arms change.
+        """
+        shared, steps = self.study.recipe, self.reading_steps
+        stage = constant(recipe.language, Points(steps, steps), steps)
+        plain = replace(recipe, sequences=shared.sequences, order=shared.order, reading=stage)
+        task = JointTask(plain, tokenizer, True)
+        first = task.initial(self.tower)
+        if not steps:
+            return first
+        where = self.out / "starts" / folder.name / f"seed-{recipe.seed}"
+        where.mkdir(parents=True, exist_ok=True)
+        label, data = f"reading, seed {recipe.seed}", self.data("train")
+        trained = pretraining.train_stage(task, first, data, self.mesh, where, label, folder)
+        return jax.device_get(trained.weights)
+
+    # One arm and seed.
+
+    def folder(self, arm: Arm, seed: int) -> Path:
+        """Of an arm and seed, under whichever name the arm was trained first."""
+        arms = self.out / "arms"
+        found = sorted(arms.glob(f"*-{arm.key(self.study.recipe)}"))
+        where = found[0] if found else arms / arm.folder(self.study.recipe)
+        return where / f"seed-{seed}"
+
+    def run(self, arms: Iterable[Arm]) -> None:
+        """Trains and reads all arms and seeds that are not done yet, seed by seed."""
+        with locks.held(self.out):
+            arms = list(arms)
+            print(f"sets: {', '.join(self.sets)}")  # bad inputs are found before training
+            jobs = [(arm, seed) for seed in range(self.study.seeds) for arm in arms]
+            with tqdm(jobs, desc="arms and seeds", unit="arm") as bar:
+                for arm, seed in bar:
+                    bar.set_postfix_str(f"{arm.name}, seed {seed}")
+                    self._run(arm, seed)
+
+    def _run(self, arm: Arm, seed: int) -> None:
+        where = self.folder(arm, seed)
+        if (where / RESULT).exists():
+            return
+        where.mkdir(parents=True, exist_ok=True)
+        if arm.base is not None:
+            self._run(arm.base, seed)
+        job = _Job(self, arm, seed, where)
+        at = job.points
+        for step in at.ascending:
+            values, noted = where / f"predictions-{step}.npz", where / f"agreement-{step}.json"
+            if not (values.exists() and noted.exists()):
+                read = job.reader(step)
+                found = {name: read(faces) for name, faces in self.sets.items()}
+                reading.save(values, found)
+                shares = {name: dict(each.agreement) for name, each in found.items()}
+                files.write_json(noted, shares)
+        content = {"arm": arm.name, "seed": seed, "steps": at.steps, "compute": at.compute}
+        timed = None if self.study.steps else job.seconds
+        files.write_json(where / RESULT, content | {"seconds": timed})
+        shutil.rmtree(where / "checkpoints", ignore_errors=True)  # the model is exported
+
+    def result(self, arm: Arm, seed: int) -> ArmResult:
+        """What `run` found.
+
+        Raises:
+          DataError: it is missing or damaged.
+        """
+        where = self.folder(arm, seed)
+        noted = _noted(where / RESULT)
+        at = Points(noted["steps"], noted["compute"])
+        agreed = {step: _noted(where / f"agreement-{step}.json") for step in at.ascending}
+        names = list(self.sets)
+        values = {
+            step: reading.load(where / f"predictions-{step}.npz", names) for step in at.ascending
+        }
+        seconds = noted["seconds"]
+        return ArmResult(at, float("nan") if seconds is None else seconds, values, agreed)
+
+
+class _Job:
+    """One arm and seed: its task, where it starts, and how its images are read."""
+
+    def __init__(self, runs: Runs, arm: Arm, seed: int, where: Path):
+        self.runs, self.arm, self.where = runs, arm, where
+        recipe = arm.resolved(runs.study.recipe, seed)
+        self.tokenizer, self.tokenizer_folder = runs.tokenizer(recipe)
+        if not arm.regression and not recipe.sequences.words:  # rows as short as they can be
+            length = JointTask(recipe, self.tokenizer).sequences.length_without_words
+            recipe = replace(recipe, sequences=replace(recipe.sequences, length=length))
+        self.recipe = recipe
+
+    @cached_property
+    def first(self) -> WarmupWeights | JointWeights:
+        """The weights that it starts from."""
+        recipe, runs = self.recipe, self.runs
+        if self.arm.base is not None:
+            folder = runs.folder(self.arm.base, recipe.seed) / "model"
+            head = readout_file.load(folder / loading.READOUT_FILE)
+            return JointWeights(hf.load(folder, dtype=jnp.float32)[1], head)
+        if self.arm.regression:
+            head = initial_readout(
+                recipe.vision, recipe.objective.readout, recipe.rare, recipe.seed + 1
+            )
+            return WarmupWeights(runs.tower.vision, head)
+        return runs.start(recipe, self.tokenizer, self.tokenizer_folder)
+
+    def task(self, steps: int) -> WarmupTask | JointTask:
+        """Training up to a step."""
+        stage = constant(self.recipe.language, self.points, steps)
+        return self._task(stage)
+
+    def _task(self, stage: Stage) -> WarmupTask | JointTask:
+        if self.arm.regression:
+            return WarmupTask(replace(self.recipe, warmup=stage), self.tokenizer)
+        adapter = None
+        if self.arm.adapter is not None:
+            rank = self.runs.study.rank
+            adapter = LoraConfig(self.arm.adapter, rank=rank, alpha=2.0 * rank)
+        recipe = replace(self.recipe, language=stage)
+        return JointTask(recipe, self.tokenizer, adapter=adapter)
+
+    @cached_property
+    def seconds(self) -> float:
+        """Of a step, measured once for all seeds."""
+        return self.runs.seconds(self.arm.key(self.runs.study.recipe), self._measured)
+
+    def _measured(self) -> float:
+        data = self.runs.data(self.arm.data)
+        task = self._task(self.recipe.language)
+        return step_seconds(task, self.first, data, self.runs.mesh)
+
+    @cached_property
+    def points(self) -> Points:
+        """The steps after which it is measured; 0 where nothing is trained."""
+        study, runs = self.runs.study, self.runs
+        if not self.arm.trained:
+            return Points(0, 0)
+        # Language models have read keys before: regression has as many steps and as much time more.
+        more = runs.reading_steps if self.arm.regression else 0
+        if study.steps is not None:
+            return Points(study.steps.arm + more, study.steps.arm + more)
+        reference = study.reference
+        if self.arm.key(study.recipe) == reference.key(study.recipe):
+            return points(self.seconds, self.seconds, study.budget)
+        other = _Job(runs, reference, 0, self.where).seconds
+        equal = points(other, self.seconds, study.budget)
+        if not more:
+            return equal
+        minutes = study.budget + study.reading_budget
+        return Points(equal.steps + more, points(other, self.seconds, minutes).compute)
+
+    def reader(self, step: int) -> Callable[[EvaluationSet], Reading]:
+        """Trains up to a step, exports the model, and returns what reads images with it."""
+        weights = self._trained(step) if step else self.first
+        if isinstance(weights, WarmupWeights):
+            config = self.recipe.config(self.tokenizer)
+            return reading.with_readout(weights, config, self.recipe.patches)
+        export = self.where / "model"
+        JointTask(self.recipe, self.tokenizer).write(weights, export)
+        return reading.with_model(loading.load(export), self.arm.rationale)
+
+    def _trained(self, step: int) -> WarmupWeights | JointWeights:
+        task, runs = self.task(step), self.runs
+        label = f"{self.arm.name}, seed {self.recipe.seed}"
+        state = pretraining.train_stage(
+            task,
+            self.first,
+            runs.data(self.arm.data),
+            runs.mesh,
+            self.where,
+            label,
+            self.tokenizer_folder,
+        )
+        if task.trainable is None:
+            return jax.device_get(state.weights)
+        base, adapter = jax.device_get((self.first, state.weights.adapter))
+        return lora.merge(base, adapter, task.declare())
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """A JSON object that was written here; raises DataError where it is something else."""
+    found = small_files.read_json(path)
+    if not isinstance(found, dict):
+        raise DataError("expected a JSON object", path=path)
+    return found
+
+
+def step_seconds(task: Task, weights: Start, data: Path, mesh: Mesh) -> float:
+    """Median seconds of a training step with its batch, after the first, which compiles."""
+    batches, _ = pretraining.batches_of(task, data)
+    state, step = task.create(weights, mesh), task.build_step(mesh)
+    found = []
+    for _ in range(TIMED + 1):
+        before = time.perf_counter()
+        state, metrics = step(state, meshes.put(next(batches), mesh))
+        jax.block_until_ready(metrics)
+        found.append(time.perf_counter() - before)
+    return statistics.median(found[1:])
+
+
+def _described(teacher: Path, folder: Path) -> None:
+    """Copies of records whose rationales are the describer's; files that are there are kept."""
+    for path in map(Path, records.files(teacher)):
+        if not (folder / path.name).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            records.write_encoded(folder / path.name, records.read_as(path, _redescribed))
+
+
+def _redescribed(data: bytes) -> bytes:
+    """A stored record with the describer's rationale where it has one."""
+    record = records.unpacked(data, records.FIELDS)
+    if record["rationale"]:
+        seed = int(record.get("seed", 0))
+        record["rationale"] = describe(record["coefficients"], seed).text
+    return records.packed(record)

@@ -1,0 +1,128 @@
+"""Every ablation with --tiny, in one folder: its tower and its arms are trained once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from data_pipelines import records, rendering
+from data_pipelines.rigged import BuiltinSource
+from data_pipelines.sources import Mixture
+from sf_jax.cli import main, recipes
+from sf_jax.convert.hf import CheckpointError
+from sf_jax.reader import loading
+from tests import compiling
+
+RIGS = Path(__file__).parents[2] / "../shared/rigs"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def in_threads() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rendering, "ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(1))
+        yield
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ablations")
+
+
+def results(name: str, out: Path, *more: str) -> dict[str, dict]:
+    """Of unseen people, by arm."""
+    assert main(["train", name, "--tiny", "--out", str(out), *more]) in (0, None)
+    assert all((out / f"{name}.{ending}").is_file() for ending in ("md", "png"))
+    found = json.loads((out / f"{name}.json").read_text())
+    sets = found["results"]["equal steps"]
+    own = {"own", "drawings", "occlusion", "blur", "low_resolution", "pose"}
+    assert set(sets) | set(found["missing"]) >= own and set(sets) >= own
+    assert all(arm["measures"]["mae_52"]["mean"] > 0 for arm in sets["own"].values())
+    return sets["own"]
+
+
+@pytest.mark.slow
+def test_content(out: Path) -> None:
+    """The others share its tower and its arms."""
+    found = results("ablation_content", out)
+    assert len(found) == 3
+    arms = sorted(path.name[:-11] for path in (out / "arms").iterdir())
+    assert arms == ["another-face-s-rationale", "coefficients-alone", "rationale-then-coefficients"]
+
+
+@pytest.mark.slow
+def test_rationale(out: Path) -> None:
+    found = results("ablation_rationale", out)
+    assert next(iter(found)) == "direct regression" and len(found) == 4
+    with pytest.raises((CheckpointError, FileNotFoundError)):  # it has no language model
+        loading.load(next((out / "arms").glob("direct-regression-*")) / "seed-0/model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, arms", [("fields", 5), ("decimals", 3), ("channels", 2)])
+def test_text_and_slots(out: Path, name: str, arms: int) -> None:
+    assert len(results(f"ablation_{name}", out)) == arms
+    if name == "channels":
+        (folder,) = (out / "arms").glob("52-blendshapes-*")
+        assert len(loading.load(folder / "seed-0/model").schema.names) == 52
+
+
+@pytest.mark.slow
+def test_read_outs_train_nothing_more(out: Path) -> None:
+    results("ablation_content", out)
+    before = sorted((out / "arms").iterdir())
+    assert len(results("ablation_readout", out)) == 4
+    assert sorted((out / "arms").iterdir()) == before
+
+
+@pytest.mark.slow
+def test_adapters(tmp_path: Path) -> None:
+    if not RIGS.is_dir():
+        pytest.skip(f"no rigs in {RIGS}")
+    found = results("ablation_adapters", tmp_path, "--rigs", str(RIGS))
+    assert len(found) == 6
+    text = (tmp_path / "ablation_adapters.md").read_text()
+    assert "Unseen rig" in text and "were not given: photo skins" in text
+
+
+@pytest.mark.slow
+def test_teacher(tmp_path: Path) -> None:
+    made = tmp_path / "records"
+    rendering.render(made, 8, Mixture((BuiltinSource(),), {"builtin": 1}), workers=1)
+    (path,) = records.files(made)
+    freely = [record | {"rationale": "1. Expression: hm."} for record in records.read(path)]
+    records.write(path, freely)
+    found = results("ablation_teacher", tmp_path / "out", "--teacher", str(made))
+    assert list(found) == ["describer", "language model"]
+    (copied,) = records.files(tmp_path / "out/data/describer")
+    assert all("Movements" in record["rationale"] for record in records.read(copied))
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed(tmp_path: Path, out: Path) -> None:
+    """Killed after its first arm; then it ends as one that was not."""
+    whole = results("ablation_content", out)
+    command = [sys.executable, "-m", "sf_jax", "train", "ablation_content", "--tiny", "--out"]
+    started = subprocess.Popen(
+        [*command, str(tmp_path)],
+        env=compiling.environment() | {"PYTHONPATH": os.fspath(Path(__file__).parents[2])},
+    )
+    while not list(tmp_path.glob("arms/*/seed-0/result.json")):
+        assert started.poll() is None
+        time.sleep(0.05)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    first = next(tmp_path.glob("arms/*/seed-0/result.json"))
+    at = first.stat().st_mtime_ns
+    assert results("ablation_content", tmp_path) == whole and first.stat().st_mtime_ns == at
+
+
+def test_every_ablation_is_tried_here() -> None:
+    tried = {"content", "rationale", "fields", "decimals", "channels", "readout", "adapters"}
+    assert tried | {"teacher"} == set(recipes.load("ablations").ORDER)
