@@ -136,24 +136,31 @@ def faces(
       ValueError: `batch_size` is no multiple of `process_count`.
     """
     source = RecordSource(records.files(directory))
-    data = grain.MapDataset.source(source).seed(seed)
+    fetched: Callable[[Sequence[Any]], Any] = collate
+    if transform is None:
+        # Batches of numbers, so that Grain's work is for a number and not for a record.
+        data = grain.MapDataset.range(len(source)).seed(seed)
+        fetched = lambda numbers: collate([source[number] for number in numbers])  # noqa: E731
+    else:
+        data = grain.MapDataset.source(source).seed(seed)
     if shuffle:
         data = data.shuffle()
     data = data.repeat(epochs)
-    batches = batched(data, batch_size, collate, transform, process_index, process_count, threads)
+    share = process_index, process_count
+    batches = batched(data, batch_size, fetched, transform, *share, threads)
     return batches, source.fingerprint(seed=seed, batch=batch_size)
 
 
 def batched(
-    data: "grain.MapDataset[dict[str, Any]]",
+    data: "grain.MapDataset[Any]",
     batch_size: int,
-    collate: Callable[[Sequence[dict[str, Any]]], Any],
+    collate: Callable[[Sequence[Any]], Any],
     transform: grain.RandomMapTransform | None = None,
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
 ) -> grain.DatasetIterator:
-    """Batches of this process of a dataset of records; see `faces`.
+    """Batches of this process of a dataset of records, or of their numbers; see `faces`.
 
     Raises:
       ValueError: `batch_size` is no multiple of `process_count`.

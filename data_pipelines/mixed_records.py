@@ -68,9 +68,13 @@ class MixedRecords:
         source = self._sources[folder]
         return "{}, record {}".format(*source.place(index)), source[index]
 
-    def dataset(self) -> "grain.MapDataset[dict[str, Any]]":
-        """The records by number as a dataset of Grain."""
-        return self._order.map(lambda found: self._sources[found[0]][found[1]])
+    def numbered(self) -> "grain.MapDataset[tuple[int, int]]":
+        """What `which` gives of each number, as a dataset of Grain."""
+        return self._order
+
+    def record(self, found: tuple[int, int]) -> dict[str, Any]:
+        """The record that `which` names."""
+        return self._sources[found[0]][found[1]]
 
     def fingerprint(self, **order: float) -> Fingerprint:
         """See `RecordSource.fingerprint`; files are named `FOLDER/FILE`, weights are added."""
@@ -110,9 +114,14 @@ def mixed_faces(
       MixtureError, RecordError, ValueError: see `MixedRecords` and `loader.batched`.
     """
     mixed = MixedRecords(weights, seed)
-    data = mixed.dataset().seed(seed)
+    data = mixed.numbered()
+    fetched: Callable[[Sequence[Any]], Any] = collate
+    if transform is None:  # as in `loader.faces`
+        fetched = lambda found: collate([mixed.record(one) for one in found])  # noqa: E731
+    else:
+        data = data.map(mixed.record).seed(seed)
     share = process_index, process_count
-    batches = batched(data, batch_size, collate, transform, *share, threads)
+    batches = batched(data, batch_size, fetched, transform, *share, threads)
     return batches, mixed.fingerprint(batch=batch_size)
 
 

@@ -10,6 +10,7 @@ BENCHMARKS = (
     "decode",
     "finder",
     "framing",
+    "loader",
     "passes",
     "peers",
     "plans",
