@@ -7,9 +7,9 @@ masks, in a process of its own each, on the same two cores:
     torch, N        torch.utils.data.DataLoader with N worker processes, 0 to 2
 
 The first table has the same decoder on both sides: OpenCV, and the checks of our records. In the
-second the DataLoader decodes images by torchvision and checks nothing. Rounds take turns, and the
-best number of workers counts. Other work on the cores changes the figures: measure on an idle
-machine.
+second the DataLoader decodes images by Pillow, as datasets of torchvision do by default, and checks
+nothing. Rounds take turns, and the best number of workers counts. Other work on the cores changes
+the figures: measure on an idle machine.
 
     sf-jax bench loader --records faces                          # needs the extra "porting"
     sf-jax bench loader --records faces --torch-python PYTHON    # one with torch and this package
@@ -17,6 +17,7 @@ machine.
 
 import argparse
 import importlib.util
+import io
 import json
 import statistics
 import sys
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from data_pipelines import loader, records
 from sf_jax.bench.decode import cores_held, run
@@ -51,14 +53,10 @@ def stacked(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     return {name: np.stack([row[name] for row in rows]) for name in FIELDS}
 
 
-def by_torchvision(data: bytes) -> dict[str, Any]:
-    """A record whose image torchvision decodes, unchecked."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_image
-
+def by_pillow(data: bytes) -> dict[str, Any]:
+    """A record whose image Pillow decodes, unchecked."""
     record = records.unpacked(data, ())
-    stored = torch.frombuffer(bytearray(record["image"]), dtype=torch.uint8)
-    image = decode_image(stored, mode=ImageReadMode.RGB).permute(1, 2, 0)
+    image = np.array(Image.open(io.BytesIO(record["image"])).convert("RGB"))
     known = record.get("known", np.ones(61, bool))
     return {"image": image, "coefficients": record["coefficients"], "known": known}
 
@@ -86,7 +84,7 @@ def torchs(folder: Path, size: int, decoder: str, workers: int) -> Iterator[Any]
     import torch
 
     torch.set_num_threads(THREADS)
-    decode = records.decode if decoder == "same" else by_torchvision
+    decode = records.decode if decoder == "same" else by_pillow
     data = torch.utils.data.DataLoader(
         Dataset(folder, decode),  # type: ignore[arg-type]
         batch_size=size,
