@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -195,7 +196,7 @@ class Runs:
         recipe, fixed = self.study.recipe, self.study.steps
         tokenizer, _ = self.tokenizer(recipe)
         task = WarmupTask(recipe, tokenizer)
-        first, minutes = task.initial(), self.study.tower_budget
+        first, minutes = _on_host(task.initial()), self.study.tower_budget
         steps = fixed.tower if fixed else self._steps("tower", minutes, task, first)
         stage = replace(recipe.warmup, optimizer=replace(recipe.warmup.optimizer, steps=steps))
         task = WarmupTask(replace(recipe, warmup=stage), tokenizer)
@@ -203,7 +204,7 @@ class Runs:
         where.mkdir(exist_ok=True)
         data = self.data("train")
         trained = pretraining.train_stage(task, first, data, self.mesh, where, "tower")
-        return jax.device_get(trained.weights)
+        return _on_host(trained.weights)
 
     @cached_property
     def reading_steps(self) -> int:
@@ -225,14 +226,14 @@ class Runs:
         stage = constant(recipe.language, Points(steps, steps), steps)
         plain = replace(recipe, sequences=shared.sequences, order=shared.order, reading=stage)
         task = JointTask(plain, tokenizer, True)
-        first = task.initial(self.tower)
+        first = _on_host(task.initial(self.tower))
         if not steps:
             return first
         where = self.out / "starts" / folder.name / f"seed-{recipe.seed}"
         where.mkdir(parents=True, exist_ok=True)
         label, data = f"reading, seed {recipe.seed}", self.data("train")
         trained = pretraining.train_stage(task, first, data, self.mesh, where, label, folder)
-        return jax.device_get(trained.weights)
+        return _on_host(trained.weights)
 
     # One arm and seed.
 
@@ -308,7 +309,10 @@ class _Job:
 
     @cached_property
     def first(self) -> WarmupWeights | JointWeights:
-        """The weights that it starts from."""
+        """The weights that it starts from, on the host: a step takes over the arrays it is given."""
+        return _on_host(self._start())
+
+    def _start(self) -> WarmupWeights | JointWeights:
         recipe, runs = self.recipe, self.runs
         if self.arm.base is not None:
             folder = runs.folder(self.arm.base, recipe.seed) / "model"
@@ -389,7 +393,7 @@ class _Job:
             self.tokenizer_folder,
         )
         if task.trainable is None:
-            return jax.device_get(state.weights)
+            return _on_host(state.weights)
         base, adapter = jax.device_get((self.first, state.weights.adapter))
         return lora.merge(base, adapter, task.declare())
 
@@ -402,10 +406,15 @@ def _noted(path: Path) -> dict[str, Any]:
     return found
 
 
+def _on_host(weights: Start) -> Any:
+    """A copy in host memory, which no step can take over."""
+    return jax.tree.map(lambda x: np.array(x), weights)
+
+
 def step_seconds(task: Task, weights: Start, data: Path, mesh: Mesh) -> float:
     """Median seconds of a training step with its batch, after the first, which compiles."""
     batches, _ = pretraining.batches_of(task, data)
-    state, step = task.create(weights, mesh), task.build_step(mesh)
+    state, step = task.create(_on_host(weights), mesh), task.build_step(mesh)
     found = []
     for _ in range(TIMED + 1):
         before = time.perf_counter()
