@@ -309,7 +309,7 @@ class _Job:
 
     @cached_property
     def first(self) -> WarmupWeights | JointWeights:
-        """The weights that it starts from, on the host: a step takes over the arrays it is given."""
+        """The weights that it starts from, on the host: a step takes over given arrays."""
         return _on_host(self._start())
 
     def _start(self) -> WarmupWeights | JointWeights:
