@@ -213,9 +213,9 @@ def _masks(face: _Face, rig: Rig) -> dict[str, np.ndarray]:
         "nose": face.blob(face.left(30), 0.9, 0.8),
         "nostrils": np.clip(1.6 * face.blob(face.left(34) + np.array([0.3, 0.3]), 0.85, 0.5), 0, 1),
     } | _lids(face, rig)
-    named = {"hair": "scalp", "mouth": "mouth"}
-    for name in set(MATERIALS) - {"skin", "lips", "brow", "object"}:  # found by landmarks, or none
-        masks[named.get(name, name)] = (face.names == name).astype(np.float64)
+    for name in MATERIALS:  # in their order, which a set would not keep
+        if name not in ("skin", "lips", "brow", "object"):  # found by landmarks, or none
+            masks["scalp" if name == "hair" else name] = (face.names == name).astype(np.float64)
     return {name: np.clip(mask, 0, 1).astype(np.float32) for name, mask in masks.items()}
 
 
