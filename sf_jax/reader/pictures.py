@@ -96,7 +96,7 @@ def _write_frame(job: Job, writing: Writing, frame: Frame, image: str, number: i
         from sf_jax.render.preview import preview  # it takes a second to import
 
         path = writing.path(face + SHEET)
-        preview(frame.seen, frame.shown, path, frame.whole, frame.box)
+        preview(frame.seen, frame.shown, path, frame.image, frame.box)
 
 
 def _rows_of_before(job: Job, file: Input, single: bool) -> list[Still] | None:

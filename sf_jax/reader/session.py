@@ -90,13 +90,8 @@ class Frame:
         return self.action.found
 
     @property
-    def whole(self) -> Picture | None:
-        """The frame itself, where a square of it was read."""
-        return None if self.action.face is None else self.image
-
-    @property
     def box(self) -> Square | None:
-        """The square of `whole` that was read."""
+        """The square of `image` that was read; None where the whole image was."""
         return None if self.action.face is None else self.action.face.box
 
     @property

@@ -160,7 +160,7 @@ def _draw_sheet(job: Job, read: Read, writing: Writing) -> bool:
     path = writing.path(SHEET)
     try:
         sheet = read.sheet
-        preview(sheet.seen, sheet.shown, path, sheet.whole, sheet.box)
+        preview(sheet.seen, sheet.shown, path, sheet.image, sheet.box)
     except BaseException as error:
         path.unlink(missing_ok=True)
         if not isinstance(error, OSError | DataError):

@@ -174,7 +174,7 @@ def preview(
 
     Args:
       image: uint8 [H, W, 3], as the model saw it.
-      whole, box: the image that it was cut out of, and the square there; None where it was not.
+      whole, box: the image that it was cut out of, and the square there; a box of None: it was not.
 
     Raises:
       OSError: the file cannot be written.

@@ -78,7 +78,7 @@ def ask(
         raise ServiceError("face: ask reads one face; ask_all reads all that are found")
     options: dict[str, Any] = {"rationale": rationale, "temperature": float(temperature)}
     options |= {"seed": seed, "max_rationale": max_rationale, "session": session}
-    options |= _place(whole, face, force)
+    options |= _face_options(whole, face, force)
     return _answer(url, _predict(url, image, options, messages, timeout))
 
 
@@ -104,7 +104,7 @@ def ask_all(
     return [_answer(url, one) for one in content["faces"]]
 
 
-def _place(whole: bool | None, face: str | int, force: bool) -> dict[str, Any]:
+def _face_options(whole: bool | None, face: str | int, force: bool) -> dict[str, Any]:
     """What is asked of the face, as parameters; nothing where it is the default."""
     given = {"whole": whole, "face": None if face == "largest" else face, "force": force or None}
     return {name: value for name, value in given.items() if value is not None}
@@ -162,7 +162,7 @@ class Session:
         self.url, self.name = url, name or secrets.token_hex(8)
         self._messages, self._timeout = messages, timeout
         self._options = asked | {"session": self.name, "values": values}
-        self._options |= _place(whole, face, force)
+        self._options |= _face_options(whole, face, force)
         self._options |= {"smooth": smooth, "fps": fps}
 
     def frame(

@@ -201,9 +201,9 @@ class Service:
           Refusal: no image, one that is too large, too long for its width or takes too long to
             decode, or the model failed.
         """
-        place = asked.place()
-        frames = self._frames(place["whole"], place["face"])
-        framed = partial(self.model.framed, **place)
+        given = asked.face_options()
+        frames = self._frames(given["whole"], given["face"])
+        framed = partial(self.model.framed, **given)
         return await self._predicted(await self._seen(body, frames, framed, Framed), options)
 
     async def faces(self, body: bytes, options: Options) -> "list[FaceAction]":
@@ -411,7 +411,7 @@ def _options(asked: Asked, limits: Limits) -> Options:
         raise Refusal(422, f"max_rationale: {cap} is not offered; there are {offered}")
     try:
         asked.session_options()
-        asked.place()
+        asked.face_options()
     except WireError as error:
         raise Refusal(422, str(error)) from error
     return Options(

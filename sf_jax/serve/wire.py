@@ -102,10 +102,12 @@ class Asked(BaseModel):
         given = {name: value for name, value in given.items() if value is not None}
         if self.every:
             raise WireError("a session is of one face; name it by its number", field="face")
-        given |= {name: value for name, value in self.place().items() if name in self._given()}
+        given |= {
+            name: value for name, value in self.face_options().items() if name in self._given()
+        }
         return SessionOptions(**given) if given else None
 
-    def place(self) -> dict[str, Any]:
+    def face_options(self) -> dict[str, Any]:
         """What is read of an image: the arguments `whole`, `face` and `force` of `Model.predict`.
 
         Raises:

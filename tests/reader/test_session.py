@@ -151,7 +151,7 @@ def test_a_face_is_framed_and_followed() -> None:
     assert [frame.found for frame in frames] == [False] + [True] * 17
     assert np.isnan(frames[0].values).all() and frames[0].rationale == Description("", "", "", "")
     assert frames[0].seen is blank and frames[1].seen.shape == (20, 20, 3)
-    assert frames[1].box == Square(28.0, 18.0, 20.0) and frames[1].whole is not None
+    assert frames[1].box == Square(28.0, 18.0, 20.0) and frames[1].image is not None
     # Searched until one is found, then now and then.
     assert searched == [0, 1, 1 + SEARCH_EVERY]
     assert frames[2].action.face == frames[1].action.face  # the first is not of a face: no draft
