@@ -109,6 +109,7 @@ def repeatability(
     images: Sequence[Image],
     actions: Sequence[estimator.FaceAction],
     batch: int,
+    rationale: bool,
     whole: bool | None,
 ) -> float:
     """How far answers to one image differ: the mean standard deviation of a blendshape over the
@@ -116,12 +117,13 @@ def repeatability(
 
     Args:
       actions: of the images as they are. NaN where no face is found in any.
+      rationale: whether those were read with a rationale: so are the copies.
     """
     copies = [
         [model.framed(compressed(image, quality), whole=whole) for image in images[:REPEATED]]
         for quality in QUALITIES
     ]
-    again = [model_answers(model, each, batch, rationale=False) for each in copies]
+    again = [model_answers(model, each, batch, rationale) for each in copies]
     values = np.stack([[one.coefficients for one in each] for each in (actions[:REPEATED], *again)])
     seen = np.isfinite(values).all((0, 2))
     spread = values[:, seen][..., channels.BLENDSHAPES].std(0)
@@ -197,7 +199,7 @@ def compare(
         agreement=agreement.total([action.agreement for action in actions]),
         found=sum(action.found for action in actions) if model.frames(whole) else None,
         coverage=covered(model, actions, labels, known),
-        repeatability=repeatability(model, images, actions, batch, whole),
+        repeatability=repeatability(model, images, actions, batch, rationale, whole),
     )
 
 

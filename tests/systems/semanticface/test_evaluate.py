@@ -1,7 +1,9 @@
 """What `sf-jax evaluate` computes with a model that frames faces."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +53,7 @@ def test_missed_faces_count_as_zeros_and_rolls_are_put_back(
 
 def test_answers_that_change_with_compression_are_not_repeatable() -> None:
     class Unsteady:
-        """Its jaw opens with the brightness of a pixel."""
+        """Its jaw opens with the brightness of a pixel, and wider once it has described it."""
 
         def framed(self, pixels: np.ndarray, whole: bool | None) -> Framed:
             return Framed(FittedImage(pixels))
@@ -61,17 +63,40 @@ def test_answers_that_change_with_compression_are_not_repeatable() -> None:
 
         def predict_batch(self, seen: list, rationale: bool) -> list:
             values = np.zeros((len(seen), 61), np.float32)
-            values[:, INDEX["JawOpen"]] = [one.picture.pixels[0, 0, 0] / 255 for one in seen]
+            jaws = np.array([one.picture.pixels[0, 0, 0] / 255 for one in seen])
+            values[:, INDEX["JawOpen"]] = jaws + 0.3 * rationale
             return [SimpleNamespace(coefficients=row) for row in values]
 
     noise = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3)).astype(np.uint8)
     flat = np.full((3, 16, 16, 3), 128, np.uint8)
     found = []
-    for images in (list(noise), list(flat)):
+    unsteady: Any = Unsteady()
+    for images, rationale in ((noise, False), (flat, False), (flat, True)):
         seen = [Framed(FittedImage(pixels)) for pixels in images]
-        actions = Unsteady().predict_batch(seen, False)
-        found.append(evaluate.repeatability(Unsteady(), images, actions, 2, None))  # type: ignore[arg-type]
-    assert found[0] > 0.0002 and found[1] == 0
+        actions = unsteady.predict_batch(seen, rationale)
+        found.append(evaluate.repeatability(unsteady, list(images), actions, 2, rationale, None))
+    assert found[0] > 0.0002 and found[1] == found[2] == 0
+
+
+def test_copies_are_read_as_the_images_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    one = SimpleNamespace(coefficients=np.zeros(61), answer=np.zeros(61), agreement=None, found=1)
+
+    def answers(model: Any, images: list, batch: int, rationale: bool) -> list:
+        asked.append(rationale)
+        return [one] * len(images)
+
+    monkeypatch.setattr(evaluate, "TRAINING_FACES", 50)
+    monkeypatch.setattr(evaluate, "model_answers", answers)
+    for name in ("regression", "covered"):
+        monkeypatch.setattr(evaluate, name, lambda *_: None)
+    monkeypatch.setattr(evaluate, "_compared", lambda *_: evaluate.Comparison({}, None))
+    reader: Any = SimpleNamespace(framed=lambda *_, **__: None, frames=lambda _: True)
+    picture = np.zeros((16, 16, 3), np.uint8)
+    record = {"image": picture, "coefficients": np.zeros(61), "known": np.ones(61, bool)}
+    for rationale in (True, False):
+        evaluate.compare(reader, [record], Path("none"), rationale, 1)
+    assert asked == [True] * 3 + [False] * 3
 
 
 def test_predictions_of_another_system_are_measured_as_a_models_are(
