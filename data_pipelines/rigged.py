@@ -97,6 +97,7 @@ class RenderedSource:
         drawing = draw(rig, coefficients, scene, side, side)
         if not legible(drawing):
             scene = replace(everyday(scene, cel=True), effects=Effects())
+            scene = self.shifted(scene, number)
             drawing = draw(rig, coefficients, scene, side, side)
         return drawn_record(drawing, coefficients, known, number) | {
             "source": self.name,

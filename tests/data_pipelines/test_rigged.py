@@ -1,6 +1,7 @@
 """Rigs and skins as sources: people held out, channels that are known, clear errors."""
 
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,21 @@ import pytest
 from data_pipelines import held_out, records, rigged
 from data_pipelines.rigged import BuiltinSource, RigSource, SkinSource, everyday, expression
 from data_pipelines.sampler import sample
+from data_pipelines.shifted import (
+    BLUR,
+    OBJECTS,
+    SCALE,
+    BlurredSource,
+    LowResolutionSource,
+    OccludedSource,
+)
 from data_pipelines.sources import Framing
 from sf_jax.media.errors import DataError
+from sf_jax.render.draw import Drawing, draw
 from sf_jax.render.effects import Effects
 from sf_jax.render.looks import Look
 from sf_jax.render.outfits import Item
+from sf_jax.render.rig import Rig
 from sf_jax.render.rigs import RigError
 from sf_jax.render.scene import Scene
 from tests.data_pipelines.test_records import assert_equal
@@ -80,6 +91,29 @@ def test_faces_in_the_dark_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> N
     assert contrast(BuiltinSource().record(0, "train", Framing(64))) > rigged.LEAST_CONTRAST
     monkeypatch.setattr(rigged, "legible", lambda drawing: True)
     assert contrast(BuiltinSource().record(0, "train", Framing(64))) < rigged.LEAST_CONTRAST
+
+
+@pytest.mark.parametrize(
+    "kind, changed",
+    [
+        (OccludedSource, lambda scene: scene.items[-1].kind in dict(OBJECTS)),
+        (BlurredSource, lambda scene: scene.effects.blur >= BLUR[0]),
+        (LowResolutionSource, lambda scene: scene.effects.scale <= SCALE[1]),
+    ],
+)
+def test_faces_that_are_drawn_again_stay_hard(
+    monkeypatch: pytest.MonkeyPatch, kind: type[BuiltinSource], changed: Callable[[Scene], bool]
+) -> None:
+    drawn: list[Scene] = []
+
+    def noted(rig: Rig, coefficients: np.ndarray, scene: Scene, *side: int) -> Drawing:
+        drawn.append(scene)
+        return draw(rig, coefficients, scene, *side)
+
+    monkeypatch.setattr(rigged, "legible", lambda drawing: False)
+    monkeypatch.setattr(rigged, "draw", noted)
+    kind().record(1_000_000, "evaluation", Framing(48))
+    assert [changed(scene) for scene in drawn] == [True, True] and drawn[0] != drawn[1]
 
 
 def test_held_out_skins_are_in_no_training_picture(skins: SkinSource) -> None:
