@@ -34,7 +34,8 @@ class CheckedFaces:
         return records.encode(checked(self.mixture.record(index, split)), exact=False)
 
     def settings(self) -> Mapping[str, Any]:
-        return self.mixture.settings()
+        """See `Mixture.settings`; records that were not checked have others."""
+        return self.mixture.settings() | {"checked": True}
 
 
 def checked(record: dict[str, Any]) -> dict[str, Any]:

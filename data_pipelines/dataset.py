@@ -174,8 +174,14 @@ def make_shard(maker: Maker, job: Job) -> Made:
             problem = f"holds {found.shard.records:,} records, {wanted[1]:,} are asked for; ask for"
             raise DataError(f"{problem} as many as before, or name another folder", path=job.path)
         Path(job.path).unlink()
+    _unlist(Path(job.path).parent)
     rendering.write_shard(maker, job)
     return Made(shards.summarise(job.path), kept=False)
+
+
+def _unlist(folder: Path) -> None:
+    """Removes the manifest of an earlier run, which other files than those to come are in."""
+    (folder / manifest.NAME).unlink(missing_ok=True)
 
 
 def finish(plan: Plan, maker: Maker, summaries: Iterable[Summary]) -> Manifest:
@@ -183,10 +189,11 @@ def finish(plan: Plan, maker: Maker, summaries: Iterable[Summary]) -> Manifest:
 
     Raises:
       DataError: one is; names the first such source. Files of records stay, no manifest is
-        written.
+        written, and an older one is removed.
     """
     summaries = list(summaries)
     for leak in shards.leaks(summaries):
+        _unlist(plan.out)
         problem = f"the splits share people: {leak}; no {manifest.NAME} is written"
         raise DataError(problem, path=plan.out)
     settings = {split: dict(maker.settings()) for split in plan.counts}

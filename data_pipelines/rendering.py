@@ -168,7 +168,8 @@ def check_settings(out: Path, split: Split, maker: Maker) -> None:
         found = small_files.read_json(path)
         if found != wanted:
             both = found if isinstance(found, dict) else {}
-            fields = [name for name in wanted if both.get(name) != wanted[name]]
+            names = dict.fromkeys((*wanted, *both))
+            fields = [name for name in names if both.get(name) != wanted.get(name)]
             problem = f"the records here were made with another {', '.join(fields) or 'setting'}; "
             raise DataError(f"{problem}name another folder", path=path)
     else:

@@ -125,6 +125,28 @@ def test_people_in_both_splits_are_found(tmp_path: Path, monkeypatch: pytest.Mon
     assert any("people of split train" in line for line in verifying.verify(tmp_path).problems)
 
 
+def test_a_manifest_of_fewer_files_does_not_stay(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while more are made, nor once people are found in both splits."""
+    here(monkeypatch)
+    flag = tmp_path / "flag"
+    flag.touch()
+    with pytest.raises(KeyboardInterrupt):
+        dataset.make(plan(copy, train=33, evaluation=9), TinyFaces(stops_at=28, failing=flag), 1)
+    assert not (copy / manifest.NAME).exists()
+    leaky = tmp_path / "leaky"
+    dataset.make(plan(leaky, evaluation=9), TinyFaces(leak=True), 1)
+    (leaky / manifest.NAME).rename(tmp_path / "older")
+    with pytest.raises(DataError, match="share people"):
+        dataset.make(plan(leaky), TinyFaces(leak=True), 1)
+    assert not (leaky / manifest.NAME).exists()
+    (tmp_path / "older").rename(leaky / manifest.NAME)  # all files are made, and it is there
+    with pytest.raises(DataError, match="share people"):
+        dataset.make(plan(leaky), TinyFaces(leak=True), 1)
+    assert not (leaky / manifest.NAME).exists()
+
+
 def test_the_manifest_and_the_card_count_what_is_there(made: Path) -> None:
     found = manifest.read(made)
     train = found.header.splits["train"]
@@ -310,3 +332,22 @@ def test_the_pipeline_makes_the_records_of_a_rendered_mixture(tmp_path: Path) ->
         (tmp_path / folder).mkdir()
         write_shard(maker, job)
     assert contents(tmp_path / "plain") == contents(tmp_path / "checked")
+
+
+def test_records_that_were_not_checked_do_not_pass_for_checked_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`data render` and `data pipeline` in one folder, in either order."""
+    from data_pipelines import rendering
+
+    here(monkeypatch)
+    mixture = build({"drawn": 1}, Inputs(), framing=Framing(48))
+    one: Any = {"train": 1}
+    rendering.render(tmp_path / "plain", 1, mixture, workers=1)
+    dataset.make(Plan(tmp_path / "checked", one), CheckedFaces(mixture), 1)
+    before = [contents(tmp_path / name) for name in ("plain", "checked")]
+    with pytest.raises(DataError, match="made with another checked; name another folder"):
+        dataset.make(Plan(tmp_path / "plain", one), CheckedFaces(mixture), 1)
+    with pytest.raises(DataError, match="made with another checked; name another folder"):
+        rendering.render(tmp_path / "checked", 1, mixture, workers=1)
+    assert [contents(tmp_path / name) for name in ("plain", "checked")] == before
