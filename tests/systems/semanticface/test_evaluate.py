@@ -82,7 +82,7 @@ def test_copies_are_read_as_the_images_were(monkeypatch: pytest.MonkeyPatch) -> 
     asked: list[bool] = []
     one = SimpleNamespace(coefficients=np.zeros(61), answer=np.zeros(61), agreement=None, found=1)
 
-    def answers(model: Any, images: list, batch: int, rationale: bool) -> list:
+    def answers(_: Any, images: list, batch: int, rationale: bool) -> list:
         asked.append(rationale)
         return [one] * len(images)
 
