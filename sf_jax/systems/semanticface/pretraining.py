@@ -204,11 +204,11 @@ class JointTask(task.Task):
         The generator of a batch is seeded by its coefficients, so that a resumed run corrupts the
         same values.
         """
-        twins = (
-            loader.mirrored(record) | {"rationale": mirrored_text(record["rationale"])}
-            for record in records
-        )
-        records = [*records, *twins]
+        texts = None
+        if self.recipe.sequences.recorded:
+            recorded = [record["rationale"] for record in records]
+            texts = [*recorded, *map(mirrored_text, recorded)]
+        records = [*records, *map(loader.mirrored, records)]
         dense = dense_targets(records, self.recipe.views.cells)
         coefficients = np.asarray(dense.coefficients)
         checksum = int(np.abs(coefficients).sum(dtype=np.float64) * 1e6)
@@ -217,7 +217,6 @@ class JointTask(task.Task):
         known = np.asarray(dense.known) > 0
         if self.reading:
             return JointBatch(self.sequences.reading(images, coefficients, generator, known), dense)
-        texts = [record["rationale"] for record in records]
         return JointBatch(
             self.sequences.batch(images, coefficients, generator, known, texts), dense
         )
@@ -287,15 +286,20 @@ class JointTask(task.Task):
 
 
 def batches_of(
-    each: WarmupTask | JointTask, data: Path
+    each: WarmupTask | JointTask, data: Path, order: int | None = None
 ) -> tuple[grain.DatasetIterator, Fingerprint]:
-    """The batches of a stage, and the fingerprint of the records in `data`."""
+    """The batches of a stage, and the fingerprint of the records in `data`.
+
+    Args:
+      order: seed of the order and the views of records; None: it follows from the recipe's.
+    """
     recipe = each.recipe
     if isinstance(each, WarmupTask):
         count, views, seed = each.rows, recipe.views, recipe.seed
     else:  # twins are made of the records
         count, views = each.rows // 2, replace(recipe.views, mirrored=0.0)
         seed = recipe.seed + (1 if each.reading else 2)
+    seed = seed if order is None else order
     return loader.faces(data, count, each.batch, seed=seed, transform=RandomView(views))
 
 
@@ -307,15 +311,17 @@ def train_stage(
     directory: Path,
     label: str,
     tokenizer: Path | None = None,
+    order: int | None = None,
 ) -> TrainState:
     """One stage from the given weights, or from its newest checkpoint in `directory`.
 
     Args:
       tokenizer: the folder of the tokenizer's file; None: the run's, in which `data` is.
+      order: see `batches_of`.
     """
     recipe = each.recipe
     stage = recipe.warmup if isinstance(each, WarmupTask) else each.stage
-    batches, fingerprint = batches_of(each, data)
+    batches, fingerprint = batches_of(each, data, order)
     if isinstance(each, JointTask):
         folder = tokenizer or data.parents[1]
         fingerprint = fingerprint.with_model(folder, [SentencePieceTokenizer.file])

@@ -201,13 +201,14 @@ class Sequences:
         shown = [b if swap else a for a, b, swap in zip(target, other, swapped, strict=True)]
         words: list[int] = []
         if spoken:
-            plain = foreign if borrowed else np.where(known, numbers, foreign)
-            if values_first:
-                plain = plain.copy()
-                plain[of] = self._values(shown)
-            written = describe(plain, wording).text
             if options.recorded:
                 written = foreign_text if borrowed else text
+            else:
+                plain = foreign if borrowed else np.where(known, numbers, foreign)
+                if values_first:
+                    plain = plain.copy()
+                    plain[of] = self._values(shown)
+                written = describe(plain, wording).text
             words = self.tokenizer.encode(with_fields(written, options.fields))
         prompt = self._prompt(merged, bool(words), values_first)
         # The few descriptions that would not fit the row are left out, words and all.

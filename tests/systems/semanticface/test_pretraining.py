@@ -17,7 +17,7 @@ from sf_jax.face import channels, landmarks
 from sf_jax.reader import finder, loading
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import tokenizer
-from sf_jax.systems.semanticface import pretraining
+from sf_jax.systems.semanticface import pretraining, sequences
 from sf_jax.systems.semanticface.pretraining import JointTask
 from sf_jax.systems.semanticface.sequences import vocabulary_texts
 from sf_jax.train.checkpoint import CheckpointError
@@ -30,8 +30,8 @@ RECIPE, at_side = BUILTIN.RECIPE, BUILTIN.at_side
 def test_the_second_half_of_a_batch_mirrors_the_first(reading: bool) -> None:
     faces = np.stack([sample(i) for i in range(300)])
     words = tokenizer.train(vocabulary_texts(faces), channel_schema().symbols(), 700)
-    sequences = replace(RECIPE.sequences, length=300)
-    recipe = at_side(replace(RECIPE, sequences=sequences), 96)
+    options = replace(RECIPE.sequences, length=300)
+    recipe = at_side(replace(RECIPE, sequences=options), 96)
     records = [synthetic.face_record(i, 0, "train") for i in range(3)]
     batch = JointTask(recipe, words, reading).batch(records)
     first, second = np.split(batch.dense.coefficients, 2)
@@ -45,6 +45,43 @@ def test_the_second_half_of_a_batch_mirrors_the_first(reading: bool) -> None:
         np.testing.assert_array_equal(blocks[3:], flipped)
     left = batch.dense.landmarks[:3, landmarks.MIRROR, 0]
     np.testing.assert_allclose(batch.dense.landmarks[3:, :, 0], 1 - left, atol=1e-6)
+
+
+def test_the_recipes_own_streams_of_data_and_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of the recipe resumes with the streams that it had."""
+    seeds: list[int] = []
+    monkeypatch.setattr(
+        pretraining.loader, "faces", lambda *_, seed, transform: seeds.append(seed) or ((), None)
+    )
+    recipe, words = replace(RECIPE, seed=7), MagicMock()
+    for each in (
+        pretraining.WarmupTask(recipe, words),
+        JointTask(recipe, words, True),
+        JointTask(recipe, words),
+    ):
+        pretraining.batches_of(each, tmp_path)
+        pretraining.batches_of(each, tmp_path, 0)
+    assert seeds == [7, 0, 8, 0, 9, 0]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_texts_are_made_only_where_they_are_learnt(
+    monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    faces = np.stack([sample(i) for i in range(300)])
+    words = tokenizer.train(vocabulary_texts(faces), channel_schema().symbols(), 700)
+    options = replace(RECIPE.sequences, length=300, words=1.0, foreign_words=0.0, recorded=recorded)
+    task = JointTask(at_side(replace(RECIPE, sequences=options), 96), words)
+    record = synthetic.face_record(0, 0, "train") | {"rationale": "1. Expression: left."}
+    unused = (sequences, "describe") if recorded else (pretraining, "mirrored_text")
+    monkeypatch.setattr(*unused, lambda *_: pytest.fail("not needed"))
+    learnt: list[str] = []
+    monkeypatch.setattr(sequences, "with_fields", lambda text, fields: learnt.append(text) or text)
+    task.batch([record])
+    both = ["1. Expression: left.", "1. Expression: right."]
+    assert learnt == both if recorded else all("Movements" in text for text in learnt)
 
 
 def test_checkpoints_that_cannot_be_read_are_closed(
