@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from sf_jax.systems.semanticface.recipe import Recipe, Stage
 
 MEAN, MEDIAN, ARGMAX, GENERATED = READ_OUTS = ("mean", "median", "arg-max", "generated")
+TOWER, READING, LANGUAGE = range(3)  # stages of training that have a data order of their own
 NEARLY = 0.05  # step times that differ by less, as a share, count as equal: timing is not exact
 SETS = {
     "own": "unseen people",
@@ -188,6 +191,16 @@ def points(reference_seconds: float, own_seconds: float, minutes: float) -> Poin
     if abs(own_seconds / reference_seconds - 1) < NEARLY:
         own_seconds = reference_seconds
     return Points(*(max(2, int(60 * minutes / each)) for each in (reference_seconds, own_seconds)))
+
+
+def data_seed(stage: int, seed: int) -> int:
+    """The seed of the order of the records in a stage, so that no two stages or seeds share one.
+
+    Args:
+      stage: `TOWER`, `READING` or `LANGUAGE`. Direct regression has the order of `LANGUAGE`: only
+        so is it compared with language models, and the tower has met the records in another.
+    """
+    return int(np.random.SeedSequence([stage, seed]).generate_state(1)[0])
 
 
 def constant(stage: Stage, at: Points, steps: int) -> Stage:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 from data_pipelines import evaluation_sets, mixtures, records, rendering
 from data_pipelines.mixtures import Inputs
+from data_pipelines.sources import noted
 from sf_jax.convert import hf
 from sf_jax.face.describe import describe
 from sf_jax.media import files, locks, small_files
@@ -35,10 +37,21 @@ from sf_jax.model import lora
 from sf_jax.model.lora import LoraConfig
 from sf_jax.reader import loading
 from sf_jax.reader import readout as readout_file
-from sf_jax.sequence.tokenizer import Tokenizer
+from sf_jax.sequence.tokenizer import SentencePieceTokenizer, Tokenizer
 from sf_jax.systems.semanticface import ablation_reading as reading
 from sf_jax.systems.semanticface import pretraining
-from sf_jax.systems.semanticface.ablation import SETS, Arm, Points, Study, constant, points
+from sf_jax.systems.semanticface.ablation import (
+    LANGUAGE,
+    READING,
+    SETS,
+    TOWER,
+    Arm,
+    Points,
+    Study,
+    constant,
+    data_seed,
+    points,
+)
 from sf_jax.systems.semanticface.ablation_reading import EvaluationSet, Reading
 from sf_jax.systems.semanticface.dense_targets import initial_readout
 from sf_jax.systems.semanticface.pretraining import JointTask, WarmupTask
@@ -47,7 +60,7 @@ from sf_jax.train import mesh as meshes
 from sf_jax.train.losses.joint import JointWeights
 from sf_jax.train.losses.readout import WarmupWeights
 
-TIMED = 5  # steps
+DRAINED, TIMED = 16, 10  # batches made beforehand, which are thrown away, and steps after them
 RESULT = "result.json"
 Task = WarmupTask | JointTask
 Start = WarmupWeights | JointWeights  # what a task starts from
@@ -87,31 +100,34 @@ class Runs:
     """The arms of one study in one folder.
 
     Raises:
-      BusyError: another process works in the folder.
-      DataError: the folder holds results of other settings.
+      BusyError: another process works in the folder; `run` raises it too.
+      DataError: the folder holds results of other settings or inputs.
     """
 
     def __init__(self, study: Study, out: Path, mesh: Mesh, given: Given | None = None):
         self.study, self.out, self.mesh = study, out, mesh
         self.given = given or Given()
         self._data: dict[str, Path] = {}
-        out.mkdir(parents=True, exist_ok=True)
-        self._check_settings()
+        with locks.held(out):
+            self._check_settings()
 
     def _check_settings(self) -> None:
         path, inputs = self.out / "study.json", self.given.inputs
         names = {name: getattr(inputs, name) for name in ("rigs", "skins", "backgrounds")}
-        wanted = self.study.settings() | {
-            name: None if each is None else each.name for name, each in names.items()
-        }
+        names["teacher"] = self.given.teacher
+        wanted = self.study.settings() | {name: noted(each) for name, each in names.items()}
         if not path.exists():
             files.write_json(path, wanted)
             return
         found = _noted(path)
-        other = [name for name in wanted if found.get(name) != wanted[name]]
+        # A teacher counts for the arms that need one alone: it may be given later, or left out.
+        if "teacher" in found and (wanted["teacher"] is None or found["teacher"] is None):
+            wanted["teacher"] = found["teacher"] = wanted["teacher"] or found["teacher"]
+        other = [name for name in wanted if name not in found or found[name] != wanted[name]]
         if other:
             problem = f"the results here were made with another {', '.join(other)}; "
             raise DataError(f"{problem}give the same, or name another folder", path=path)
+        files.write_json(path, wanted)
 
     # What arms share.
 
@@ -164,13 +180,13 @@ class Runs:
     def tokenizer(self, recipe: Recipe) -> tuple[Tokenizer, Path]:
         """The tokenizer of a recipe's slots and, where it learns recorded words, of these."""
         names = [f"{len(recipe.channels)}-channels", f"{recipe.decimals}-decimals"]
-        texts: list[str] = []
         if recipe.sequences.recorded:
             names.append("recorded")
-            found = records.first(self._teacher(), RECORDED)
-            texts = [record["rationale"] for record in found if record["rationale"]]
         folder = self.out / "tokenizers" / "-".join(names)
         folder.mkdir(parents=True, exist_ok=True)
+        texts: list[str] = []
+        if recipe.sequences.recorded and not (folder / SentencePieceTokenizer.file).exists():
+            texts = _rationales(self._teacher(), RECORDED)
         return make_tokenizer(recipe, folder, texts), folder
 
     def seconds(self, name: str, measure: Callable[[], float]) -> float:
@@ -203,7 +219,8 @@ class Runs:
         where = self.out / "tower"
         where.mkdir(exist_ok=True)
         data = self.data("train")
-        trained = pretraining.train_stage(task, first, data, self.mesh, where, "tower")
+        order = data_seed(TOWER, recipe.seed)
+        trained = pretraining.train_stage(task, first, data, self.mesh, where, "tower", None, order)
         return _on_host(trained.weights)
 
     @cached_property
@@ -232,7 +249,8 @@ class Runs:
         where = self.out / "starts" / folder.name / f"seed-{recipe.seed}"
         where.mkdir(parents=True, exist_ok=True)
         label, data = f"reading, seed {recipe.seed}", self.data("train")
-        trained = pretraining.train_stage(task, first, data, self.mesh, where, label, folder)
+        order = data_seed(READING, recipe.seed)
+        trained = pretraining.train_stage(task, first, data, self.mesh, where, label, folder, order)
         return _on_host(trained.weights)
 
     # One arm and seed.
@@ -265,15 +283,15 @@ class Runs:
         job = _Job(self, arm, seed, where)
         at = job.points
         for step in at.ascending:
-            values, noted = where / f"predictions-{step}.npz", where / f"agreement-{step}.json"
-            if not (values.exists() and noted.exists()):
+            values, shares = where / f"predictions-{step}.npz", where / f"agreement-{step}.json"
+            if not (values.exists() and shares.exists()):
                 read = job.reader(step)
                 found = {name: read(faces) for name, faces in self.sets.items()}
                 reading.save(values, found)
-                shares = {name: dict(each.agreement) for name, each in found.items()}
-                files.write_json(noted, shares)
+                agreed = {name: dict(each.agreement) for name, each in found.items()}
+                files.write_json(shares, agreed)
         content = {"arm": arm.name, "seed": seed, "steps": at.steps, "compute": at.compute}
-        timed = None if self.study.steps else job.seconds
+        timed = job.seconds if arm.trained and not self.study.steps else None
         files.write_json(where / RESULT, content | {"seconds": timed})
         shutil.rmtree(where / "checkpoints", ignore_errors=True)  # the model is exported
 
@@ -284,14 +302,14 @@ class Runs:
           DataError: it is missing or damaged.
         """
         where = self.folder(arm, seed)
-        noted = _noted(where / RESULT)
-        at = Points(noted["steps"], noted["compute"])
+        found = _noted(where / RESULT)
+        at = Points(found["steps"], found["compute"])
         agreed = {step: _noted(where / f"agreement-{step}.json") for step in at.ascending}
         names = list(self.sets)
         values = {
             step: reading.load(where / f"predictions-{step}.npz", names) for step in at.ascending
         }
-        seconds = noted["seconds"]
+        seconds = found["seconds"]
         return ArmResult(at, float("nan") if seconds is None else seconds, values, agreed)
 
 
@@ -391,6 +409,7 @@ class _Job:
             self.where,
             label,
             self.tokenizer_folder,
+            data_seed(LANGUAGE, self.recipe.seed),
         )
         if task.trainable is None:
             return _on_host(state.weights)
@@ -412,16 +431,38 @@ def _on_host(weights: Start) -> Any:
 
 
 def step_seconds(task: Task, weights: Start, data: Path, mesh: Mesh) -> float:
-    """Median seconds of a training step with its batch, after the first, which compiles."""
+    """Median seconds of a training step with its batch, once they follow each other steadily.
+
+    The first step compiles. Batches that are prefetched meanwhile are thrown away: a step may
+    have to wait for its batch, and what is timed is the slower of the two.
+    """
     batches, _ = pretraining.batches_of(task, data)
     state, step = task.create(_on_host(weights), mesh), task.build_step(mesh)
+    state, metrics = step(state, meshes.put(next(batches), mesh))
+    jax.block_until_ready(metrics)
+    for _ in range(DRAINED):
+        next(batches)
     found = []
-    for _ in range(TIMED + 1):
+    for _ in range(TIMED):
         before = time.perf_counter()
         state, metrics = step(state, meshes.put(next(batches), mesh))
         jax.block_until_ready(metrics)
         found.append(time.perf_counter() - before)
-    return statistics.median(found[1:])
+    return statistics.median(found)
+
+
+def _rationales(folder: Path, most: int) -> list[str]:
+    """Those of the first records of a folder that are not empty; images are not decoded.
+
+    Raises:
+      RecordError: a record is damaged; names file and record.
+    """
+    stored = (
+        record
+        for path in records.files(folder)
+        for record in records.read_as(path, lambda data: records.unpacked(data, ["rationale"]))
+    )
+    return [one["rationale"] for one in islice(stored, most) if one["rationale"]]
 
 
 def _described(teacher: Path, folder: Path) -> None:

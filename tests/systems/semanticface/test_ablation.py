@@ -2,15 +2,19 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from data_pipelines import records
+from data_pipelines.mixtures import Inputs
 from data_pipelines.sampler import sample
 from sf_jax.cli import recipes
 from sf_jax.cli.arguments import UsageError
@@ -18,17 +22,23 @@ from sf_jax.face import metrics
 from sf_jax.face.bootstrap import people, weights
 from sf_jax.face.channels import mirror
 from sf_jax.face.describe import describe, read
+from sf_jax.media import locks
 from sf_jax.media.errors import DataError
 from sf_jax.model import lora
 from sf_jax.model.lora import LoraConfig
+from sf_jax.sequence.tokenizer import SentencePieceTokenizer
 from sf_jax.systems.semanticface import ablation_report as report
-from sf_jax.systems.semanticface import ablation_runs
+from sf_jax.systems.semanticface import ablation_runs, pretraining
 from sf_jax.systems.semanticface.ablation import (
+    LANGUAGE,
     READ_OUTS,
+    READING,
+    TOWER,
     Arm,
     FixedSteps,
     Points,
     constant,
+    data_seed,
     points,
 )
 from sf_jax.systems.semanticface.ablation_reading import (
@@ -39,8 +49,9 @@ from sf_jax.systems.semanticface.ablation_reading import (
     mode,
     save,
 )
-from sf_jax.systems.semanticface.ablation_runs import Runs
+from sf_jax.systems.semanticface.ablation_runs import Given, Runs
 from sf_jax.systems.semanticface.ablation_scores import scores
+from sf_jax.systems.semanticface.recipe import Recipe
 from sf_jax.systems.semanticface.sequences import FIELDS, mirrored_text, with_fields
 from sf_jax.train.optimizer import schedule
 
@@ -298,6 +309,120 @@ def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
     Runs(replace(STUDY, seeds=9), tmp_path, nothing)  # more seeds may be added
     with pytest.raises(DataError, match="another budget, steps; give the same"):
         Runs(replace(STUDY, budget=3.0, steps=FixedSteps(1, 1, 1)), tmp_path, nothing)
+
+
+def test_inputs_are_known_by_their_content(tmp_path: Path) -> None:
+    nothing: Any = None
+
+    def given(folder: str, content: str, of: str = "teacher") -> Given:
+        path = tmp_path / folder / of
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "file").write_text(content)
+        return Given(teacher=path) if of == "teacher" else Given(Inputs(**{of: path}))
+
+    for name in ("rigs", "backgrounds"):
+        out = tmp_path / f"out-{name}"
+        Runs(STUDY, out, nothing, given("one", "a", name))
+        Runs(STUDY, out, nothing, given("moved", "a", name))
+        for other in (given("other", "ab", name), Given()):
+            with pytest.raises(DataError, match=f"made with another {name}; give the same"):
+                Runs(STUDY, out, nothing, other)
+    # Only arms that need a teacher depend on it: others are run without it, before and after.
+    for one in (Given(), given("one", "a"), given("moved", "a"), Given()):
+        Runs(STUDY, tmp_path / "out", nothing, one)
+    with pytest.raises(DataError, match="made with another teacher; give the same"):
+        Runs(STUDY, tmp_path / "out", nothing, given("other", "ab"))
+    noted = json.loads((tmp_path / "out/study.json").read_text())
+    del noted["teacher"]  # as before it was noted
+    (tmp_path / "out/study.json").write_text(json.dumps(noted))
+    with pytest.raises(DataError, match="made with another teacher"):
+        Runs(STUDY, tmp_path / "out", nothing)
+
+
+def test_settings_are_noted_by_one_process_at_a_time(tmp_path: Path) -> None:
+    nothing: Any = None
+    with locks.held(tmp_path), pytest.raises(locks.BusyError):
+        Runs(STUDY, tmp_path, nothing)
+    assert not (tmp_path / "study.json").exists()
+
+
+def test_what_trains_nothing_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation_runs, "_Job", fake_job([]))
+    runs = FakeRuns(replace(STUDY, seeds=1), tmp_path, None)  # type: ignore[arg-type]
+    still, adapted = FOUND[ALL.ORDER.index("adapters")].arms[:2]
+    runs.run([still, adapted])
+    assert math.isnan(runs.result(still, 0).seconds)
+    assert runs.result(adapted, 0).seconds == 0.5
+
+
+def test_no_two_seeds_or_stages_have_one_order_of_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = {data_seed(stage, seed) for stage in (TOWER, READING, LANGUAGE) for seed in range(9)}
+    assert len(orders) == 27 and data_seed(LANGUAGE, 3) == data_seed(LANGUAGE, 3)
+    given: list[int] = []
+    monkeypatch.setattr(
+        pretraining,
+        "train_stage",
+        lambda *all: given.append(all[-1]) or SimpleNamespace(weights={}),
+    )
+    for seed in range(3):
+        job: Any = SimpleNamespace(
+            task=lambda step: SimpleNamespace(trainable=None),
+            runs=SimpleNamespace(data=lambda name: tmp_path, mesh=None),
+            arm=SEMANTIC,
+            recipe=SimpleNamespace(seed=seed),
+            **dict.fromkeys(("first", "where", "tokenizer_folder")),
+        )
+        ablation_runs._Job._trained(job, 5)
+    assert given == [data_seed(LANGUAGE, seed) for seed in range(3)]
+
+
+@pytest.mark.parametrize("waits", [0.0, 1.0])
+def test_a_step_is_timed_with_the_batches_that_it_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: float
+) -> None:
+    """A clock that reading a batch and a step move on; the first 10 batches are ready."""
+    clock = [0.0]
+
+    def batches() -> Iterator[int]:
+        for number in count():
+            clock[0] += waits if number > 10 else 0.0
+            yield number
+
+    def step(state: int, batch: int) -> tuple[int, int]:
+        clock[0] += 0.25 if state else 60.0  # the first compiles
+        return state + 1, batch
+
+    task: Any = SimpleNamespace(create=lambda *_: 0, build_step=lambda _: step)
+    monkeypatch.setattr(pretraining, "batches_of", lambda *_: (batches(), None))
+    monkeypatch.setattr(ablation_runs.meshes, "put", lambda batch, mesh: batch)
+    monkeypatch.setattr(ablation_runs.time, "perf_counter", lambda: clock[0])
+    nothing: Any = None
+    assert ablation_runs.step_seconds(task, nothing, tmp_path, nothing) == 0.25 + waits
+
+
+def test_a_tokenizer_learns_recorded_words_once_and_without_their_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, nothing = tmp_path / "teacher", None
+    teacher.mkdir()
+    stored = [records.packed({"rationale": text, "image": b"none"}) for text in ("a", "", "b")]
+    records.write_encoded(teacher / "faces.array_record", stored)
+    learnt: list[list[str]] = []
+
+    def make(recipe: Recipe, folder: Path, texts: list[str]) -> None:
+        learnt.append(texts)
+        (folder / SentencePieceTokenizer.file).touch()
+
+    monkeypatch.setattr(ablation_runs, "make_tokenizer", make)
+    monkeypatch.setattr(ablation_runs, "RECORDED", 2)
+    recipe = FOUND[ALL.ORDER.index("teacher")].arms[0].resolved(STUDY.recipe, 0)
+    runs = Runs(STUDY, tmp_path / "out", nothing, Given(teacher=teacher))  # type: ignore[arg-type]
+    runs.tokenizer(recipe)
+    assert learnt == [["a"]]
+    monkeypatch.setattr(records, "files", lambda _: pytest.fail("read again"))
+    runs.tokenizer(recipe)
 
 
 @pytest.mark.parametrize(
