@@ -18,6 +18,7 @@ from grain import experimental
 
 from data_pipelines import records
 from data_pipelines.loader import RecordSource, batched
+from data_pipelines.shares import share_of
 from sf_jax.media.errors import DataError
 from sf_jax.train.fingerprint import Fingerprint
 
@@ -136,11 +137,8 @@ def parse_folders(text: str) -> dict[Path, float]:
         folder, equals, weight = part.strip().rpartition("=")
         if not equals:
             folder, weight = weight, "1"
-        try:
-            number = float(weight)
-        except ValueError:
-            number = math.nan
-        if not folder or not 0 < number < math.inf:
+        number = share_of(weight)
+        if not folder or number is None:
             raise MixtureError(f"{part.strip()!r} is no FOLDER=WEIGHT with a weight above 0")
         if Path(folder) in found:
             raise MixtureError("is given twice", path=folder)

@@ -6,7 +6,6 @@ weight. How records are stored is in `data_pipelines/rendering.py`.
 """
 
 import dataclasses
-import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import xxhash
 from data_pipelines import records
 from data_pipelines.figures import Figure
 from data_pipelines.held_out import Split
+from data_pipelines.shares import share_of
 from sf_jax.face.describe import describe
 from sf_jax.media import hashes
 from sf_jax.media.errors import DataError
@@ -209,11 +209,8 @@ def parse_weights(text: str) -> dict[str, float]:
     weights: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.strip().partition("=")
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = math.nan
-        if not name or not 0 < weight < math.inf:
+        weight = share_of(number)
+        if not name or weight is None:
             raise SourceError(f"{part.strip()!r} is no NAME=WEIGHT with a weight above 0")
         if name in weights:
             raise SourceError(f"source {name!r} is given twice")
