@@ -49,9 +49,6 @@ def intervals(
     labels: Float[np.ndarray, "N 61"],
     known: Bool[np.ndarray, "N 61"],
     person: Int[np.ndarray, " N"],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
 ) -> dict[str, Interval]:
     """Intervals of "r_52", "mae_52" and "active_mae" as `metrics.evaluate` defines them.
 
@@ -59,7 +56,7 @@ def intervals(
       person: of each image, from `people`. With one person alone there are no intervals: an empty
         result.
     """
-    found = resampled(predictions, labels, known, person, resamples=resamples, seed=seed)
+    found = resampled(predictions, labels, known, person)
     return {name: percentiles(values) for name, values in found.items()}
 
 

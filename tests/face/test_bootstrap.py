@@ -14,14 +14,15 @@ def faces(people: int, each: int, seed: int = 0) -> tuple[np.ndarray, ...]:
     return predictions, labels, known, np.repeat(np.arange(people), each)
 
 
-def test_resamples_measure_as_the_metrics_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The percentiles of one resample are that resample's own measures."""
+def test_resamples_measure_as_the_metrics_do() -> None:
+    """Its measures, and the interval of one alone, are those of the resampled images."""
     predictions, labels, known, person = faces(8, 5)
     drawn = bootstrap.weights(8, 1, 3)[0]
     rows = np.concatenate([np.flatnonzero(person == p) for p in range(8) for _ in range(drawn[p])])
     expected = metrics.evaluate(predictions[rows], labels[rows], known[rows]).summary()
-    found = bootstrap.intervals(predictions, labels, known, person, resamples=1, seed=3)
-    for name, interval in found.items():
+    found = bootstrap.resampled(predictions, labels, known, person, resamples=1, seed=3)
+    for name, values in found.items():
+        interval = bootstrap.percentiles(values)
         assert interval.low == interval.high == pytest.approx(expected[name], abs=1e-9)
 
 
