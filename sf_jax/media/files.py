@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from sf_jax.media import locks
 from sf_jax.media.errors import DataError
@@ -122,7 +122,7 @@ def write_json(path: str | os.PathLike, content: object, indent: int | None = 2)
     write_text(path, text + "\n")
 
 
-def finite(content: object) -> object:
+def finite(content: object) -> Any:
     """JSON content, however nested, with null in place of each NaN and infinity.
 
     For `write_json`, of measured figures: what cannot be measured is none of them.

@@ -16,9 +16,9 @@ from sf_jax.media import files
 from sf_jax.systems.semanticface.ablation import SETS, Ablation, Arm
 from sf_jax.systems.semanticface.ablation_runs import ArmResult, Runs
 from sf_jax.systems.semanticface.ablation_scores import ArmScores, Measure, scores
+from sf_jax.systems.semanticface.evaluation_report import NONE, number
 
 STEPS, COMPUTE = "equal steps", "equal compute"
-NONE = "–"
 COLUMNS = {
     "mae_52": "MAE (52)",
     "active_mae": "active MAE",
@@ -87,13 +87,6 @@ def table_of(ablation: Ablation, runs: Runs) -> Table:
             compared[what][name] = scores(values, faces, ablation.reference, read, shares)
     first = {name: each[0] for name, each in found.items()}
     return Table(ablation, compared, first, runs.missing, runs.study.seeds)
-
-
-def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
-    """A number for people; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return NONE
-    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 
 def between(interval: Interval | None, sign: bool = False) -> str:
@@ -201,7 +194,7 @@ def markdown(table: Table, made_by: Mapping[str, Any]) -> str:
 
 def as_json(table: Table, made_by: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, for a file; what is no number is null."""
-    return _finite(
+    return files.finite(
         {
             **made_by,
             "question": table.ablation.question,
@@ -226,15 +219,6 @@ def as_json(table: Table, made_by: Mapping[str, Any]) -> dict[str, Any]:
 def _of_arm(one: ArmScores) -> dict[str, Any]:
     measures = {name: asdict(each) | {"sd": each.spread} for name, each in one.measures.items()}
     return {"measures": measures, "agreement": dict(one.agreement)}
-
-
-def _finite(value: object) -> Any:
-    """JSON's kinds: NaN as null, tuples as lists."""
-    if isinstance(value, Mapping):
-        return {str(name): _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def plot(table: Table, path: Path) -> None:

@@ -18,8 +18,6 @@ from sf_jax.render import face_error
 from sf_jax.render.head import builtin
 from sf_jax.systems.semanticface.ablation_reading import EvaluationSet, Values
 
-RESAMPLED = ("r_52", "mae_52", "active_mae")  # measures that have intervals
-
 
 @dataclass(frozen=True)
 class Measure:
@@ -70,20 +68,22 @@ def scores(
         name: [_resampled(values, faces, read[name]) for values in each]
         for name, each in predicted.items()
     }
-    means = _averaged([summary(each, faces, read[reference]) for each in predicted[reference]])
+    found = {
+        name: [summary(values, faces, read[name]) for values in each]
+        for name, each in predicted.items()
+    }
+    means = _averaged(found[reference])
     return {
         name: ArmScores(
             _measures(
                 each,
-                faces,
-                read[name],
                 drawn[name],
                 drawn[reference],
                 None if name == reference else means,
             ),
             _averaged(agreement[name]),
         )
-        for name, each in predicted.items()
+        for name, each in found.items()
     }
 
 
@@ -94,19 +94,16 @@ def _resampled(
 
 
 def _measures(
-    predicted: Sequence[Values],
-    faces: EvaluationSet,
-    read: Bool[np.ndarray, "61"],
+    found: Sequence[Mapping[str, float]],
     own: Sequence[Mapping[str, np.ndarray]],
     others: Sequence[Mapping[str, np.ndarray]],
     of_reference: Mapping[str, float] | None,
 ) -> dict[str, Measure]:
-    found = [summary(values, faces, read) for values in predicted]
     measures = {}
     for name in found[0]:
         each = tuple(one[name] for one in found)
         measure = Measure(float(np.mean(each)), each)
-        if name in RESAMPLED and own[0]:
+        if name in own[0]:  # empty where all images are of one person
             mine, theirs = (np.mean([one[name] for one in of], 0) for of in (own, others))
             measure = Measure(measure.mean, each, percentiles(mine))
             if of_reference is not None:

@@ -15,6 +15,7 @@ from sf_jax.face.agreement import Agreement
 from sf_jax.face.bootstrap import LEVEL, Interval
 from sf_jax.face.channels import NAMES
 from sf_jax.face.coverage import Coverage
+from sf_jax.media import files
 from sf_jax.reader import estimator
 from sf_jax.reader.action import Provenance
 from sf_jax.systems.semanticface.evaluate import MEANS, OTHERS, Comparison
@@ -22,8 +23,11 @@ from sf_jax.systems.semanticface.evaluate import MEANS, OTHERS, Comparison
 NONE = "–"
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return NONE if value is None or math.isnan(value) else f"{value:.{digits}f}"
+def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
+    """A number for people; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 
 def agreement_line(found: Agreement | None, count: int) -> str:
@@ -52,13 +56,13 @@ def _lines_of(compared: Comparison) -> list[str]:
     if compared.coverage is not None:
         lines.append(
             "The central 80 % of the distributions hold "
-            f"{_number(compared.coverage.all)} of all labels, "
-            f"{_number(compared.coverage.active)} of active ones (randomised PIT)"
+            f"{number(compared.coverage.all)} of all labels, "
+            f"{number(compared.coverage.active)} of active ones (randomised PIT)"
         )
     if compared.repeatability is not None:
         lines.append(
             "Answers to an image and to JPEG copies of it differ by "
-            f"{_number(compared.repeatability, 4)} (mean standard deviation of a blendshape)"
+            f"{number(compared.repeatability, 4)} (mean standard deviation of a blendshape)"
         )
     return lines
 
@@ -68,7 +72,7 @@ def face_table(compared: Comparison) -> str:
     columns = {"lips_mm": "lips", "lids_mm": "lids", "brows_mm": "brows", "ssim": "SSIM"}
     rows = [["vertex error, mm", *columns.values()]]
     rows += [
-        [name, *(_number(found.get(key)) for key in columns)]
+        [name, *(number(found.get(key)) for key in columns)]
         for name, found in compared.faces.items()
     ]
     return metrics.aligned(rows)
@@ -117,15 +121,15 @@ def overview(compared: Mapping[str, Comparison]) -> str:
                 name,
                 str(one.count),
                 NONE if one.found is None else str(one.found),
-                _number(own.get("r_52")),
+                number(own.get("r_52")),
                 NONE if interval is None else str(interval),
-                _number(own.get("mae_52")),
-                *map(_number, others),
-                _number(own.get("active_mae")),
-                _number(own.get("head_degrees"), 2),
-                _number(agree),
-                _number(None if spread is None else spread.all),
-                _number(None if spread is None else spread.active),
+                number(own.get("mae_52")),
+                *map(number, others),
+                number(own.get("active_mae")),
+                number(own.get("head_degrees"), 2),
+                number(agree),
+                number(None if spread is None else spread.all),
+                number(None if spread is None else spread.active),
             ]
         )
     read_out = next(iter(compared.values())).read_out
@@ -133,20 +137,13 @@ def overview(compared: Mapping[str, Comparison]) -> str:
     return f"{about}\n{metrics.aligned(rows)}"
 
 
-def _finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {
-        name: None if value is None or not math.isfinite(value) else value
-        for name, value in values.items()
-    }
-
-
 def _scores_json(score: metrics.Scores, found: Mapping[str, Interval]) -> dict[str, Any]:
     return {
-        "all": _finite(score.summary()),
-        "intervals": {name: _finite(asdict(each)) for name, each in found.items()},
-        "regions": {name: _finite(each) for name, each in score.by_region().items()},
+        "all": files.finite(score.summary()),
+        "intervals": {name: files.finite(asdict(each)) for name, each in found.items()},
+        "regions": {name: files.finite(each) for name, each in score.by_region().items()},
         "channels": {
-            name: _finite(each) | {"faces": int(score.known_count[i])}
+            name: files.finite(each) | {"faces": int(score.known_count[i])}
             for i, (name, each) in enumerate(score.by_channel().items())
         },
         "constant_labels": list(score.constant_labels),
@@ -158,7 +155,9 @@ def _coverage_json(found: Coverage | None) -> dict[str, Any] | None:
     if found is None:
         return None
     each = dict(zip(NAMES, map(float, found.by_channel), strict=True))
-    return _finite({"all": found.all, "active": found.active}) | {"channels": _finite(each)}
+    return files.finite({"all": found.all, "active": found.active}) | {
+        "channels": files.finite(each)
+    }
 
 
 def set_json(compared: Comparison, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,10 +176,10 @@ def set_json(compared: Comparison, data: Mapping[str, Any]) -> dict[str, Any]:
             name: _scores_json(score, compared.intervals.get(name, {}))
             for name, score in compared.scores.items()
         },
-        "agreement": None if found is None else asdict(found) | _finite(found.summary()),
+        "agreement": None if found is None else asdict(found) | files.finite(found.summary()),
         "coverage": _coverage_json(compared.coverage),
-        "vertex_errors": {name: _finite(each) for name, each in compared.faces.items()},
-        **_finite({"repeatability": compared.repeatability}),
+        "vertex_errors": {name: files.finite(each) for name, each in compared.faces.items()},
+        **files.finite({"repeatability": compared.repeatability}),
     }
 
 

@@ -1,5 +1,6 @@
 """What `sf-jax evaluate` computes with a model that frames faces."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ import pytest
 
 from data_pipelines.sampler import sample
 from sf_jax.convert.processor import FittedImage
+from sf_jax.face import metrics
+from sf_jax.face.bootstrap import Interval
 from sf_jax.face.channels import INDEX
 from sf_jax.face.head_angles import HEAD
 from sf_jax.reader.estimator import Model
@@ -97,6 +100,28 @@ def test_copies_are_read_as_the_images_were(monkeypatch: pytest.MonkeyPatch) -> 
     for rationale in (True, False):
         evaluate.compare(reader, [record], Path("none"), rationale, 1)
     assert asked == [True] * 3 + [False] * 3
+
+
+def test_what_is_no_number_is_a_dash_and_null() -> None:
+    for none in (None, float("nan"), float("inf")):
+        assert evaluation_report.number(none) == evaluation_report.NONE
+    assert evaluation_report.number(0.25, 1, sign=True) == "+0.2"
+    labels = np.zeros((2, 61), np.float32)
+    scores = {"zeros": metrics.evaluate(labels, labels, np.zeros((2, 61), bool))}
+    interval = {"r_52": Interval(float("nan"), 1.0)}
+    compared = evaluate.Comparison(
+        scores, None, {"zeros": interval}, repeatability=float("nan"), read_out="zeros"
+    )
+    found = evaluation_report.set_json(compared, {"records": "faces"})
+    assert found["repeatability"] is None and found["records"] == "faces"
+    assert found["scores"]["zeros"]["intervals"] == {"r_52": {"low": None, "high": 1.0}}
+    assert found["scores"]["zeros"]["channels"]["JawOpen"] == {
+        "r": None,
+        "mae": None,
+        "active_mae": None,
+        "faces": 0,
+    }
+    json.dumps(found, allow_nan=False)
 
 
 def test_predictions_of_another_system_are_measured_as_a_models_are(
