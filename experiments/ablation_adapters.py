@@ -7,12 +7,9 @@ training rigs of --rigs by low-rank adapters (rank 8) in one part of it, in all 
 weights. The set "unseen rig" shows what is gained, the others what is kept or lost.
 """
 
-from experiments.ablations import RESULTS, STUDY, tiny
-from sf_jax.cli.ablations import Command, run
+from experiments.ablations import SEMANTIC, WORDS, main_of
 from sf_jax.systems.semanticface.ablation import Ablation, Arm
 
-WORDS = {"words": 1.0, "foreign_words": 0.0}
-BASE = Arm("rationale, then coefficients", WORDS)
 TEXT = r"model\.language_model\.layers\.\d+\..*_proj"
 VISION = r"model\.visual\.blocks\.\d+\.(attn|mlp)\..*"
 MERGER = r"model\.visual\.(merger|deepstack_merger_list\.\d+)\.linear_fc\d"
@@ -20,7 +17,7 @@ MERGER = r"model\.visual\.(merger|deepstack_merger_list\.\d+)\.linear_fc\d"
 
 def adapted(name: str, modules: str | None, trained: bool = True) -> Arm:
     """The base, adapted in these modules."""
-    return Arm(name, WORDS, data="rigs", base=BASE, adapter=modules, trained=trained)
+    return Arm(name, WORDS, data="rigs", base=SEMANTIC, adapter=modules, trained=trained)
 
 
 ABLATION = Ablation(
@@ -38,9 +35,7 @@ ABLATION = Ablation(
     needs=("rigs",),
 )
 
-
-def main(argv: list[str] | None = None) -> None:
-    run(Command(ABLATION.name, __doc__ or "", (ABLATION,), STUDY, tiny), argv, RESULTS)
+main = main_of(ABLATION, __doc__)
 
 
 if __name__ == "__main__":

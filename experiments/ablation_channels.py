@@ -5,12 +5,10 @@
 The second arm reads the 52 blendshapes of ARKit alone; rationales describe the head in both.
 """
 
-from experiments.ablations import RESULTS, STUDY, tiny
-from sf_jax.cli.ablations import Command, run
+from experiments.ablations import WORDS, main_of
 from sf_jax.face.channels import BLENDSHAPES, NAMES
 from sf_jax.systems.semanticface.ablation import Ablation, Arm
 
-WORDS = {"words": 1.0, "foreign_words": 0.0}
 ABLATION = Ablation(
     name="ablation_channels",
     question="52 blendshapes alone, or 61 channels?",
@@ -21,9 +19,7 @@ ABLATION = Ablation(
     reference="61 channels",
 )
 
-
-def main(argv: list[str] | None = None) -> None:
-    run(Command(ABLATION.name, __doc__ or "", (ABLATION,), STUDY, tiny), argv, RESULTS)
+main = main_of(ABLATION, __doc__)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ Both arms learn to write a rationale and then read coefficients after it; in the
 training describes some other face. What is left of its effect is that of more text.
 """
 
-from experiments.ablations import RESULTS, STUDY, tiny
-from sf_jax.cli.ablations import Command, run
+from experiments.ablations import SEMANTIC, WORDS, main_of
 from sf_jax.systems.semanticface.ablation import Ablation, Arm
 
 ABLATION = Ablation(
@@ -15,18 +14,16 @@ ABLATION = Ablation(
     question="Does the content of the rationale matter?",
     arms=(
         Arm("coefficients alone", {"words": 0.0}, rationale=False),
-        Arm("rationale, then coefficients", {"words": 1.0, "foreign_words": 0.0}),
+        SEMANTIC,
         Arm(
             "another face's rationale",
-            {"words": 1.0, "foreign_words": 1.0, "foreign_learnt": True},
+            WORDS | {"foreign_words": 1.0, "foreign_learnt": True},
         ),
     ),
     reference="rationale, then coefficients",
 )
 
-
-def main(argv: list[str] | None = None) -> None:
-    run(Command(ABLATION.name, __doc__ or "", (ABLATION,), STUDY, tiny), argv, RESULTS)
+main = main_of(ABLATION, __doc__)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,9 @@ own, learnt over all of them from exact labels. A mean over coarse values may be
 many.
 """
 
-from experiments.ablations import RESULTS, STUDY, tiny
-from sf_jax.cli.ablations import Command, run
+from experiments.ablations import WORDS, main_of
 from sf_jax.systems.semanticface.ablation import Ablation, Arm
 
-WORDS = {"words": 1.0, "foreign_words": 0.0}
 ABLATION = Ablation(
     name="ablation_decimals",
     question="How many decimals should values have?",
@@ -24,9 +22,7 @@ ABLATION = Ablation(
     notes=("The vocabulary grows by the values; the tokens of a row stay as many.",),
 )
 
-
-def main(argv: list[str] | None = None) -> None:
-    run(Command(ABLATION.name, __doc__ or "", (ABLATION,), STUDY, tiny), argv, RESULTS)
+main = main_of(ABLATION, __doc__)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,9 @@
 The text of the other three stays as it is, with the numbers of its headings.
 """
 
-from experiments.ablations import RESULTS, STUDY, tiny
-from sf_jax.cli.ablations import Command, run
+from experiments.ablations import WORDS, main_of
 from sf_jax.systems.semanticface.ablation import Ablation, Arm
 from sf_jax.systems.semanticface.sequences import FIELDS
-
-WORDS = {"words": 1.0, "foreign_words": 0.0}
 
 
 def without(left_out: str) -> Arm:
@@ -27,9 +24,7 @@ ABLATION = Ablation(
     notes=("Without movements no level is named, so that none can be compared with the values.",),
 )
 
-
-def main(argv: list[str] | None = None) -> None:
-    run(Command(ABLATION.name, __doc__ or "", (ABLATION,), STUDY, tiny), argv, RESULTS)
+main = main_of(ABLATION, __doc__)
 
 
 if __name__ == "__main__":

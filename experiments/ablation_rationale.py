@@ -6,8 +6,7 @@ The claim of the paper is that the third arm beats the first two, on unseen peop
 fourth writes the same text after the coefficients: training has it, reading does not rest on it.
 """
 
-from experiments.ablations import RESULTS, STUDY, tiny
-from sf_jax.cli.ablations import Command, run
+from experiments.ablations import SEMANTIC, WORDS, main_of
 from sf_jax.decode.schema import VALUES_FIRST
 from sf_jax.systems.semanticface.ablation import Ablation, Arm
 
@@ -17,10 +16,10 @@ ABLATION = Ablation(
     arms=(
         Arm("direct regression", regression=True),
         Arm("coefficients alone", {"words": 0.0}, rationale=False),
-        Arm("rationale, then coefficients", {"words": 1.0, "foreign_words": 0.0}),
+        SEMANTIC,
         Arm(
             "coefficients, then rationale",
-            {"words": 1.0, "foreign_words": 0.0, "values_first": 1.0},
+            WORDS | {"values_first": 1.0},
             {"order": VALUES_FIRST},
         ),
     ),
@@ -32,9 +31,7 @@ ABLATION = Ablation(
     ),
 )
 
-
-def main(argv: list[str] | None = None) -> None:
-    run(Command(ABLATION.name, __doc__ or "", (ABLATION,), STUDY, tiny), argv, RESULTS)
+main = main_of(ABLATION, __doc__)
 
 
 if __name__ == "__main__":

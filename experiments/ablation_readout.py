@@ -6,11 +6,9 @@ One model, read in four ways: nothing is trained for this beside "rationale, the
 "Generated" are the values of the text itself, in which each depends on those before it.
 """
 
-from experiments.ablations import RESULTS, STUDY, tiny
-from sf_jax.cli.ablations import Command, run
+from experiments.ablations import WORDS, main_of
 from sf_jax.systems.semanticface.ablation import MEAN, READ_OUTS, Ablation, Arm
 
-WORDS = {"words": 1.0, "foreign_words": 0.0}
 ABLATION = Ablation(
     name="ablation_readout",
     question="Mean, median or arg-max of the slots?",
@@ -19,9 +17,7 @@ ABLATION = Ablation(
     notes=("All rows are of the same models: their differences hold no chance of training.",),
 )
 
-
-def main(argv: list[str] | None = None) -> None:
-    run(Command(ABLATION.name, __doc__ or "", (ABLATION,), STUDY, tiny), argv, RESULTS)
+main = main_of(ABLATION, __doc__)
 
 
 if __name__ == "__main__":

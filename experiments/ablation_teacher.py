@@ -7,11 +7,10 @@ that the describer gives the same faces. The tokenizer is trained on both kinds 
 for freer wording, and rows are longer; mirrored images have left and right exchanged in the text.
 """
 
-from experiments.ablations import RESULTS, STUDY, tiny
-from sf_jax.cli.ablations import Command, run
+from experiments.ablations import WORDS, main_of
 from sf_jax.systems.semanticface.ablation import Ablation, Arm
 
-RECORDED = {"words": 1.0, "foreign_words": 0.0, "recorded": True, "length": 480}
+RECORDED = WORDS | {"recorded": True, "length": 480}
 ROOM = {"vocabulary": 3200}
 ABLATION = Ablation(
     name="ablation_teacher",
@@ -28,9 +27,7 @@ ABLATION = Ablation(
     ),
 )
 
-
-def main(argv: list[str] | None = None) -> None:
-    run(Command(ABLATION.name, __doc__ or "", (ABLATION,), STUDY, tiny), argv, RESULTS)
+main = main_of(ABLATION, __doc__)
 
 
 if __name__ == "__main__":

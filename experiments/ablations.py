@@ -8,25 +8,27 @@ done is never trained again, whichever recipe asks for it. Here is the study tha
 model, data, budgets and seeds. See docs/ablations.md.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from experiments import builtin_model
 from sf_jax.cli import recipes
 from sf_jax.cli.ablations import Command, run
-from sf_jax.systems.semanticface.ablation import Arm, FixedSteps, Study
+from sf_jax.systems.semanticface.ablation import Ablation, Arm, FixedSteps, Study
 
 RESULTS = Path(__file__).parent / "results"
+WORDS = {"words": 1.0, "foreign_words": 0.0}  # of the face's own rationale, always
+SEMANTIC = Arm("rationale, then coefficients", WORDS)
 STUDY = Study(
     recipe=replace(builtin_model.RECIPE, images=30_000, held_out=0, evaluate_every=0),
-    reference=Arm("rationale, then coefficients", {"words": 1.0, "foreign_words": 0.0}),
+    reference=SEMANTIC,
     budget=8.0,
     tower_budget=40.0,
     reading_budget=2.0,
     seeds=3,
     faces=200,
     mixture={"builtin": 1.0},  # every rig but the built-in head is unseen, and every photo skin
-    rank=8,
 )
 ORDER = ("rationale", "content", "fields", "decimals", "readout", "channels", "adapters", "teacher")
 
@@ -55,6 +57,19 @@ def tiny(study: Study) -> Study:
     )
     recipe = replace(recipe, images=8, held_out=0, text=text, vision=vision, vocabulary_faces=200)
     return replace(study, recipe=recipe, seeds=1, faces=3, steps=FixedSteps(1, 1, 2))
+
+
+def main_of(ablation: Ablation, about: str | None) -> Callable[..., None]:
+    """The `main` of a recipe of one ablation.
+
+    Args:
+      about: its docstring.
+    """
+
+    def main(argv: list[str] | None = None) -> None:
+        run(Command(ablation.name, about or "", (ablation,), STUDY, tiny), argv, RESULTS)
+
+    return main
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_pipelines.mixtures import Inputs
-from data_pipelines.sources import parse_weights
 from sf_jax.cli.arguments import Parser, UsageError, number, whole
 from sf_jax.systems.semanticface import ablation_report as report
 from sf_jax.systems.semanticface.ablation import Ablation, Study
@@ -25,7 +24,6 @@ BUDGETS = {
     "tower-budget": "minutes of training of the vision tower that all share",
     "reading-budget": "minutes of reading keys alone before, of each seed and set of slots",
 }
-HELD_BACK = ("drawn", "portraits")  # sources that are not trained on
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Command:
 
     Attributes:
       name: of its file; about: its docstring.
-      ablations: to run in this order, with all arms trained before the first table.
+      ablations: to run in this order; the tables of each are written before the next begins.
       study: at the documented budget; tiny: of it, to try everything.
     """
 
@@ -58,7 +56,6 @@ def parser_of(command: Command) -> Parser:
     add("--seeds", type=whole(1, 100), help=f"of every arm (default: {study.seeds}; tiny: 1)")
     add("--faces", type=whole(2, 10**6), help=f"of each set (default: {study.faces})")
     add("--images", type=whole(1, 10**7), help=f"to train on (default: {study.recipe.images:,})")
-    add("--mixture", type=parse_weights, help="NAME=WEIGHT,… to train on (default: builtin=1)")
     for name, about in FILES.items():
         add(f"--{name}", type=Path, help=about)
     add("--workers", type=whole(1, 1000), default=2, help="processes that render")
@@ -70,17 +67,17 @@ def study_of(command: Command, options: argparse.Namespace) -> Study:
     """The study with what was asked for in place of its own values.
 
     Raises:
-      UsageError: drawings are to be trained on.
+      UsageError: a budget is asked for and --tiny, whose steps are fixed.
     """
+    for name in BUDGETS:
+        if options.tiny and getattr(options, name.replace("-", "_")) is not None:
+            raise UsageError(f"--{name} has no effect with --tiny, whose steps are fixed")
     study = command.tiny(command.study) if options.tiny else command.study
-    names = ("budget", "tower_budget", "reading_budget", "seeds", "faces", "mixture")
+    names = ("budget", "tower_budget", "reading_budget", "seeds", "faces")
     asked = {name: getattr(options, name) for name in names}
     study = replace(study, **{name: each for name, each in asked.items() if each is not None})
     if options.images:
         study = replace(study, recipe=replace(study.recipe, images=options.images))
-    for source in HELD_BACK:
-        if source in study.mixture:
-            raise UsageError(f"--mixture: {source!r} is kept out of training, so that it is unseen")
     return study
 
 
@@ -91,7 +88,7 @@ def run(command: Command, argv: Sequence[str] | None, results: Path) -> list[Pat
       results: the folder of tables where none is asked for.
 
     Raises:
-      UsageError: an input is missing that the only ablation needs.
+      UsageError: an input is missing that the only ablation needs, or options do not go together.
     """
     options = parser_of(command).parse_args(argv)
     study = study_of(command, options)
@@ -132,7 +129,10 @@ def _check_files(options: argparse.Namespace) -> None:
 
 
 def _announce(chosen: Sequence[Ablation], study: Study) -> None:
-    """How long training will take if nothing is done yet."""
+    """What is to be trained and how long it takes, if nothing is done yet.
+
+    An arm whose steps take longer than those of the reference takes longer than its budget.
+    """
     arms = {arm.key(study.recipe): arm for one in chosen for arm in one.arms if arm.trained}
     bases = {arm.base.key(study.recipe): arm.base for arm in arms.values() if arm.base}
     count = len(arms | bases) * study.seeds
@@ -149,7 +149,6 @@ def _command(name: str, options: argparse.Namespace, study: Study) -> str:
     if study.steps is None:
         parts += [f"--{each} {getattr(study, each.replace('-', '_')):g}" for each in BUDGETS]
     parts += [f"--seeds {study.seeds}", f"--faces {study.faces}", f"--images {study.recipe.images}"]
-    parts += ["--mixture " + ",".join(f"{name}={share:g}" for name, share in study.mixture.items())]
     parts += [f"--{each} {each.upper()}" for each in FILES if getattr(options, each) is not None]
     return " ".join(parts)
 

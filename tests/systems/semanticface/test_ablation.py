@@ -431,7 +431,9 @@ def test_a_tokenizer_learns_recorded_words_once_and_without_their_images(
         (["adapters"], "ablation_adapters needs --rigs"),
         (["teacher"], "ablation_teacher needs --teacher"),
         (["adapters", "--rigs", "nowhere"], "nowhere: --rigs: no such folder"),
-        (["content", "--mixture", "builtin=1,drawn=1"], "'drawn' is kept out of training"),
+        (["content", "--mixture", "builtin=1,drawn=1"], "unrecognized arguments: --mixture"),
+        (["content", "--tiny", "--budget", "2"], "--budget has no effect with --tiny"),
+        (["content", "--tiny", "--reading-budget", "0"], "--reading-budget has no effect with"),
     ],
 )
 def test_what_is_missing_is_named(arguments: list[str], message: str) -> None:
