@@ -119,7 +119,7 @@ class Runs:
         if not path.exists():
             files.write_json(path, wanted)
             return
-        found = _noted(path)
+        found = _json_object(path)
         # A teacher counts for the arms that need one alone: it may be given later, or left out.
         if "teacher" in found and (wanted["teacher"] is None or found["teacher"] is None):
             wanted["teacher"] = found["teacher"] = wanted["teacher"] or found["teacher"]
@@ -192,7 +192,7 @@ class Runs:
     def seconds(self, name: str, measure: Callable[[], float]) -> float:
         """A measured duration from the plan, measured where it is not there yet."""
         path = self.out / "plan.json"
-        plan = _noted(path) if path.exists() else {}
+        plan = _json_object(path) if path.exists() else {}
         if name not in plan:
             plan[name] = measure()
             files.write_json(path, plan)
@@ -302,9 +302,9 @@ class Runs:
           DataError: it is missing or damaged.
         """
         where = self.folder(arm, seed)
-        found = _noted(where / RESULT)
+        found = _json_object(where / RESULT)
         at = Points(found["steps"], found["compute"])
-        agreed = {step: _noted(where / f"agreement-{step}.json") for step in at.ascending}
+        agreed = {step: _json_object(where / f"agreement-{step}.json") for step in at.ascending}
         names = list(self.sets)
         values = {
             step: reading.load(where / f"predictions-{step}.npz", names) for step in at.ascending
@@ -417,7 +417,7 @@ class _Job:
         return lora.merge(base, adapter, task.declare())
 
 
-def _noted(path: Path) -> dict[str, Any]:
+def _json_object(path: Path) -> dict[str, Any]:
     """A JSON object that was written here; raises DataError where it is something else."""
     found = small_files.read_json(path)
     if not isinstance(found, dict):
