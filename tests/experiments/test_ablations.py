@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,13 @@ from data_pipelines.sources import Mixture
 from sf_jax.cli import main, recipes
 from sf_jax.convert.hf import CheckpointError
 from sf_jax.reader import loading
+from sf_jax.systems.semanticface import ablation_report as report
+from sf_jax.systems.semanticface import ablation_runs, pretraining
+from sf_jax.systems.semanticface.ablation import LANGUAGE, READING, TOWER, Points, data_seed
+from sf_jax.systems.semanticface.ablation_runs import Runs
+from sf_jax.systems.semanticface.pretraining import WarmupTask
+from sf_jax.train import mesh as meshes
+from sf_jax.train.step import TrainState
 from tests import compiling
 
 RIGS = Path(__file__).parents[2] / "../shared/rigs"
@@ -121,6 +130,48 @@ def test_a_killed_run_is_resumed(tmp_path: Path, out: Path) -> None:
     first = next(tmp_path.glob("arms/*/seed-0/result.json"))
     at = first.stat().st_mtime_ns
     assert results("ablation_content", tmp_path) == whole and first.stat().st_mtime_ns == at
+
+
+@pytest.mark.slow
+def test_budgets_become_steps_and_orders_of_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without fixed steps, and with step times that are given instead of measured."""
+    timed: list[str] = []
+    orders: dict[str, int] = {}
+    train_stage = pretraining.train_stage
+
+    def step_seconds(task: ablation_runs.Task, *_: object) -> float:
+        kind = "warm-up" if isinstance(task, WarmupTask) else "reading" if task.reading else "words"
+        kind = "none" if kind == "words" and not task.recipe.sequences.words else kind
+        timed.append(kind)
+        return {"warm-up": 30.0, "reading": 30.0, "words": 20.0, "none": 12.0}[kind]
+
+    def noted(*given: Any) -> TrainState:
+        orders[given[5]] = given[7]
+        return train_stage(*given)
+
+    monkeypatch.setattr(ablation_runs, "step_seconds", step_seconds)
+    monkeypatch.setattr(pretraining, "train_stage", noted)
+    everything, ablation = (recipes.load(f"ablation{name}") for name in ("s", "_rationale"))
+    study = replace(everything.tiny(everything.STUDY), steps=None, seeds=2)
+    study = replace(study, budget=1.0, tower_budget=0.5, reading_budget=0.5)
+    runs = Runs(study, tmp_path, meshes.make(study.recipe.mesh))
+    regression, alone, words, _ = ablation.ABLATION.arms
+    runs.run([regression, alone, words])
+    assert sorted(timed) == ["none", "reading", "warm-up", "warm-up", "words"]  # once for all seeds
+    found = [runs.result(arm, 1) for arm in (regression, alone, words)]
+    # Regression makes up for reading keys: one step more, and half a minute.
+    assert [one.at for one in found] == [Points(4, 3), Points(3, 5), Points(3, 3)]
+    assert [one.seconds for one in found] == [30.0, 12.0, 20.0]
+    assert len(json.loads((tmp_path / "plan.json").read_text())) == 5
+    for seed in range(2):
+        of_arms = {orders[f"{arm.name}, seed {seed}"] for arm in (regression, alone, words)}
+        assert of_arms == {data_seed(LANGUAGE, seed)}
+        assert orders[f"reading, seed {seed}"] == data_seed(READING, seed)
+    assert len(set(orders.values())) == 5 and orders["tower"] == data_seed(TOWER, 0)
+    three = replace(ablation.ABLATION, arms=(regression, alone, words))
+    assert set(report.table_of(three, runs).compared) == {report.STEPS, report.COMPUTE}
 
 
 def test_every_ablation_is_tried_here() -> None:
