@@ -64,32 +64,60 @@ class Description:
         """Splits a text into its fields; a field that is not there is empty, and words before the
         first heading count as the expression."""
         # Other models write "Facial Expression Category", "Emotional Implication" and the like, in
-        # numbered headings, in lines of their own or as the keys of an object.
+        # numbered headings, in lines of their own or as the keys of an object. Under numbered
+        # headings a line such as "Jaw movement: …" is part of a field.
         if text.lstrip().startswith("{"):
             text = _as_lines(text)
-        word = r"[^:*\n.\d]{0,24}?"
-        pattern = (
-            rf"(?i)(?:(?:^|\s)\d\.\s*\**{word}|(?:^|\n)[\s*#-]*{word})"
-            r"\b(expression|movements?|emotion|symmetry)[^:*\n.]{0,24}\**\s*:\**\s*"
-        )
-        before, *rest = re.split(pattern, text)
-        fields = dict.fromkeys(_FIELDS, "")
-        for name, words in zip(rest[::2], rest[1::2], strict=True):
-            name = name.capitalize()
-            name = "Movements" if name == "Movement" else name
-            fields[name] = words.strip().removesuffix(".")
+        found = list(_NUMBERED.finditer(text))
+        if len({_field(match) for match in found}) < 2:
+            found = list(_HEADING.finditer(text))
+        fields: dict[str, str] = {}
+        ends = [*(match.start() for match in found), len(text)][1:]
+        for match, end in zip(found, ends, strict=True):
+            name, words = _field(match), text[match.end() : end].strip()
+            if name in fields:  # "Jaw movement" after "Movements": no word of it is lost
+                words = f"{fields[name]}\n{text[match.start() : end].strip()}".strip()
+            fields[name] = words
+        fields = {name: fields.get(name, "").removesuffix(".") for name in _FIELDS}
+        before = text[: found[0].start()] if found else text
         fields["Expression"] = fields["Expression"] or before.strip()
         return cls(*fields.values())
+
+
+_WORD = r"[^:*\n.\d]{0,24}?"
+_NAMED = r"\b(expression|movements?|emotion|symmetry)[^:*\n.]{0,24}\**\s*:\**\s*"
+_IN_NUMBER, _IN_LINE = rf"(?:^|\s)\d\.\s*\**{_WORD}", rf"(?:^|\n)[\s*#-]*{_WORD}"
+_NUMBERED = re.compile(f"(?i){_IN_NUMBER}{_NAMED}")
+_HEADING = re.compile(f"(?i)(?:{_IN_NUMBER}|{_IN_LINE}){_NAMED}")
+
+
+def _field(heading: re.Match[str]) -> str:
+    """The field that a heading names."""
+    name = heading[1].capitalize()
+    return "Movements" if name == "Movement" else name
 
 
 def _as_lines(text: str) -> str:
     """A JSON object of the four fields as lines with headings; other text as it is."""
     with contextlib.suppress(DataError):
         found = small_files.parse_json(text)
-        found = found.get("analysis", found)
-        if all(isinstance(value, str) for value in found.values()):
-            return "\n".join(f"{key.replace('_', ' ').title()}: {found[key]}" for key in found)
+        inner = found.get("analysis")
+        if inner is not None and not isinstance(inner, dict) and len(found) == 1:
+            return _in_words(inner, "\n")
+        fields = inner if isinstance(inner, dict) else found
+        lines = [(key.replace("_", " ").title(), _in_words(fields[key])) for key in fields]
+        return "\n".join(f"{heading}: {words}" for heading, words in lines)
     return text
+
+
+def _in_words(value: object, between: str = "; ") -> str:
+    """A JSON value as text: members with their names, what has no words left out."""
+    if isinstance(value, dict):
+        named = [(key, _in_words(inner)) for key, inner in value.items()]
+        return between.join(f"{key}: {words}" for key, words in named if words)
+    if isinstance(value, list):
+        return between.join(filter(None, map(_in_words, value)))
+    return "" if value is None else str(value)
 
 
 _FIELDS = ("Expression", "Movements", "Emotion", "Symmetry")

@@ -175,3 +175,41 @@ def test_headings_of_other_models_are_understood() -> None:
     found = Description.parse(text)
     assert (found.expression, found.emotion, found.symmetry) == ("A smile", "Joy", "Even")
     assert "open" in found.movements and "Emotional" not in found.movements
+
+
+def test_headings_within_a_field_are_part_of_it() -> None:
+    text = (
+        "1. Expression: a yawn.\n2. Movements: eyes shut.\n- Jaw movement: wide open.\n"
+        "Mouth expression: stretched.\n3. Emotion: none.\n4. Symmetry: even."
+    )
+    found = Description.parse(text)
+    assert found.expression == "a yawn" and found.emotion == "none" and found.symmetry == "even"
+    assert found.movements == (
+        "eyes shut.\n- Jaw movement: wide open.\nMouth expression: stretched"
+    )
+    lines = "Movements: eyes shut.\n- Jaw movement: wide open.\nEmotion: none."
+    found = Description.parse(lines)
+    assert found.movements == "eyes shut.\n- Jaw movement: wide open" and found.emotion == "none"
+    listed = "Expression: a yawn.\nMovements:\n1. Jaw movement: wide open.\nEmotion: none."
+    found = Description.parse(listed)
+    assert found.movements == "1. Jaw movement: wide open" and found.emotion == "none"
+
+
+@pytest.mark.parametrize(
+    "text, fields",
+    [
+        ('{"analysis": "a face"}', ("a face", "", "")),
+        ('{"analysis": "1. Expression: a grin.\\n3. Emotion: joy."}', ("a grin", "", "joy")),
+        ('{"analysis": ["Expression: a grin.", "Emotion: joy."]}', ("a grin", "", "joy")),
+        (
+            '{"expression": "a grin", "movements": {"Eyes": "shut", "Jaw": ["open", "forward"]},'
+            ' "emotion": null}',
+            ("a grin", "Eyes: shut; Jaw: open; forward", ""),
+        ),
+        ('{"analysis": {"expression": ["a grin"], "emotion": "joy"}}', ("a grin", "", "joy")),
+        ('{"analysis": 3, "expression": "a grin"}', ("a grin", "", "")),
+    ],
+)
+def test_objects_of_fields(text: str, fields: tuple[str, str, str]) -> None:
+    found = Description.parse(text)
+    assert (found.expression, found.movements, found.emotion) == fields
