@@ -160,17 +160,20 @@ def check_seed(job: Job, maker: Maker) -> None:
 
 def check_settings(out: Path, split: Split, maker: Maker) -> None:
     """Notes a split's settings in the folder, or raises DataError where others are noted."""
-    path = out / f"{split}.settings.json"
-    wanted = json.loads(json.dumps(maker.settings()))
-    if not wanted:
-        return
-    if path.exists():
-        found = small_files.read_json(path)
-        if found != wanted:
-            both = found if isinstance(found, dict) else {}
-            names = dict.fromkeys((*wanted, *both))
-            fields = [name for name in names if both.get(name) != wanted.get(name)]
-            problem = f"the records here were made with another {', '.join(fields) or 'setting'}; "
-            raise DataError(f"{problem}name another folder", path=path)
-    else:
+    wanted = maker.settings()
+    if wanted:
+        note_settings(out / f"{split}.settings.json", wanted)
+
+
+def note_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Writes what records depend on beside them, or raises DataError where the file has others."""
+    wanted = json.loads(json.dumps(settings))
+    if not path.exists():
         files.write_json(path, wanted)
+        return
+    found = small_files.read_json(path)
+    if found != wanted:
+        both = found if isinstance(found, dict) else {}
+        fields = [name for name in {**wanted, **both} if both.get(name) != wanted.get(name)]
+        problem = f"the records here were made with another {', '.join(fields) or 'setting'}; "
+        raise DataError(f"{problem}name another folder", path=path)

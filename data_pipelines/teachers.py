@@ -1,14 +1,14 @@
 """Teachers: what writes rationales of coefficients.
 
 The describer, a local language model, or an endpoint with OpenAI's interface. A teacher answers
-tasks one after another as far as it gets; what it has answered before an error is kept.
+tasks as far as it gets; what it has answered before an error is kept.
 """
 
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -19,6 +19,7 @@ import xxhash
 from data_pipelines import teacher_prompt
 from data_pipelines.teacher_prompt import Messages
 from sf_jax.face.describe import describe
+from sf_jax.media import hashes
 from sf_jax.media.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,6 +50,20 @@ class Task:
     messages: Messages
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a teacher wrote.
+
+    Attributes:
+      task: which of the tasks it answers, from 0.
+      cut: whether it had not ended when the cap on its tokens was reached.
+    """
+
+    task: int
+    text: str
+    cut: bool = False
+
+
 class Teacher(Protocol):
     """Writes rationales.
 
@@ -65,18 +80,18 @@ class Teacher(Protocol):
     def settings(self) -> dict[str, Any]:
         """What its texts depend on, as JSON: the provenance of every record."""
 
-    def write(self, tasks: Sequence[Task]) -> Iterator[str]:
-        """The text of each task, in order.
+    def write(self, tasks: Sequence[Task]) -> Iterator[Answer]:
+        """The answer to each task, as they come.
 
         Raises:
-          TeacherError: it cannot go on; texts before are good.
+          TeacherError: it cannot go on; answers before are good.
         """
 
 
 def prompt_hash() -> str:
-    """Which prompt was in use."""
-    whole = repr(teacher_prompt.examples()).encode()
-    return f"xxh3:{xxhash.xxh3_64_hexdigest(whole)}"
+    """Which prompt was in use, the wording of a repair included."""
+    whole = repr(teacher_prompt.repair(teacher_prompt.examples(), "", ())).encode()
+    return f"{hashes.NAME}:{xxhash.xxh3_128_hexdigest(whole)}"
 
 
 @dataclass
@@ -89,9 +104,9 @@ class Describer:
     def settings(self) -> dict[str, Any]:
         return {"teacher": "describer"}
 
-    def write(self, tasks: Sequence[Task]) -> Iterator[str]:
-        for task in tasks:
-            yield describe(task.coefficients, task.seed).text
+    def write(self, tasks: Sequence[Task]) -> Iterator[Answer]:
+        for number, task in enumerate(tasks):
+            yield Answer(number, describe(task.coefficients, task.seed).text)
 
 
 class LocalModel:
@@ -139,11 +154,11 @@ class LocalModel:
         thought = "<think>\n\n</think>\n\n" if self._thinks and answer else ""
         return chat_text(messages, answer=answer) + thought
 
-    def write(self, tasks: Sequence[Task]) -> Iterator[str]:
+    def write(self, tasks: Sequence[Task]) -> Iterator[Answer]:
         for start in range(0, len(tasks), self.rows):
             texts = [self._text(task.messages) for task in tasks[start : start + self.rows]]
-            for text, _ in self._writer.write(texts):
-                yield text.strip()
+            for number, (text, ended) in enumerate(self._writer.write(texts), start):
+                yield Answer(number, text.strip(), cut=not ended)
 
 
 class Endpoint:
@@ -194,17 +209,35 @@ class Endpoint:
             "tokens": LONGEST,
         }
 
-    def write(self, tasks: Sequence[Task]) -> Iterator[str]:
+    def write(self, tasks: Sequence[Task]) -> Iterator[Answer]:
+        """Answers as they arrive; an error comes after those that were under way beside it."""
+        failed: BaseException | None = None
         with ThreadPoolExecutor(self.rows) as pool:
-            yield from pool.map(self._answer, tasks)
+            asked = [pool.submit(self._answer, number, task) for number, task in enumerate(tasks)]
+            try:
+                for done in as_completed(asked):
+                    if done.cancelled():
+                        continue
+                    error = done.exception()
+                    if error is None:
+                        yield done.result()
+                        continue
+                    failed = failed or error
+                    for one in asked:
+                        one.cancel()
+            finally:
+                for one in asked:
+                    one.cancel()
+        if failed is not None:
+            raise failed
 
-    def _answer(self, task: Task) -> str:
+    def _answer(self, number: int, task: Task) -> Answer:
         import openai
 
         for attempt in range(RETRIES + 1):
             self._count(attempt > 0)
             try:
-                return self._ask(task.messages)
+                return Answer(number, *self._ask(task.messages))
             except (
                 openai.APIConnectionError,
                 openai.RateLimitError,
@@ -218,15 +251,17 @@ class Endpoint:
                 raise TeacherError(_reason(error), path=self._url) from None
         raise AssertionError("unreachable")
 
-    def _ask(self, messages: Messages) -> str:
+    def _ask(self, messages: Messages) -> tuple[str, bool]:
         answer = self._client.chat.completions.create(
             model=self._model,
             messages=cast(Any, messages),
             temperature=0,
             max_tokens=LONGEST,
         )
-        content = answer.choices[0].message.content if answer.choices else None
-        return (content or "").strip()
+        if not answer.choices:
+            return "", False
+        choice = answer.choices[0]
+        return (choice.message.content or "").strip(), choice.finish_reason == "length"
 
     def _count(self, retry: bool) -> None:
         """Counts a request that is about to be sent.

@@ -18,13 +18,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines import records, teacher_prompt
-from data_pipelines.teachers import Task, Teacher
+from data_pipelines import records, rendering, teacher_prompt
+from data_pipelines.loader import RecordSource
+from data_pipelines.teachers import Answer, Task, Teacher
 from sf_jax.face.checking import Contradiction, check
 from sf_jax.media import files, locks, small_files
 from sf_jax.media.errors import DataError
 
 SETTINGS = "teacher.settings.json"
+# Of a kind beside those of `checking.KINDS`.
+CUT = Contradiction("cut", "length", "the text is too long and was cut off: write less")
 
 
 @dataclass
@@ -41,9 +44,12 @@ class Written:
     def accepted(self) -> bool:
         return bool(self.texts) and not self.problems
 
-    def check(self) -> None:
-        """Judges the last text."""
-        self.problems = check(self.texts[-1], self.coefficients, self.known)
+    def judge(self, answer: Answer) -> None:
+        """Adds a text and what is wrong with it; one that was cut off is never accepted."""
+        self.texts.append(answer.text)
+        self.problems = check(answer.text, self.coefficients, self.known)
+        if answer.cut:
+            self.problems = (CUT, *self.problems)
 
     def task(self) -> Task:
         messages = teacher_prompt.conversation(self.coefficients)
@@ -53,25 +59,27 @@ class Written:
 
 
 class Journal:
-    """Texts of a file that is not finished, a JSON line each, on the disk once they are added."""
+    """Answers of a file that is not finished, a JSON line each, on the disk once they are added."""
 
     def __init__(self, path: Path):
         self.path = path
-        self._known: dict[tuple[int, int], str] = {}
+        self._known: dict[tuple[int, int], Answer] = {}
         if path.exists():
             for _, line in small_files.lines(path):
                 with contextlib.suppress(
                     DataError, KeyError, TypeError
                 ):  # cut off as it was killed
                     entry = small_files.parse_json(line)
-                    self._known[entry["record"], entry["attempt"]] = str(entry["text"])
+                    number, cut = entry["record"], bool(entry.get("cut", False))
+                    self._known[number, entry["attempt"]] = Answer(number, str(entry["text"]), cut)
 
-    def get(self, number: int, attempt: int) -> str | None:
+    def get(self, number: int, attempt: int) -> Answer | None:
         return self._known.get((number, attempt))
 
-    def add(self, number: int, attempt: int, text: str) -> None:
-        self._known[number, attempt] = text
-        entry = json.dumps({"record": number, "attempt": attempt, "text": text})
+    def add(self, number: int, attempt: int, answer: Answer) -> None:
+        self._known[number, attempt] = answer
+        fields = {"record": number, "attempt": attempt, "text": answer.text, "cut": answer.cut}
+        entry = json.dumps(fields)
         with self.path.open("a", encoding="utf-8") as file:
             file.write("\n" + entry + "\n")  # a line that was cut off ends here
             file.flush()
@@ -97,7 +105,8 @@ def teach(source: str | Path, out: str | Path, teacher: Teacher) -> Counter[str]
     total = sum(records.count(path) for path in paths)
     counts = Counter[str]()
     with locks.held(out) as lock, tqdm(total=total, desc="describe", unit="record") as bar:
-        _check_settings(out, {**teacher.settings(), "source": _names(paths)})
+        of = RecordSource([str(path) for path in paths]).fingerprint().as_json()["files"]
+        rendering.note_settings(out / SETTINGS, {**teacher.settings(), "source": of})
         for path in paths:
             counts += _teach_file(path, out / path.name, teacher, bar)
             lock.check()
@@ -105,23 +114,6 @@ def teach(source: str | Path, out: str | Path, teacher: Teacher) -> Counter[str]
         problem = f"none of {counts['records']} texts was accepted; *.teacher.json there says why"
         raise DataError(problem, path=out)
     return counts + Counter(teacher.counts)
-
-
-def _names(paths: Sequence[Path]) -> dict[str, int]:
-    return {path.name: records.count(path) for path in paths}
-
-
-def _check_settings(out: Path, wanted: dict[str, Any]) -> None:
-    path = out / SETTINGS
-    if not path.exists():
-        files.write_json(path, wanted)
-        return
-    found = small_files.read_json(path)
-    both = found if isinstance(found, dict) else {}
-    differing = [name for name in wanted if both.get(name) != wanted[name]]
-    if differing:
-        problem = f"the records here were made with another {', '.join(differing)}; "
-        raise DataError(f"{problem}name another folder", path=path)
 
 
 def _teach_file(path: Path, target: Path, teacher: Teacher, bar: tqdm) -> Counter[str]:
@@ -135,14 +127,10 @@ def _teach_file(path: Path, target: Path, teacher: Teacher, bar: tqdm) -> Counte
         Written(number, np.where(record["known"], record["coefficients"], 0.0), record["known"])
         for number, record in enumerate(records.read(path))
     ]
-    kinds = Counter[str]()
-    for start in range(0, len(written), teacher.rows):
-        rows = written[start : start + teacher.rows]
-        _answer(rows, 0, teacher, journal)
-        wrong = [one for one in rows if not one.accepted]
-        kinds += Counter(problem.kind for one in wrong for problem in one.problems)
-        _answer(wrong, 1, teacher, journal)
-        bar.update(len(rows))
+    _answer(written, 0, teacher, journal, bar)
+    wrong = [one for one in written if not one.accepted]
+    kinds = Counter(problem.kind for one in wrong for problem in one.problems)
+    _answer(wrong, 1, teacher, journal)
     counts = _counts(written, kinds)
     rejected = [_rejection(one) for one in written if not one.accepted]
     if counts["accepted"]:
@@ -152,15 +140,27 @@ def _teach_file(path: Path, target: Path, teacher: Teacher, bar: tqdm) -> Counte
     return counts
 
 
-def _answer(rows: Sequence[Written], attempt: int, teacher: Teacher, journal: Journal) -> None:
-    """Adds the next text of each record: from the journal, or from the teacher."""
+def _answer(
+    rows: Sequence[Written],
+    attempt: int,
+    teacher: Teacher,
+    journal: Journal,
+    bar: tqdm | None = None,
+) -> None:
+    """Adds the next text of each record: from the journal, or from the teacher, in batches."""
     asked = [one for one in rows if journal.get(one.number, attempt) is None]
-    texts = teacher.write([one.task() for one in asked])
-    for one, text in zip(asked, texts, strict=True):
-        journal.add(one.number, attempt, text)
+    for start in range(0, len(asked), teacher.rows):
+        batch = asked[start : start + teacher.rows]
+        for answer in teacher.write([one.task() for one in batch]):
+            journal.add(batch[answer.task].number, attempt, answer)
+            if bar is not None:
+                bar.update()
+    if bar is not None:
+        bar.update(len(rows) - len(asked))
     for one in rows:
-        one.texts.append(journal.get(one.number, attempt) or "")
-        one.check()
+        found = journal.get(one.number, attempt)
+        assert found is not None, "a teacher answers every task or raises"
+        one.judge(found)
 
 
 def _counts(written: Sequence[Written], kinds: Counter[str]) -> Counter[str]:

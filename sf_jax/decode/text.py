@@ -94,10 +94,8 @@ class Writer:
         made = prompt_prefix(self.weights, np.array(ids, np.int32), self.config) if ids else None
         self._prefix = (ids, made)
 
-    def write(
-        self, prompts: Sequence[str], temperature: float = 0.0, seed: int = 0
-    ) -> list[tuple[str, bool]]:
-        """Texts that follow up to `rows` prompts, and whether each ended within the cap."""
+    def write(self, prompts: Sequence[str]) -> list[tuple[str, bool]]:
+        """The likeliest texts after up to `rows` prompts, and whether each ended within the cap."""
         ids = [self.tokenizer.encode(prompt) for prompt in prompts]
         known, prefix = self._prefix
         if any(row[: len(known)] != known or len(row) == len(known) for row in ids):
@@ -111,7 +109,7 @@ class Writer:
             assemble(examples, capacity, left=True, skip=len(known)),
             self._end,
             Draft(np.zeros((self.rows, self.cap), np.int32), np.zeros((self.rows, 0), int), None),
-            sampling_of(temperature, seed, self.rows),
+            sampling_of(0.0, 0, self.rows),
             self.config,
             self.cap,
             prefix,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+CUT = "…cut"  # a text that ends so is answered without it, as cut off at the cap
 Answer = str | int  # a text, or an HTTP status
 
 
@@ -32,9 +33,11 @@ def serving(script: Callable[[int, dict[str, Any]], Answer]) -> Iterator[tuple[s
                 number = len(requests) - 1
             answer = script(number, body)
             status = answer if isinstance(answer, int) else 200
-            message = {"role": "assistant", "content": answer}
+            cut = isinstance(answer, str) and answer.endswith(CUT)
+            text = answer.removesuffix(CUT) if isinstance(answer, str) else answer
+            message = {"role": "assistant", "content": text}
             whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "scripted"}
-            choice = {"index": 0, "finish_reason": "stop", "message": message}
+            choice = {"index": 0, "finish_reason": "length" if cut else "stop", "message": message}
             content = {**whole, "choices": [choice]}
             if status != 200:
                 content = {"error": {"message": f"refused {self.headers['Authorization']}"}}

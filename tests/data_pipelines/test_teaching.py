@@ -1,6 +1,8 @@
 """Stage I: rationales by the describer, a local model, an endpoint; checked, repaired, counted."""
 
 import json
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from sf_jax.model.config import Config
 from sf_jax.reader.loading import BUILTIN
 from sf_jax.sequence.tokenizer import JsonTokenizer
 from sf_jax.systems.semanticface.qwen_like import make_tokenizer
-from tests.data_pipelines.scripted_endpoint import serving
+from tests.data_pipelines.scripted_endpoint import CUT, serving
 from tests.small import small_config
 
 KEY = "a-secret-key"
@@ -138,6 +140,65 @@ def test_a_capped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [one["seed"] for one in records.first(tmp_path / "out", 9)] == list(range(6))
 
 
+def test_a_text_that_was_cut_off_is_repaired_or_rejected(tmp_path: Path) -> None:
+    """However true what is there of it: also after a run that was stopped."""
+    faces = write_records(tmp_path / "in", 3)
+
+    def script(number: int, body: dict[str, Any]) -> str:
+        face = listed(body, faces)
+        repairing = len(body["messages"]) > len(teacher_prompt.examples()) + 1
+        cut = face == 2 or (face == 1 and not repairing)
+        return describe(faces[face]).text + CUT * cut
+
+    with serving(script) as (url, requests):
+        with pytest.raises(DataError, match="stopped after 4 requests"):
+            teaching.teach(tmp_path / "in", tmp_path / "out", endpoint(url, most=4))
+        counts = teaching.teach(tmp_path / "in", tmp_path / "out", endpoint(url))
+    assert len(requests) == 5
+    assert (counts["accepted"], counts["repaired"], counts["rejected"]) == (2, 1, 1)
+    assert counts["first texts: cut"] == 2
+    assert "cut off" in requests[3]["messages"][-1]["content"]
+
+
+def test_answers_that_came_beside_an_error_are_kept(tmp_path: Path) -> None:
+    """Four requests at once: the first fails while others are answered before and after it."""
+    faces = write_records(tmp_path / "in", 4)
+    others = threading.Barrier(2, timeout=30)
+
+    def script(number: int, body: dict[str, Any]) -> str | int:
+        face = listed(body, faces)
+        if face == 0 and number < 4:
+            others.wait()  # until face 1 is there
+            return 401
+        if face == 1:
+            others.wait()
+        return describe(faces[face]).text
+
+    with serving(script) as (url, requests):
+        with pytest.raises(DataError, match="HTTP 401"):
+            teaching.teach(tmp_path / "in", tmp_path / "out", endpoint(url, parallel=4))
+        counts = teaching.teach(tmp_path / "in", tmp_path / "out", endpoint(url, parallel=4))
+    assert len(requests) == 5 and counts["accepted"] == 4
+    assert [one["seed"] for one in records.first(tmp_path / "out", 9)] == [0, 1, 2, 3]
+
+
+class Batches(teachers.Describer):
+    """Writes of a smiling face at first, and of the true one when asked again."""
+
+    def write(self, tasks: Sequence[teachers.Task]) -> Iterator[teachers.Answer]:
+        self.counts[f"batch {len(self.counts)}"] = len(tasks)
+        for answer in super().write(tasks):
+            repairing = len(tasks[answer.task].messages) > len(teacher_prompt.examples()) + 1
+            yield answer if repairing else replace(answer, text="")
+
+
+def test_repairs_fill_whole_batches(tmp_path: Path) -> None:
+    write_records(tmp_path / "in", 6)
+    teacher = Batches(rows=4)
+    counts = teaching.teach(tmp_path / "in", tmp_path / "out", teacher)
+    assert counts["repaired"] == 6 and list(teacher.counts.values()) == [4, 2, 4, 2]
+
+
 def test_an_endpoint_that_refuses_is_named_without_the_key(tmp_path: Path) -> None:
     write_records(tmp_path / "in")
     for status, expected, requests_made in ((401, "HTTP 401", 1), (503, "5 attempts: HTTP 503", 5)):
@@ -173,8 +234,32 @@ def test_records_of_another_teacher_are_not_mixed(tmp_path: Path) -> None:
         pytest.raises(DataError, match="made with another teacher"),
     ):
         teaching.teach(tmp_path / "in", tmp_path / "out", endpoint(url))
+    file = tmp_path / "out" / teaching.SETTINGS
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"prompt": "x"}))
+    with pytest.raises(DataError, match="made with another prompt;"):
+        teaching.teach(tmp_path / "in", tmp_path / "out", teachers.Describer())
     with pytest.raises(DataError, match="replace themselves"):
         teaching.teach(tmp_path / "in", tmp_path / "in", teachers.Describer())
+
+
+def test_changed_records_of_the_same_number_are_not_resumed(tmp_path: Path) -> None:
+    write_records(tmp_path / "in")
+    teaching.teach(tmp_path / "in", tmp_path / "out", teachers.Describer())
+    (tmp_path / "in" / "train-00000.array_record").unlink()
+    write_records(tmp_path / "more", 8)
+    found = records.first(tmp_path / "more", 8)[4:]
+    records.write(tmp_path / "in" / "train-00000.array_record", found)
+    with pytest.raises(DataError, match="made with another source;"):
+        teaching.teach(tmp_path / "in", tmp_path / "out", teachers.Describer())
+
+
+def test_the_hash_of_the_prompt_covers_the_wording_of_a_repair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, old = teachers.prompt_hash(), teacher_prompt.repair
+    assert before.startswith("xxh128:")
+    monkeypatch.setattr(teacher_prompt, "repair", lambda *args: [*old(*args), {"role": "x"}])
+    assert teachers.prompt_hash() != before
 
 
 def write_qwen(folder: Path, shape: Config) -> Path:
@@ -198,6 +283,7 @@ def test_a_qwen_directory_writes_and_is_judged(tmp_path: Path) -> None:
     found = json.loads(report.read_text())
     assert found["counts"]["rejected"] == 3
     assert all(len(one["texts"]) == 2 for one in found["rejected"])
+    assert found["counts"]["first texts: cut"] > 0
     settings = json.loads((tmp_path / "out" / teaching.SETTINGS).read_text())
     assert settings["model"] == "qwen" and settings["weights"].startswith("xxh128:")
 
@@ -210,8 +296,10 @@ def test_texts_are_those_of_the_model_alone(tmp_path: Path) -> None:
         teachers.Task(i, face, teacher_prompt.conversation(face))
         for i, face in enumerate(np.array([sample(i) for i in range(3)]))
     ]
-    together = list(model.write(tasks))
-    assert together == [text for task in tasks for text in model.write([task])]
+    answers = list(model.write(tasks))
+    assert [one.task for one in answers] == [0, 1, 2] and answers[0].cut
+    together = [one.text for one in answers]
+    assert together == [one.text for task in tasks for one in model.write([task])]
     config, weights = hf.load(folder)
     tokenizer = model._writer.tokenizer
     ids = tokenizer.encode(model._text(tasks[0].messages))
