@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sf_jax.face.channels import BLENDSHAPES, CHANNELS, NAMES
+from sf_jax.face.channels import BLENDSHAPES, NAMES, PAIRS
 from sf_jax.face.labels import Labels
 
 DEAD = 1e-3  # standard deviation of a channel that does not move
@@ -16,12 +16,9 @@ MOVES = 0.02  # standard deviation of a channel whose sides are compared
 AGREE = 0.5  # correlation of two sides, below which they are named
 SHOWN = 12  # channels in a sentence
 
-# Gaze turns both eyes to one side, so that left and right are no pair there.
-PAIRS: tuple[tuple[int, int], ...] = tuple(
-    (channel.index, NAMES.index(channel.mirror))
-    for channel in CHANNELS[BLENDSHAPES]
-    if channel.side == "left" and not channel.name.startswith(("EyeLookIn", "EyeLookOut"))
-)
+# Gaze, jaw and mouth move to one side as a whole, so that left and right are no sides there.
+TURNED = ("EyeLookIn", "EyeLookOut", "JawLeft", "JawRight", "MouthLeft", "MouthRight")
+SIDES = tuple(pair for pair in PAIRS if not NAMES[pair[0]].startswith(TURNED))
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Quality:
       low, middle, high: the 5th, 50th and 95th percentile of each channel.
       deviation: standard deviation. zeros: share of rows at 0. full: share of rows at the end.
       jitter: mean |second difference| of consecutive rows; all NaN without times.
-      agreement: correlation of the sides, in the order of `PAIRS`; NaN where either does not move.
+      agreement: correlation of the sides, in the order of `SIDES`; NaN where either does not move.
       difference: mean of left minus right.
     """
 
@@ -69,7 +66,7 @@ class Quality:
     @property
     def one_sided(self) -> list[str]:
         """Pairs whose sides move, but not together, by the name of the left one."""
-        return [NAMES[PAIRS[i][0]] for i in np.flatnonzero(self.agreement < AGREE)]
+        return [NAMES[SIDES[i][0]] for i in np.flatnonzero(self.agreement < AGREE)]
 
     def sentences(self) -> list[str]:
         """What deserves a person's attention."""
@@ -94,7 +91,7 @@ class Quality:
         }
         sides = {
             NAMES[left]: {"r": round(float(r), 4), "left_minus_right": round(float(apart), 6)}
-            for (left, _), r, apart in zip(PAIRS, self.agreement, self.difference, strict=True)
+            for (left, _), r, apart in zip(SIDES, self.agreement, self.difference, strict=True)
             if np.isfinite(r)
         }
         return {
@@ -162,8 +159,8 @@ def _jitter(
 def _sides(
     values: Float[np.ndarray, "R 61"], deviation: Float[np.ndarray, "61"]
 ) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]:
-    agreement, difference = np.full(len(PAIRS), np.nan), np.full(len(PAIRS), np.nan)
-    for i, (left, right) in enumerate(PAIRS):
+    agreement, difference = np.full(len(SIDES), np.nan), np.full(len(SIDES), np.nan)
+    for i, (left, right) in enumerate(SIDES):
         both = np.isfinite(values[:, left]) & np.isfinite(values[:, right])
         if both.sum() < 3 or not min(deviation[left], deviation[right]) > MOVES:
             continue

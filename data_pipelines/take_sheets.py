@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from data_pipelines.take_frames import Frames
 from data_pipelines.take_pairing import CURVES, Pairing, curves_of
-from data_pipelines.take_quality import JITTER, PAIRS, Quality
+from data_pipelines.take_quality import JITTER, SIDES, Quality
 from sf_jax.face.channels import BLENDSHAPES, NAMES
 from sf_jax.face.labels import Labels
 from sf_jax.media import files
@@ -122,7 +122,7 @@ def _jitters(axes: Axes, quality: Quality) -> None:
 
 
 def _agreement(axes: Axes, quality: Quality) -> None:
-    names = [NAMES[left].removesuffix("Left") for left, _ in PAIRS]
+    names = [NAMES[left].removesuffix("Left") for left, _ in SIDES]
     moving = np.isfinite(quality.agreement)
     values = np.where(moving, quality.agreement, 0)
     axes.bar(range(len(names)), values, color=BAR)

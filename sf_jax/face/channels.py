@@ -117,6 +117,9 @@ ANGLES = slice(52, 61)
 LOW = np.array([channel.low for channel in CHANNELS], np.float32)
 HIGH = np.array([channel.high for channel in CHANNELS], np.float32)
 MIRROR = np.array([INDEX[channel.mirror] for channel in CHANNELS])
+# Blendshapes that a mirrored picture exchanges, in canonical order: left, right, but of JawRight
+# and MouthRight, which come before their left ones.
+PAIRS = tuple((i, int(MIRROR[i])) for i in range(BLENDSHAPES.stop) if MIRROR[i] > i)
 MIRROR_SIGN = np.array([channel.mirror_sign for channel in CHANNELS], np.float32)
 
 # Unreal's Live Link UDP packets hold the same 61 values with left before right for jaw and mouth.

@@ -228,17 +228,19 @@ class _Grid:
         self.known = np.isfinite(values).astype(float)
         # Interpolated samples are less noisy than others, by their phase: smoothing evens that out.
         short = 2 * round(curves.period / step) + 1
-        values = _box(np.nan_to_num(values), short) / np.maximum(_box(self.known, short), 1e-9)
+        values = _moving_sum(np.nan_to_num(values), short) / np.maximum(
+            _moving_sum(self.known, short), 1e-9
+        )
         values *= self.known
         window = max(3, 2 * int(DRIFT / 2 / step) + 1)
-        weight = np.maximum(_box(self.known, window), 1e-9)
-        values = (values - _box(values, window) / weight) * self.known
+        weight = np.maximum(_moving_sum(self.known, window), 1e-9)
+        values = (values - _moving_sum(values, window) / weight) * self.known
         total = np.maximum(self.known.sum(0), 1)
         scale = np.sqrt((values**2).sum(0) / total)
         self.values = values / np.where(scale > 0, scale, 1)
 
 
-def _box(values: Float[np.ndarray, "N C"], window: int) -> Float[np.ndarray, "N C"]:
+def _moving_sum(values: Float[np.ndarray, "N C"], window: int) -> Float[np.ndarray, "N C"]:
     """Sums over a centred window."""
     total = np.vstack([np.zeros((1, values.shape[1])), np.cumsum(values, 0)])
     rows = np.arange(len(values))
@@ -256,11 +258,14 @@ def _correlations(
     little is in common.
     """
     x, y, a, b = one.values, two.values, one.known, two.known
-    count = _crossed(a, b)
+    count = _cross_correlation(a, b)
     count = np.maximum(count, 1e-9)
-    sums = _crossed(x, b), _crossed(a, y)
-    covariance = _crossed(x, y) - sums[0] * sums[1] / count
-    variances = _crossed(x**2, b) - sums[0] ** 2 / count, _crossed(a, y**2) - sums[1] ** 2 / count
+    sums = _cross_correlation(x, b), _cross_correlation(a, y)
+    covariance = _cross_correlation(x, y) - sums[0] * sums[1] / count
+    variances = (
+        _cross_correlation(x**2, b) - sums[0] ** 2 / count,
+        _cross_correlation(a, y**2) - sums[1] ** 2 / count,
+    )
     product = np.prod([np.maximum(v, 0).sum(1) for v in variances], axis=0)
     common = count.max(1)
     shorter = min(a.sum(0).max(), b.sum(0).max())
@@ -275,7 +280,9 @@ def _least_samples(one: _Grid, two: _Grid) -> float:
     return max(LEAST_SHARE * shorter, LEAST_OVERLAP / one.step)
 
 
-def _crossed(x: Float[np.ndarray, "N C"], y: Float[np.ndarray, "M C"]) -> Float[np.ndarray, "L C"]:
+def _cross_correlation(
+    x: Float[np.ndarray, "N C"], y: Float[np.ndarray, "M C"]
+) -> Float[np.ndarray, "L C"]:
     """sum_i x[i] y[i + lag] for lags from -(N - 1) to M - 1."""
     length = fft.next_fast_len(len(x) + len(y) - 1)
     spectrum = np.conj(fft.rfft(x, length, axis=0)) * fft.rfft(y, length, axis=0)
@@ -299,7 +306,7 @@ def _memory(one: _Grid, two: _Grid) -> float:
         autos = []
         for grid in (one, two):
             x = grid.values[:, [column]]
-            auto = _crossed(x, x)[len(x) - 1 :, 0]
+            auto = _cross_correlation(x, x)[len(x) - 1 :, 0]
             autos.append(auto / max(auto[0], 1e-9))
         length = min(map(len, autos))
         products.append(1 + 2 * float((autos[0][1:length] * autos[1][1:length]).sum()))

@@ -54,26 +54,25 @@ class Shifts:
         return [(int(row) + 1, int(steps[row])) for row in np.flatnonzero(steps)]
 
 
-def find_shifts(first: Curves, second: Curves, offset: Offset, most: int = MOST) -> Shifts:
+def find_shifts(first: Curves, second: Curves, offset: Offset) -> Shifts:
     """The shift of every sample of `second`.
 
     Args:
       first, second: the same curves of both recordings.
       offset: of the greater part of them, from `curve_offset.find_offset`.
-      most: periods of the second recording, to either side.
     """
-    states = np.arange(-most, most + 1)
-    path = np.full(len(second.seconds), most)
+    states = np.arange(-MOST, MOST + 1)
+    path = np.full(len(second.seconds), MOST)
     for _ in range(ROUNDS):
         expected = _expected(first, second, offset, states)
-        path, _ = cheapest(_costs(second.values, expected, path), JUMP)
+        path, _ = viterbi(_costs(second.values, expected, path), JUMP)
         offset = _refined(first, second, offset, states[path])
     expected = _expected(first, second, offset, states)
     costs = _costs(second.values, expected, path)
-    path, _ = cheapest(costs, JUMP)
+    path, _ = viterbi(costs, JUMP)
     # The offset itself may be uncertain by a period; only where it jumps is asked here.
     used = np.unique(path)
-    gaps = cheapest(costs[:, used], JUMP)[1] if len(used) > 1 else np.full(len(path), np.inf)
+    gaps = viterbi(costs[:, used], JUMP)[1] if len(used) > 1 else np.full(len(path), np.inf)
     late = states[path] * second.period
     error = _errors(
         second.values, first.at((second.seconds - offset.seconds - late) / offset.ratio)
@@ -178,7 +177,7 @@ def _memory(errors: Float[np.ndarray, " N"]) -> float:
     return min(total, LONGEST_MEMORY)
 
 
-def cheapest(
+def viterbi(
     costs: Float[np.ndarray, "N K"], jump: float
 ) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"]]:
     """The cheapest path through states, and how much dearer the best other path is at each sample.

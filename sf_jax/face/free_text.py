@@ -42,6 +42,7 @@ def _numbered(
 _PARTS = _joined(lexicon.PARTS)
 _KINDS = {name: re.compile(rf"\b(?:{found})(?!\w)") for name, found in lexicon.KINDS.items()}
 _IDIOMS, _VAGUE = _numbered(lexicon.IDIOMS), _numbered(lexicon.VAGUE)
+_SMILING = re.compile(lexicon.SMILING)
 _LEVELS = [(re.compile(rf"\b(?:{found})(?!\w)"), span) for found, span in lexicon.LEVELS.items()]
 _NEGATIONS, _RESTING = re.compile(lexicon.NEGATIONS), re.compile(rf"\b(?:{lexicon.RESTING})\b")
 # These are kinds of movement only where nothing else in their segment is: "lips tight", but
@@ -171,13 +172,13 @@ def _movements(text: str, vague: bool = False) -> list[Claim]:
             sentence = sentence[label.end() :]
         made = _sentence(sentence, context)
         if vague:
-            made = [claim if _is_idiom(claim) else replace(claim, vague=True) for claim in made]
+            made = [claim if _is_smile(claim) else replace(claim, vague=True) for claim in made]
         claims += [*made, *_vague(sentence)]
     return claims
 
 
-def _is_idiom(claim: Claim) -> bool:
-    return any(pattern.fullmatch(claim.words) for pattern, _ in _IDIOMS[:1])
+def _is_smile(claim: Claim) -> bool:
+    return _SMILING.fullmatch(claim.words) is not None
 
 
 def _vague(sentence: str) -> Iterator[Claim]:

@@ -20,7 +20,7 @@ PARTS: dict[str, str] = {
     "upper_lid": r"(?:upper|top) (?:eye)?lids?",
     "lower_lid": r"(?:lower|bottom) (?:eye)?lids?",
     "lid": r"(?:eye)?lids?",
-    "gaze": r"gaze|pupils?|glance|line of sight|iris(?:es)?|eyeballs?|look(?:s|ing)?|looks",
+    "gaze": r"gaze|pupils?|glance|line of sight|iris(?:es)?|eyeballs?|look(?:s|ing)?",
     "corner": r"(?:mouth|lip|lips)(?:'s)? (?:corners?|ends?)"
     r"|corners? of (?:the |her |his |their )?(?:mouth|lips?)|(?:\bcorners?\b)"
     r"|ends? of (?:the |her |his )?mouth",
@@ -174,8 +174,9 @@ MOVEMENTS: dict[tuple[str, str], tuple[str, ...]] = {
 }  # fmt: skip
 
 # Words that name a movement with its part.
+SMILING = r"smil\w*|grins?|grinn\w+"
 IDIOMS: dict[str, tuple[str, ...]] = {
-    r"smil\w*|grins?|grinn\w+": _SMILE,
+    SMILING: _SMILE,
     r"frown\w*": ("MouthFrown", "BrowDown"),
     r"squint\w*": ("EyeSquint",),
     r"wink\w*|blink\w*": ("EyeBlink",),
@@ -245,7 +246,7 @@ LEVELS: dict[str, tuple[int, int]] = {
     r"mild(?:ly)?|light(?:ly)?|gentl[ey]|gently|soft(?:ly)?|small|minor|weak(?:ly)?"
     r"|low(?: intensity)?(?= at|"
     r" \()|just|negligible|little|faint|a notch|ghost of|tiny": (1, 1),
-    r"strong(?:ly)?|full(?:y)?|complete(?:ly)?|hard|very|extreme(?:ly)?|extremely"
+    r"strong(?:ly)?|full(?:y)?|complete(?:ly)?|hard|very|extreme(?:ly)?"
     r"|intense(?:ly)?|pronounced|"
     r"marked(?:ly)?|maximal(?:ly)?|maximum|maxed out|at most|deep(?:ly)?|firm(?:ly)?"
     r"|tight(?:ly)?|steep(?:ly)?"

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sf_jax.face.channels import BLENDSHAPES, CHANNELS, MIRROR, NAMES
+from sf_jax.face.channels import BLENDSHAPES, CHANNELS, MIRROR, NAMES, PAIRS
 from sf_jax.face.head_angles import HEAD, rotation_of
 from sf_jax.media.errors import DataError
 
 ACTIVE = 0.2  # a blendshape is active where its label is above this
 CONSTANT = 1e-6  # a channel that varies by less than this does not vary
-LEFT_OF_PAIRS = np.array([i for i in range(BLENDSHAPES.stop) if MIRROR[i] > i])
+LEFT_OF_PAIRS = np.array([left for left, _ in PAIRS])
 REGIONS: tuple[str, ...] = tuple(dict.fromkeys(channel.region for channel in CHANNELS))
 
 
