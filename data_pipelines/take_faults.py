@@ -48,12 +48,12 @@ def of_rows(labels: Labels) -> tuple[Int[np.ndarray, " R"], list[Fault], dict[st
         text = f"{len(empty)} rows hold no values"
         faults.append(Fault("rows-empty", len(empty), text, _lines(labels, empty)))
         left_out["rows without values"] = len(empty)
-    again = _same_time(labels) | _same_values(labels)
+    again = good & (_same_time(labels) | _same_values(labels))
     if again.any():
         rows = np.flatnonzero(again)
         text = f"{len(rows)} rows repeat the row above, its time or all of its values"
         faults.append(Fault("rows-doubled", len(rows), text, _lines(labels, rows)))
-        left_out["repeated rows"] = int(np.sum(again & good))
+        left_out["repeated rows"] = len(rows)
     faults += _missing_rows(labels)
     return np.flatnonzero(good & ~again), faults, left_out
 

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from tqdm import tqdm
 
-from sf_jax.face.channels import NAMES
 from sf_jax.face.landmarks import Square
 from sf_jax.face.timecode import Timecode, TimecodeError, counting_rate
 from sf_jax.media import kinds, video
@@ -107,9 +106,6 @@ class Frames:
 
 class Source(Protocol):
     """Where frames are from. Each call of `images` decodes them anew."""
-
-    @property
-    def path(self) -> Path: ...
 
     def scan(self, reader: FrameReader) -> Frames:
         """Reads every frame once."""
@@ -212,11 +208,6 @@ def source_of(path: Path, fps: float | None = None) -> Source:
     if not path.is_file():
         raise TakeError("no such file or folder", path=path)
     return VideoSource(path, fps)
-
-
-def nothing(image: Image, seconds: float) -> Seen:
-    """A reader that reads nothing: of frames whose labels name them."""
-    return Seen(np.full(len(NAMES), np.nan))
 
 
 class _Changes:

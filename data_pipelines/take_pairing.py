@@ -6,6 +6,7 @@ inserted without a trace in the times are found by `face/curve_steps.py`. A row 
 pair where each is the other's nearest in time. Whatever is in doubt is left out and counted.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -60,24 +61,49 @@ class Pairing:
     notes: list[str] = field(default_factory=list)
 
 
-def pair(labels: Labels, frames: Frames, wish: Wish = "auto") -> Pairing:
+def pair(
+    labels: Labels, frames: Frames, wish: Wish = "auto", first_frame: int | None = None
+) -> Pairing:
     """Pairs the rows of a file with the frames of a video or folder.
+
+    Names of images come first, then numbers of frames, then times; rows and frames that nothing
+    else relates are paired by their order.
 
     Args:
       wish: how the clocks are related: seconds of the video's clock at the first row, by
         "timecode", or by what is there ("auto").
+      first_frame: the number, 0 or 1, that the file has for the first frame; None where its
+        numbers show it.
 
     Raises:
-      DataError: nothing relates them; names the file and what can be done.
+      DataError: nothing relates them, or what was asked for cannot be used; names the file and
+        what can be done.
     """
-    if frames.names:
-        return _by_name(labels, frames)
-    if labels.numbers is not None and wish == "auto":
-        return _by_number(labels, frames)
-    if labels.seconds is None:
-        return _by_order(labels, frames)
+    images = bool(frames.names)
+    timed = labels.seconds is not None and not images
+    if not timed and wish != "auto":
+        lacking = "has no times" if labels.seconds is None else f"belongs to images: {frames.path}"
+        raise TakeError(f"{lacking}; leave out --offset, which relates clocks", path=labels.path)
+    if images and labels.images is not None:
+        found = _by_name(labels, frames, labels.images)
+    elif labels.numbers is not None and (not timed or wish == "auto"):
+        found = _by_number(labels, frames, labels.numbers, first_frame)
+    elif not timed:
+        found = _by_order(labels, frames)
+    else:
+        found = _by_time(labels, frames, wish)
+    if first_frame is not None and found.how != "numbers":
+        problem = f"was paired by {found.how}; leave out --first-frame, which is about numbers"
+        raise TakeError(problem, path=labels.path)
+    return found
+
+
+def _by_time(labels: Labels, frames: Frames, wish: Wish) -> Pairing:
+    """Rows and frames that both have times, on clocks of their own."""
     rows, faults, left_out = of_rows(labels)
     faults += of_frames(frames)
+    if not len(rows):
+        raise TakeError("holds no values", path=labels.path)
     assert labels.seconds is not None
     curves = Curves(labels.seconds[rows], curves_of(labels.coefficients[rows]))
     seen = Curves(frames.seconds, curves_of(frames.values))
@@ -85,9 +111,10 @@ def pair(labels: Labels, frames: Frames, wish: Wish = "auto") -> Pairing:
     shifts = Shifts(offset, np.zeros(len(frames.seconds), int), np.ones(len(frames.seconds), bool))
     if offset.clear:
         shifts = best_shifts(curves, seen, _alike(labels, frames, curves, seen, offset))
-        # A given offset stays; with timecode the curves may only correct it within a frame.
-        offset = offset if how == "given" else shifts.offset
-        offset, shifts = _from_the_start(offset, shifts, seen.period)
+        stated = offset
+        offset, shifts = _from_the_start(shifts.offset, shifts, seen.period)
+        # A given offset is that of the first frame, and stays as it is.
+        offset = stated if how == "given" else offset
     else:
         notes.append("curves do not correlate: untimed drops of frames were not searched for")
     late = shifts.periods * seen.period
@@ -172,8 +199,8 @@ def _offset(
     """How the clocks are related, by what, and notes."""
     ratios = ratios_of(labels, frames)
     narrow = _aligned(curves), _aligned(seen)
-    if isinstance(wish, float):
-        return _near(narrow, ratios, wish), "given", []
+    if not isinstance(wish, str):
+        return _near(narrow, ratios, float(wish)), "given", []
     stated = _by_timecode(labels, frames)
     if wish == "timecode":
         if stated is None:
@@ -300,10 +327,8 @@ def _counted(left_out: dict[str, int]) -> dict[str, int]:
     return {reason: count for reason, count in left_out.items() if count}
 
 
-def _by_name(labels: Labels, frames: Frames) -> Pairing:
-    """Rows that name images, or as many rows as there are images, in order."""
-    if labels.images is None:
-        return _by_order(labels, frames)
+def _by_name(labels: Labels, frames: Frames, images: list[str]) -> Pairing:
+    """Rows that name images."""
     exact = {name: i for i, name in enumerate(frames.names)}
     short: dict[str, list[int]] = {}
     for i, name in enumerate(frames.names):
@@ -311,7 +336,7 @@ def _by_name(labels: Labels, frames: Frames) -> Pairing:
     found: dict[int, int] = {}
     doubled = missing = 0
     usable = np.asarray(labels.known.any(1))
-    for row, name in enumerate(labels.images):
+    for row, name in enumerate(images):
         name = name.replace("\\", "/")
         alike = short.get(name.rsplit("/", 1)[-1], [])
         frame = exact.get(name, alike[0] if len(alike) == 1 else None)
@@ -322,7 +347,7 @@ def _by_name(labels: Labels, frames: Frames) -> Pairing:
         elif usable[row]:
             found[row] = frame
     if not found:
-        problem = f"names no image of {frames.path}: the first is {labels.images[0]!r}"
+        problem = f"names no image of {frames.path}: the first is {images[0]!r}"
         raise TakeError(problem, path=labels.path)
     faults = [Fault("rows-doubled", doubled, f"{doubled} rows name an image again")] * bool(doubled)
     if missing:
@@ -337,16 +362,26 @@ def _by_name(labels: Labels, frames: Frames) -> Pairing:
     return Pairing(pairs[:, 0], pairs[:, 1], "names", None, faults, _counted(left_out))
 
 
-def _by_number(labels: Labels, frames: Frames) -> Pairing:
+def _by_number(
+    labels: Labels, frames: Frames, numbered: list[int], first_frame: int | None
+) -> Pairing:
     """Rows that name the frames by their numbers, as labels made of this very video."""
-    assert labels.numbers is not None
-    numbers = np.array(labels.numbers)
     count = len(frames.seconds)
-    base = 1 if numbers.min() == 1 and numbers.max() == count else 0
-    numbers = numbers - base
-    first = np.zeros(len(numbers), bool)
-    first[np.unique(numbers, return_index=True)[1]] = True
+    numbers, notes = np.array(numbered), []
+    names = _numbers_in_names(frames)
+    order = np.arange(count) if names is None else np.argsort(names)
+    if names is not None and first_frame is None and not _counts_on(names[order]):
+        place = np.clip(np.searchsorted(names[order], numbers), 0, count - 1)
+        numbers = np.where(names[order][place] == numbers, place, -1)
+        notes = ["rows were paired with images by the numbers in the images' names"]
+    else:
+        base = _base(labels, numbers, count) if first_frame is None else first_frame
+        numbers = numbers - base
+        notes = [f"frames are numbered from {base}"]
     there = (numbers >= 0) & (numbers < count)
+    numbers = np.where(there, order[np.clip(numbers, 0, count - 1)], -1)
+    first = np.zeros(len(numbers), bool)
+    first[np.unique(numbered, return_index=True)[1]] = True
     usable = np.asarray(labels.known.any(1))
     good = first & there & usable
     good[good] &= ~frames.repeats[numbers[good]]
@@ -362,15 +397,44 @@ def _by_number(labels: Labels, frames: Frames) -> Pairing:
         "frames without a row": count - len(np.unique(numbers[there])),
     }
     faults = of_frames(frames)
-    return Pairing(rows, numbers[rows], "numbers", None, faults, _counted(left_out))
+    return Pairing(rows, numbers[rows], "numbers", None, faults, _counted(left_out), notes)
+
+
+def _base(labels: Labels, numbers: Int[np.ndarray, " N"], count: int) -> int:
+    """The number of the first frame, 0 or 1, as the numbers of the rows show it."""
+    if numbers.min() != 1:
+        return 0
+    if numbers.max() < count:
+        problem = (
+            f"numbers frames from 1 to {numbers.max()} of {count}: give the number of the first "
+            "frame with --first-frame 0 or --first-frame 1"
+        )
+        raise TakeError(problem, path=labels.path)
+    return 1
+
+
+def _numbers_in_names(frames: Frames) -> Int[np.ndarray, " F"] | None:
+    """The number that each image's name ends in; None where one has none or two have the same."""
+    found = [re.search(r"(\d{1,18})$", name.rpartition(".")[0]) for name in frames.names]
+    numbers = [int(one[1]) for one in found if one]
+    if not numbers or len(set(numbers)) < len(found):
+        return None
+    return np.array(numbers)
+
+
+def _counts_on(numbers: Int[np.ndarray, " F"]) -> bool:
+    """Whether increasing numbers count frames from 0 or 1 without a gap."""
+    return int(numbers[0]) in (0, 1) and int(numbers[-1] - numbers[0]) == len(numbers) - 1
 
 
 def _by_order(labels: Labels, frames: Frames) -> Pairing:
     """As many rows as frames, without anything else that relates them."""
     count, shown = len(labels.lines), len(frames.seconds)
     if count != shown:
-        what = "neither times nor names"
-        problem = f"has {what}, and {count} rows for {shown} frames of {frames.path}"
+        problem = (
+            "relates its rows to frames by nothing but their order, and has "
+            f"{count} rows for {shown} frames of {frames.path}"
+        )
         raise TakeError(problem, path=labels.path)
     usable = np.asarray(labels.known.any(1))
     good = np.flatnonzero(usable & ~frames.repeats)

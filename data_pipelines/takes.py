@@ -26,6 +26,7 @@ from data_pipelines.held_out import Split
 from data_pipelines.portraits import unknown
 from data_pipelines.rendering import SHARD
 from data_pipelines.sources import SIDE, identity_of
+from data_pipelines.take_faults import GAP
 from data_pipelines.take_frames import (
     FrameReader,
     Frames,
@@ -55,10 +56,11 @@ class Import:
     Attributes:
       split: which split its records are for; a person belongs to one alone.
       person: a name of the person, the same for all of their takes; None: the file's name.
-      offset: see `take_pairing.pair`.
+      offset, first_frame: see `take_pairing.pair`.
       fps: rows a second, and video_fps: frames a second, where known better than from the files.
       eye_pitch: see `livelink.read`.
       tracker: name of what made the labels; None: as the file shows.
+      pseudo: they are another model's reading, whatever the file shows.
       neutral: "auto" subtracts the labels of the stillest half second, (start, end) the median of
         these seconds of the file; None subtracts nothing.
       masked: channels whose labels are not to be used.
@@ -69,10 +71,12 @@ class Import:
     split: Split = "train"
     person: str | None = None
     offset: Wish = "auto"
+    first_frame: int | None = None
     fps: float | None = None
     video_fps: float | None = None
     eye_pitch: str = "down"
     tracker: str | None = None
+    pseudo: bool = False
     neutral: tuple[float, float] | str | None = None
     masked: tuple[str, ...] = ()
     every: int = 1
@@ -132,12 +136,12 @@ def import_take(
       DataError: either cannot be read, they cannot be related, or `out` exists.
     """
     how = how or Import()
-    labels = label_files.read(labels_file, how.fps, how.eye_pitch, how.tracker)
+    labels = label_files.read(labels_file, how.fps, how.eye_pitch, how.tracker, how.pseudo)
     labels = _masked(labels, how.masked)
     source = source_of(shown, how.video_fps)
     with files.folder(out) as folder:
         frames = source.scan(reader)
-        pairing = take_pairing.pair(labels, frames, how.offset)
+        pairing = take_pairing.pair(labels, frames, how.offset, how.first_frame)
         neutral = _neutral(labels, how.neutral)
         if neutral is not None:
             labels = _calibrated(labels, neutral)
@@ -198,17 +202,30 @@ def _neutral(
 
 
 def _stillest(labels: Labels) -> float:
-    """Where the half second with the least expression and movement begins."""
+    """Where the half second with the least expression and movement begins.
+
+    Raises:
+      TakeError: no half second of rows with values is without a gap.
+    """
     assert labels.seconds is not None
-    values = np.nan_to_num(labels.coefficients[:, BLENDSHAPES])
+    valued = labels.known[:, BLENDSHAPES].any(1)
+    seconds = labels.seconds[valued]
+    values = np.nan_to_num(labels.coefficients[valued, BLENDSHAPES])
+    steps = np.diff(seconds)
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    gaps = np.r_[0, np.cumsum(steps > GAP * usual)]  # up to each row
     strength = values.sum(1)
     moved = np.r_[0.0, np.abs(np.diff(values, axis=0)).sum(1)]
     total = np.r_[0.0, np.cumsum(strength + 5 * moved)]
-    ends = np.searchsorted(labels.seconds, labels.seconds + STILL)
-    whole = labels.seconds + STILL <= labels.seconds[-1]
-    starts = np.arange(len(ends))
+    starts = np.arange(len(seconds))
+    ends = np.searchsorted(seconds, seconds + STILL)
+    whole = ends < len(seconds)
+    whole[whole] = gaps[ends[whole]] == gaps[starts[whole]]
+    if not whole.any():
+        problem = f"has no {STILL:g} s of values without a gap, which --neutral auto needs"
+        raise TakeError(problem, path=labels.path)
     mean = (total[ends] - total[starts]) / np.maximum(ends - starts, 1)
-    return float(labels.seconds[int(np.argmin(np.where(whole, mean, np.inf)))])
+    return float(seconds[int(np.argmin(np.where(whole, mean, np.inf)))])
 
 
 def _calibrated(labels: Labels, neutral: Float[np.ndarray, "61"]) -> Labels:
@@ -339,21 +356,37 @@ class Named:
     shown: Path
 
 
-def takes_of(labels: Path, shown: Path | None) -> list[Named]:
+@dataclass(frozen=True)
+class Found:
+    """The takes of a folder, or the only one.
+
+    Attributes:
+      takes: one a video.
+      lacking: CSVs without a video, as errors.
+      notes: which CSVs were left out in favour of others, one sentence a video.
+    """
+
+    takes: list[Named]
+    lacking: list[TakeError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def takes_of(labels: Path, shown: Path | None) -> Found:
     """The takes that two paths name.
 
     Args:
       labels: a file of labels, or a folder of CSVs: of Live Link Face, where the video is beside
-        it, or of Express4D, whose `data` holds them.
+        it, or of Express4D, whose `data` holds them. Of several CSVs of a video the calibrated one
+        is taken.
       shown: a video or a folder of images; of a folder of CSVs the folder of their videos.
 
     Raises:
-      TakeError: a video is missing; names the CSV.
+      TakeError: there is no take; names the first CSV without a video.
     """
     if not labels.is_dir():
         if shown is None:
             raise TakeError("needs its video, or the folder of its images", path=labels)
-        return [Named(labels.stem, labels, shown)]
+        return Found([Named(labels.stem, labels, shown)])
     inner = labels / "data"
     tables = sorted(inner.glob("*.csv") if inner.is_dir() else labels.glob("*.csv"))
     if not tables:
@@ -362,20 +395,40 @@ def takes_of(labels: Path, shown: Path | None) -> list[Named]:
     if not folder.is_dir():
         raise TakeError("expected a folder of videos, for a folder of CSVs", path=folder)
     videos = {file.stem: file for file in sorted(folder.iterdir()) if _is_video(file)}
-    found = []
+    of_video: dict[str, list[Path]] = {}
+    lacking = []
     for csv in tables:
         stem = next((s for s in (csv.stem, _plain(csv.stem)) if s in videos), None)
         if stem is None:
             problem = f"no video {csv.stem}.mp4, .mov or the like in {folder}"
-            raise TakeError(problem, path=csv)
-        found.append(Named(csv.stem, csv, videos[stem]))
-    return found
+            lacking.append(TakeError(problem, path=csv))
+        else:
+            of_video.setdefault(stem, []).append(csv)
+    if not of_video:
+        raise lacking[0]
+    takes, notes = [], []
+    for stem, files_of_it in of_video.items():
+        first, *others = sorted(files_of_it, key=lambda csv: _rank(csv, stem))
+        takes.append(Named(stem, first, videos[stem]))
+        if others:
+            left = ", ".join(csv.name for csv in others)
+            notes.append(f"{videos[stem].name}: labels of {first.name}; left out: {left}")
+    return Found(takes, lacking, notes)
 
 
 def _is_video(file: Path) -> bool:
     return kinds.kind_of(file) == "video"
 
 
+# What Live Link Face adds to the names of CSVs, by which is taken; the last is of the face at rest.
+_SUFFIXES = ("_cal", "", "_raw", "_neutral")
+
+
 def _plain(stem: str) -> str:
-    """The name of a take without what Live Link Face adds to calibrated and raw CSVs."""
+    """The name of a take without what Live Link Face adds."""
     return stem.removesuffix("_cal").removesuffix("_raw").removesuffix("_neutral")
+
+
+def _rank(csv: Path, stem: str) -> int:
+    added = csv.stem.removeprefix(stem)
+    return _SUFFIXES.index(added) if added in _SUFFIXES else len(_SUFFIXES)

@@ -29,11 +29,13 @@ def main(argv: list[str]) -> None:
     from data_pipelines import take_frames, takes
     from sf_jax.cli.loading import load_model
 
-    named = takes.takes_of(options.labels, options.frames)
-    many = len(named) > 1
+    found = takes.takes_of(options.labels, options.frames)
+    named, many = found.takes, len(found.takes) > 1
     if not many and options.out.exists():
         raise UsageError("exists already; name a folder that does not", path=options.out)
-    how, model, failed = _how(options), load_model(options.model), 0
+    how, model, failed = _how(options), load_model(options.model), len(found.lacking)
+    for line in (*found.notes, *(f"not imported: {error}" for error in found.lacking)):
+        print(line)
     for take in named:
         target = options.out / take.name if many else options.out
         if target.exists():
@@ -50,7 +52,8 @@ def main(argv: list[str]) -> None:
         else:
             print("\n".join(done.lines()))
     if failed:
-        raise UsageError(f"{failed} of {len(named)} takes were not imported", path=options.labels)
+        count = len(named) + len(found.lacking)
+        raise UsageError(f"{failed} of {count} takes were not imported", path=options.labels)
 
 
 def _parser() -> Parser:
@@ -66,6 +69,12 @@ def _parser() -> Parser:
         metavar="auto|timecode|SECONDS",
         help="of the video's clock at the first row of labels",
     )
+    add(
+        "--first-frame",
+        type=int,
+        choices=(0, 1),
+        help="the first frame's number in LABELS (default: as the numbers show)",
+    )
     rate = number(0, True, "a rate above 0", 1000)
     add("--fps", type=rate, help="rows a second of the labels (default: as their times have it)")
     add("--video-fps", type=rate, help="frames a second (default: the times in the video)")
@@ -79,6 +88,7 @@ def _parser() -> Parser:
     )
     add("--mask", type=_channels, default=(), metavar="NAME,…", help="channels to leave unknown")
     add("--tracker", help="name of what made the labels (default: as the file shows)")
+    add("--pseudo", action="store_true", help="another model made the labels, none measured them")
     add("--eye-pitch", choices=("down", "up"), default="down", help="what a positive one means")
     add("--every", type=whole(1, 10_000), default=1, help="keep one of so many pairs")
     add("--side", type=whole(32, 1024), default=160, help="of the images in pixels")
@@ -93,10 +103,12 @@ def _how(options: argparse.Namespace) -> "Import":
         split=options.split,
         person=options.person,
         offset=options.offset,
+        first_frame=options.first_frame,
         fps=options.fps,
         video_fps=options.video_fps,
         eye_pitch=options.eye_pitch,
         tracker=options.tracker,
+        pseudo=options.pseudo,
         neutral=options.neutral,
         masked=options.mask,
         every=options.every,

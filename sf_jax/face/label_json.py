@@ -26,7 +26,8 @@ SECONDS = ("seconds", "time_seconds", "elapsed_seconds")
 MILLISECONDS = ("timestampMs", "timestamp_ms", "timestampMS", "time_ms", "elapsedMs")
 TIMES = ("timestamp", "time", "timeStamp", "t")  # of a unit that the steps show
 NUMBERS = ("frame", "frameIndex", "frame_index", "frame_number", "frameNumber", "index")
-IMAGES = ("image", "file", "filename", "file_name", "path", "image_path")
+MOST_NUMBER = 2**31  # of a frame
+IMAGES = ("image", "file", "filename", "file_name", "path", "image_path", "source", "picture")
 NAMED = ("categoryName", "category_name", "name", "label")
 SCORED = ("score", "value")
 
@@ -125,6 +126,8 @@ def _row(line: int, item: object, error: Errors, others: set[str], trackers: set
     number, image = _first(fields, NUMBERS), _first(fields, IMAGES)
     if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
         raise error(f"found {small_files.shown(number)}, expected a whole number", field="frame")
+    if number is not None and abs(number) > MOST_NUMBER:
+        raise error(f"a number beyond {MOST_NUMBER}", field="frame")
     if image is not None and not isinstance(image, str):
         raise error(f"found {small_files.shown(image)}, expected a name", field="image")
     return Row(line, values, time, unit, number, image)
@@ -167,7 +170,10 @@ def _number(score: object, name: str, error: Errors) -> float:
         return float("nan")
     if isinstance(score, bool) or not isinstance(score, int | float):
         raise error(f"found {json.dumps(score)[:40]}, expected a number", field=name)
-    return float(score)
+    try:
+        return float(score)
+    except OverflowError:
+        raise error("a number of too many digits", field=name) from None
 
 
 def _first(fields: Mapping[str, object], names: tuple[str, ...]) -> object:

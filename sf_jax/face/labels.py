@@ -3,6 +3,7 @@
 | file | tracker | time |
 |---|---|---|
 | Live Link Face CSV, also as Express4D has it | `livelink` | timecode |
+| the same as `sf-jax predict` writes it, with its JSON lines beside it | `sf_jax` | timecode |
 | CSV with a column of image names and columns of channels | `labels` | none |
 | JSON or JSON lines of MediaPipe's Face Landmarker | `mediapipe` | time stamps, or frame numbers |
 | JSON lines of `sf-jax predict`, or of images with coefficients | `sf_jax`, `labels` | either |
@@ -12,6 +13,7 @@ Channels that a file lacks are not known: NaN, never zero. So are the head's and
 MediaPipe, which are in a matrix, and of iFacialMocap, whose signs are not documented.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,8 +28,7 @@ from sf_jax.face.timecode import Timecode
 from sf_jax.media import small_files, table
 from sf_jax.media.errors import DataError
 
-LIVE_LINK, PLAIN = "livelink", "labels"
-IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "path", "source", "picture")
+LIVE_LINK, PLAIN, PREDICTED = "livelink", "labels", "sf_jax"
 PACKET_FPS = 60.0  # of iFacialMocap's packets, which it sends at up to 60 a second
 
 _CLOCK = re.compile(r"\s*(\d+(?:\.\d+)?)[\s,;]+(?=[A-Za-z_=])")
@@ -52,6 +53,7 @@ class Labels:
       clock: seconds since midnight of the first row, by timecode; None without.
       rate: rows a second as the file counts them; None without times.
       notes: what was inferred, clamped or odd, one sentence each.
+      pseudo: whether they are another model's reading of the images, and no measurement.
     """
 
     path: Path
@@ -64,20 +66,20 @@ class Labels:
     clock: float | None = None
     rate: float | None = None
     notes: list[str] = field(default_factory=list)
+    pseudo: bool = False
 
     @property
     def known(self) -> Bool[np.ndarray, "N 61"]:
         """Which labels are known."""
         return np.isfinite(self.coefficients)
 
-    @property
-    def pseudo(self) -> bool:
-        """Whether they are another model's reading of the images, and no measurement."""
-        return self.tracker not in (LIVE_LINK, PLAIN)
-
 
 def read(
-    path: Path, fps: float | None = None, eye_pitch: str = "down", tracker: str | None = None
+    path: Path,
+    fps: float | None = None,
+    eye_pitch: str = "down",
+    tracker: str | None = None,
+    pseudo: bool = False,
 ) -> Labels:
     """Reads a file of labels, whose kind shows in its content.
 
@@ -85,6 +87,7 @@ def read(
       fps: rows a second, where it is known better than from the file.
       eye_pitch: which way a positive eye pitch looks in the file; see `livelink.read`.
       tracker: a name for what made the labels, in place of the one inferred.
+      pseudo: they are another model's reading, whatever the file shows.
 
     Raises:
       DataError: the file is missing, of no known kind, or damaged; names file, line and field.
@@ -99,7 +102,7 @@ def read(
         found = _read_packets(path, fps or PACKET_FPS)
     else:
         found = _read_table(path, fps, eye_pitch)
-    return found if tracker is None else replace(found, tracker=tracker)
+    return replace(found, tracker=tracker or found.tracker, pseudo=pseudo or found.pseudo)
 
 
 def replaced(labels: Labels, coefficients: Float[np.ndarray, "N 61"], note: str) -> Labels:
@@ -120,9 +123,10 @@ def _read_table(path: Path, fps: float | None, eye_pitch: str) -> Labels:
         clock = float(first.frame(take.timecode_rate) / take.timecode_rate)
     except DataError:  # a label that its rate does not have
         clock = None
+    predicted = take.sources is not None or _predicted(path)
     return Labels(
         path,
-        LIVE_LINK,
+        PREDICTED if predicted else LIVE_LINK,
         np.array(take.coefficients),
         take.lines,
         take.seconds,
@@ -131,7 +135,23 @@ def _read_table(path: Path, fps: float | None, eye_pitch: str) -> Labels:
         clock,
         take.fps,
         take.notes,
+        predicted,
     )
+
+
+def _predicted(path: Path) -> bool:
+    """Whether `sf-jax predict` wrote a CSV: its JSON lines are beside it.
+
+    That of single images has a column `Source`, which Live Link Face has not.
+    """
+    lines = path.with_suffix(".jsonl")
+    if not lines.is_file():
+        return False
+    with contextlib.suppress(DataError, OSError):
+        for _, text in small_files.lines(lines, LabelError):
+            content = small_files.parse_json(text, LabelError)
+            return isinstance(content, dict) and "sf_jax" in content
+    return False
 
 
 def _timed_once(take: livelink.Take, fps: float | None) -> livelink.Take:
@@ -155,7 +175,7 @@ def _timed_once(take: livelink.Take, fps: float | None) -> livelink.Take:
 
 
 def _is_known(spelling: str) -> bool:
-    if spelling.strip().lower() in (*IMAGE_COLUMNS, "timecode", "blendshapecount"):
+    if spelling.strip().lower() in (*label_json.IMAGES, "timecode", "blendshapecount"):
         return True
     try:
         lookup(spelling)
@@ -166,10 +186,10 @@ def _is_known(spelling: str) -> bool:
 
 def _read_image_table(opened: table.Table) -> Labels:
     """A table with a column of image names and columns of channels."""
-    image = [i for i, name in enumerate(opened.header) if name.lower() in IMAGE_COLUMNS]
+    image = [i for i, name in enumerate(opened.header) if name.lower() in label_json.IMAGES]
     if not image:
         wanted = "a Timecode column, as Live Link Face has, or a column of image names"
-        problem = f"expected {wanted} ({', '.join(IMAGE_COLUMNS[:4])})"
+        problem = f"expected {wanted} ({', '.join(label_json.IMAGES[:4])})"
         raise LabelError(problem, path=opened.path, line=opened.header_line)
     columns = _channel_columns(opened)
     lines, images, rows = [], [], []
@@ -212,7 +232,7 @@ def _read_json(path: Path, fps: float | None) -> Labels:
     rows = _stacked(path, [one.values for one in found.rows])
     seconds = label_json.times(found.rows, path, LabelError)
     rate = None
-    if seconds is not None and fps is not None:
+    if fps is not None:
         seconds = np.arange(len(rows)) / fps
     if seconds is not None and len(seconds) > 1 and seconds[-1] > 0:
         rate = fps or (len(seconds) - 1) / float(seconds[-1])
@@ -230,6 +250,7 @@ def _read_json(path: Path, fps: float | None) -> Labels:
             None,
             rate,
             found.notes,
+            found.tracker != PLAIN,
         )
     )
 
@@ -264,7 +285,9 @@ def _read_packets(path: Path, fps: float) -> Labels:
         notes.append(f"not read, as no channel has the name: {', '.join(sorted(unknown)[:8])}")
     rate = (len(rows) - 1) / float(seconds[-1]) if len(rows) > 1 and seconds[-1] > 0 else fps
     values = _stacked(path, rows)
-    return _checked(Labels(path, "ifacialmocap", values, lines, seconds, rate=rate, notes=notes))
+    return _checked(
+        Labels(path, "ifacialmocap", values, lines, seconds, rate=rate, notes=notes, pseudo=True)
+    )
 
 
 def _packet(text: str, path: Path, line: int, unknown: set[str]) -> Float[np.ndarray, "61"]:

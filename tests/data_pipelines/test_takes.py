@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 from PIL import Image
 
 from data_pipelines import records, takes
-from data_pipelines.take_frames import Seen, TakeError, nothing
+from data_pipelines.take_frames import Image as Picture
+from data_pipelines.take_frames import Seen, TakeError
 from data_pipelines.takes import Import, Imported
 from sf_jax import cli
 from sf_jax.cli import loading
+from sf_jax.face import labels as label_files
 from sf_jax.face import livelink
 from sf_jax.face.channels import INDEX, NAMES
 from sf_jax.face.landmarks import Square
@@ -33,6 +36,11 @@ from tests.data_pipelines.synthetic_takes import (
 PERIOD = 1 / FPS
 ALL = list(range(COUNT))
 SHORT = list(range(240))  # 8 seconds
+
+
+def nothing(image: Picture, seconds: float) -> Seen:
+    """A reader that reads nothing: of frames whose labels name them."""
+    return Seen(np.full(len(NAMES), np.nan))
 
 
 def offset_of(done: Imported) -> float:
@@ -199,6 +207,131 @@ def test_an_offset_that_is_given(tmp_path: Path) -> None:
     assert done.pairing.how == "given" and numbers.tolist() == SHORT[60::3]
 
 
+@pytest.mark.parametrize("offset", [1.0, 1])
+def test_a_given_offset_stays_where_frames_were_dropped(tmp_path: Path, offset: float) -> None:
+    """Three frames early in the video: most of it is shifted against its first frame."""
+    shown = [n for n in ALL if n not in (130, 131, 132)]
+    table = write_csv(tmp_path / "a.csv", ALL[30:])
+    video = write_frames(tmp_path / "a.mp4", shown)
+    done, numbers = imported(table, video, Import(offset=offset))
+    assert done.pairing.how == "given" and offset_of(done) == 1.0
+    assert faults(done) == {"frames-dropped": 3} and len(numbers) > COUNT - 100
+
+
+def write_rows(path: Path, numbers: list[int], named: list[object] | None = None) -> Path:
+    """JSON of frames' labels, each with a number where `named` has some."""
+    rows = []
+    for i, number in enumerate(numbers):
+        values = {NAMES[k]: float(performance()[number, k]) for k in range(51)}
+        rows.append({"blendshapes": values} | ({} if named is None else {"frame": named[i]}))
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def write_images(folder: Path, named: dict[str, int]) -> Path:
+    folder.mkdir()
+    for name, number in named.items():
+        Image.fromarray(frame(number)).save(folder / f"{name}.png")
+    return folder
+
+
+def test_numbers_that_begin_at_1(tmp_path: Path) -> None:
+    """They are seen to where they reach the last frame; else the user is asked."""
+    video = write_frames(tmp_path / "a.mp4", SHORT[:30])
+    table = write_rows(tmp_path / "a.json", SHORT[:30], [n + 1 for n in SHORT[:30]])
+    done, numbers = imported(table, video, reader=nothing)
+    assert numbers.tolist() == SHORT[:30] and "frames are numbered from 1" in done.notes
+    write_rows(tmp_path / "a.json", SHORT[:20], [n + 1 for n in SHORT[:20]])
+    (tmp_path / "out").rename(tmp_path / "before")
+    with pytest.raises(TakeError, match="from 1 to 20 of 30: .* --first-frame 0 or --first-frame"):
+        imported(table, video, reader=nothing)
+    done, numbers = imported(table, video, Import(first_frame=1), reader=nothing)
+    assert numbers.tolist() == SHORT[:20] and done.pairing.left_out == {"frames without a row": 10}
+
+
+@pytest.mark.parametrize(
+    "named, given",
+    [
+        ({"a": 4, "b": 5, "c": 6, "d": 7}, [(7, 3), (4, 0), (6, 2)]),  # in the order of their names
+        ({"f1": 4, "f10": 13, "f2": 5, "f8": 11}, [(13, 10), (5, 2), (11, 8)]),  # in their names
+        ({f"{n}": 3 + n for n in range(1, 12)}, [(14, 10), (4, 0), (5, 1)]),  # from 0, in order
+    ],
+)
+def test_numbers_of_images_in_a_folder(
+    tmp_path: Path, named: dict[str, int], given: list[tuple[int, int]]
+) -> None:
+    table = write_rows(tmp_path / "a.json", [n for n, _ in given], [number for _, number in given])
+    done, numbers = imported(table, write_images(tmp_path / "images", named), reader=nothing)
+    assert done.pairing.how == "numbers"
+    assert sorted(numbers.tolist()) == sorted(n for n, _ in given)
+
+
+def test_rows_and_images_in_order(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", {"a": 3, "b": 5, "c": 8})
+    done, numbers = imported(write_rows(tmp_path / "a.json", [3, 5, 8]), images, reader=nothing)
+    assert done.pairing.how == "order" and numbers.tolist() == [3, 5, 8]
+    assert any("order alone" in note for note in done.notes)
+    write_rows(tmp_path / "a.json", [3, 5])
+    with pytest.raises(TakeError, match="2 rows for 3 frames"):
+        takes.import_take(tmp_path / "a.json", images, tmp_path / "o2", nothing)
+
+
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        (Import(offset=0.0), "has no times; leave out --offset"),
+        (Import(offset="timecode"), "has no times; leave out --offset"),
+    ],
+)
+def test_an_offset_that_cannot_be_used_is_refused(
+    tmp_path: Path, how: Import, message: str
+) -> None:
+    table = write_rows(tmp_path / "a.json", SHORT[:5], list(SHORT[:5]))
+    video = write_frames(tmp_path / "a.mp4", SHORT[:5])
+    with pytest.raises(TakeError, match=message):
+        takes.import_take(table, video, tmp_path / "out", nothing, how)
+    csv_file = write_csv(tmp_path / "a.csv", SHORT[:5])
+    with pytest.raises(TakeError, match="leave out --"):
+        images = write_images(tmp_path / "images", {f"x{n}": n for n in range(5)})
+        takes.import_take(csv_file, images, tmp_path / "out", nothing, how)
+    with pytest.raises(TakeError, match="leave out --first-frame"):
+        how = Import(offset=0.0, first_frame=0)
+        takes.import_take(csv_file, video, tmp_path / "out", nothing, how)
+    assert not (tmp_path / "out").exists()
+
+
+def emptied(path: Path, rows: range) -> Path:
+    """The Live Link file without values in some rows, as where no face was found."""
+    with path.open(newline="") as file:
+        lines = list(csv.reader(file))
+    for row in rows:
+        lines[1 + row][2:] = [""] * (len(lines[0]) - 2)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    return path
+
+
+def test_rows_without_values(tmp_path: Path) -> None:
+    """They count as empty alone, and are no face at rest."""
+    table = emptied(write_csv(tmp_path / "a.csv", SHORT), range(60, 90))
+    video = write_frames(tmp_path / "a.mp4", SHORT)
+    done, numbers = imported(table, video)
+    assert faults(done) == {"rows-empty": 30}
+    assert numbers.tolist() == [n for n in SHORT if n not in range(60, 90)]
+    labels = label_files.read(table)
+    values = performance()[SHORT, :52]
+    cost = values.sum(1) + 5 * np.r_[0, np.abs(np.diff(values, axis=0)).sum(1)]
+    starts = [n for n in SHORT[:-15] if not set(range(n, n + 16)) & set(range(60, 90))]
+    best = min(starts, key=lambda n: float(cost[n : n + 15].mean()))
+    assert takes._stillest(labels) == pytest.approx(best * PERIOD)
+    with pytest.raises(TakeError, match="no 0.5 s of values without a gap"):
+        takes._neutral(replace(labels, coefficients=np.full((240, 61), np.nan)), "auto")
+    emptied(table, range(240))
+    with pytest.raises(TakeError, match="a.csv: holds no values"):
+        how = Import(offset=0.0)
+        takes.import_take(table, video, tmp_path / "o2", nothing, how)
+
+
 def test_recordings_of_two_performances_are_refused(tmp_path: Path) -> None:
     """Nothing is written."""
     table = write_csv(tmp_path / "a.csv", SHORT)
@@ -293,25 +426,46 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def test_a_folder_of_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each becomes a folder of its own; the calibrated CSV of Live Link Face has the same video.
+    """Each video becomes a folder of its own, with the calibrated CSV of Live Link Face.
 
-    One that cannot be imported is named, and a second call leaves the others as they are.
+    What is left out and what cannot be imported is named, and a second call leaves the others as
+    they are.
     """
     folder = tmp_path / "takes"
     folder.mkdir()
-    write_csv(folder / "one.csv", SHORT[:120])
-    write_csv(folder / "one_cal.csv", ALL[300:420])
-    write_frames(folder / "one.mov", SHORT[:120])
+    write_csv(folder / "one.csv", ALL[300:420])
+    write_csv(folder / "one_neutral.csv", ALL[300:420])
+    write_csv(folder / "one_cal.csv", SHORT[:120])
+    write_csv(folder / "two.csv", ALL[300:420])
+    write_csv(folder / "lost.csv", SHORT[:20])
+    for name in ("one", "two"):
+        write_frames(folder / f"{name}.mov", SHORT[:120])
     out = tmp_path / "out"
     assert command(monkeypatch, folder, "--out", out) == 2
     printed = capsys.readouterr()
-    assert "not imported" in printed.out and "1 of 2 takes" in printed.err
+    assert "2 of 3 takes" in printed.err and printed.out.count("not imported") == 2
+    assert "lost.csv: no video lost.mp4" in printed.out
+    assert "one.mov: labels of one_cal.csv; left out: one.csv, one_neutral.csv" in printed.out
     assert [path.name for path in out.iterdir() if path.is_dir()] == ["one"]
     assert records.count(out / "one/train-00000.array_record") == 120
-    write_csv(folder / "one_cal.csv", SHORT[:120])
+    write_csv(folder / "two.csv", SHORT[:120])
+    (folder / "lost.csv").unlink()
     assert command(monkeypatch, folder, "--out", out, "--offset", 0) == 0
     assert "imported already" in capsys.readouterr().out
-    assert records.count(out / "one_cal/train-00000.array_record") == 120
+    assert records.count(out / "two/train-00000.array_record") == 120
+
+
+def test_labels_are_pseudo_labels_on_request_alone_or_by_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name of the tracker makes measured labels no others."""
+    table, video = tmp_path / "a.csv", write_frames(tmp_path / "a.mov", SHORT[:20])
+    write_csv(table, SHORT[:20])
+    for name, options in {"m": [], "p": ["--pseudo"]}.items():
+        how = ["--out", tmp_path / name, "--offset", 0, "--tracker", "rig", *options]
+        assert command(monkeypatch, table, video, *how) == 0
+    found = [records.first(tmp_path / name, 1)[0] for name in ("m", "p")]
+    assert [(one["source"], one["style"]) for one in found] == [("take", "rig"), ("pseudo", "rig")]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sf_jax.face import labels, livelink
+from sf_jax.face import label_json, labels, livelink
 from sf_jax.face.channels import ANGLES, INDEX
 from sf_jax.media.errors import DataError
 
@@ -77,6 +77,22 @@ def test_the_unit_of_time_stamps_shows_in_their_steps(
     assert found.rate == pytest.approx(25)
 
 
+def test_a_given_rate_times_rows_without_times(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([{"jawOpen": 0.1 * i} for i in range(5)]))
+    assert labels.read(tmp_path / "a.json").seconds is None
+    found = labels.read(tmp_path / "a.json", fps=25)
+    np.testing.assert_allclose(found.seconds, np.arange(5) / 25)
+    assert found.rate == 25
+
+
+@pytest.mark.parametrize("name", label_json.IMAGES)
+def test_names_of_images_are_read_from_json_as_from_tables(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"jawOpen": 0.5, name: "x/1.png"}) + "\n")
+    (tmp_path / "a.csv").write_text(f"{name},jawOpen\nx/1.png,0.5\n")
+    for file in ("a.jsonl", "a.csv"):
+        assert labels.read(tmp_path / file).images == ["x/1.png"]
+
+
 def test_packets_of_ifacialmocap(tmp_path: Path) -> None:
     first = (
         "mouthSmile_L-12|jawOpen-50|jawLeft-3|trackingStatus-1|=head#1.5,2,3,0,0,0|rightEye#1,2,3|"
@@ -103,6 +119,20 @@ def test_live_link_csv(tmp_path: Path) -> None:
     assert found.rate == pytest.approx(30)
 
 
+def test_what_predict_wrote_is_known(tmp_path: Path) -> None:
+    """By the column of images, or by the JSON lines beside the CSV of a video."""
+    values, path = np.full((3, 61), 0.25), tmp_path / "a.csv"
+    times = livelink.labels(3, 30)
+    livelink.write(path, values, timecodes=times, sources=["a.png", "b.png", "c.png"])
+    found = labels.read(path)
+    assert found.pseudo and found.tracker == "sf_jax"
+    livelink.write(path, values, timecodes=times)
+    (tmp_path / "a.jsonl").write_text('{"frame": 0}\n')
+    assert not labels.read(path).pseudo and not labels.read(path, tracker="rig").pseudo
+    (tmp_path / "a.jsonl").write_text('{"frame": 0, "sf_jax": {}}\n')
+    assert labels.read(path).pseudo and labels.read(path, tracker="mine").tracker == "mine"
+
+
 def test_a_table_of_images(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("file;jawOpen;mouthSmile_L\nx/1.png;0,5;\nx/2.png;0,25;1,01\n")
@@ -122,6 +152,8 @@ def test_a_table_of_images(tmp_path: Path) -> None:
         ("a.jsonl", '{"jawOpen": 0.1}\n{"jawOpen": 40}', "line 2.*JawOpen.*found 40, expected"),
         ("a.jsonl", '{"jawOpen": 0.1}\n{"x": 1}', "line 2.*no blendshapes"),
         ("a.jsonl", "{", "line 1.*not JSON"),
+        ("a.json", '[{"jawOpen": 1' + "0" * 400 + "}]", "line 1.*JawOpen.*too many digits"),
+        ("a.json", '[{"jawOpen": 0, "frame": 1' + "0" * 400 + "}]", "line 1.*frame.*beyond"),
         ("a.json", "[]", "holds no labels"),
         ("a.txt", "jawOpen-10|mouthSmile_L\n", "line 1.*'mouthSmile_L', expected a blendshape"),
         ("a.csv", "file,nose\na.png,1\n", "names none of the 61 channels"),
