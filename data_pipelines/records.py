@@ -31,6 +31,7 @@ from flax import serialization
 from sf_jax.face.landmarks import COUNT
 from sf_jax.media.errors import DataError
 from sf_jax.media.files import replacing
+from sf_jax.media.images import encode_png
 
 
 class RecordError(DataError):
@@ -59,10 +60,12 @@ def packed(fields: dict[str, Any]) -> bytes:
 
 def encode_image(image: np.ndarray, exact: bool = True) -> bytes:
     """An image uint8 [H, W, 3] as the bytes of a PNG or, not `exact`, of a JPEG."""
+    if exact:
+        return encode_png(image)
     full_colour = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     how = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full_colour]
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(*((".png", bgr) if exact else (".jpg", bgr, how)))[1].tobytes()
+    return cv2.imencode(".jpg", bgr, how)[1].tobytes()
 
 
 def decode(data: bytes) -> dict[str, Any]:

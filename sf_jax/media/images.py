@@ -197,6 +197,11 @@ def _open(file: str | io.BytesIO, name: str) -> Image.Image:
         raise
 
 
+def encode_png(image: np.ndarray) -> bytes:
+    """An image uint8 [H, W, 3] RGB as the bytes of a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
 def _from_array(array: np.ndarray) -> np.ndarray:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         shape = f"{array.dtype} {list(array.shape)}"
