@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "render a made-up face and read it",
     "train": "run an experiment: sf-jax train builtin_model",
     "evaluate": "measure a model on rendered faces, beside all baselines",
+    "calibrate": "find how wide a model's distributions should be, on labelled faces",
     "card": "write the model card and per-channel reliability of a model directory",
     "convert": "checkpoints in and out, adapters merged, logits verified",
     "serve": "answer images over HTTP, several at a time",

@@ -85,7 +85,8 @@ class FaceAction:
 
     Attributes:
       coefficients: the mean of each slot's distribution.
-      spread: its standard deviation; entropy: its entropy, in nats.
+      spread: its standard deviation; entropy: its entropy, in nats; calibrated where the model
+        directory has a calibration, see `calibration.py`.
       answer: the generated values; log_likelihood: of each of them. All these depend on the
         rationale, and on the slots before each slot.
       rationale: the description, in four fields.
@@ -100,7 +101,8 @@ class FaceAction:
       face: the face that was read; None where the whole image was, or no face was found.
       uncorrected: what was generated, where a turned square changed the answer; else None.
       probabilities: of each value that a channel can have, in the order of `Model.values`, as
-        generated; None where no face was found, and in answers of the service.
+        generated, calibrated as `spread` is; None where no face was found, and in answers of the
+        service.
       reliability: how well each channel was measured to be read; None where it is not known.
     """
 

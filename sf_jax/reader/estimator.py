@@ -21,6 +21,7 @@ from sf_jax.model.text import Cache
 from sf_jax.model.weights import Weights
 from sf_jax.reader import turning
 from sf_jax.reader.action import FaceAction, Likelihood, Provenance, no_face
+from sf_jax.reader.calibration import Calibration, moments
 from sf_jax.reader.framing import Framed, Framer, Framing, NoFaceError, Which
 from sf_jax.reader.question import Messages, prompt_ids
 from sf_jax.reader.reliability import Reliability
@@ -46,6 +47,7 @@ class Model(Framing):
       framer: makes what finds the faces that are read; None can only read whole images.
       framed: whether faces are found and framed where a call does not say.
       reliability: how well it was measured to read each channel, or None.
+      calibration: how much wider its distributions should be, or None; may be replaced.
 
     Attributes:
       config: the architecture.
@@ -68,6 +70,7 @@ class Model(Framing):
         framer: Callable[[], Framer] | None = None,
         framed: bool = False,
         reliability: Reliability | None = None,
+        calibration: Calibration | None = None,
     ):
         schema = schema or channel_schema(paragraphs=instructed)
         self._channels = channel_indices(schema)
@@ -80,6 +83,7 @@ class Model(Framing):
         self.instructed = instructed
         self.provenance = provenance or Provenance()
         self.reliability = reliability
+        self.calibration = calibration
 
     @property
     def weights(self) -> Weights:
@@ -391,20 +395,25 @@ class Model(Framing):
 
     def _action(self, decoded: Decoded) -> FaceAction:
         whole = self._all_channels
+        spread, entropy = whole(decoded.spread), whole(decoded.entropy)
+        probabilities = whole(decoded.probabilities)
+        if self.calibration is not None:
+            probabilities = self.calibration.apply(probabilities, self.values)
+            spread, entropy = moments(probabilities, self.values)
         return FaceAction(
             coefficients=whole(decoded.mean),
-            spread=whole(decoded.spread),
+            spread=spread,
             answer=whole(decoded.values),
             rationale=Description.parse(decoded.rationale),
             text=decoded.text,
             passes=decoded.passes,
-            entropy=whole(decoded.entropy),
+            entropy=entropy,
             log_likelihood=whole(decoded.log_likelihood),
             rationale_ids=decoded.rationale_ids,
             rationale_log_probabilities=decoded.rationale_log_probabilities,
             channels=self._channel_names,
             provenance=self.provenance,
-            probabilities=whole(decoded.probabilities),
+            probabilities=probabilities,
             reliability=self.reliability,
         )
 

@@ -23,7 +23,7 @@ from sf_jax.face.landmarks import COUNT
 from sf_jax.media import files
 from sf_jax.model.config import Config
 from sf_jax.model.weights import Weights
-from sf_jax.reader import finder, provenance, readout, reliability, turning
+from sf_jax.reader import calibration, finder, provenance, readout, reliability, turning
 from sf_jax.reader.estimator import Model
 from sf_jax.reader.framing import Framer
 from sf_jax.reader.landmarks import Landmarks
@@ -95,6 +95,7 @@ def load(
         framer=(lambda: framer) if framer else borrowed_framer,
         framed=framer is not None,
         reliability=None if adapter else reliability.load(folder, lambda: source.weights),
+        calibration=None if adapter else calibration.load(folder, lambda: source.weights),
     )
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import sf_jax
 from sf_jax.convert import checksums, peft
 from sf_jax.media.hashes import NAME
-from sf_jax.reader import reliability
+from sf_jax.reader import calibration, reliability
 from sf_jax.reader.action import Provenance
 
 # Small files that an answer depends on; draft heads make one faster alone.
-SETTINGS = ("config.json", reliability.FILE, *checksums.SIDE_FILES)
+SETTINGS = ("config.json", reliability.FILE, calibration.FILE, *checksums.SIDE_FILES)
 Stamps = dict[str, tuple[int, int, int]]  # of files: inode, bytes, time of change
 
 

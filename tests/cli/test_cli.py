@@ -392,8 +392,8 @@ def test_an_error_of_several_lines_is_reported_in_one(
 def test_without_arguments_help_lists_the_commands(capsys: pytest.CaptureFixture) -> None:
     assert run() == 0
     printed = capsys.readouterr().out
-    commands = "predict demo train evaluate convert serve compile bench schema data".split()
-    for command in commands:
+    commands = "predict demo train evaluate card convert serve compile bench schema data"
+    for command in commands.split():
         assert f"\n    {command} " in printed
 
 

@@ -94,12 +94,12 @@ def covered(
     transformed = np.full(labels.shape, np.nan)
     for i, action in enumerate(actions):
         if action.probabilities is not None:
-            label = _as_generated(action, labels[i])
+            label = as_generated(action, labels[i])
             transformed[i] = pit(action.probabilities[None], values, label[None], seed=i)[0]
     return coverage(transformed, labels, known)
 
 
-def _as_generated(action: estimator.FaceAction, label: np.ndarray) -> np.ndarray:
+def as_generated(action: estimator.FaceAction, label: np.ndarray) -> np.ndarray:
     """A label in the square that the face was read in, of which the distributions are."""
     return label if action.face is None else turn_image(label, -action.face.box.roll)
 
