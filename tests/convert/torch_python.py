@@ -21,15 +21,15 @@ def torch_python() -> str | None:
     return sys.executable if found else None
 
 
-def run_torch(script: str, *arguments: str, stdin: str | None = None) -> str:
-    """Runs a script of this folder and returns what it prints."""
+def run_torch(script: str | Path, *arguments: str, stdin: str | None = None) -> str:
+    """Runs a script, by its name where it is in this folder, and returns what it prints."""
     python = torch_python()
     if python is None:
         pytest.skip("needs torch and transformers: the extra 'porting', or SF_JAX_TORCH_PYTHON")
     environment = os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = str(TORCH_SIDE)  # for `any_torchvision`
     done = subprocess.run(
-        [python, str(Path(__file__).with_name(script)), *arguments],
+        [python, str(Path(__file__).parent / script), *arguments],
         env=environment,
         input=stdin,
         capture_output=True,
