@@ -135,6 +135,8 @@ def faces(
       RecordError: no record files, or a damaged one.
       ValueError: `batch_size` is no multiple of `process_count`.
     """
+    if batch_size % process_count:
+        raise ValueError(f"batch_size {batch_size} is no multiple of {process_count} processes")
     source = RecordSource(records.files(directory))
     fetched: Callable[[Sequence[Any]], Any] = collate
     if transform is None:
@@ -146,30 +148,11 @@ def faces(
     if shuffle:
         data = data.shuffle()
     data = data.repeat(epochs)
-    share = process_index, process_count
-    batches = batched(data, batch_size, fetched, transform, *share, threads)
-    return batches, source.fingerprint(seed=seed, batch=batch_size)
-
-
-def batched(
-    data: "grain.MapDataset[Any]",
-    batch_size: int,
-    collate: Callable[[Sequence[Any]], Any],
-    transform: grain.RandomMapTransform | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
-    threads: int = 2,
-) -> grain.DatasetIterator:
-    """Batches of this process of a dataset of records, or of their numbers; see `faces`.
-
-    Raises:
-      ValueError: `batch_size` is no multiple of `process_count`.
-    """
-    if batch_size % process_count:
-        raise ValueError(f"batch_size {batch_size} is no multiple of {process_count} processes")
-    data = data if transform is None else data.random_map(transform)
+    if transform is not None:
+        data = data.random_map(transform)
     # Process p takes records p, p + n, …: a step's shares together are consecutive records.
     data = data[process_index::process_count]
-    data = data.batch(batch_size // process_count, drop_remainder=True, batch_fn=collate)
+    data = data.batch(batch_size // process_count, drop_remainder=True, batch_fn=fetched)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)
-    return iter(data.to_iter_dataset(options))
+    fingerprint = source.fingerprint(seed=seed, batch=batch_size)
+    return iter(data.to_iter_dataset(options)), fingerprint

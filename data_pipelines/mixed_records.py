@@ -9,7 +9,7 @@ processes (`sequence/packing.py`).
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import grain.python as grain
 from grain import experimental
 
 from data_pipelines import records
-from data_pipelines.loader import RecordSource, batched
+from data_pipelines.loader import RecordSource
 from data_pipelines.shares import share_of
 from sf_jax.media.errors import DataError
 from sf_jax.train.fingerprint import Fingerprint
@@ -69,14 +69,6 @@ class MixedRecords:
         source = self._sources[folder]
         return "{}, record {}".format(*source.place(index)), source[index]
 
-    def numbered(self) -> "grain.MapDataset[tuple[int, int]]":
-        """What `which` gives of each number, as a dataset of Grain."""
-        return self._order
-
-    def record(self, found: tuple[int, int]) -> dict[str, Any]:
-        """The record that `which` names."""
-        return self._sources[found[0]][found[1]]
-
     def fingerprint(self, **order: float) -> Fingerprint:
         """See `RecordSource.fingerprint`; files are named `FOLDER/FILE`, weights are added."""
         files = {
@@ -96,34 +88,6 @@ class MixedRecords:
             file, record = self._sources[folder].place(index)
             by_file.setdefault(file, []).append(record)
         return "; ".join(f"{file}, records {sorted(found)}" for file, found in by_file.items())
-
-
-def mixed_faces(
-    weights: Mapping[Path, float],
-    batch_size: int,
-    collate: Callable[[Sequence[dict[str, Any]]], Any],
-    *,
-    seed: int = 0,
-    transform: grain.RandomMapTransform | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
-    threads: int = 2,
-) -> tuple[grain.DatasetIterator, Fingerprint]:
-    """Batches of several folders by weight, without end, as `loader.faces` has them of one.
-
-    Raises:
-      MixtureError, RecordError, ValueError: see `MixedRecords` and `loader.batched`.
-    """
-    mixed = MixedRecords(weights, seed)
-    data = mixed.numbered()
-    fetched: Callable[[Sequence[Any]], Any] = collate
-    if transform is None:  # as in `loader.faces`
-        fetched = lambda found: collate([mixed.record(one) for one in found])  # noqa: E731
-    else:
-        data = data.map(mixed.record).seed(seed)
-    share = process_index, process_count
-    batches = batched(data, batch_size, fetched, transform, *share, threads)
-    return batches, mixed.fingerprint(batch=batch_size)
 
 
 def parse_folders(text: str) -> dict[Path, float]:

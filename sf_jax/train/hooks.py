@@ -6,7 +6,7 @@ of each batch in `examples-PROCESS.jsonl`, profiles in `trace/`.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,8 @@ from tqdm import tqdm
 
 from sf_jax.train.logs import Lines, Scalars
 from sf_jax.train.loop import Hook, Run, TrainingError
+from sf_jax.train.prefetch import ExampleNumbers
 from sf_jax.train.step import TrainState
-
-ExampleNumbers = Sequence[Sequence[int]]  # of a batch, row by row
 
 
 class ProgressBar(Hook):
@@ -89,19 +88,18 @@ class TensorBoardLog(Hook):
 
 
 class ExampleLog(Hook):
-    """The numbers of the examples in each batch, a file a process."""
+    """The numbers of the examples in each batch, a file a process, where they are known."""
 
-    def __init__(self, examples: Callable[[], ExampleNumbers]):
-        """`examples`: those of the batch handed out last."""
-        self.examples = examples
+    def __init__(self) -> None:
         self._lines: Lines | None = None
 
-    def begin(self, run: Run) -> None:
-        self._lines = Lines(run.logs / f"examples-{jax.process_index()}.jsonl", run.step)
-
     def after_step(self, run: Run) -> None:
-        assert self._lines is not None, "a hook begins before it is given steps"
-        self._lines.write(run.step, {"examples": self.examples()})
+        if run.examples is None:
+            return
+        if self._lines is None:
+            before = run.step - 1
+            self._lines = Lines(run.logs / f"examples-{jax.process_index()}.jsonl", before)
+        self._lines.write(run.step, {"examples": run.examples})
 
     def close(self) -> None:
         if self._lines is not None:
@@ -118,22 +116,19 @@ class FiniteWatch(Hook):
     def __init__(
         self,
         allowed: int = 0,
-        examples: Callable[[], ExampleNumbers] | None = None,
         locate: Callable[[Iterable[int]], str] | None = None,
     ):
         """Args:
         allowed: steps in a row that may have a gradient that is not finite.
-        examples: numbers of the examples in the batch handed out last; locate: which records
-          examples come from, as text.
+        locate: which records examples come from, as text.
         """
-        self.allowed, self.examples, self.locate = allowed, examples, locate
+        self.allowed, self.locate = allowed, locate
         self.bad = 0
         self._unchecked: tuple[int, Any, ExampleNumbers | None] | None = None
 
     def after_step(self, run: Run) -> None:
         self._check()
-        numbers = self.examples() if self.examples else None
-        self._unchecked = run.step, run.metrics["skipped"], numbers
+        self._unchecked = run.step, run.metrics["skipped"], run.examples
 
     def before_save(self, run: Run) -> None:
         self._check()
@@ -314,7 +309,6 @@ def standard(
     *,
     share: float = 1.0,
     cost: StepCost | None = None,
-    examples: Callable[[], ExampleNumbers] | None = None,
     locate: Callable[[Iterable[int]], str] | None = None,
     evaluate: Callable[[TrainState], dict[str, float]] | None = None,
     export: Callable[[TrainState], None] | None = None,
@@ -323,14 +317,12 @@ def standard(
 
     Args:
       count, share, cost: see `Metrics`.
-      examples, locate: see `FiniteWatch`; examples are logged where they are known.
+      locate: see `FiniteWatch`.
       evaluate: state → values by name, logged as "evaluation/NAME".
       export: called with the trained state, before the last evaluation.
     """
-    hooks: list[Hook] = [ProgressBar(config.label), JsonLog(), TensorBoardLog()]
-    if examples is not None:
-        hooks.append(ExampleLog(examples))
-    hooks.append(FiniteWatch(config.bad_steps, examples, locate))
+    hooks: list[Hook] = [ProgressBar(config.label), JsonLog(), TensorBoardLog(), ExampleLog()]
+    hooks.append(FiniteWatch(config.bad_steps, locate))
     hooks.append(Profiler(config.profile_steps))
     hooks.append(Metrics(config.log_every, count, share, cost))
     if export is not None:

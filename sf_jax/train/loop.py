@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -19,22 +19,11 @@ from tqdm import tqdm
 from sf_jax.train.checkpoint import Checkpoints
 from sf_jax.train.fingerprint import Fingerprint, changes
 from sf_jax.train.mesh import put
+from sf_jax.train.prefetch import Batches, ExampleNumbers, Prefetched
 from sf_jax.train.processes import gathered, shared_problem
 from sf_jax.train.step import TrainState
 
 POSITION, FINGERPRINT = "position", "fingerprint"  # of the data, in a checkpoint
-
-
-class Batches(Protocol):
-    """An iterator over host batches whose position can be saved and restored.
-
-    A process's iterator may have part of a position, under keys of its own; those of all processes
-    are saved together, and each is given the whole.
-    """
-
-    def __next__(self) -> Any: ...
-    def get_state(self) -> Any: ...
-    def set_state(self, state: Any) -> None: ...
 
 
 class TrainingError(RuntimeError):
@@ -54,12 +43,14 @@ class LoopConfig:
       save_every: steps between checkpoints; keep: the newest checkpoints to keep, at least 2.
       accept_changed_data: resumes although data or model are not those of the checkpoint. The
         position then means other examples: some are repeated and others left out.
+      ahead: batches that are copied to the devices beside the step in progress.
     """
 
     steps: int
     save_every: int = 500
     keep: int = 3
     accept_changed_data: bool = False
+    ahead: int = 1
 
 
 @dataclass
@@ -70,7 +61,8 @@ class Run:
       config: of the loop; logs: a local folder for what hooks write.
       hooks: all hooks, in the order in which they are called.
       state: after `step` steps; batch: host batch of the last step; metrics: its results, scalars
-        on the devices, which may still be computing.
+        on the devices, which may still be computing; examples: numbers of the examples in `batch`,
+        row by row, where they are known.
       writes: whether this process writes what one process writes for all.
       began: `time.monotonic` at the start; idle: seconds since then not spent on steps.
     """
@@ -81,6 +73,7 @@ class Run:
     state: TrainState
     step: int = 0
     batch: Any = None
+    examples: ExampleNumbers | None = None
     metrics: dict[str, jax.Array] = field(default_factory=dict)
     writes: bool = True
     began: float = field(default_factory=time.monotonic)
@@ -136,6 +129,7 @@ def run(
     row_count: int | None = None,
     fingerprint: Fingerprint | None = None,
     logs: str | os.PathLike | None = None,
+    examples: Callable[[], ExampleNumbers] | None = None,
 ) -> TrainState:
     """Trains, from the newest sound checkpoint in `directory` if there is one.
 
@@ -148,6 +142,7 @@ def run(
       hooks: called in this order (`sf_jax.train.hooks`).
       rows, row_count: see `mesh.put`.
       fingerprint: of data and model, saved with every checkpoint; None where it is not known.
+      examples: the numbers of the examples in the batch that `batches` gave last.
 
     Raises:
       CheckpointError: a checkpoint could not be saved, or none is sound.
@@ -163,20 +158,23 @@ def run(
         closing.callback(checkpoints.close)
         for hook in hooks:
             closing.callback(hook.close)
-        _restore(this, checkpoints, batches, fingerprint)
+        fetched = Prefetched(
+            batches, lambda batch: put(batch, mesh, rows, row_count), config.ahead, examples
+        )
+        _restore(this, checkpoints, fetched, fingerprint)
         for hook in hooks:
             hook.begin(this)
         with _stop_requested() as stop_after:
             while this.step < config.steps:
-                this.batch = next(batches)
-                on_mesh = put(this.batch, mesh, rows, row_count)
-                this.state, this.metrics = step(this.state, on_mesh)
+                batch = next(fetched)
+                this.batch, this.examples = batch.host, batch.examples
+                this.state, this.metrics = step(this.state, batch.placed)
                 this.step += 1
                 for hook in hooks:
                     hook.after_step(this)
                 stopping = stop_after(this.step)
                 if stopping or this.step == config.steps or this.step % config.save_every == 0:
-                    _save(this, checkpoints, batches, fingerprint)
+                    _save(this, checkpoints, fetched, fingerprint)
                 if stopping and this.step < config.steps:
                     checkpoints.wait()
                     raise Stopped(f"stopped at step {this.step}, which is saved")
@@ -186,7 +184,7 @@ def run(
 
 
 def _restore(
-    this: Run, checkpoints: Checkpoints, batches: Batches, fingerprint: Fingerprint | None
+    this: Run, checkpoints: Checkpoints, batches: Prefetched, fingerprint: Fingerprint | None
 ) -> None:
     restored = checkpoints.restore(this.state)
     if restored is not None:
@@ -218,7 +216,7 @@ def _compare(saved: Any, now: Fingerprint, step: int, accept: bool) -> None:
 
 
 def _save(
-    this: Run, checkpoints: Checkpoints, batches: Batches, fingerprint: Fingerprint | None
+    this: Run, checkpoints: Checkpoints, batches: Prefetched, fingerprint: Fingerprint | None
 ) -> None:
     for hook in this.hooks:
         hook.before_save(this)

@@ -34,6 +34,7 @@ from sf_jax.train import hooks, loop, step, trainable
 from sf_jax.train import mesh as meshes
 from sf_jax.train.fingerprint import Fingerprint
 from sf_jax.train.optimizer import OptimizerConfig, build
+from sf_jax.train.prefetch import Batches, ExampleNumbers
 from sf_jax.train.step import TrainState
 from sf_jax.train.trainable import Trainable
 
@@ -235,9 +236,9 @@ class Feed:
       fingerprint: of the data; a resumed run must find the one that it saved.
     """
 
-    batches: loop.Batches
+    batches: Batches
     rows: Sequence[int] | None = None
-    examples: Callable[[], hooks.ExampleNumbers] | None = None
+    examples: Callable[[], ExampleNumbers] | None = None
     locate: Callable[[Iterable[int]], str] | None = None
     fingerprint: Fingerprint | None = None
 
@@ -288,7 +289,6 @@ def run(
         task.count,
         share=task.rows / len(feed.rows) if feed.rows else 1.0,
         cost=cost,
-        examples=feed.examples,
         locate=feed.locate,
         evaluate=lambda state: task.evaluate(state, mesh),
         export=None if export is None else lambda state: task.export(state, export),
@@ -307,6 +307,7 @@ def run(
         row_count=task.rows,
         fingerprint=feed.fingerprint,
         logs=logs,
+        examples=feed.examples,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import mixed_records, records
-from data_pipelines.mixed_records import MixedRecords, MixtureError, mixed_faces, parse_folders
+from data_pipelines.mixed_records import MixedRecords, MixtureError, parse_folders
 from data_pipelines.records import RecordError
 from sf_jax.sequence.batch import Capacity
 from sf_jax.sequence.packing import PackedBatches
@@ -89,40 +89,8 @@ def test_a_fingerprint_names_the_folders_and_their_shares(folders: dict[Path, fl
     assert "share of faces is" in changes(saved, other)
 
 
-def collate(rows: Sequence[dict[str, Any]]) -> list[int]:
-    return [int(row["identity"]) for row in rows]
-
-
 def take(batches: Any, count: int) -> list[Any]:
     return list(itertools.islice(batches, count))
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_share_each_batch_without_overlap(folders: dict[Path, float], count: int) -> None:
-    whole = take(mixed_faces(folders, 8, collate, seed=5)[0], 6)
-    shares = [
-        take(mixed_faces(folders, 8, collate, seed=5, process_index=p, process_count=count)[0], 6)
-        for p in range(count)
-    ]
-    for step, batch in enumerate(whole):
-        assert [share[step][i] for i in range(8 // count) for share in shares] == batch
-
-
-def test_batches_continue_exactly_after_any_of_them(folders: dict[Path, float]) -> None:
-    def build(ahead: int) -> Any:
-        batches, _ = mixed_faces(folders, 4, collate, seed=6)
-        return Prefetched(batches, np.asarray, ahead) if ahead else batches
-
-    whole = take(build(0), 9)
-    for ahead in (0, 1, 3):
-        stopped = build(ahead)
-        for seen in range(6):
-            state = json.loads(json.dumps(stopped.get_state()))
-            resumed = build(ahead)
-            resumed.set_state(state)
-            found = take(resumed, 2)
-            assert [list(batch) for batch in found] == whole[seen : seen + 2], (ahead, seen)
-            next(stopped)
 
 
 class Text:
@@ -162,10 +130,24 @@ def test_packed_rows_of_a_mixture_are_the_same_on_1_2_and_4_processes_and_resume
                 for row, made in zip(part, batches[step], strict=True)
             }
             assert [rows[row] for row in range(4)] == expected[step]
-    following = next(whole)
+    following: Any = next(whole)
     resumed = packed(mixed, [3, 1])
     resumed.set_state(state)
-    assert next(resumed) == [following[3], following[1]]  # type: ignore[index]
+    assert next(resumed) == [following[3], following[1]]
+
+
+def test_packed_rows_of_a_mixture_continue_exactly_after_any_batch(
+    folders: dict[Path, float],
+) -> None:
+    mixed = MixedRecords(folders, seed=6)
+    whole: list[Any] = take(packed(mixed, None), 9)
+    for ahead in (1, 3):
+        stopped = Prefetched(packed(mixed, None), list, ahead)
+        for seen in range(6):
+            resumed = packed(mixed, None)
+            resumed.set_state(json.loads(json.dumps(stopped.get_state())))
+            assert take(resumed, 2) == whole[seen : seen + 2], (ahead, seen)
+            next(stopped)
 
 
 def test_folders_are_read_from_a_text(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sf_jax.train import mesh as meshes
-from sf_jax.train.prefetch import Prefetched
+from sf_jax.train.prefetch import Fetched, Prefetched
 
 
 class Numbered:
@@ -31,8 +31,8 @@ class Numbered:
         self.next = state["next"]
 
 
-def number(batch: Any) -> int:
-    return int(batch[0, 0])
+def number(batch: Fetched) -> int:
+    return int(batch.placed[0, 0])
 
 
 def test_batches_have_the_layout_of_the_mesh_and_are_ahead() -> None:
@@ -42,9 +42,17 @@ def test_batches_have_the_layout_of_the_mesh_and_are_ahead() -> None:
     assert source.next == 0
     first = next(batches)
     wanted = meshes.put(np.zeros((2, 4), np.int32), mesh)
-    assert isinstance(first, jax.Array) and first.sharding == wanted.sharding
+    assert isinstance(first.placed, jax.Array) and first.placed.sharding == wanted.sharding
+    assert isinstance(first.host, np.ndarray) and first.examples is None
     assert number(first) == 0 and source.next == 4
     assert number(next(batches)) == 1 and source.next == 5
+
+
+def test_example_numbers_are_those_of_the_batch_and_not_of_one_ahead() -> None:
+    source = Numbered()
+    batches = Prefetched(source, np.asarray, 2, lambda: [[source.next - 1]])
+    assert [next(batches).examples for _ in range(3)] == [[[0]], [[1]], [[2]]]
+    assert source.next == 5
 
 
 def test_the_position_is_that_of_the_batch_handed_out_last() -> None:

@@ -44,6 +44,18 @@ def digest(tree: Any) -> str:
     return found.hexdigest()
 
 
+class Poisoned(PackedBatches):
+    """Batches whose loss is not finite where they hold example `nan_at`."""
+
+    nan_at: int | None = None
+
+    def __next__(self) -> Any:
+        batch = super().__next__()
+        if any(self.nan_at in row for row in self.examples):
+            batch = batch.replace(loss_weights=batch.loss_weights * np.nan)
+        return batch
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
@@ -68,19 +80,18 @@ def main() -> int:
     sft = Sft(config, ROWS, LENGTH, PATCHES, optimizer=rule, objective=chosen, values=VALUES)
     mesh = meshes.make(options.mesh)
     rows = meshes.own_rows(ROWS, mesh)
-    batches = PackedBatches(
+    batches = Poisoned(
         partial(example, config),
         sft.capacity(),
         row_count=ROWS,
         rows=rows,
         pool=8,
     )
+    batches.nan_at = options.nan_at
     step = sft.build_step(mesh)
 
     def paused(state: Any, batch: Any) -> Any:
         time.sleep(options.pause)
-        if any(options.nan_at in row for row in batches.examples):
-            batch = batch.replace(loss_weights=batch.loss_weights * np.nan)
         return step(state, batch)
 
     if options.file_size:
@@ -91,7 +102,6 @@ def main() -> int:
         hooks.HookConfig(log_every=1),
         lambda batch: {"images": 1},
         share=ROWS / len(rows),
-        examples=lambda: batches.examples,
         locate=lambda numbers: f"those numbered {list(numbers)}",
     )
     try:
@@ -105,6 +115,7 @@ def main() -> int:
             hooks=beside,
             rows=rows,
             row_count=ROWS,
+            examples=lambda: batches.examples,
         )
     except (BusyError, CheckpointError, loop.Stopped, loop.TrainingError) as error:
         print(error, file=sys.stderr)

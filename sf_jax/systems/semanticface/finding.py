@@ -114,7 +114,7 @@ class FinderTask(task.Task):
 
 
 class SceneBatches:
-    """Batches by their number, made in threads some steps ahead; see `train.loop.Batches`."""
+    """Batches by their number, made in threads some steps ahead; see `train.prefetch.Batches`."""
 
     def __init__(
         self, recipe: FinderRecipe, materials: Materials, threads: int = 2, ahead: int = 4
