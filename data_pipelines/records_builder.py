@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines import records
+from data_pipelines.loader import RecordSource
 from data_pipelines.records import RecordError
 from data_pipelines.shards import split_of
 from sf_jax.face.landmarks import COUNT
@@ -50,7 +51,8 @@ class FaceRecords(tfds.core.GeneratorBasedBuilder):
                 "more": tfds.features.Text(),
             }
         )
-        return tfds.core.DatasetInfo(builder=self, features=features)
+        made_of = tfds.core.MetadataDict(files=_contents(self.paths))
+        return tfds.core.DatasetInfo(builder=self, features=features, metadata=made_of)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         return {split: self._generate_examples(paths) for split, paths in self.paths.items()}
@@ -74,6 +76,14 @@ def paths_by_split(folders: Sequence[Path]) -> dict[str, list[str]]:
             split = split_of(path)
             found[split if split in SPLITS else "train"].append(path)
     return {split: paths for split, paths in found.items() if paths}
+
+
+def _contents(paths_by_split: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """By split, a hash of each record file's content, in order."""
+    return {
+        split: [file.hash for file in RecordSource([*paths]).fingerprint().files.values()]
+        for split, paths in paths_by_split.items()
+    }
 
 
 def _with_image(data: bytes) -> tuple[bytes, dict[str, Any]]:
@@ -111,17 +121,13 @@ def build(directory: Path, folders: Sequence[Path], name: str = "faces") -> Face
     Raises:
       BusyError: another process builds there.
       RecordError: a folder has no record files, or a record is damaged.
-      DataError: the directory holds a dataset of that name with other numbers of records.
+      DataError: the directory holds a dataset of that name, made of other records.
     """
     builder = FaceRecords(data_dir=directory, folders=folders, name=name)
-    counts = {split: sum(map(records.count, paths)) for split, paths in builder.paths.items()}
+    wanted = _contents(builder.paths)
     with locks.held(directory):
         builder.download_and_prepare(file_format="array_record")
-    found = {split: info.num_examples for split, info in builder.info.splits.items()}
-    if found != counts:  # TFDS keeps what is there
-        raise DataError(
-            f"holds {found} records of the name {name!r}, expected {counts}; give another --name, "
-            "or another --out",
-            path=directory,
-        )
+    if builder.info.metadata.get("files") != wanted:  # TFDS keeps what is there
+        problem = f"holds a dataset {name!r} made of other records; give another --name or --out"
+        raise DataError(problem, path=directory)
     return builder

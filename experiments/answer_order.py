@@ -100,7 +100,7 @@ def start_of(recipe: Recipe, out: Path, mesh: Mesh, start: Path | None) -> tuple
     _, weights = hf.load(start)
     objective = recipe.objective
     readout = initial_readout(recipe.vision, objective.readout, recipe.rare, recipe.seed)
-    found = readout_file.load(start / "readout.safetensors")
+    found = readout_file.load(start / readout_file.FILE)
     if jax.tree.map(np.shape, found) == jax.tree.map(np.shape, readout):
         readout = found
     else:

@@ -30,7 +30,6 @@ from sf_jax.cli.arguments import Parser, UsageError, former, model_arguments, na
 if TYPE_CHECKING:  # it brings jax
     from sf_jax.reader.estimator import Model
 
-READOUT = "readout.safetensors"
 BUILT = ("own", "drawings")  # sets that need no files
 
 
@@ -122,6 +121,7 @@ def main(argv: list[str]) -> None:
     if predictions:
         _check_predictions(options, len(sets))
     written = None if options.out is None else _files(options.out)  # before the work
+    from sf_jax.reader import readout
     from sf_jax.systems.semanticface import evaluate, evaluation_report
 
     model = None if predictions else _model(options)
@@ -140,7 +140,7 @@ def main(argv: list[str]) -> None:
             compared[name] = evaluate.compare_predictions(answers[number], records)
         else:
             how = options.rationale, options.batch, options.whole or None
-            compared[name] = evaluate.compare(model, records, _folder(options) / READOUT, *how)
+            compared[name] = evaluate.compare(model, records, _folder(options) / readout.FILE, *how)
         found[name] = evaluation_report.set_json(compared[name], data)
     text = "\n\n".join(
         [

@@ -34,7 +34,6 @@ from sf_jax.sequence.tokenizer import IMAGE, Tokenizer
 BUILTIN = Path(__file__).parents[1] / "builtin" / "semanticface"
 MAX_IMAGE_TOKENS = 1024  # as the released SemanticFace is run
 DRAFT_HEADS_FILE = "draft_heads.safetensors"
-READOUT_FILE = "readout.safetensors"
 
 
 def load(
@@ -118,14 +117,14 @@ def load_framer(
     Raises:
       CheckpointError: a file cannot be read, or is of another model.
     """
-    if not all((folder / name).is_file() for name in (finder.FILE, READOUT_FILE)):
+    if not all((folder / name).is_file() for name in (finder.FILE, readout.FILE)):
         return None
-    head = readout.load(folder / READOUT_FILE)
+    head = readout.load(folder / readout.FILE)
     if readout.landmarks_of(head) != COUNT:
         return None
     if head.queries.shape[-1] != config.vision.out_hidden_size:
         found = f"of width {head.queries.shape[-1]}, expected {config.vision.out_hidden_size}"
-        raise hf.CheckpointError(found, path=folder / READOUT_FILE, field=".queries")
+        raise hf.CheckpointError(found, path=folder / readout.FILE, field=".queries")
     landmarks = Landmarks(config, weights.vision, head, processor)
     return Framer(finder.load(folder / finder.FILE), landmarks, turned, landmarks.side)
 

@@ -17,6 +17,7 @@ from sf_jax.media import files, safetensors_files
 from sf_jax.model.weights import Linear
 from sf_jax.train.losses.readout import Readout
 
+FILE = "readout.safetensors"
 LINEAR = ("key", "value", "hidden", "out", "parts", "local")
 
 

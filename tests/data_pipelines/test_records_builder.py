@@ -54,8 +54,20 @@ def test_records_come_back_as_they_are_stored(folder: Path, tmp_path: Path) -> N
             assert found["rationale"].decode() == stored["rationale"]
             assert found["identity"] == stored["identity"]
     assert met == 7
-    with pytest.raises(DataError, match=r"holds \{'train': 6, 'evaluation': 2\} records"):
+    with pytest.raises(DataError, match="holds a dataset 'all' made of other records"):
         records_builder.build(tmp_path / "tfds", [folder], "all")
+
+
+def test_a_dataset_of_as_many_other_records_is_not_taken_for_the_one_asked_for(
+    folder: Path, tmp_path: Path
+) -> None:
+    records_builder.build(tmp_path / "tfds", [folder])
+    records_builder.build(tmp_path / "tfds", [folder])  # the same again
+    path = records.files(folder)[0]
+    changed = [{**each, "rationale": "Another."} for each in records.read(path)]
+    records.write(path, changed)
+    with pytest.raises(DataError, match="made of other records"):
+        records_builder.build(tmp_path / "tfds", [folder])
 
 
 def test_damaged_records_are_named(folder: Path, tmp_path: Path) -> None:

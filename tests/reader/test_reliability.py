@@ -148,6 +148,12 @@ def test_an_evaluation_of_other_weights_is_refused(
     other = evaluation(tmp_path / "e.json", "xxh128:1")
     assert run("card", directory, "--evaluation", other) == 2
     assert "of weights xxh128:1, not of" in errors(capsys)[0]
+    whole = json.loads(evaluation(tmp_path / "w.json", None).read_text()) | {"framed": False}
+    (tmp_path / "w.json").write_text(json.dumps(whole))
+    for name in model_card.FRAMING:
+        (directory / name).write_bytes(b"")
+    assert run("card", directory, "--evaluation", tmp_path / "w.json") == 2
+    assert "made with --whole" in errors(capsys)[0]
     other.write_text('{"sets": {}}')
     assert run("card", directory, "--evaluation", other) == 2
     assert str(other) in errors(capsys)[0]

@@ -334,7 +334,7 @@ class _Job:
         recipe, runs = self.recipe, self.runs
         if self.arm.base is not None:
             folder = runs.folder(self.arm.base, recipe.seed) / "model"
-            head = readout_file.load(folder / loading.READOUT_FILE)
+            head = readout_file.load(folder / readout_file.FILE)
             return JointWeights(hf.load(folder, dtype=jnp.float32)[1], head)
         if self.arm.regression:
             head = initial_readout(

@@ -8,10 +8,11 @@ from pydantic import Field
 from sf_jax.face.channels import NAMES
 from sf_jax.media import files, small_files
 from sf_jax.media.errors import DataError
-from sf_jax.reader import reliability
+from sf_jax.reader import finder, readout, reliability
 from sf_jax.reader.reliability import LEAST, Channel, Stored
 
 FILE = "MODEL_CARD.md"
+FRAMING = (finder.FILE, readout.FILE)  # by which a directory's model frames faces
 BASELINES = ("zeros", "mean", "median")
 Measures = dict[str, float | None]
 
@@ -253,12 +254,16 @@ def write(
       texts: "data" and "limits", see `card`.
 
     Raises:
-      CardError: the evaluation is of other weights.
+      CardError: the evaluation is of other weights, or read whole images though the model frames
+        faces, which is not how `predict` reads them.
     """
     measured = evaluation.sf_jax.weights
     if None not in (weights, measured) and weights != measured:
         problem = f"the evaluation is of weights {measured}, not of {weights}"
         raise CardError(problem, path=folder, field="sf_jax.weights")
+    if not evaluation.framed and all((folder / name).is_file() for name in FRAMING):
+        problem = "the evaluation was made with --whole, and the model frames faces; evaluate it so"
+        raise CardError(problem, path=folder, field="framed")
     paths = [folder / FILE, folder / reliability.FILE]
     files.write_text(paths[0], card(folder.resolve().name, evaluation, **texts))
     files.write_json(paths[1], channels_of(evaluation).model_dump())

@@ -279,7 +279,7 @@ class JointTask(task.Task):
             dtype=np.float16,
             schema=self.recipe.schema,
         )
-        readout_file.save(directory / loading.READOUT_FILE, weights.readout)
+        readout_file.save(directory / readout_file.FILE, weights.readout)
         if not (directory / finder.FILE).is_file():
             files.write_bytes(directory / finder.FILE, finder.OWN.read_bytes())
         checksums.seal(directory)
@@ -357,7 +357,7 @@ def warm_weights(recipe: Recipe, tokenizer: Tokenizer, start: Path | None) -> Wa
         return WarmupTask(recipe, tokenizer).initial()
     checksums.verify(start)
     tower = hf.load(start)[1].vision
-    return WarmupWeights(tower, readout_file.load(start / "readout.safetensors"))
+    return WarmupWeights(tower, readout_file.load(start / readout_file.FILE))
 
 
 def run(
