@@ -9,12 +9,25 @@ whichever process makes it, and the state of a stream is a few example numbers.
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+from jaxtyping import PyTree
 
-from sf_jax.sequence.batch import Batch, Capacity
+from sf_jax.sequence.batch import Capacity
 from sf_jax.sequence.example import Example, assemble
+
+
+class Numbered(Protocol):
+    """What is packed: an example, or several that belong together."""
+
+    @property
+    def number(self) -> int: ...
+
+
+Item = TypeVar("Item", bound=Numbered)
+Size = Callable[[Any, Capacity], tuple[int, int]]
+Build = Callable[[Sequence[Sequence[Any]], Capacity], PyTree]
 
 
 def choose(sizes: Sequence[tuple[int, int]], length: int, units: int) -> list[int]:
@@ -69,24 +82,24 @@ def example_size(example: Example, capacity: Capacity) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Stream:
+class _Stream(Generic[Item]):
     """Position of a stream: the number of the next example to draw, and those not yet in a row."""
 
     following: int
-    pending: tuple[Example, ...] = ()
+    pending: tuple[Item, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class _Made:
+class _Made(Generic[Item]):
     """A batch, the numbers of its rows' examples, their tokens and units, the streams after it."""
 
-    batch: Batch
+    batch: PyTree
     numbers: list[list[int]]
-    streams: list[_Stream]
+    streams: list[_Stream[Item]]
     sizes: np.ndarray
 
 
-class PackedBatches:
+class PackedBatches(Generic[Item]):
     """An endless iterator over batches of packed rows, with `get_state` and `set_state`.
 
     A batch holds numpy arrays, its rows in the order of `rows`. The next one is made in a thread
@@ -102,15 +115,15 @@ class PackedBatches:
 
     def __init__(
         self,
-        source: Callable[[int], Example],
+        source: Callable[[int], Item],
         capacity: Capacity,
         *,
         row_count: int,
         rows: Sequence[int] | None = None,
         pool: int = 32,
         pack: bool = True,
-        size: Callable[[Example, Capacity], tuple[int, int]] = example_size,
-        build: Callable[[Sequence[Sequence[Example]], Capacity], Batch] = assemble,
+        size: Size = example_size,
+        build: Build = assemble,
     ):
         """Starts at the first examples.
 
@@ -140,15 +153,15 @@ class PackedBatches:
         self.size, self.build = size, build
         self.pool, self.pack = pool if pack else 1, pack
         self.examples: list[list[int]] = []
-        self._streams = [_Stream(row) for row in self.rows]
+        self._streams: list[_Stream[Item]] = [_Stream(row) for row in self.rows]
         self._worker = ThreadPoolExecutor(1, "packing")
         self._ahead: Future | None = None
         self._filled, self._handed_out = np.zeros(2, np.int64), 0  # tokens and units; rows
 
-    def __iter__(self) -> "PackedBatches":
+    def __iter__(self) -> "PackedBatches[Item]":
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> PyTree:
         ahead = self._ahead or self._worker.submit(self._made, self._streams)
         self._ahead = None
         made = ahead.result()
@@ -202,7 +215,7 @@ class PackedBatches:
             _Stream(stream["next"], tuple(map(self.source, stream["pending"]))) for stream in found
         ]
 
-    def _made(self, streams: list[_Stream]) -> "_Made":
+    def _made(self, streams: list[_Stream[Item]]) -> _Made[Item]:
         """The batch that follows `streams`."""
         rows, following = zip(*map(self._row, streams), strict=True)
         sizes = [self.size(example, self.capacity) for row in rows for example in row]
@@ -213,7 +226,7 @@ class PackedBatches:
             np.sum(sizes, 0),
         )
 
-    def _row(self, stream: _Stream) -> tuple[list[Example], _Stream]:
+    def _row(self, stream: _Stream[Item]) -> tuple[list[Item], _Stream[Item]]:
         """A stream's next row, and the stream after it."""
         pending, following = list(stream.pending), stream.following
         while len(pending) < self.pool:

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning and pretraining of whole models on packed rows, on any mesh."""
+"""Training of whole models on packed rows, on any mesh; supervised fine-tuning and pretraining."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
+from jaxtyping import PyTree
 
 from sf_jax.kernels.sharded import HEADS, POSITIONS
 from sf_jax.model.config import Config
@@ -20,13 +21,12 @@ from sf_jax.train.trainable import Trainable
 
 
 @dataclass(frozen=True, eq=False)
-class Sft(Task):
-    """One run.
+class RowsTask(Task):
+    """A task whose batches are packed rows of tokens and images.
 
     Attributes:
       rows: of a global batch; length: tokens a row; patches: image patches a row.
       accumulate: parts of a batch that are taken one after another.
-      objective: see `losses.supervised`; values: that slots may take, where batches have slots.
     """
 
     config: Config
@@ -36,8 +36,6 @@ class Sft(Task):
     trainable: Trainable = field(default_factory=Trainable)  # type: ignore[assignment]
     optimizer: OptimizerConfig = OptimizerConfig(1e-4, 1000, kind="adamw")
     accumulate: int = 1
-    objective: SupervisedConfig = SupervisedConfig()
-    values: SlotValues | None = None
 
     @property
     def frozen_dtype(self) -> DTypeLike:  # type: ignore[override]
@@ -46,20 +44,19 @@ class Sft(Task):
     @property
     def chunks(self) -> int:
         """Parts of a row whose vocabulary scores are computed one after another."""
-        return self.objective.chunks
+        return 1
+
+    @property
+    def learns_slots(self) -> bool:
+        """Whether slots are learnt over their allowed values."""
+        return False
 
     def declare(self) -> Any:
         return self.config.declare()
 
     def capacity(self) -> Capacity:
         """Of a row; with slots where they are learnt over their allowed values."""
-        return images.capacity(self.config, self.length, self.patches, self.values is not None)
-
-    def batch_shapes(self) -> Batch:
-        return self.capacity().abstract(self.rows)
-
-    def loss(self, weights: Any, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return supervised.supervised_loss(weights, batch, self.config, self.values, self.objective)
+        return images.capacity(self.config, self.length, self.patches, self.learns_slots)
 
     def divisions(self, mesh: Mesh) -> list[tuple[int, int, str]]:
         text, vision = self.config.text, self.config.vision
@@ -76,3 +73,29 @@ class Sft(Task):
             "images": int(batch.inputs[images.VISION].segments.max(1).sum()),
             "tokens": int(np.count_nonzero(batch.segments)),
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Sft(RowsTask):
+    """One run.
+
+    Attributes:
+      objective: see `losses.supervised`; values: that slots may take, where batches have slots.
+    """
+
+    objective: SupervisedConfig = SupervisedConfig()
+    values: SlotValues | None = None
+
+    @property
+    def chunks(self) -> int:
+        return self.objective.chunks
+
+    @property
+    def learns_slots(self) -> bool:
+        return self.values is not None
+
+    def batch_shapes(self) -> Batch:
+        return self.capacity().abstract(self.rows)
+
+    def loss(self, weights: PyTree, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return supervised.supervised_loss(weights, batch, self.config, self.values, self.objective)

@@ -70,6 +70,41 @@ class SlotValues:
         return cls(ids, numbers, allowed, 10.0**-decimals)  # type: ignore[arg-type]
 
 
+def slot_distributions(
+    weights: TextWeights,
+    states: Float[Array, "B T D"],
+    slots: Int[Array, "B T"],
+    values: SlotValues,
+    dtype: str,
+) -> tuple[Bool[Array, "B T U"], Float[Array, "B T U"]]:
+    """Which values the slot that each state predicts may take, and their log-probabilities.
+
+    Args:
+      slots: the slot that each state predicts, from 1; of the others the results mean nothing.
+    """
+    allowed = jnp.asarray(values.allowed)[jnp.maximum(slots - 1, 0)]
+    scores = jnp.where(allowed, text.logits(weights, states, values.ids, dtype), -1e9)
+    return allowed, jax.nn.log_softmax(scores, -1)
+
+
+def slot_log_probabilities(
+    weights: TextWeights,
+    states: Float[Array, "B T D"],
+    slots: Int[Array, "B T"],
+    numbers: Float[Array, "B T"],
+    values: SlotValues,
+    dtype: str,
+) -> Float[Array, "B T"]:
+    """Log-probability, in nats, of the value nearest to a number, among those of its slot.
+
+    Args:
+      slots: as in `slot_distributions`.
+    """
+    allowed, found = slot_distributions(weights, states, slots, values, dtype)
+    distance = jnp.where(allowed, jnp.abs(numbers[..., None] - values.numbers), jnp.inf)
+    return jnp.take_along_axis(found, distance.argmin(-1)[..., None], -1)[..., 0]
+
+
 def slot_losses(
     weights: TextWeights,
     states: Float[Array, "B T D"],
@@ -87,14 +122,12 @@ def slot_losses(
       slots: the slot that each state predicts, from 1; of the others the results mean nothing.
       numbers: to learn; one out of a slot's range counts as the end of the range.
     """
-    allowed = jnp.asarray(values.allowed)[jnp.maximum(slots - 1, 0)]
-    scores = jnp.where(allowed, text.logits(weights, states, values.ids, dtype), -1e9)
+    allowed, log_probabilities = slot_distributions(weights, states, slots, values, dtype)
     low = jnp.where(allowed, values.numbers, jnp.inf).min(-1)
     high = jnp.where(allowed, values.numbers, -jnp.inf).max(-1)
     numbers = jnp.clip(numbers, low, high)
     distance = jnp.abs(numbers[..., None] - values.numbers) / values.step
     target = jnp.where(allowed, jnp.maximum(1 - distance, 0.0), 0.0)
-    log_probabilities = jax.nn.log_softmax(scores, -1)
     entropy = -(target * log_probabilities).sum(-1)
     mean = (jnp.exp(log_probabilities) * values.numbers).sum(-1)
     return entropy, jnp.square(mean - numbers), mean

@@ -131,9 +131,13 @@ def test_single_answers_have_the_loss_of_trl(
 
     def loss(tokens: jax.Array) -> jax.Array:
         return preference.kto(
-            tokens.sum(1), given["reference"], given["desirable"], away, beta=0.3,
+            tokens.sum(1),
+            given["reference"],
+            given["desirable"],
+            away,
+            beta=0.3,
             undesirable_weight=case[1],
-        ).mean()  # fmt: skip
+        ).mean()
 
     compare(trl[str(case)], loss, given["policy"])
 

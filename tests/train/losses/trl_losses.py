@@ -126,11 +126,15 @@ def kto(
     logs = given(policy)
     own = tokens(np.ones(policy.shape, int))
     others = {f"KL_{name}": value for name, value in own.items()}
-    inputs = own | others | {
-        "label": torch.tensor(desirable),
-        "ref_logps": torch.tensor(reference),
-        "ref_KL_logps": torch.tensor(unlike_reference),
-    }  # fmt: skip
+    inputs = (
+        own
+        | others
+        | {
+            "label": torch.tensor(desirable),
+            "ref_logps": torch.tensor(reference),
+            "ref_KL_logps": torch.tensor(unlike_reference),
+        }
+    )
     answers = iter([torch.tensor(unlike), logs])  # the others are asked for first
     loss = made._compute_loss(lambda **_: outputs(next(answers)), inputs, False)
     loss.backward()
