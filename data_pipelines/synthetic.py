@@ -15,16 +15,36 @@ from sf_jax.media.errors import DataError
 from sf_jax.render.draw import BACKGROUND, draw
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import Rig
-from sf_jax.render.scene import random_scene
+from sf_jax.render.scene import Scene, random_scene
 
 SIDE = 96  # pixels
 CELLS = 24  # a side of the coarse material map
 
 
-def face_record(index: int, seed: int, split: Split, rig: Rig | None = None) -> dict[str, Any]:
-    """Record `index` of a split. People of the evaluation split are in no training image.
+@dataclass(frozen=True, eq=False)
+class Sitting:
+    """All that an image of the built-in head shows, before it is drawn.
 
-    One in sixteen images is not square.
+    Attributes:
+      rig, scene: as for `render.draw.draw`.
+      coefficients: float32 [61].
+      height, width: of the image, pixels.
+      person: whose shape and colours; number: of the record over both splits.
+    """
+
+    rig: Rig
+    scene: Scene
+    coefficients: np.ndarray
+    height: int
+    width: int
+    person: int
+    number: int
+
+
+def sitting(index: int, seed: int, split: Split, rig: Rig | None = None) -> Sitting:
+    """What record `index` of a split shows.
+
+    People of the evaluation split are in no training image. One in sixteen images is not square.
 
     Raises:
       ValueError: there is no such split, or `index` would reach into the other split.
@@ -37,8 +57,18 @@ def face_record(index: int, seed: int, split: Split, rig: Rig | None = None) -> 
     height, width = SIDE, SIDE
     if g.random() < 0.0625:
         height, width = (64, 128) if g.random() < 0.5 else (128, 64)
-    coefficients = sample(number)
-    drawing = draw(rig, coefficients, scene, height, width)
+    return Sitting(rig, scene, sample(number), height, width, person, number)
+
+
+def face_record(index: int, seed: int, split: Split, rig: Rig | None = None) -> dict[str, Any]:
+    """Record `index` of a split; see `sitting`.
+
+    Raises:
+      ValueError: there is no such split, or `index` would reach into the other split.
+    """
+    shown = sitting(index, seed, split, rig)
+    height, width = shown.height, shown.width
+    drawing = draw(shown.rig, shown.coefficients, shown.scene, height, width)
     dense = height == width
     step = SIDE // CELLS
     parts = np.full((CELLS, CELLS), BACKGROUND, np.uint8)
@@ -46,16 +76,16 @@ def face_record(index: int, seed: int, split: Split, rig: Rig | None = None) -> 
         parts = drawing.material[step // 2 :: step, step // 2 :: step]
     return {
         "image": drawing.image,
-        "coefficients": coefficients,
-        "rationale": describe(coefficients, number).text,
+        "coefficients": shown.coefficients,
+        "rationale": describe(shown.coefficients, shown.number).text,
         "landmarks": (drawing.landmarks / [width, height]).astype(np.float32),
         "parts": np.ascontiguousarray(parts),
         "dense": dense,
         "known": np.ones(61, bool),
         "source": "builtin",
-        "style": rig.name,
-        "identity": person,
-        "seed": number,
+        "style": shown.rig.name,
+        "identity": shown.person,
+        "seed": shown.number,
     }
 
 

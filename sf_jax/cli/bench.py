@@ -10,6 +10,7 @@ BENCHMARKS = (
     "decode",
     "finder",
     "framing",
+    "judging",
     "loader",
     "passes",
     "peers",

@@ -47,7 +47,7 @@ def test_gain_scales_a_channel_and_both_its_sides():
     found = only(gains=(0.5, 0.9)).labels
     smile = found[:, INDEX["MouthSmileLeft"]] / np.maximum(TRUE[:, INDEX["MouthSmileLeft"]], 1e-9)
     active = TRUE[:, INDEX["MouthSmileLeft"]] > 0.1
-    assert 0.5 <= smile[active].min() and np.ptp(smile[active]) < 1e-5 and smile.max() <= 0.9
+    assert smile[active].min() >= 0.5 and np.ptp(smile[active]) < 1e-5 and smile.max() <= 0.9
     face = np.zeros((1, 61), np.float32)
     face[0, [INDEX["MouthSmileLeft"], INDEX["MouthSmileRight"]]] = 0.5
     one = corrupt(face, [0], 0, Corruption(**NONE | {"gains": (0.5, 0.9)})).labels[0]
@@ -72,7 +72,7 @@ def test_half_of_the_channels_are_dropped_in_a_take_and_are_at_rest_in_all_of_it
     share = found.dropped[:, :52][:, [not n.startswith("EyeLook") for n in NAMES[:52]]].mean()
     assert 0.45 < share < 0.55
     for take in range(20):
-        rows = TAKES == take
+        rows = take == TAKES
         assert (found.dropped[rows] == found.dropped[rows][0]).all()
     assert not found.labels[found.dropped].any() and TRUE[found.dropped].any()
     assert np.array_equal(found.labels[~found.dropped], TRUE[~found.dropped])
