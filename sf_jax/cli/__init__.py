@@ -26,6 +26,7 @@ COMMANDS = {
     "card": "write the model card and per-channel reliability of a model directory",
     "convert": "checkpoints in and out, adapters merged, logits verified",
     "serve": "answer images over HTTP, several at a time",
+    "annotate": "judge pairs of rendered faces on a web page",
     "compile": "compile a train step for a slice of TPUs; report whether it fits",
     "bench": "time one thing beside another, in one run",
     "schema": "print the JSON Schema of the coefficients of an answer",

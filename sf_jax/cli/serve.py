@@ -121,6 +121,7 @@ def main(argv: list[str]) -> None:
       OSError: the address cannot be listened on.
     """
     try:
+        from sf_jax.serve import listening as sockets
         from sf_jax.serve import server
         from sf_jax.serve.service import Limits, Service
     except ModuleNotFoundError as error:
@@ -133,8 +134,8 @@ def main(argv: list[str]) -> None:
     options.max_rationale = tuple(sorted(set(options.max_rationale)))
     given: dict[str, Any] = vars(options)
     limits = Limits(**{one.name: given[one.name] for one in fields(Limits) if one.name in given})
-    listening = server.listen(options.host, options.port)  # before a model is loaded
-    print(f"starting: {server.address(listening)}", flush=True)
+    listening = sockets.listen(options.host, options.port)  # before a model is loaded
+    print(f"starting: {sockets.address(listening)}", flush=True)
     with listening:
         model = loading.load_model(options.model, options.adapter, options.dtype)
         service = Service(model, limits, options.batch, options.wait_ms / 1000)

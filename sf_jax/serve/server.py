@@ -1,9 +1,7 @@
-"""The HTTP server: listens, warms the model up, answers until a signal comes, then drains."""
+"""The HTTP server: warms the model up, answers until a signal comes, then drains."""
 
-import asyncio
 import contextlib
 import os
-import resource
 import signal
 import socket
 import sys
@@ -17,38 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import uvicorn
 from tqdm import tqdm
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sf_jax.reader.framing import Framed
 from sf_jax.serve.batching import Options, answer_batch, is_long, sizes
+from sf_jax.serve.listening import address, allow_connections, configured
 from sf_jax.serve.service import Service, build_app
 
 if TYPE_CHECKING:
     from sf_jax.reader.estimator import Model
 
-HEAD = 10.0  # seconds for a request's head; also longer than a connection may idle between two
 ENDING = 3  # seconds of those left after a signal that are kept for what follows the last reply
-CONNECTIONS = 1000  # open at a time
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-      OSError: there is no such address here, or the port is taken; says which.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        reason = str(error.strerror or error).split(" (")[0]
-        raise OSError(f"cannot listen on {host} port {port}: {reason}") from error
-
-
-def address(listening: socket.socket) -> str:
-    """The http:// address of a listening socket."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def warm_up(
@@ -95,28 +71,6 @@ def warm_up(
                 compiled(drafted[0], size)
 
 
-class Protocol(H11Protocol):
-    """Closes a connection on which no request's head has come for `HEAD` seconds, and those beyond
-    `CONNECTIONS`; uvicorn limits the time between requests alone, and a head that never ends would
-    keep its place for ever."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS:
-            transport.abort()
-        self.loop.call_later(HEAD, self._look, None)
-
-    def _look(self, before: object) -> None:
-        """`before` is the last request, if it was answered at the last look already."""
-        if self.transport.is_closing():
-            return
-        idle = self.cycle is None or self.cycle.response_complete
-        if idle and self.cycle is before:
-            self.transport.close()
-        else:
-            self.loop.call_later(HEAD, self._look, self.cycle if idle else self)
-
-
 class Server(uvicorn.Server):
     """Tells the service that it is ending, and leaves with 0 after a signal.
 
@@ -125,21 +79,8 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, service: Service):
-        # Loop and parser are named, so that what else is installed changes nothing; configuring
-        # the logging would close other people's handlers.
         within = service.limits.ends_within
-        config = uvicorn.Config(
-            build_app(service),
-            loop="asyncio",
-            http=Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, int(within - ENDING)),
-        )
+        config = configured(build_app(service), max(1, int(within - ENDING)))
         super().__init__(config)
         self.service = service
         self.end = threading.Timer(within, leave, (f"it has not ended within {within:g} s",))
@@ -167,22 +108,13 @@ def leave(reason: str) -> None:
     os._exit(1)
 
 
-def _allow_connections() -> None:
-    """Each connection takes a file descriptor, of which many systems allow 1,024 at first."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * CONNECTIONS
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
 def run(service: Service, listening: socket.socket, warm: Callable[[], None]) -> None:
     """Serves until a signal comes, while `warm` compiles in a thread.
 
     Raises:
       whatever `warm` raised.
     """
-    _allow_connections()
+    allow_connections()
     server, where = Server(service), address(listening)
     failures: list[Exception] = []
 

@@ -8,7 +8,7 @@ import pytest
 
 from sf_jax.bench import serve as bench_serve
 from sf_jax.serve.client import ServiceError
-from sf_jax.serve.server import address, listen
+from sf_jax.serve.listening import address, listen
 from sf_jax.serve.service import Limits
 from tests.serve.test_service import FakeModel, action_of, on_loopback, png
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from sf_jax.reader.output import from_json
-from sf_jax.serve import server as serve
+from sf_jax.serve import listening
 from sf_jax.serve.client import ServiceError, ask, encoded
-from sf_jax.serve.server import listen
+from sf_jax.serve.listening import listen
 from sf_jax.serve.service import Limits
 from tests.serve.test_service import ALONE, FakeModel, action_of, on_loopback, png, same
 
@@ -74,7 +74,7 @@ def test_a_body_that_is_too_long_is_refused_with_a_reason(url: str, size: int) -
 def test_a_head_that_never_ends_is_given_up(
     url: str, first: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "HEAD", 0.05)
+    monkeypatch.setattr(listening, "HEAD", 0.05)
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(first + b"POST /v1/predict HTTP/1.1\r\nHost: x\r\n")
@@ -111,8 +111,8 @@ def test_what_is_no_address_is_reported(address: str) -> None:
 
 
 def test_nobody_there() -> None:
-    with listen("127.0.0.1", 0) as listening:
-        port = listening.getsockname()[1]
+    with listen("127.0.0.1", 0) as unused:
+        port = unused.getsockname()[1]
     with pytest.raises(ServiceError, match=f"http://127.0.0.1:{port}: no answer") as found:
         ask(f"http://127.0.0.1:{port}", png())
     assert found.value.status is None

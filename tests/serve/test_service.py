@@ -38,6 +38,7 @@ from sf_jax.serve import server as serve
 from sf_jax.serve.client import ask
 from sf_jax.serve.decoder import Settings
 from sf_jax.serve.decoding import Decoders
+from sf_jax.serve.listening import address, listen
 from sf_jax.serve.service import Answer, Limits, Service, build_app
 from tests.plain_model import PlainModel
 
@@ -181,11 +182,11 @@ def serving(
 def on_loopback(model: Any, limits: Limits, batch: int = 2) -> Iterator[str]:
     """The address of a service that is ready, in a thread of this process."""
     with serving(model, limits, batch) as (_, service):
-        server, listening = serve.Server(service), serve.listen("127.0.0.1", 0)
+        server, listening = serve.Server(service), listen("127.0.0.1", 0)
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
         thread.start()
         try:
-            yield serve.address(listening)
+            yield address(listening)
         finally:
             server.should_exit = True
             thread.join()
@@ -562,7 +563,7 @@ def test_a_port_that_is_taken_is_reported_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("loaded"))
-    with serve.listen("127.0.0.1", 0) as taken:
+    with listen("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
         assert cli.main(["serve", "--port", port]) == 2
     assert f"port {port}: Address already in use" in capsys.readouterr().err

@@ -1,0 +1,204 @@
+"""Judgements as JSON lines, out and in, and as a preference dataset in TRL's format.
+
+A line of judgements has the fields of `Judgement` and the hashes of all that was seen: the image,
+both renders, the rig, and the weights of the model that answered. Importing checks them against the
+folder, so that a judgement never becomes one of other pictures.
+
+TRL's preference format, conversational and with images, has `prompt`, `chosen`, `rejected` and
+`images`; paths of images are relative to the folder. TRL trains on whole answers: our own fields
+`region`, `pair` and the hashes are there for those who mask or filter.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import xxhash
+from pydantic import Field, StringConstraints, field_validator
+
+from sf_jax.face.channels import NAMES
+from sf_jax.media import files, small_files
+from sf_jax.media.errors import DataError
+from sf_jax.reader.question import NUMBERS_ONLY
+from sf_jax.systems.superface.folder import IMAGES, PairFolder
+from sf_jax.systems.superface.pairs import Candidate, Choice, Judgement, Pair, Side, shortest
+from sf_jax.systems.superface.store import (
+    MOST_SECONDS,
+    JudgementStore,
+    StoreError,
+    annotator_name,
+)
+
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
+
+
+class ExchangeError(StoreError):
+    """A file of judgements that cannot be imported."""
+
+
+class _Line(small_files.Settings):
+    pair: Hash
+    annotator: str
+    choice: Choice
+    seconds: Annotated[float, Field(ge=0, le=MOST_SECONDS)]
+    left: Side
+    repeat: bool
+    gold: bool
+    at: Annotated[str, StringConstraints(pattern=TIME)]
+    image: Hash
+    first: Hash
+    second: Hash
+    rig: str
+    weights: str
+
+    @field_validator("annotator")
+    @classmethod
+    def _named(cls, text: str) -> str:
+        try:
+            return annotator_name(text)
+        except StoreError as error:
+            raise ValueError(error.problem) from None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did: how many judgements were added, and how many were there already."""
+
+    added: int
+    there: int
+
+
+def hashes_of(pair: Pair) -> dict[str, str]:
+    """The hashes of what a judgement of a pair saw: image, renders, rig and weights."""
+    return {
+        "image": pair.image,
+        "first": pair.first.render,
+        "second": pair.second.render,
+        "rig": pair.rig,
+        "weights": pair.weights,
+    }
+
+
+def export_judgements(store: JudgementStore, path: str | os.PathLike) -> int:
+    """Writes all judgements that count as JSON lines, complete or not at all.
+
+    Returns:
+      How many.
+
+    Raises:
+      StoreError: the database is damaged.
+      OSError: the file cannot be written.
+    """
+    found = store.judgements()
+    lines = (asdict(one) | hashes_of(store.pairs[one.pair]) for one in found)
+    _write(path, lines)
+    return len(found)
+
+
+def import_judgements(store: JudgementStore, path: str | os.PathLike) -> Imported:
+    """Adds the judgements of a file of JSON lines, all of them or none.
+
+    Judgements that the database has already are left alone, so that importing again is harmless.
+
+    Raises:
+      ExchangeError: a line is damaged, of an unknown pair or of other pictures, or contradicts a
+        judgement that is there; names file, line and field.
+      DiskError: the disk is full.
+      OSError: the file cannot be read.
+    """
+    added = there = 0
+    with store.together():
+        for line, text in small_files.lines(path, ExchangeError):
+            try:
+                judgement = _judgement(store, small_files.parse_json(text, ExchangeError))
+                if store.add(_id(judgement), judgement):
+                    added += 1
+                else:
+                    there += 1
+            except DataError as error:
+                if error.path is not None and os.fspath(error.path) == os.fspath(
+                    store.folder.judgements
+                ):
+                    raise  # of the database, not of the line
+                raise ExchangeError.of(error, path=path, line=line) from error
+    return Imported(added, there)
+
+
+def export_trl(store: JudgementStore, path: str | os.PathLike) -> int:
+    """Writes a line for each judgement that prefers a candidate, in TRL's preference format.
+
+    Ties, pairs that were unclear, repeats and gold pairs are left out.
+
+    Returns:
+      How many lines.
+
+    Raises:
+      StoreError: the database is damaged.
+      OSError: the file cannot be written.
+    """
+    lines = [
+        _preference(store.folder, store.pairs[one.pair], one)
+        for one in store.judgements()
+        if one.choice in ("first", "second") and not (one.repeat or one.gold)
+    ]
+    _write(path, iter(lines))
+    return len(lines)
+
+
+def _judgement(store: JudgementStore, content: object) -> Judgement:
+    """The judgement of a line.
+
+    Raises:
+      DataError: a field is damaged, the pair unknown, or its pictures others.
+    """
+    line = small_files.checked(_Line, content, ExchangeError)
+    pair = store.pairs.get(line.pair)
+    if pair is None:
+        problem = f"{line.pair} is not among the pairs of {store.folder.path}"
+        raise ExchangeError(problem, field="pair")
+    for field, digest in hashes_of(pair).items():
+        found = getattr(line, field)
+        if found != digest:
+            problem = f"found {found}, expected {digest}: something else was judged there"
+            raise ExchangeError(problem, field=field)
+    if line.gold != (pair.gold is not None):
+        raise ExchangeError("is not as in the list of pairs", field="gold")
+    return Judgement(**line.model_dump(include=set(Judgement.__dataclass_fields__)))
+
+
+def _id(judgement: Judgement) -> str:
+    """The id of an imported judgement, the same whenever it is imported."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(asdict(judgement), sort_keys=True).encode())
+
+
+def _preference(folder: PairFolder, pair: Pair, judgement: Judgement) -> dict[str, Any]:
+    chosen: Side = "first" if judgement.choice == "first" else "second"
+    rejected: Side = "second" if chosen == "first" else "first"
+    question = [{"type": "image"}, {"type": "text", "text": NUMBERS_ONLY}]
+    return {
+        "images": [f"{IMAGES}/{pair.image}.png"],
+        "prompt": [{"role": "user", "content": question}],
+        "chosen": _answer(pair.side(chosen)),
+        "rejected": _answer(pair.side(rejected)),
+        "region": pair.region,
+        "pair": pair.key,
+        "annotator": judgement.annotator,
+        **hashes_of(pair),
+    }
+
+
+def _answer(candidate: Candidate) -> list[dict[str, Any]]:
+    values = dict(zip(NAMES, shortest(candidate.coefficients), strict=True))
+    return [{"role": "assistant", "content": [{"type": "text", "text": json.dumps(values)}]}]
+
+
+def _write(path: str | os.PathLike, lines: Iterator[dict[str, Any]]) -> None:
+    with files.stream(path) as file:
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+EXPORTS = {"judgements": export_judgements, "trl": export_trl}
