@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from sf_jax.cli import data_pairs, data_takes, datasets
+from sf_jax.cli import data_flawed, data_pairs, data_takes, datasets
 from sf_jax.cli.arguments import Parser, UsageError, given_sources, source_arguments, whole
 
 
@@ -225,6 +225,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "describe": (_describe, "rationales for records by a teacher, checked against coefficients"),
     "import-swift": (_import_swift, "MS-SWIFT training lines and their images → record files"),
     "import-take": (data_takes.main, "recorded takes and labelled images → record files"),
+    "flawed": (data_flawed.main, "records with faulty labels, and their truth in another file"),
     "pairs": (data_pairs.main, "pairs of answers for people to judge"),
     "build": (datasets.build, "a TFDS dataset of rendered faces or of record files"),
     "compare-take": (_compare_take, "plot the sampler beside a recorded take"),
