@@ -15,13 +15,21 @@ from pathlib import Path
 from experiments import builtin_model
 from sf_jax.cli import recipes
 from sf_jax.cli.ablations import Command, run
+from sf_jax.decode.schema import RATIONALE_FIRST
 from sf_jax.systems.semanticface.ablation import Ablation, Arm, FixedSteps, Study
 
 RESULTS = Path(__file__).parent / "results"
 WORDS = {"words": 1.0, "foreign_words": 0.0}  # of the face's own rationale, always
 SEMANTIC = Arm("rationale, then coefficients", WORDS)
 STUDY = Study(
-    recipe=replace(builtin_model.RECIPE, images=30_000, held_out=0, evaluate_every=0),
+    recipe=replace(
+        builtin_model.RECIPE,
+        images=30_000,
+        held_out=0,
+        evaluate_every=0,
+        order=RATIONALE_FIRST,
+        sequences=replace(builtin_model.RECIPE.sequences, values_first=0.0),
+    ),
     reference=SEMANTIC,
     budget=8.0,
     tower_budget=40.0,

@@ -40,9 +40,9 @@ from sf_jax.train.losses.joint import JointWeights
 from sf_jax.train.step import TrainState
 
 ARMS: dict[str, dict[str, Any]] = {
-    "rationale first": {"values_first": 0.0},
+    "rationale first": {"values_first": 0.0, "words": 0.7},
     "values first": {"values_first": 1.0, "words": 1.0},
-    "both": {"values_first": 0.5},
+    "both": {"values_first": 0.5, "words": 0.7},
 }  # changes to the recipe's sequences
 MEASURED: dict[str, tuple[str, str]] = {
     "rationale first": ("rationale first", RATIONALE_FIRST),

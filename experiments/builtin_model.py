@@ -21,6 +21,7 @@ from sf_jax.cli.arguments import (
     source_arguments,
     whole,
 )
+from sf_jax.decode.schema import VALUES_FIRST
 from sf_jax.model.config import TextConfig, VisionConfig
 from sf_jax.reader import loading
 from sf_jax.systems.semanticface import pretraining
@@ -75,8 +76,10 @@ RECIPE = Recipe(
         dense=0.5,
     ),
     sequences=SequenceConfig(
-        length=240, words=0.7, foreign_words=0.5, foreign_values=0.3, words_weight=3.0, gap=120
+        length=240, words=1.0, foreign_words=0.5, foreign_values=0.3, words_weight=3.0, gap=120,
+        values_first=1.0,
     ),
+    order=VALUES_FIRST,  # `answer_order` compares
     draft_answers=12_000,
     draft_heads=DraftHeadsConfig(heads=9, width=128, steps=3_000, batch=2048, learning_rate=3e-3),
     mesh={"data": -1},

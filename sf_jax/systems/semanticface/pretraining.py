@@ -185,7 +185,10 @@ class JointTask(task.Task):
     def sequences(self) -> Sequences:
         recipe = self.recipe
         schema = replace(recipe.schema, order=RATIONALE_FIRST)  # `sequences` say which come first
-        return Sequences(self.config, self.tokenizer, schema, recipe.sequences, recipe.patches)
+        options = recipe.sequences
+        if self.reading:  # for either order, so that language models of both can start from it
+            options = replace(options, values_first=0.5)
+        return Sequences(self.config, self.tokenizer, schema, options, recipe.patches)
 
     @cached_property
     def values(self) -> SlotValues:
