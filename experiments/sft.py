@@ -21,7 +21,7 @@ from data_pipelines import records, synthetic
 from data_pipelines.mixed_records import MixtureError, parse_folders
 from sf_jax.cli.arguments import Parser, accept_changed_data, former, whole
 from sf_jax.model.lora import LoraConfig
-from sf_jax.reader import loading
+from sf_jax.reader import loading, training
 from sf_jax.systems.semanticface import fine_tuning
 from sf_jax.systems.semanticface.fine_tuning import Recipe, config_of
 from sf_jax.systems.semanticface.held_out import HeldOut
@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
     source = options.model or loading.BUILTIN
     if options.model is None and recipe.size != "builtin":
         raise ValueError(f"{options.recipe} needs --model: its tokenizer, and its weights")
-    config = fine_tuning.config_in(source)
+    config = training.config_in(source)
     fine_tuning.check_size(recipe, config, source)
     mesh = meshes.make(recipe.mesh)
     recipe.sft(config, mesh).check(mesh)  # before anything is rendered
@@ -216,7 +216,7 @@ def _run(
     beside = hooks.HookConfig(log_every, options.evaluate_every, label=options.recipe)
     task.run(
         sft,
-        fine_tuning.initial_state(sft, mesh, recipe.scratch, options.seed),
+        training.initial_state(sft, sft.source, mesh, recipe.scratch, options.seed),
         feed,
         mesh,
         options.out,

@@ -158,11 +158,11 @@ class Training:
     """A state that is trained on one batch again and again."""
 
     def __init__(self, run: "FaceSft", batch: "Batch"):
-        from sf_jax.systems.semanticface import fine_tuning
+        from sf_jax.reader import training
         from sf_jax.train import mesh as meshes
 
         mesh = meshes.make(recipes.load("sft").RECIPES[RECIPE].mesh)
-        self.state = fine_tuning.initial_state(run, mesh, scratch=False, seed=SEED)
+        self.state = training.initial_state(run, run.source, mesh, scratch=False, seed=SEED)
         self.batch, self.step = meshes.put(batch, mesh), run.build_step(mesh)
 
     def __call__(self) -> float:

@@ -6,7 +6,7 @@ examples packed one after another: answer s of group k is the row's segment k ·
 loss weights of its example mark the tokens, or slots, that count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -210,25 +210,22 @@ def build(rows: Sequence[Sequence[Group]], room: Room) -> GroupBatch:
     return GroupBatch(room.without_targets(assemble(examples, room.capacity)), **made)
 
 
-def in_rows(groups: Sequence[Group], room: Room) -> list[list[Group]]:
-    """All groups, in their order, as few to a row as make each row as full as the next one allows.
+def in_rows(given: Iterable[Group], room: Room) -> Iterator[list[Group]]:
+    """Rows of all groups in their order; a row ends where the next group does not fit it.
 
     Raises:
-      GroupError: a group does not fit a row.
+      GroupError: a group does not fit a row of its own.
     """
-    rows: list[list[Group]] = []
-    used = [0, 0]
-    for group in groups:
+    limits = room.capacity.length, room.capacity.units
+    row: list[Group] = []
+    used = (0, 0)
+    for group in given:
         size = room.size(group)
-        fits = all(
-            a + b <= limit
-            for a, b, limit in zip(
-                used, size, (room.capacity.length, room.capacity.units), strict=True
-            )
-        )
-        if not rows or not fits or len(rows[-1]) == room.groups:
-            rows.append([])
-            used = [0, 0]
-        rows[-1].append(group)
-        used = [a + b for a, b in zip(used, size, strict=True)]
-    return rows
+        total = (used[0] + size[0], used[1] + size[1])
+        if row and (len(row) == room.groups or total[0] > limits[0] or total[1] > limits[1]):
+            yield row
+            row, total = [], size
+        row.append(group)
+        used = total
+    if row:
+        yield row

@@ -6,9 +6,10 @@ come with the groups. Which tokens or slots of an answer count is in its example
 that a judgement of a part of an answer moves that part alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -376,7 +377,7 @@ class PreferenceTask(RowsTask):
 
 
 def answer_log_probabilities(
-    task: PreferenceTask, weights: PyTree, given: Sequence[Group]
+    task: PreferenceTask, weights: PyTree, given: Iterable[Group]
 ) -> Float[np.ndarray, "N S"]:
     """The log-probability of each answer of groups under a model, in nats, in the groups' order.
 
@@ -391,10 +392,9 @@ def answer_log_probabilities(
     room = task.room
     plain = Room(room.capacity, room.groups, room.answers, (), room.targets, room.image_token)
 
-    rows, found = groups.in_rows(given, plain), []
-    step = max(task.rows // task.accumulate, 1)
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
+    found: list[np.ndarray] = []
+    rows, step = groups.in_rows(given, plain), max(task.rows // task.accumulate, 1)
+    while part := list(islice(rows, step)):
         padded = [*part, *[[]] * (step - len(part))]
         _, sums = jax.device_get(task.asked(weights, groups.build(padded, plain)))
         found += [sums[row, : len(held)] for row, held in enumerate(part)]

@@ -7,41 +7,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from data_pipelines.loader import ShuffledRecords
 from data_pipelines.mixed_records import MixedRecords
-from sf_jax.convert import checksums, hf, peft
-from sf_jax.convert.hf_config import config_from_dict
-from sf_jax.convert.processor import FILE as PROCESSOR_FILE
-from sf_jax.convert.tensor_files import read_json
-from sf_jax.decode.program import compile_program
-from sf_jax.decode.schema_file import FILE as SCHEMA_FILE
 from sf_jax.kernels.sharded import ROWS
 from sf_jax.model.config import Config
-from sf_jax.model.declared import initialise_on
 from sf_jax.model.sizes import QWEN3_VL
-from sf_jax.reader import estimator, loading
+from sf_jax.reader import estimator, loading, training
 from sf_jax.reader.schema import require_all_channels
 from sf_jax.sequence.example import Example
 from sf_jax.sequence.packing import PackedBatches
-from sf_jax.sequence.tokenizer import JsonTokenizer, SentencePieceTokenizer
 from sf_jax.systems.semanticface.examples import ChatExamples, FaceExamples
-from sf_jax.systems.semanticface.held_out import HeldOut, on_host
+from sf_jax.systems.semanticface.held_out import HeldOut
 from sf_jax.systems.semanticface.sequences import SequenceConfig, Sequences
 from sf_jax.train import mesh as meshes
 from sf_jax.train import processes
-from sf_jax.train.losses.supervised import SlotValues, SupervisedConfig
+from sf_jax.train.losses.supervised import SupervisedConfig
 from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.sft import Sft
 from sf_jax.train.step import TrainState
-from sf_jax.train.task import Feed, Frozen
+from sf_jax.train.task import Feed
 from sf_jax.train.trainable import Trainable
-
-TOKENIZER_FILES = (SentencePieceTokenizer.file, JsonTokenizer.file)
 
 
 @dataclass(frozen=True)
@@ -131,46 +118,12 @@ class FaceSft(Sft):
 
     def export(self, state: TrainState, directory: Path) -> None:
         """Writes what was trained: an adapter in PEFT's layout, or a model directory, or both."""
-        writes = jax.process_index() == 0
-
-        def fetched(x: jax.Array) -> Any:
-            """Array by array: only the process that writes holds more than one of them."""
-            found = on_host(x)
-            return found if writes else None
-
-        whole_model = bool(jax.tree.leaves(state.weights.weights))
-        trained = jax.tree.map(fetched, state.weights)
-        frozen = jax.tree.map(fetched, state.frozen) if whole_model else Frozen()
-        if writes:
-            self._write(trained, frozen, directory)
-        if jax.process_count() > 1:  # the others wait for it
-            multihost_utils.sync_global_devices("exported")
-
-    def _write(self, trained: Any, frozen: Frozen, directory: Path) -> None:
-        made = []
-        if trained.adapter is not None:
-            made.append("adapter")
-            peft.save(directory / "adapter", trained.adapter, self.declare())
-        if jax.tree.leaves(trained.weights):
-            made.append("model")
-            weights = self.join(replace(trained, adapter=None), frozen)
-            inputs = loading.load_inputs(self.source, self.config)
-            source = config_in(self.source)
-            schema = loading.load_schema(self.source)
-            host = jax.device_get(weights)
-            loading.save(directory / "model", source, host, *inputs, schema=schema)
-        print(f"the trained {' and '.join(made)} in {directory}")
-
-
-def config_in(directory: Path) -> Config:
-    """The configuration in a model directory."""
-    file = directory / "config.json"
-    return config_from_dict(read_json(file), file)
+        training.export(self, state, directory)
 
 
 def config_of(size: str) -> Config:
     """The configuration of a size by name, without a checkpoint."""
-    return config_in(loading.BUILTIN) if size == "builtin" else QWEN3_VL[size]
+    return training.config_in(loading.BUILTIN) if size == "builtin" else QWEN3_VL[size]
 
 
 def check_size(recipe: Recipe, config: Config, directory: Path) -> None:
@@ -186,21 +139,6 @@ def check_size(recipe: Recipe, config: Config, directory: Path) -> None:
         )
 
 
-def model_files(directory: Path, weights: bool) -> list[str]:
-    """Names of the files of a model that training depends on, with those of its weights or not."""
-    found = checksums.weight_files(directory) if weights else ()
-    return [*found, "config.json", PROCESSOR_FILE, SCHEMA_FILE, *TOKENIZER_FILES]
-
-
-def values_of(directory: Path, config: Config) -> SlotValues | None:
-    """The values of the slots for the loss; None where some take several tokens."""
-    if loading.is_instructed(directory):
-        return None
-    tokenizer, _ = loading.load_inputs(directory, config)
-    schema = loading.load_schema(directory)
-    return SlotValues.of(compile_program(schema, tokenizer), schema.decimals)
-
-
 def task_of(
     recipe: Recipe, directory: Path, mesh: Mesh, held_out: HeldOut | None = None
 ) -> FaceSft:
@@ -210,9 +148,13 @@ def task_of(
       SchemaFileError: the model does not read all channels, which face records have.
     """
     require_all_channels(loading.load_schema(directory), directory, "training on face records")
-    config = config_in(directory)
+    config = training.config_in(directory)
     return recipe.sft(
-        config, mesh, values=values_of(directory, config), source=directory, held_out=held_out
+        config,
+        mesh,
+        values=training.values_of(directory, config),
+        source=directory,
+        held_out=held_out,
     )
 
 
@@ -262,24 +204,8 @@ def feed_of(
     fingerprint = processes.together(
         lambda: records.fingerprint(
             rows=sft.rows, length=sft.length, patches=sft.patches, pool=recipe.pool
-        ).with_model(sft.source, model_files(sft.source, weights=not recipe.scratch))
+        ).with_model(sft.source, training.model_files(sft.source, weights=not recipe.scratch))
     )
     return batches, Feed(
         batches, batches.rows, lambda: batches.examples, records.locations, fingerprint
     )
-
-
-def initial_state(sft: FaceSft, mesh: Mesh, scratch: bool, seed: int) -> TrainState:
-    """The state to start from; every device reads or draws its own part only."""
-    declared = sft.declare()
-    shardings = meshes.of_weights(declared, mesh)
-    if scratch:
-        return sft.create(initialise_on(declared, seed, shardings), mesh, seed)
-    if jax.process_count() == 1:  # several hosts read a share of the weights each, and no more
-        checksums.verify(sft.source)
-    _, weights = hf.load(
-        sft.source,
-        dtype=jnp.float32,
-        sharding=lambda weight: NamedSharding(mesh, meshes.spec(weight.axes, weight.shape, mesh)),
-    )
-    return sft.create(weights, mesh, seed)

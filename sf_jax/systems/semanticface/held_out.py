@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from sf_jax.face import metrics
 from sf_jax.kernels.sharded import ROWS
 from sf_jax.model.config import Config
 from sf_jax.reader import estimator
+from sf_jax.reader.training import on_host
 from sf_jax.train.forward_weights import in_product_dtype
 
 
@@ -52,10 +52,3 @@ class HeldOut:
                 means += [a.coefficients for a in model.actions(found, True)][: len(part)]
         found = metrics.evaluate(np.stack(means), self.labels, self.known).summary()
         return {name: float(found[name]) for name in ("mae_52", "r_52")}
-
-
-def on_host(tree: Any) -> Any:
-    """The whole arrays of a tree, in every process's memory."""
-    if jax.process_count() > 1:
-        return multihost_utils.process_allgather(tree, tiled=True)
-    return jax.device_get(tree)

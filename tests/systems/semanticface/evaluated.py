@@ -16,7 +16,7 @@ import jax
 
 from data_pipelines.synthetic import face_record
 from sf_jax.cli import recipes
-from sf_jax.reader import loading
+from sf_jax.reader import loading, training
 from sf_jax.systems.semanticface import fine_tuning
 from sf_jax.systems.semanticface.held_out import HeldOut
 from sf_jax.train import mesh as meshes
@@ -41,7 +41,7 @@ def main() -> None:
     for axes in alone:
         mesh = meshes.make(axes, jax.devices()[:1] if axes == {"data": 1} else None)
         run = fine_tuning.task_of(recipe, loading.BUILTIN, mesh, held)
-        state = fine_tuning.initial_state(run, mesh, scratch=False, seed=0)
+        state = training.initial_state(run, run.source, mesh, scratch=False, seed=0)
         print(json.dumps(run.evaluate(state, mesh)))
     run.export(state, options.out)
 

@@ -12,7 +12,7 @@ from data_pipelines import records
 from data_pipelines.synthetic import face_record
 from sf_jax.cli import recipes
 from sf_jax.convert import hf
-from sf_jax.reader import loading
+from sf_jax.reader import loading, training
 from sf_jax.sequence import images
 from sf_jax.sequence.example import assemble
 from sf_jax.systems.semanticface import fine_tuning
@@ -43,10 +43,11 @@ def test_fine_tuning_starts_at_the_loss_of_the_recipe_that_made_the_model(
     sft = fine_tuning.task_of(recipe, loading.BUILTIN, mesh)
     sft = replace(sft, optimizer=replace(sft.optimizer, steps=1))
     batches, feed = fine_tuning.feed_of(sft, recipe, data, mesh, seed=0)
-    state = fine_tuning.initial_state(sft, mesh, scratch=False, seed=0)
+    state = training.initial_state(sft, sft.source, mesh, scratch=False, seed=0)
     run(sft, state, feed, mesh, tmp_path, RunConfig(beside=HookConfig(log_every=1)))
     started = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
-    examples = [batches.source(number) for row in batches.examples for number in row]
+    read = json.loads((tmp_path / "examples-0.jsonl").read_text().splitlines()[0])["examples"]
+    examples = [batches.source(number) for row in read for number in row]
 
     # The same examples, a row each, in the recipe that trained the model.
     tokenizer, _ = loading.load_inputs(loading.BUILTIN, sft.config)

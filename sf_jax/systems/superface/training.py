@@ -1,0 +1,234 @@
+"""Training on judged pairs: from a model directory to one whose faces are preferred."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, PyTree
+
+from sf_jax.convert import checksums, hf
+from sf_jax.media import locks
+from sf_jax.model.config import Config
+from sf_jax.reader import training
+from sf_jax.reader.training import MODEL
+from sf_jax.sequence.packing import PackedBatches
+from sf_jax.systems.superface import reference
+from sf_jax.systems.superface.examples import PairGroups
+from sf_jax.train import mesh as meshes
+from sf_jax.train.fingerprint import FileFingerprint, Fingerprint
+from sf_jax.train.hooks import HookConfig
+from sf_jax.train.optimizer import OptimizerConfig
+from sf_jax.train.preference import (
+    Dpo,
+    Objective,
+    PreferenceTask,
+    answer_log_probabilities,
+)
+from sf_jax.train.step import TrainState
+from sf_jax.train.task import Feed, RunConfig, run
+from sf_jax.train.trainable import Trainable
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training on judged pairs.
+
+    Attributes:
+      objective: of the judgements; trainable: full weights, or adapters beside frozen ones.
+      learning_rate: at the peak; warmup: share of the steps in which it rises.
+      epochs: how often each pair is seen.
+      rows: of a global batch; groups: pairs in a row of the largest images; accumulate: parts of a
+        batch that are taken one after another; chunks: of a row's vocabulary scores.
+      product_dtype, remat, unrolled: see `Config`.
+      merged: write a whole model although an adapter was trained.
+      seed: of the order of pairs, and of an adapter.
+    """
+
+    objective: Objective = field(default_factory=Dpo)
+    trainable: Trainable = field(default_factory=Trainable)
+    learning_rate: float = 1e-4
+    warmup: float = 0.1
+    epochs: float = 1.0
+    rows: int = 8
+    groups: int = 2
+    accumulate: int = 1
+    chunks: int = 1
+    product_dtype: str = "float32"
+    remat: str = "none"
+    unrolled: bool = True
+    merged: bool = True
+    seed: int = 0
+
+    def config_in(self, source: Path) -> Config:
+        """The configuration of the model in a directory, as it is trained."""
+        return replace(
+            training.config_in(source),
+            product_dtype=self.product_dtype,
+            vision_remat=self.remat,
+            text_remat=self.remat,
+            unrolled=self.unrolled,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FacePreferences(PreferenceTask):
+    """Preference training of a model that reads faces.
+
+    Attributes:
+      source: the model directory that it starts from.
+      held_out: judged pairs to evaluate on, with their reference.
+      merged: see `Recipe`.
+    """
+
+    source: Path = Path()
+    held_out: PairGroups | None = None
+    merged: bool = True
+
+    def evaluate(self, state: TrainState, mesh: Mesh) -> dict[str, float]:
+        """How far the policy agrees with held-out judgements."""
+        if self.held_out is None:
+            return {}
+        found = margins(self, self.join(state.weights, state.frozen), self.held_out)
+        return scores(found, self.held_out)
+
+    def export(self, state: TrainState, directory: Path) -> None:
+        """Writes what was trained: see `reader.training.export`."""
+        training.export(self, state, directory, self.merged)
+
+
+def margins(task: PreferenceTask, weights: PyTree, groups: PairGroups) -> Float[np.ndarray, " N"]:
+    """By how many nats a policy has raised the chosen answer of each pair over the rejected one.
+
+    Args:
+      groups: with the log-probabilities of the reference.
+    """
+    assert groups.reference is not None, "the pairs have no reference"
+    found = answer_log_probabilities(task, weights, map(groups.group, range(len(groups))))
+    ratios = found - groups.reference
+    return ratios[:, 0] - ratios[:, 1]
+
+
+def scores(found: Float[np.ndarray, " N"], groups: PairGroups) -> dict[str, float]:
+    """Agreement with judgements, a share, and the mean margin in nats; ties count for neither.
+
+    Args:
+      found: see `margins`.
+    """
+    weights = np.array([one.weight * (1 - 2 * one.label_smoothing) for one in groups.judged])
+    total = max(float(weights.sum()), 1e-9)
+    agreed = (np.sign(found) + 1) / 2
+    return {
+        "agreement": float((agreed * weights).sum() / total),
+        "margin": float((found * weights).sum() / total),
+    }
+
+
+def task_of(
+    recipe: Recipe, source: Path, groups: PairGroups, held_out: PairGroups | None = None
+) -> FacePreferences:
+    """The task of a recipe for the model in a directory, with rows as long as the pairs need.
+
+    Args:
+      held_out: pairs that must fit the rows too.
+    """
+    sizes = [*groups.measured[0], *([] if held_out is None else held_out.measured[0])]
+    tokens, patches = (np.array(each) for each in zip(*sizes, strict=True))
+    step = 64 * recipe.chunks  # so that chunks, and a mesh, divide a row
+    length = -(-recipe.groups * int(tokens.max()) // step) * step
+    room = recipe.groups * int(patches.max())
+    most = min(length // int(tokens.min()), room // int(patches.min()))
+    config = recipe.config_in(source)
+    steps = math.ceil(recipe.epochs * len(groups) / (recipe.rows * recipe.groups))
+    optimizer = OptimizerConfig(
+        recipe.learning_rate, max(steps, 1), math.ceil(recipe.warmup * steps), kind="adamw"
+    )
+    return FacePreferences(
+        config,
+        recipe.rows,
+        length,
+        room,
+        recipe.trainable,
+        optimizer,
+        recipe.accumulate,
+        group_count=most,
+        objective=recipe.objective,
+        values=training.values_of(source, config),
+        chunk_count=recipe.chunks,
+        source=source,
+        held_out=held_out,
+        merged=recipe.merged,
+    )
+
+
+def train(
+    recipe: Recipe,
+    source: Path,
+    groups: PairGroups,
+    out: Path,
+    held_out: PairGroups | None = None,
+    mesh: Mesh | None = None,
+    beside: HookConfig | None = None,
+) -> Path:
+    """Trains the model of a directory on judged pairs; an interrupted run is resumed.
+
+    The folder `out` gets checkpoints, what the reference answered, `metrics.jsonl`, and the trained
+    model in "model", or an adapter in "adapter".
+
+    Args:
+      held_out: judged pairs to evaluate on, at the end and as `beside` says.
+
+    Returns:
+      the folder of the trained model, or of the adapter where no whole model is written.
+
+    Raises:
+      GroupError, ExampleError: a pair cannot be trained on; names it.
+      CheckpointError: a file of the model is missing, cannot be read or differs from its checksum.
+      BusyError: another run writes to `out`.
+    """
+    mesh = meshes.make({"fsdp": -1}) if mesh is None else mesh
+    with locks.held(out):
+        task = task_of(recipe, source, groups, held_out)
+        task.check(mesh)
+        checksums.verify(source)
+        _, weights = hf.load(source, dtype=jnp.float32)
+        groups = reference.with_reference(task, weights, groups, out)
+        if held_out is not None:
+            held_out = reference.with_reference(task, weights, held_out, out)
+            task = replace(task, held_out=held_out)
+        state = task.create(weights, mesh, recipe.seed)
+        config = RunConfig(beside=beside or HookConfig())
+        run(task, state, feed_of(task, recipe, groups, mesh), mesh, out, config, export=out)
+    whole = recipe.merged or recipe.trainable.whole is not None
+    return out / (MODEL if whole else training.ADAPTER)
+
+
+def feed_of(task: FacePreferences, recipe: Recipe, groups: PairGroups, mesh: Mesh) -> Feed:
+    """Packed rows of the pairs, those that this process has devices for."""
+    batches = PackedBatches(
+        groups,
+        task.capacity(),
+        row_count=task.rows,
+        rows=meshes.own_rows(task.rows, mesh),
+        pool=2 * recipe.groups,
+        size=task.room.size,
+        build=task.build,
+    )
+    pairs = FileFingerprint(0, len(groups), groups.measured[1])
+    order = {"seed": recipe.seed, "rows": task.rows, "length": task.length, "patches": task.patches}
+    fingerprint = Fingerprint({"pairs": pairs}, order)
+    names = training.model_files(task.source, weights=True)
+
+    def locate(numbers: Iterable[int]) -> str:
+        return ", ".join(groups(number).where for number in numbers)
+
+    return Feed(
+        batches,
+        batches.rows,
+        lambda: batches.examples,
+        locate,
+        fingerprint.with_model(task.source, names),
+    )
