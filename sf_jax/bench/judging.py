@@ -91,10 +91,15 @@ def agreements(faces: int) -> Iterator[tuple[str, bool]]:
 
 def _visible(rig: Rig, faces: int) -> None:
     renderer = Renderer(rig)
+    renderer(np.zeros(len(LOW), np.float32), (0.0, 0.0, 0.0))  # compiles
+    start = time.process_time()
     found = list(
         tqdm(steps(renderer, faces), total=8 * faces, desc=rig.name, leave=False, disable=None)
     )
-    print(f"\n{rig.name}, {faces} faces, threshold {VISIBLE:g}\n")
+    seconds = (time.process_time() - start) / (faces * 2 * (len(STEPS) + 2))
+    print(
+        f"\n{rig.name}, {faces} faces, threshold {VISIBLE:g}, {1 / seconds:.0f} renders a second\n"
+    )
     print("| region | step | difference 10 % | median | 90 % | seen | asked |")
     print("|---|---|---|---|---|---|---|")
     for region in regions.PARTS:

@@ -11,7 +11,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,6 +36,7 @@ from sf_jax.systems.superface.pairs import (
 PAIRS, IMAGES, RENDERS, JUDGEMENTS = "pairs.jsonl", "images", "renders", "judgements.sqlite"
 FORMAT, VERSION = "sf_jax pairs", 1
 LOCK = ".pairs.lock"
+SAVED_EVERY = 500  # pairs: writing the list takes about as long as rendering a few
 
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
@@ -140,9 +141,10 @@ class PairFolder:
 class Filling:
     """A folder that pairs are added to; see `filling`."""
 
-    def __init__(self, path: Path, pairs: Iterable[Pair]):
-        self._path = path
+    def __init__(self, path: Path, header: Header, pairs: Iterable[Pair]):
+        self._path, self._header = path, header
         self._pairs = {pair.key: pair for pair in pairs}
+        self._saved: int | None = None
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -170,7 +172,19 @@ class Filling:
         for candidate, render in ((pair.first, first), (pair.second, second)):
             self._save(self._path / RENDERS / f"{candidate.render}.png", render)
         self._pairs[pair.key] = pair
+        if len(self._pairs) - (self._saved or 0) >= SAVED_EVERY:
+            self.save()
         return True
+
+    def save(self) -> None:
+        """Replaces the list of pairs by one with those that were added.
+
+        Raises:
+          OSError: it cannot be written.
+        """
+        if self._saved != len(self._pairs):
+            _write(self._path / PAIRS, self._header, self.pairs)
+            self._saved = len(self._pairs)
 
     def _save(self, path: Path, image: np.ndarray) -> None:
         if not path.exists():
@@ -182,8 +196,8 @@ class Filling:
 def filling(path: str | os.PathLike, header: Header) -> Iterator[Filling]:
     """Adds pairs to a folder, which is made where there is none.
 
-    The list of pairs is replaced at the end of the block, so that a failure leaves the one before.
-    Judgements are left alone: those of pairs that stay remain valid.
+    The list of pairs is replaced now and then and at the end of the block, also where that fails or
+    is interrupted: pairs whose images are complete are kept. Judgements are left alone.
 
     Raises:
       FolderError: the folder has pairs of another rig or size, or is damaged.
@@ -197,9 +211,18 @@ def filling(path: str | os.PathLike, header: Header) -> Iterator[Filling]:
             there = f"rig {found.header.rig!r} at {found.header.size} pixels"
             problem = f"the folder has pairs of {there}; name another folder"
             raise FolderError(problem, path=path / PAIRS)
-        adding = Filling(path, () if found is None else found.pairs)
-        yield adding
-        _write(path / PAIRS, header if found is None else found.header, adding.pairs)
+        if found is not None:
+            header = found.header
+        adding = Filling(path, header, () if found is None else found.pairs)
+        before = len(adding.pairs)
+        try:
+            yield adding
+        except BaseException:
+            if len(adding.pairs) > before:
+                with suppress(OSError):  # the error of the block is the one to report
+                    adding.save()
+            raise
+        adding.save()
 
 
 def read(path: str | os.PathLike) -> PairFolder:

@@ -6,7 +6,7 @@ judge (`judges`) is shown the pictures.
 """
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,11 +14,12 @@ import numpy as np
 from data_pipelines.synthetic import Sitting
 from sf_jax.face.regions import Region
 from sf_jax.render.draw import draw
-from sf_jax.systems.superface.judges import Judge, gap
+from sf_jax.systems.superface.judges import Judge
 from sf_jax.systems.superface.pairs import Candidate, Judgement, Pair, Pose, Side
 from sf_jax.systems.superface.renders import HEAD, Renderer, Values
-from sf_jax.systems.superface.seen import Image, Mask
+from sf_jax.systems.superface.seen import Image, Mask, distance
 
+PORTRAITS = 32  # of a sitter that are kept
 BEGIN = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # of a simulated session
 
 
@@ -42,6 +43,8 @@ class Sitter:
         """The sitter with these coefficients; kept, since a candidate is in several pairs."""
         key = np.asarray(coefficients, np.float32).tobytes()
         if key not in self._portraits:
+            while len(self._portraits) >= PORTRAITS:
+                del self._portraits[next(iter(self._portraits))]
             self._portraits[key] = self.renderer(coefficients, self.head)
         return self._portraits[key]
 
@@ -51,13 +54,21 @@ class Sitter:
             self._masks[region] = self.renderer.region(region, self.head)
         return self._masks[region]
 
+    def distance(self, coefficients: Values, region: Region) -> float:
+        """How far the sitter with these coefficients is from the image; see `seen.distance`.
+
+        Its negative is a reward of an answer that needs no judgement.
+        """
+        return distance(self.image, self.portrait(coefficients), self.mask(region))
+
     def gap(self, first: Candidate, second: Candidate, region: Region) -> float:
-        """How much farther the second candidate is from the image; see `judges.gap`."""
+        """How much farther the second candidate is from the image; in units of
+        `seen.distance`."""
         return self.gap_of(first.coefficients, second.coefficients, region)
 
     def gap_of(self, first: Values, second: Values, region: Region) -> float:
         """The same of coefficients."""
-        return gap(self.image, self.portrait(first), self.portrait(second), self.mask(region))
+        return self.distance(second, region) - self.distance(first, region)
 
     def judgement(self, pair: Pair, judge: Judge, annotator: str, number: int = 0) -> Judgement:
         """What a judge chooses of a pair; which is shown at the left is random.
@@ -106,3 +117,20 @@ def noise_for(
     return judge.with_agreement(
         [s.gap(one, other, region) for s, one, other, region in seen], share
     )
+
+
+def session(
+    pairs: Iterable[Pair], sitters: Mapping[str, Sitter], judge: Judge, annotator: str
+) -> list[Judgement]:
+    """What a judge chooses of pairs, one after the other, as in a session of a person.
+
+    Args:
+      sitters: by the hash of their image, as the pairs name it.
+
+    Raises:
+      KeyError: a pair is of another image.
+    """
+    return [
+        sitters[pair.image].judgement(pair, judge, annotator, number)
+        for number, pair in enumerate(pairs)
+    ]

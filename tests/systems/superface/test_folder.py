@@ -1,5 +1,6 @@
 """A folder of pairs: what is written is read again, and damage is refused by name."""
 
+import errno
 import json
 
 import numpy as np
@@ -33,15 +34,58 @@ def test_pairs_are_added_once_and_judgements_stay(tmp_path):
     assert found.judgements.read_bytes() == b"judged"
 
 
-def test_a_failure_leaves_the_list_before(tmp_path):
+def test_an_interruption_keeps_the_pairs_that_are_complete(tmp_path):
     before = fill(tmp_path, 2)
-    content = (tmp_path / folder.PAIRS).read_bytes()
     one, image = pair(7)
     with pytest.raises(KeyboardInterrupt), folder.filling(tmp_path, HEADER) as adding:
         adding.add(one, image, *np.zeros((2, SIZE, SIZE, 3), np.uint8))
         raise KeyboardInterrupt
-    assert (tmp_path / folder.PAIRS).read_bytes() == content
-    assert [p.key for p in folder.read(tmp_path).pairs] == [p.key for p in before.pairs]
+    found = folder.read(tmp_path)
+    assert [p.key for p in found.pairs] == [*(p.key for p in before.pairs), one.key]
+    found.check_files()
+
+
+def test_a_failure_before_the_first_pair_makes_no_list(tmp_path):
+    with pytest.raises(KeyError), folder.filling(tmp_path, HEADER):
+        raise KeyError
+    assert not (tmp_path / folder.PAIRS).exists()
+
+
+def test_the_list_is_saved_now_and_then(tmp_path, monkeypatch):
+    """A process that is killed loses the last few pairs alone."""
+    monkeypatch.setattr(folder, "SAVED_EVERY", 3)
+    renders = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    with folder.filling(tmp_path, HEADER) as adding:
+        for number in range(8):
+            one, image = pair(number)
+            adding.add(one, image, *renders)
+            found = folder.read(tmp_path).pairs if number >= 2 else ()
+            assert len(found) == 3 * ((number + 1) // 3)
+    assert len(folder.read(tmp_path).pairs) == 8
+
+
+@pytest.mark.parametrize("writes", range(5))  # four images, then the list
+def test_a_full_disk_is_reported_and_loses_nothing(tmp_path, monkeypatch, writes):
+    """Whichever file does not fit any more: the list holds the pairs whose files are all there."""
+    before = fill(tmp_path, 2)
+    left = [writes]
+    whole = folder.files.write_bytes
+
+    def full(path, content):
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        left[0] -= 1
+        whole(path, content)
+
+    monkeypatch.setattr(folder.files, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        fill(tmp_path, 4, start=2)
+    assert str(tmp_path) in str(caught.value.filename)
+    monkeypatch.undo()
+    found = folder.read(tmp_path)
+    found.check_files()
+    assert [p.key for p in found.pairs[:2]] == [p.key for p in before.pairs]
+    assert len(fill(tmp_path, 4, start=2).pairs) == 6
 
 
 def test_two_processes_do_not_fill_one_folder(tmp_path):

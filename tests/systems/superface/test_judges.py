@@ -12,8 +12,8 @@ from data_pipelines.synthetic import sitting
 from sf_jax.face.channels import INDEX
 from sf_jax.systems.superface import judges, seen
 from sf_jax.systems.superface.judges import Judge, gap
-from sf_jax.systems.superface.pairs import Candidate, Pair
-from sf_jax.systems.superface.simulated import sitter_of
+from sf_jax.systems.superface.pairs import Candidate, Pair, image_hash
+from sf_jax.systems.superface.simulated import PORTRAITS, session, sitter_of
 
 WHOLE = np.ones((8, 8), bool)
 
@@ -143,3 +143,35 @@ def test_a_sure_judge_prefers_the_truth_in_the_region_that_is_judged():
     assert found[0].at == "2000-01-01T00:00:00Z" and found[11].pair == pair.key
     swapped = replace(pair, first=other, second=one, key="")
     assert sitter.judgement(swapped, judge, "simulated 1").choice == "second"
+
+
+def test_a_session_is_of_the_sitters_that_pairs_name():
+    sitters, pairs = {}, []
+    for index in range(2):
+        shown = sitting(index, 1, "evaluation")
+        sitter = sitter_of(shown)
+        name = image_hash(sitter.image)
+        closed = shown.coefficients.copy()
+        closed[INDEX["JawOpen"]] = 1.0 - closed[INDEX["JawOpen"]]
+        both = Candidate(shown.coefficients, "truth"), Candidate(closed, "perturbed JawOpen")
+        pairs.append(Pair(name, "lower", *both, 1.0, "1" * 32, "2" * 32))
+        sitters[name] = sitter
+        assert sitter.distance(shown.coefficients, "lower") < sitter.distance(closed, "lower")
+    found = session(pairs, sitters, Judge(0.01), "simulated")
+    assert [one.pair for one in found] == [pair.key for pair in pairs]
+    assert [one.choice for one in found] == ["first", "first"]
+    assert [one.at[-3:] for one in found] == ["00Z", "01Z"]
+    with pytest.raises(KeyError):
+        session([replace(pairs[0], image="0" * 32)], sitters, Judge(0.01), "simulated")
+
+
+def test_few_portraits_are_kept():
+    sitter = sitter_of(sitting(0, 1, "evaluation"))
+    first = sitter.portrait(np.zeros(61, np.float32))
+    assert sitter.portrait(np.zeros(61, np.float32)) is first
+    for step in range(PORTRAITS):
+        values = np.zeros(61, np.float32)
+        values[INDEX["JawOpen"]] = (step + 1) / PORTRAITS
+        sitter.portrait(values)
+    again = sitter.portrait(np.zeros(61, np.float32))
+    assert again is not first and np.array_equal(again, first)
