@@ -34,8 +34,9 @@ def visible_difference(one: Image, other: Image, region: Mask) -> float:
 def distance(image: Image, render: Image, region: Mask) -> float:
     """How far a render is from the image in a region: the mean of the colour difference.
 
-    On 240 pairs of faulty answers for 120 held-out faces, the render of the smaller distance is the
-    one of the smaller vertex error in 90 % of the pairs of the upper face and in 80 % of the lower
-    (`sf-jax bench judging`). Edges beside colours, and other blurs, gave no more.
+    On 500 pairs of faulty answers for 250 held-out faces, the render of the smaller distance is the
+    one of the smaller vertex error in 87 % of the pairs of the upper face and in 81 % of the lower;
+    in 96 and 90 % of the half whose vertex errors differ most (`sf-jax bench judging --faces 250`).
+    Edges beside colours, other blurs, squares, roots and bounds of the difference gave no more.
     """
     return float(np.mean(colour_difference(image, render)[region]))
