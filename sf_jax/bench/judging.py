@@ -136,7 +136,7 @@ def main(argv: list[str]) -> None:
         agreed = np.array([one[2] for one in found if one[0] == region])
         far = apart >= np.median(apart)
         print(
-            f"{region}: {agreed.mean():.0%} of {len(agreed)} pairs; {agreed[far].mean():.0%} of the "
-            f"half whose vertex errors differ most, by {np.median(apart):.2f} mm and more"
+            f"{region}: {agreed.mean():.0%} of {len(agreed)} pairs; {agreed[far].mean():.0%} of "
+            f"the half whose vertex errors differ most, by {np.median(apart):.2f} mm and more"
         )
     print(f"{time.process_time() - start:.1f} CPU seconds")
