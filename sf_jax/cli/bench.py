@@ -5,6 +5,7 @@ import importlib
 from sf_jax.cli.arguments import UsageError
 
 BENCHMARKS = (
+    "annotate",
     "attention",
     "checkpoint",
     "decode",

@@ -29,14 +29,13 @@ from starlette.exceptions import HTTPException
 
 from sf_jax.face.regions import Region
 from sf_jax.media.errors import DataError
+from sf_jax.systems.superface.database import DiskError, StoreError
 from sf_jax.systems.superface.folder import IMAGES, RENDERS
 from sf_jax.systems.superface.pairs import SIDES, Choice
 from sf_jax.systems.superface.queues import Queues
 from sf_jax.systems.superface.store import (
-    DiskError,
     JudgedError,
     JudgementStore,
-    StoreError,
     Task,
     UnknownTaskError,
     annotator_name,
@@ -313,6 +312,10 @@ def _refused(request: Request, loopback: bool) -> tuple[int, str] | None:
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname
     if loopback and host not in LOOPBACK:
         return 403, f"this page is for this machine alone, not for {host}; see --host"
+    # Browsers name who made a request: another site's page may link to this one, and no more.
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    if request.url.path != "/" and site not in ("same-origin", "none"):
+        return 403, "only this page's own requests are answered"
     if request.method != "POST":
         return None
     # A browser asks before it sends JSON to another site's address, and is not answered.

@@ -19,8 +19,8 @@ from sf_jax import cli
 from sf_jax.serve import annotating
 from sf_jax.serve.annotation import Annotation, build_app
 from sf_jax.serve.listening import address, configured, listen
+from sf_jax.systems.superface import database, store
 from sf_jax.systems.superface import folder as folders
-from sf_jax.systems.superface import store
 from sf_jax.systems.superface.folder import PairFolder
 from sf_jax.systems.superface.queues import QueueOptions, Queues
 from tests.systems.superface.folders import fill
@@ -152,7 +152,7 @@ def test_requests_that_are_refused(folder: PairFolder) -> None:
     with served(folder) as (client, judgements):
         task = client.tasks()["tasks"][0]
         body = json.dumps({"id": "judgement-0", "annotator": "anna"}).encode()
-        evil = JSON | {"Host": "evil.example"}
+        evil, other = JSON | {"Host": "evil.example"}, JSON | {"Sec-Fetch-Site": "cross-site"}
         for (status, reply), expected, reason in [
             (client.judge(task | {"number": 99}), 404, "anna has no task 99"),
             (client.judge(task | {"token": "of another"}), 404, "another folder of pairs; reload"),
@@ -166,6 +166,7 @@ def test_requests_that_are_refused(folder: PairFolder) -> None:
             (client.send("/api/judgements", body, {"Content-Type": "text/plain"}), 415, "type"),
             (client.send("/api/judgements", b" " * 20_000, JSON), 413, "at most 10,000 bytes"),
             (client.send("/api/tasks?annotator=anna", None, evil), 403, "not for evil.example"),
+            (client.send("/api/tasks?annotator=anna", None, other), 403, "own requests"),
             (client.send("/api/tasks"), 422, "annotator: Field required"),
             (client.send("/images/..%2Fpairs.jsonl"), 404, ""),
             (client.send(f"/renders/{'0' * 32}.png"), 404, "no image of these pairs"),
@@ -219,18 +220,18 @@ def test_images_that_are_damaged_or_others_are_left_out(folder: PairFolder) -> N
 def test_a_full_disk_and_a_locked_database_are_waited_for(
     folder: PairFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "PATIENCE", 0.05)
+    monkeypatch.setattr(database, "PATIENCE", 0.05)
     with served(folder) as (client, judgements):
         task = client.tasks(count=6)["tasks"][0]
-        pages = judgements._connection.execute("PRAGMA page_count").fetchone()[0]
-        judgements._connection.execute(f"PRAGMA max_page_count = {pages}")
+        pages = judgements.database.connection.execute("PRAGMA page_count").fetchone()[0]
+        judgements.database.connection.execute(f"PRAGMA max_page_count = {pages}")
         status, number = 200, 0
         while status == 200 and number < 50:  # tasks are stored, too
             number += 1
             path = f"/api/tasks?annotator={'b' * 60}{number}&count=6"
             status, reply = client.send(path)
         assert status == 507 and "database or disk is full; all judgements" in reply["error"]
-        judgements._connection.execute(f"PRAGMA max_page_count = {pages + 100}")
+        judgements.database.connection.execute(f"PRAGMA max_page_count = {pages + 100}")
         with sqlite3.connect(folder.judgements) as other:
             other.execute("BEGIN IMMEDIATE")
             status, reply = client.judge(task)

@@ -22,12 +22,11 @@ from sf_jax.face.channels import NAMES
 from sf_jax.media import files, small_files
 from sf_jax.media.errors import DataError
 from sf_jax.reader.question import NUMBERS_ONLY
+from sf_jax.systems.superface.database import MOST_SECONDS, StoreError
 from sf_jax.systems.superface.folder import IMAGES, PairFolder
 from sf_jax.systems.superface.pairs import Candidate, Choice, Judgement, Pair, Side, shortest
 from sf_jax.systems.superface.store import (
-    MOST_SECONDS,
     JudgementStore,
-    StoreError,
     annotator_name,
 )
 

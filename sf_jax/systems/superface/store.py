@@ -11,54 +11,25 @@ One process writes at a time: see `writing`.
 """
 
 import datetime
-import os
 import re
 import sqlite3
-import threading
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
-from sf_jax.media import files, locks
-from sf_jax.media.errors import DataError, printable
-from sf_jax.systems.superface.folder import PairFolder
+from sf_jax.media import locks
+from sf_jax.media.errors import printable
+from sf_jax.systems.superface import database
+from sf_jax.systems.superface.database import MOST_SECONDS, Database, StoreError
+from sf_jax.systems.superface.folder import PAIRS, PairFolder
 from sf_jax.systems.superface.pairs import Choice, Judgement, Pair, Side
 
-APPLICATION, VERSION = 0x53464A50, 1  # "SFJP" in the file's header, and the tables' version
 LOCK = ".annotate.lock"
-PATIENCE = 5.0  # seconds for which a lock of another program is waited for
-MOST_SECONDS = 86_400.0  # of a judgement
 MOST_NAME = 64  # characters of an annotator's name
 ID = re.compile(r"[0-9A-Za-z_-]{8,64}")
 
-SCHEMA = f"""
-CREATE TABLE tasks (
-    annotator TEXT NOT NULL,
-    number INTEGER NOT NULL CHECK (number >= 0),
-    pair TEXT NOT NULL,
-    repeat INTEGER NOT NULL CHECK (repeat IN (0, 1)),
-    left_side TEXT NOT NULL CHECK (left_side IN ('first', 'second')),
-    PRIMARY KEY (annotator, number),
-    UNIQUE (annotator, pair, repeat)
-);
-CREATE TABLE judgements (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    annotator TEXT NOT NULL,
-    number INTEGER NOT NULL,
-    choice TEXT NOT NULL CHECK (choice IN ('first', 'second', 'tie', 'unclear')),
-    seconds REAL NOT NULL CHECK (seconds BETWEEN 0 AND {MOST_SECONDS}),
-    at TEXT NOT NULL,
-    undone_at TEXT,
-    FOREIGN KEY (annotator, number) REFERENCES tasks (annotator, number)
-);
-CREATE UNIQUE INDEX one_that_counts ON judgements (annotator, number) WHERE undone_at IS NULL;
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {VERSION};
-"""
 COUNTING = """
 SELECT j.id, j.number, t.pair, j.annotator, j.choice, j.seconds, t.left_side, t.repeat, j.at
 FROM judgements AS j JOIN tasks AS t USING (annotator, number) WHERE j.undone_at IS NULL
@@ -71,14 +42,6 @@ WHERE j.annotator = t.annotator AND j.number = t.number AND j.undone_at IS NULL)
 ADD = """
 INSERT INTO judgements (id, annotator, number, choice, seconds, at) VALUES (?, ?, ?, ?, ?, ?)
 """
-
-
-class StoreError(DataError):
-    """A database of judgements that cannot be used."""
-
-
-class DiskError(StoreError):
-    """The disk is full or cannot be written; what was stored before is untouched."""
 
 
 class UnknownTaskError(StoreError):
@@ -146,13 +109,11 @@ class JudgementStore:
     another program, and those that write raise `DiskError` where the disk is full.
     """
 
-    def __init__(self, folder: PairFolder, connection: sqlite3.Connection):
+    def __init__(self, folder: PairFolder, opened: Database):
         """See `writing` and `reading`."""
         self.folder = folder
         self.pairs: dict[str, Pair] = {pair.key: pair for pair in folder.pairs}
-        self._path = folder.judgements
-        self._connection = connection
-        self._lock = threading.RLock()
+        self.database = opened
 
     def tasks(self, annotator: str | None = None) -> list[Task]:
         """All tasks, or those of one annotator, in the order of showing."""
@@ -188,8 +149,7 @@ class JudgementStore:
     def count(self, annotator: str) -> int:
         """How many judgements of an annotator count."""
         query = "SELECT COUNT(*) FROM judgements WHERE annotator = ? AND undone_at IS NULL"
-        with self._errors():
-            return int(self._connection.execute(query, (annotator,)).fetchone()[0])
+        return int(self.database.rows(query, annotator)[0][0])
 
     def last(self, annotator: str) -> Stored | None:
         """The latest judgement of an annotator that counts, which is the one to undo."""
@@ -203,7 +163,7 @@ class JudgementStore:
           StoreError: the pair is unknown, or a task of the annotator already.
         """
         self._known(pair)
-        with self._transaction() as connection:
+        with self.database.transaction() as connection:
             query = "SELECT COALESCE(MAX(number) + 1, 0) FROM tasks WHERE annotator = ?"
             number = int(connection.execute(query, (annotator,)).fetchone()[0])
             row = (annotator, number, pair, int(repeat), left)
@@ -226,7 +186,7 @@ class JudgementStore:
         if not 0 <= seconds <= MOST_SECONDS:
             problem = f"found {seconds:g}, expected 0 to {MOST_SECONDS:g}"
             raise StoreError(problem, field="seconds")
-        with self._transaction() as connection:
+        with self.database.transaction() as connection:
             query = "SELECT annotator, number, choice FROM judgements WHERE id = ?"
             there = connection.execute(query, (id,)).fetchone()
             if there is not None:
@@ -247,7 +207,7 @@ class JudgementStore:
         Raises:
           UnknownTaskError: the annotator has no such judgement.
         """
-        with self._transaction() as connection:
+        with self.database.transaction() as connection:
             query = "SELECT undone_at FROM judgements WHERE id = ? AND annotator = ?"
             row = connection.execute(query, (id, annotator)).fetchone()
             if row is None:
@@ -270,7 +230,7 @@ class JudgementStore:
         """
         pair, annotator, repeat = judgement.pair, judgement.annotator, int(judgement.repeat)
         self._known(pair)
-        with self._transaction() as connection:
+        with self.database.transaction() as connection:
             query = "SELECT number FROM tasks WHERE annotator = ? AND pair = ? AND repeat = ?"
             row = connection.execute(query, (annotator, pair, repeat)).fetchone()
             if row is None:
@@ -286,25 +246,21 @@ class JudgementStore:
                     (judgement.left, annotator, number),
                 )
             values = (id, annotator, number, judgement.choice, judgement.seconds, judgement.at)
-            connection.execute(ADD, values)
+            # One of this id was undone; who adds it again wants it back.
+            restore = "UPDATE judgements SET undone_at = NULL WHERE id = ?"
+            if not connection.execute(restore, (id,)).rowcount:
+                connection.execute(ADD, values)
         return True
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """A block whose changes are all stored at its end, or none where it fails."""
-        with self._transaction():
+        with self.database.transaction():
             yield
-
-    def close(self) -> None:
-        """Ends the connection; the write-ahead log is merged into the file."""
-        with self._lock:
-            self._connection.close()
 
     def _counting(self, chosen: str, *given: str | int) -> list[Stored]:
         """The judgements that count, of those that the end of the query chooses."""
-        with self._errors():
-            rows = self._connection.execute(f"{COUNTING} {chosen}", given).fetchall()
-        return [self._stored(row) for row in rows]
+        return [self._stored(row) for row in self.database.rows(f"{COUNTING} {chosen}", *given)]
 
     def _open(self, connection: sqlite3.Connection, annotator: str, number: int) -> None:
         """Raises where there is no such task, or it has a judgement."""
@@ -322,10 +278,7 @@ class JudgementStore:
     def _tasks(self, chosen: str, *given: str | int) -> list[Task]:
         """Those that a clause of a query chooses."""
         query = "SELECT annotator, number, pair, repeat, left_side FROM tasks AS t"
-        with self._errors():
-            rows = self._connection.execute(
-                f"{query} {chosen} ORDER BY annotator, number", given
-            ).fetchall()
+        rows = self.database.rows(f"{query} {chosen} ORDER BY annotator, number", *given)
         return [Task(who, n, pair, bool(again), left) for who, n, pair, again, left in rows]
 
     def _stored(self, row: tuple) -> Stored:
@@ -343,50 +296,6 @@ class JudgementStore:
         )
         return Stored(id, number, judgement)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A block whose changes are stored at its end, or not at all; may be nested."""
-        with self._lock:
-            if self._connection.in_transaction:
-                yield self._connection
-                return
-            with self._errors():
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._connection
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    with suppress(sqlite3.Error):  # a full disk has ended the transaction already
-                        self._connection.execute("ROLLBACK")
-                    raise
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        with self._lock:
-            try:
-                yield
-            except sqlite3.Error as error:
-                raise _store_error(error, self._path) from error
-
-
-def _store_error(error: sqlite3.Error, path: Path) -> StoreError:
-    """The error of a database as one of ours."""
-    name = getattr(error, "sqlite_errorname", "")
-    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
-        problem = f"cannot be written: {error}; all judgements before this one are stored"
-        return DiskError(problem, path=path)
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return StoreError("is locked by another program; close it there", path=path)
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return StoreError(f"{DAMAGED} ({error})", path=path)
-    return StoreError(f"the database failed: {error}", path=path)
-
-
-DAMAGED = (
-    "is damaged, and was left as it is; rename it, and start anew from an export with --import, "
-    "or restore a copy"
-)
-
 
 @contextmanager
 def writing(folder: PairFolder) -> Iterator[JudgementStore]:
@@ -400,9 +309,9 @@ def writing(folder: PairFolder) -> Iterator[JudgementStore]:
     """
     with locks.held(folder.path, LOCK):
         if not folder.judgements.exists():
-            _create(folder.judgements)
-        with _opened(folder, "rw") as store:
-            yield store
+            database.create(folder.judgements)
+        with database.opened(folder.judgements, writes=True) as found:
+            yield _checked(JudgementStore(folder, found))
 
 
 @contextmanager
@@ -415,76 +324,18 @@ def reading(folder: PairFolder) -> Iterator[JudgementStore]:
     if not folder.judgements.exists():
         problem = "no such file; nothing was judged in this folder yet"
         raise StoreError(problem, path=folder.judgements)
-    with _opened(folder, "ro") as store:
-        yield store
+    with database.opened(folder.judgements, writes=False) as found:
+        yield _checked(JudgementStore(folder, found))
 
 
-def _create(path: Path) -> None:
-    """An empty database. It gets its name when it is complete, so that no other half is met."""
-    with files.replacing(path) as temporary:
-        connection = None
-        try:
-            connection = sqlite3.connect(temporary)
-            connection.executescript(SCHEMA)
-        except sqlite3.Error as error:
-            raise DiskError(f"cannot be made: {error}", path=path) from error
-        finally:
-            if connection is not None:
-                connection.close()
-
-
-@contextmanager
-def _opened(folder: PairFolder, mode: str) -> Iterator[JudgementStore]:
-    path = folder.judgements
-    if not path.is_file():
-        raise StoreError("a folder, expected a file", path=path)
-    if not path.stat().st_size:
-        raise StoreError(f"{DAMAGED} (it is empty)", path=path)
-    try:
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}",
-            uri=True,
-            timeout=PATIENCE,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-    except sqlite3.Error as error:
-        raise _store_error(error, path) from error
-    store = JudgementStore(folder, connection)
-    try:
-        with store._errors():
-            _prepare(connection, path, writes=mode == "rw")
-        _check_pairs(store)
-        yield store
-    finally:
-        store.close()
-
-
-def _prepare(connection: sqlite3.Connection, path: Path, writes: bool) -> None:
-    """Checks that the file is a sound database of ours, and sets the connection up."""
-    found = connection.execute("PRAGMA application_id").fetchone()[0]
-    if found != APPLICATION:
-        raise StoreError("is a database of another program", path=path)
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != VERSION:
-        problem = f"has tables of version {version}, expected {VERSION}: of another sf_jax"
-        raise StoreError(problem, path=path)
-    problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if problem != "ok":
-        raise StoreError(f"{DAMAGED} ({problem})", path=path)
-    connection.execute("PRAGMA foreign_keys = ON")
-    if writes:
-        connection.execute("PRAGMA journal_mode = WAL")
-        # With NORMAL, the default of WAL, a power failure could take the last judgements.
-        connection.execute("PRAGMA synchronous = FULL")
-
-
-def _check_pairs(store: JudgementStore) -> None:
+def _checked(store: JudgementStore) -> JudgementStore:
+    """The store, whose tasks are all of pairs of the folder."""
     unknown = sorted({task.pair for task in store.tasks()} - store.pairs.keys())
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise StoreError(
-            f"has tasks of pair {unknown[0]}{more}, not in {store.folder.path / 'pairs.jsonl'}; "
+            f"has tasks of pair {unknown[0]}{more}, not in {store.folder.path / PAIRS}; "
             "is it the database of another folder?",
-            path=os.fspath(store.folder.judgements),
+            path=store.folder.judgements,
         )
+    return store

@@ -9,13 +9,12 @@ import pytest
 from sf_jax.media.errors import DataError
 from sf_jax.media.locks import BusyError
 from sf_jax.systems.superface import store
+from sf_jax.systems.superface.database import DiskError, StoreError
 from sf_jax.systems.superface.folder import PairFolder
 from sf_jax.systems.superface.pairs import Judgement
 from sf_jax.systems.superface.store import (
-    DiskError,
     JudgedError,
     JudgementStore,
-    StoreError,
     UnknownTaskError,
 )
 from tests.systems.superface.folders import fill
@@ -121,6 +120,16 @@ def test_a_block_that_fails_stores_nothing(open_store: JudgementStore, folder: P
     assert open_store.add("judgement-0", one) and not open_store.add("judgement-0", one)
 
 
+def test_what_was_added_and_undone_can_be_added_again(
+    open_store: JudgementStore, folder: PairFolder
+) -> None:
+    at = "2026-01-01T00:00:00Z"
+    one = Judgement(key(folder, 0), "anna", "tie", 1.0, "first", False, False, at)
+    open_store.add("judgement-0", one)
+    open_store.undo("anna", "judgement-0")
+    assert open_store.add("judgement-0", one) and open_store.judgements() == [one]
+
+
 def test_one_process_writes_and_others_read(folder: PairFolder) -> None:
     with store.writing(folder) as first:
         first.assign("anna", key(folder, 0), False, "first")
@@ -134,7 +143,7 @@ def test_one_process_writes_and_others_read(folder: PairFolder) -> None:
 
 
 def test_a_full_disk_loses_nothing(open_store: JudgementStore, folder: PairFolder) -> None:
-    connection = open_store._connection
+    connection = open_store.database.connection
     for number in range(3):
         open_store.assign("anna", key(folder, number), False, "first")
     open_store.judge("judgement-0", "anna", 0, "tie", 1.0)
@@ -152,6 +161,21 @@ def test_a_full_disk_loses_nothing(open_store: JudgementStore, folder: PairFolde
     open_store.judge("judgement-1", "anna", 1, "first", 1.0)
     open_store.assign(f"{name}!", key(folder, 1), False, "first")
     assert len(open_store.tasks()) == before + 1 and len(open_store.judgements()) == 2
+
+
+def test_a_file_that_was_moved_or_replaced_takes_no_judgement(
+    open_store: JudgementStore, folder: PairFolder
+) -> None:
+    open_store.assign("anna", key(folder, 0), False, "first")
+    path = folder.judgements
+    away = path.rename(path.with_name("away.sqlite"))
+    with pytest.raises(DiskError, match="was moved, deleted or replaced while it was open"):
+        open_store.judge("judgement-0", "anna", 0, "tie", 1.0)
+    path.write_bytes(away.read_bytes())
+    with pytest.raises(DiskError, match="was moved, deleted or replaced"):
+        open_store.judge("judgement-0", "anna", 0, "tie", 1.0)
+    away.rename(path)
+    assert open_store.judge("judgement-0", "anna", 0, "tie", 1.0)
 
 
 def garbage(path: Path) -> None:
