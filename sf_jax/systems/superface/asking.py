@@ -154,7 +154,9 @@ class Maker:
         """
         g = np.random.default_rng([42, self.how.seed, number, len(region)])
         base = answers[0]
-        found = candidates.pool(base, answers[1:], region, self.grid, self.how.proposals, g)
+        shown = self.renderer.rig.known
+        how = (self.grid, self.how.proposals, g, shown)
+        found = candidates.pool(base, answers[1:], region, *how)
         head = head_of(base)
         mask = self.renderer.region(region, head)
         drawn: dict[int, Image] = {}
@@ -180,7 +182,7 @@ class Maker:
         None where these do not differ by far.
         """
         base, head = answers[0], head_of(answers[0])
-        found = [base, candidates.swapped(base, other, region)]
+        found = [base, candidates.swapped(base, other, region, self.renderer.rig.known)]
         found[1] = replace(found[1], origin="of another image")
         first = int(np.random.default_rng([43, self.how.seed, number]).integers(2))
         sides: tuple[Side, Side] = ("first", "second")

@@ -25,6 +25,7 @@ SILENT = 0.05  # a coefficient below is at rest
 OPPOSITE = {"JawLeft": "JawRight", "MouthLeft": "MouthRight", "EyeBlink": "EyeWide"}
 
 Values = Float32[np.ndarray, "61"]
+Shown = Bool[np.ndarray, "61"]
 Grid = Float[np.ndarray, "61 V"]  # the values of each channel's slot, NaN where there are no more
 
 
@@ -83,23 +84,28 @@ def sampled(
     return [Candidate(on_grid(one.answer, grid), origin) for one in found]
 
 
-def swapped(base: Candidate, other: Candidate, region: Region) -> Candidate:
+def swapped(
+    base: Candidate, other: Candidate, region: Region, shown: Shown | None = None
+) -> Candidate:
     """The base with the other's channels in a region; the head's angles stay the base's.
 
     A base that differs nowhere else keeps the other's origin.
+
+    Args:
+      shown: the channels that the rig can show; of others the base's value stays, since nobody
+        could judge them. None for all.
     """
-    here = regions.channels(region).copy()
-    here[[INDEX["HeadYaw"], INDEX["HeadPitch"], INDEX["HeadRoll"]]] = False
+    here = _movable(region, shown)
     values = np.where(here, other.coefficients, base.coefficients)
     same = bool((values == other.coefficients).all())
     return Candidate(values, other.origin if same else f"swapped {region}: {other.origin}")
 
 
 def perturbed(
-    base: Candidate, region: Region, grid: Grid, g: np.random.Generator
+    base: Candidate, region: Region, grid: Grid, g: np.random.Generator, shown: Shown | None = None
 ) -> Candidate | None:
     """The base with an active channel of a region made stronger or weaker; None if none is."""
-    active = _movable(region, grid) & (np.abs(base.coefficients) >= SILENT)
+    active = _movable(region, shown, grid) & (np.abs(base.coefficients) >= SILENT)
     if not active.any():
         return None
     i = int(g.choice(np.flatnonzero(active)))
@@ -110,10 +116,10 @@ def perturbed(
 
 
 def revived(
-    base: Candidate, region: Region, grid: Grid, g: np.random.Generator
+    base: Candidate, region: Region, grid: Grid, g: np.random.Generator, shown: Shown | None = None
 ) -> Candidate | None:
     """The base with a channel of a region that was at rest made active; None if none was."""
-    silent = _movable(region, grid) & (np.abs(base.coefficients) < SILENT)
+    silent = _movable(region, shown, grid) & (np.abs(base.coefficients) < SILENT)
     silent[ANGLES] = False
     if not silent.any():
         return None
@@ -121,9 +127,13 @@ def revived(
     return _changed(base, i, g.uniform(LEAST_REVIVED, MOST_REVIVED), grid, g, "revived")
 
 
-def _movable(region: Region, grid: Grid) -> Bool[np.ndarray, "61"]:
-    """The channels of a region that the model reads, without the head's angles."""
-    found = regions.channels(region) & np.isfinite(grid).any(1)
+def _movable(region: Region, shown: Shown | None, grid: Grid | None = None) -> Shown:
+    """The channels of a region that the rig shows and the model reads, but the head's angles."""
+    found = regions.channels(region)
+    if shown is not None:
+        found = found & shown
+    if grid is not None:
+        found = found & np.isfinite(grid).any(1)
     found[ANGLES.start : ANGLES.start + 3] = False
     return found
 
@@ -161,6 +171,7 @@ def pool(
     grid: Grid,
     proposals: int,
     g: np.random.Generator,
+    shown: Shown | None = None,
 ) -> list[Candidate]:
     """Different candidates for a region of one image, the base first.
 
@@ -168,12 +179,13 @@ def pool(
       base: the model's answer, whose other channels all candidates share.
       answers: others for the image; only their channels in the region count.
       proposals: how many perturbed, and how many revived ones, are tried.
+      shown: as for `swapped`.
     """
-    found = [base, *(swapped(base, one, region) for one in answers)]
+    found = [base, *(swapped(base, one, region, shown) for one in answers)]
     for _ in range(proposals):
         for propose in (perturbed, revived):
-            one = propose(base, region, grid, g)
+            one = propose(base, region, grid, g, shown)
             if one is not None:
-                found.append(swapped(base, one, region))
+                found.append(swapped(base, one, region, shown))
     unique = {one.coefficients.tobytes(): one for one in reversed(found)}
     return [one for one in found if unique[one.coefficients.tobytes()] is one]

@@ -207,6 +207,20 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
     assert not (out / folder.PAIRS).exists()
 
 
+def test_a_damaged_folder_is_refused_and_left_as_it_is(stand_in, tmp_path, capsys):
+    given = ["data", "pairs", str(images(tmp_path / "in")), "--out", str(tmp_path / "out")]
+    given += ["--size", "64", "--count", "3"]
+    assert cli.main(given) == 0
+    listed = tmp_path / "out" / folder.PAIRS
+    listed.write_bytes(listed.read_bytes()[:-20])
+    before = listed.read_bytes()
+    capsys.readouterr()
+    assert cli.main([*given, "--seed", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "pairs.jsonl, line 4: not JSON" in error and error.count("\n") == 1
+    assert listed.read_bytes() == before
+
+
 def test_a_folder_without_images_is_refused(stand_in, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     given = ["data", "pairs", str(tmp_path / "in"), "--out", str(tmp_path / "out")]

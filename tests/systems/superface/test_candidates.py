@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from data_pipelines.sampler import sample
+from data_pipelines.synthetic import face_record
 from sf_jax.convert.processor import FittedImage
 from sf_jax.face import regions
 from sf_jax.face.channels import ANGLES, HIGH, INDEX, LOW, NAMES
+from sf_jax.reader import loading
 from sf_jax.systems.superface import candidates
 from sf_jax.systems.superface.pairs import Candidate
 from tests.systems.superface.answering import GRID, Answering
@@ -121,6 +123,17 @@ def test_channels_that_a_model_does_not_read_are_not_proposed():
     assert candidates.revived(rest, "upper", part, np.random.default_rng(0)) is None
 
 
+@pytest.mark.parametrize("region", regions.REGIONS)
+def test_channels_that_a_rig_cannot_show_stay_the_bases(region):
+    """Nobody could judge them, so no judgement may train them."""
+    shown = np.random.default_rng(1).random(61) < 0.5
+    for seed in range(20):
+        g = np.random.default_rng(seed)
+        for one in candidates.pool(base(3), [base(8), base(9)], region, GRID, 3, g, shown):
+            changed = one.coefficients != base(3).coefficients
+            assert not (changed & ~shown).any()
+
+
 def test_a_pool_has_the_base_first_and_nobody_twice():
     g = np.random.default_rng(0)
     answers = [base(8), base(8), base(3)]
@@ -130,3 +143,19 @@ def test_a_pool_has_the_base_first_and_nobody_twice():
     outside = ~regions.channels("lower")
     for one in found:
         assert np.array_equal(one.coefficients[outside], found[0].coefficients[outside])
+
+
+def test_the_built_in_model_answers_values_of_its_own_grid():
+    """The real decoder: constrained sampling, the same for a seed, and the rounded means."""
+    model = loading.load()
+    image = face_record(2, 0, "evaluation")["image"]
+    picture = [model.fitted(image)]
+    mean = candidates.means(model, picture)[0]
+    drawn = [candidates.sampled(model, picture, 1.0, [seed])[0] for seed in (1, 2, 1)]
+    for one in (mean, *drawn):
+        near = np.nanmin(np.abs(model.values - one.coefficients[:, None]), 1)
+        assert (near < 1e-6).all()
+    assert np.array_equal(drawn[0].coefficients, drawn[2].coefficients)
+    assert not np.array_equal(drawn[0].coefficients, drawn[1].coefficients)
+    action = model.predict_batch(picture, rationale=False)[0]
+    assert np.abs(mean.coefficients - action.coefficients).max() <= 0.05 + 1e-5
