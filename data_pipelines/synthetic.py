@@ -42,14 +42,22 @@ class Sitting:
 
 
 def sitting(index: int, seed: int, split: Split, rig: Rig | None = None) -> Sitting:
-    """What record `index` of a split shows.
-
-    People of the evaluation split are in no training image. One in sixteen images is not square.
+    """What record `index` of a split shows; see `numbered`.
 
     Raises:
       ValueError: there is no such split, or `index` would reach into the other split.
     """
-    number = number_of(index, seed, split)
+    return numbered(number_of(index, seed, split), split, rig)
+
+
+def numbered(number: int, split: Split, rig: Rig | None = None) -> Sitting:
+    """What the record of a number shows, which is in its field `seed`.
+
+    People of the evaluation split are in no training image. One in sixteen images is not square.
+
+    Args:
+      number: of the split, see `sources.number_of`.
+    """
     rig = rig or builtin()
     g = np.random.default_rng([3, number])
     person = person_of(g, split)
@@ -61,7 +69,7 @@ def sitting(index: int, seed: int, split: Split, rig: Rig | None = None) -> Sitt
 
 
 def face_record(index: int, seed: int, split: Split, rig: Rig | None = None) -> dict[str, Any]:
-    """Record `index` of a split; see `sitting`.
+    """Record `index` of a split; see `numbered`.
 
     Raises:
       ValueError: there is no such split, or `index` would reach into the other split.

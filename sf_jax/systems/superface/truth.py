@@ -26,8 +26,8 @@ class Truth:
       images: their hashes, `pairs.image_hash`.
       coefficients: in canonical order, 0 where not `known`.
       dropped: the channels that the labels lack although they may be active.
-      numbers: from which the images were drawn, `data_pipelines.synthetic.Sitting.number`; -1
-        where that is not known.
+      numbers: from which the images were drawn, for `data_pipelines.synthetic.numbered`; -1 where
+        that is not known.
     """
 
     images: tuple[str, ...]

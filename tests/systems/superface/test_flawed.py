@@ -10,7 +10,7 @@ import pytest
 
 from data_pipelines import records
 from data_pipelines.loader import ShuffledRecords
-from data_pipelines.synthetic import face_record, sitting
+from data_pipelines.synthetic import face_record, numbered
 from sf_jax import cli
 from sf_jax.face import labels as labels_of
 from sf_jax.face.channels import CHANNELS, INDEX, NAMES
@@ -19,6 +19,7 @@ from sf_jax.media.errors import DataError
 from sf_jax.systems.superface import flawed, truth
 from sf_jax.systems.superface.corruption import Corruption, corrupt
 from sf_jax.systems.superface.pairs import image_hash
+from sf_jax.systems.superface.simulated import sitter_of
 
 ROOT = Path(__file__).parents[3]
 COUNT = 10
@@ -65,8 +66,9 @@ def test_labels_are_corrupted_and_the_truth_is_apart(made):
         assert row == true.row(image_hash(before["image"])) == number
         assert np.array_equal(true.coefficients[row], before["coefficients"])
         assert np.array_equal(true.dropped[row], expected.dropped[0])
-        assert np.array_equal(sitting(number, 3, "train").coefficients, true.coefficients[row])
-        assert true.numbers[row] == sitting(number, 3, "train").number
+        shown = numbered(int(true.numbers[row]), "train")
+        assert np.array_equal(shown.coefficients, true.coefficients[row])
+        assert np.array_equal(sitter_of(shown).image, one["image"])
 
 
 def test_missed_actions_are_those_that_were_dropped_and_are_active(made):
