@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PATIENCE = 60_000  # milliseconds after which a test gives up
 READY = '#stage[aria-busy="false"]'
 KEYS = {"left": "ArrowLeft", "right": "ArrowRight", "tie": "ArrowDown", "unclear": "ArrowUp"}
-PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+SIZES = [(360, 740), (844, 390), (768, 1024), (1024, 640), (640, 400)]  # telephones to laptops
 
 
 @pytest.fixture(scope="module")
@@ -162,16 +162,18 @@ def test_holding_flickers_between_the_two(browser: "Browser", folder: PairFolder
         page.context.close()
 
 
-def test_at_the_width_of_a_telephone(browser: "Browser", folder: PairFolder) -> None:
+def test_on_a_telephone(browser: "Browser", folder: PairFolder) -> None:
     with served(folder) as (client, _):
-        page = opened(browser, client.url, **PHONE)
-        width = "document.scrollingElement.scrollWidth"
-        assert page.evaluate(width) == 360
-        boxes = [one.bounding_box() for one in page.locator("[data-choice], .tools button").all()]
-        for box in boxes:
-            assert box is not None and box["height"] >= 44
-            assert box["x"] >= 0 and box["x"] + box["width"] <= 360
-        assert max(box["y"] + box["height"] for box in boxes if box) <= 740  # without scrolling
+        touch = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+        page = opened(browser, client.url, **touch)
+        for width, height in SIZES:
+            page.set_viewport_size({"width": width, "height": height})
+            size = "[document.scrollingElement.scrollWidth, document.scrollingElement.scrollHeight]"
+            assert page.evaluate(size) == [width, height]  # all is seen without scrolling
+            for one in page.locator("[data-choice], .tools button").all():
+                box = one.bounding_box()
+                assert box is not None and box["height"] >= 44
+                assert box["x"] >= 0 and box["x"] + box["width"] <= width
         page.tap('[data-choice="unclear"]')
         page.wait_for_selector(f'{READY}[data-task="1"]')
         page.tap("#undo")
