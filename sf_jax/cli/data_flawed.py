@@ -22,14 +22,15 @@ def main(argv: list[str]) -> None:
     the new folder, so that nothing that trains on it can read them.
 
         sf-jax data flawed faces --out flawed --truth truth.npz --seed 1
-        sf-jax data flawed faces --out read --truth read.npz --labels mediapipe.jsonl
+        sf-jax data flawed faces --out read --truth read.npz --labels mediapipe.csv
     """
     parser = Parser(prog="sf-jax data flawed", description=main.__doc__)
     add = parser.add_argument
     add("records", type=Path, help="folder of record files with exact coefficients")
     add("--out", type=Path, required=True, help="folder to make, for the record files")
     add("--truth", type=Path, required=True, metavar="FILE", help=".npz file to make")
-    add("--labels", type=Path, metavar="FILE", help="labels by image hash, in place of corrupted")
+    add("--labels", type=Path, metavar="FILE", help="labels by image, in place of corrupted ones")
+    add("--tracker", help="name of what made --labels (default: as the file shows)")
     add("--seed", type=whole(0, 10**9), default=0, help="of the faults")
     add("--take", type=whole(1, 10**6), default=40, help="records that lack the same channels")
     share = number(0, False, "a share from 0 to 1", 1)
@@ -41,7 +42,9 @@ def main(argv: list[str]) -> None:
 
     where = options.records, options.out, options.truth
     if options.labels is not None:
-        written = flawed.labelled(*where, labels.read(options.labels, pseudo=True))
+        written = flawed.labelled(
+            *where, labels.read(options.labels, tracker=options.tracker, pseudo=True)
+        )
     else:
         how = _corruption(options.dropped, options.without)
         written = flawed.corrupted(*where, options.seed, how, options.take)

@@ -11,6 +11,7 @@ from sf_jax import cli
 from sf_jax.bench import flaws
 from sf_jax.face import labels
 from sf_jax.face.channels import INDEX, NAMES
+from sf_jax.systems.superface import flawed
 from sf_jax.systems.superface.pairs import image_hash
 from tests.bench import test_peers
 
@@ -39,6 +40,29 @@ def test_a_file_has_a_line_an_image_that_our_reader_understands(
     before = out.read_bytes()
     assert cli.main(given) == 2 and "exists already" in capsys.readouterr().err
     assert out.read_bytes() == before
+
+
+def test_a_table_has_the_same_labels_by_number(
+    stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faces = [face(level) | {"seed": 7 + level} for level in (20, 102, 204)]
+    records.write(tmp_path / "a.array_record", faces)
+    out = tmp_path / "labels.csv"
+    given = ["bench", "mediapipe_labels", str(tmp_path), "--mediapipe-python", sys.executable]
+    given += ["--task", str(stand_in), "--out", str(out), "--by-number"]
+    assert cli.main(given) == 0
+    found = labels.read(out, tracker="mediapipe", pseudo=True)
+    assert found.images == ["27", "109", "211"]
+    assert found.coefficients[:, INDEX["JawOpen"]] == pytest.approx([np.nan, 0.4, 0.8], nan_ok=True)
+    assert not found.known[0].any() and found.known[2].sum() == 51
+    written = flawed.labelled(tmp_path, tmp_path / "new", tmp_path / "truth.npz", found)
+    assert written.records == 2 and len(written.without) == 1
+    records.write(tmp_path / "b.array_record", [face(60)])
+    out.unlink()
+    capsys.readouterr()
+    assert cli.main(given) == 2
+    assert "b.array_record, record 0, field 'seed': was rendered" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_the_faults_of_labels_are_found() -> None:

@@ -96,8 +96,9 @@ def corrupted(
 def labelled(folder: Path, out: Path, truth: Path, labels: Labels) -> Written:
     """Records of a folder with the labels that another tracker gave their images.
 
-    Images are found by their hash, `pairs.image_hash`, as `sf-jax bench mediapipe_labels` names
-    them. Those without a label, as no face was found, are left out.
+    Images are found by their hash, `pairs.image_hash`, or by the number that they were rendered
+    from, as `sf-jax bench mediapipe_labels` names them. Those without a label, as no face was
+    found, are left out.
 
     Raises:
       FlawedError: the file names no image of the folder; and as `corrupted`.
@@ -108,7 +109,7 @@ def labelled(folder: Path, out: Path, truth: Path, labels: Labels) -> Written:
     nothing = np.zeros(len(NAMES), bool)
 
     def label(number: int, image: str, record: dict[str, Any]) -> Faulty | None:
-        row = names.get(image)
+        row = names.get(image, names.get(str(_number(record))))
         if row is None or not labels.known[row].any():
             return None
         found = np.where(record["known"], labels.coefficients[row], np.nan)
@@ -170,6 +171,12 @@ def _stored(data: bytes) -> tuple[dict[str, Any], bytes]:
     return found, records.unpacked(data, ("image",))["image"]
 
 
+def _number(record: dict[str, Any]) -> int:
+    """What a record was rendered from; -1 where that is not known."""
+    number = record.get("seed", -1)
+    return int(number) if isinstance(number, int | np.integer) else -1
+
+
 class _Rows:
     """The truth, row by row."""
 
@@ -180,9 +187,7 @@ class _Rows:
         """Raises FlawedError where the image is there already, by which the truth is found."""
         if image in self._rows:
             raise FlawedError("the same image as an earlier record's")
-        number = record.get("seed", -1)
-        number = int(number) if isinstance(number, int | np.integer) else -1
-        self._rows[image] = (record["coefficients"], record["known"], dropped, number)
+        self._rows[image] = (record["coefficients"], record["known"], dropped, _number(record))
 
     def arrays(self) -> dict[str, Any]:
         """The arrays of `ARRAYS`."""
