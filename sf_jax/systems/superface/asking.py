@@ -6,7 +6,7 @@ from itertools import combinations, islice
 
 import numpy as np
 
-from sf_jax.face.regions import PARTS, Region
+from sf_jax.face.regions import PARTS, REGIONS, Region
 from sf_jax.media.crop import cut_square
 from sf_jax.reader.estimator import Model
 from sf_jax.systems.superface import candidates
@@ -128,7 +128,7 @@ def answers_of(
     return [list(each) for each in zip(*found, strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Maker:
     """Makes pairs of the answers for one image after the other.
 
@@ -152,7 +152,7 @@ class Maker:
           answers: the model's means first; see `answers_of`.
           number: of the image.
         """
-        g = np.random.default_rng([42, self.how.seed, number, len(region)])
+        g = np.random.default_rng([42, self.how.seed, number, REGIONS.index(region)])
         base = answers[0]
         shown = self.renderer.rig.known
         how = (self.grid, self.how.proposals, g, shown)
@@ -184,7 +184,8 @@ class Maker:
         base, head = answers[0], head_of(answers[0])
         found = [base, candidates.swapped(base, other, region, self.renderer.rig.known)]
         found[1] = replace(found[1], origin="of another image")
-        first = int(np.random.default_rng([43, self.how.seed, number]).integers(2))
+        g = np.random.default_rng([43, self.how.seed, number, REGIONS.index(region)])
+        first = int(g.integers(2))
         sides: tuple[Side, Side] = ("first", "second")
         drawn = [self.renderer(one.coefficients, head) for one in found]
         two = (found[first], found[1 - first]), (drawn[first], drawn[1 - first])
