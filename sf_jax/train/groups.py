@@ -6,9 +6,10 @@ examples packed one after another: answer s of group k is the row's segment k ·
 loss weights of its example mark the tokens, or slots, that count.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import jax
 import numpy as np
@@ -229,3 +230,26 @@ def in_rows(given: Iterable[Group], room: Room) -> Iterator[list[Group]]:
         used = total
     if row:
         yield row
+
+
+def of_answers(
+    given: Iterable[Group],
+    room: Room,
+    rows: int,
+    ask: Callable[[GroupBatch], Float[np.ndarray, "B K S"]],
+) -> Float[np.ndarray, "N S"]:
+    """A number for each answer of groups, in the groups' order.
+
+    Args:
+      rows: of a batch, the last of which may be empty.
+      ask: of a batch.
+
+    Raises:
+      GroupError: a group does not fit a row; names it.
+    """
+    found: list[np.ndarray] = []
+    held = in_rows(given, room)
+    while part := list(islice(held, rows)):
+        numbers = ask(build([*part, *[[]] * (rows - len(part))], room))
+        found += [numbers[row, : len(own)] for row, own in enumerate(part)]
+    return np.concatenate([*found, np.zeros((0, room.answers))]).astype(np.float32)

@@ -9,7 +9,6 @@ that a judgement of a part of an answer moves that part alone.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -392,13 +391,10 @@ def answer_log_probabilities(
     room = task.room
     plain = Room(room.capacity, room.groups, room.answers, (), room.targets, room.image_token)
 
-    found: list[np.ndarray] = []
-    rows, step = groups.in_rows(given, plain), max(task.rows // task.accumulate, 1)
-    while part := list(islice(rows, step)):
-        padded = [*part, *[[]] * (step - len(part))]
-        _, sums = jax.device_get(task.asked(weights, groups.build(padded, plain)))
-        found += [sums[row, : len(held)] for row, held in enumerate(part)]
-    return np.concatenate([*found, np.zeros((0, room.answers))]).astype(np.float32)
+    def ask(batch: GroupBatch) -> np.ndarray:
+        return jax.device_get(task.asked(weights, batch)[1])
+
+    return groups.of_answers(given, plain, max(task.rows // task.accumulate, 1), ask)
 
 
 def with_old(

@@ -1,14 +1,14 @@
 """Training on judged pairs: from a model directory to one whose faces are preferred."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, PyTree
 
 from sf_jax.convert import checksums, hf
 from sf_jax.media import locks
@@ -16,17 +16,17 @@ from sf_jax.model.config import Config
 from sf_jax.reader import training
 from sf_jax.reader.training import MODEL
 from sf_jax.sequence.packing import PackedBatches
-from sf_jax.systems.superface import reference
+from sf_jax.systems.superface import prediction, reference
 from sf_jax.systems.superface.examples import PairGroups
 from sf_jax.train import mesh as meshes
 from sf_jax.train.fingerprint import FileFingerprint, Fingerprint
+from sf_jax.train.groups import Group, GroupBatch, Room
 from sf_jax.train.hooks import HookConfig
 from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.preference import (
     Dpo,
     Objective,
     PreferenceTask,
-    answer_log_probabilities,
 )
 from sf_jax.train.step import TrainState
 from sf_jax.train.task import Feed, RunConfig, run
@@ -34,21 +34,19 @@ from sf_jax.train.trainable import Trainable
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """One training on judged pairs.
+class PairRecipe:
+    """How a model is trained on judged pairs, whatever it learns of them.
 
     Attributes:
-      objective: of the judgements; trainable: full weights, or adapters beside frozen ones.
+      trainable: full weights, or adapters beside frozen ones.
       learning_rate: at the peak; warmup: share of the steps in which it rises.
       epochs: how often each pair is seen.
       rows: of a global batch; groups: pairs in a row of the largest images; accumulate: parts of a
         batch that are taken one after another; chunks: of a row's vocabulary scores.
       product_dtype, remat, unrolled: see `Config`.
-      merged: write a whole model although an adapter was trained.
-      seed: of the order of pairs, and of an adapter.
+      seed: of the order of pairs, and of what is drawn at the start.
     """
 
-    objective: Objective = field(default_factory=Dpo)
     trainable: Trainable = field(default_factory=Trainable)
     learning_rate: float = 1e-4
     warmup: float = 0.1
@@ -60,7 +58,6 @@ class Recipe:
     product_dtype: str = "float32"
     remat: str = "none"
     unrolled: bool = True
-    merged: bool = True
     seed: int = 0
 
     def config_in(self, source: Path) -> Config:
@@ -72,6 +69,33 @@ class Recipe:
             text_remat=self.remat,
             unrolled=self.unrolled,
         )
+
+    def optimizer(self, count: int) -> OptimizerConfig:
+        """The optimiser for so many pairs."""
+        steps = math.ceil(self.epochs * count / (self.rows * self.groups))
+        warmup = math.ceil(self.warmup * steps)
+        return OptimizerConfig(self.learning_rate, max(steps, 1), warmup, kind="adamw")
+
+    def row(self, sizes: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
+        """Tokens, patches and the most groups of a row, for groups of these sizes."""
+        tokens, patches = (np.array(each) for each in zip(*sizes, strict=True))
+        step = 64 * self.chunks  # so that chunks, and a mesh, divide a row
+        length = -(-self.groups * int(tokens.max()) // step) * step
+        room = self.groups * int(patches.max())
+        return length, room, min(length // int(tokens.min()), room // int(patches.min()))
+
+
+@dataclass(frozen=True)
+class Recipe(PairRecipe):
+    """One preference training.
+
+    Attributes:
+      objective: of the judgements.
+      merged: write a whole model although an adapter was trained.
+    """
+
+    objective: Objective = field(default_factory=Dpo)
+    merged: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,39 +116,12 @@ class FacePreferences(PreferenceTask):
         """How far the policy agrees with held-out judgements."""
         if self.held_out is None:
             return {}
-        found = margins(self, self.join(state.weights, state.frozen), self.held_out)
-        return scores(found, self.held_out)
+        weights = self.join(state.weights, state.frozen)
+        return prediction.scores(prediction.margins(self, weights, self.held_out), self.held_out)
 
     def export(self, state: TrainState, directory: Path) -> None:
         """Writes what was trained: see `reader.training.export`."""
         training.export(self, state, directory, self.merged)
-
-
-def margins(task: PreferenceTask, weights: PyTree, groups: PairGroups) -> Float[np.ndarray, " N"]:
-    """By how many nats a policy has raised the chosen answer of each pair over the rejected one.
-
-    Args:
-      groups: with the log-probabilities of the reference.
-    """
-    assert groups.reference is not None, "the pairs have no reference"
-    found = answer_log_probabilities(task, weights, map(groups.group, range(len(groups))))
-    ratios = found - groups.reference
-    return ratios[:, 0] - ratios[:, 1]
-
-
-def scores(found: Float[np.ndarray, " N"], groups: PairGroups) -> dict[str, float]:
-    """Agreement with judgements, a share, and the mean margin in nats; ties count for neither.
-
-    Args:
-      found: see `margins`.
-    """
-    weights = np.array([one.weight * (1 - 2 * one.label_smoothing) for one in groups.judged])
-    total = max(float(weights.sum()), 1e-9)
-    agreed = (np.sign(found) + 1) / 2
-    return {
-        "agreement": float((agreed * weights).sum() / total),
-        "margin": float((found * weights).sum() / total),
-    }
 
 
 def task_of(
@@ -136,23 +133,15 @@ def task_of(
       held_out: pairs that must fit the rows too.
     """
     sizes = [*groups.measured[0], *([] if held_out is None else held_out.measured[0])]
-    tokens, patches = (np.array(each) for each in zip(*sizes, strict=True))
-    step = 64 * recipe.chunks  # so that chunks, and a mesh, divide a row
-    length = -(-recipe.groups * int(tokens.max()) // step) * step
-    room = recipe.groups * int(patches.max())
-    most = min(length // int(tokens.min()), room // int(patches.min()))
+    length, patches, most = recipe.row(sizes)
     config = recipe.config_in(source)
-    steps = math.ceil(recipe.epochs * len(groups) / (recipe.rows * recipe.groups))
-    optimizer = OptimizerConfig(
-        recipe.learning_rate, max(steps, 1), math.ceil(recipe.warmup * steps), kind="adamw"
-    )
     return FacePreferences(
         config,
         recipe.rows,
         length,
-        room,
+        patches,
         recipe.trainable,
-        optimizer,
+        recipe.optimizer(len(groups)),
         recipe.accumulate,
         group_count=most,
         objective=recipe.objective,
@@ -201,26 +190,44 @@ def train(
             task = replace(task, held_out=held_out)
         state = task.create(weights, mesh, recipe.seed)
         config = RunConfig(beside=beside or HookConfig())
-        run(task, state, feed_of(task, recipe, groups, mesh), mesh, out, config, export=out)
+        run(task, state, feed_of(task, source, recipe, groups, mesh), mesh, out, config, export=out)
     whole = recipe.merged or recipe.trainable.whole is not None
     return out / (MODEL if whole else training.ADAPTER)
 
 
-def feed_of(task: FacePreferences, recipe: Recipe, groups: PairGroups, mesh: Mesh) -> Feed:
-    """Packed rows of the pairs, those that this process has devices for."""
+class PairTask(Protocol):
+    """A task over judged pairs: packed rows and what they have room for."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def room(self) -> Room: ...
+    def build(self, rows: Sequence[Sequence[Group]], _: object = None) -> GroupBatch: ...
+
+
+def feed_of(
+    task: PairTask, source: Path, recipe: PairRecipe, groups: PairGroups, mesh: Mesh
+) -> Feed:
+    """Packed rows of the pairs, those that this process has devices for.
+
+    Args:
+      source: the directory of the model that is trained.
+    """
+    room = task.room
     batches = PackedBatches(
         groups,
-        task.capacity(),
+        room.capacity,
         row_count=task.rows,
         rows=meshes.own_rows(task.rows, mesh),
         pool=2 * recipe.groups,
-        size=task.room.size,
+        size=room.size,
         build=task.build,
     )
     pairs = FileFingerprint(0, len(groups), groups.measured[1])
-    order = {"seed": recipe.seed, "rows": task.rows, "length": task.length, "patches": task.patches}
-    fingerprint = Fingerprint({"pairs": pairs}, order)
-    names = training.model_files(task.source, weights=True)
+    capacity = {"length": room.capacity.length, "units": room.capacity.units}
+    fingerprint = Fingerprint(
+        {"pairs": pairs}, {"seed": recipe.seed, "rows": task.rows, **capacity}
+    )
 
     def locate(numbers: Iterable[int]) -> str:
         return ", ".join(groups(number).where for number in numbers)
@@ -230,5 +237,5 @@ def feed_of(task: FacePreferences, recipe: Recipe, groups: PairGroups, mesh: Mes
         batches.rows,
         lambda: batches.examples,
         locate,
-        fingerprint.with_model(task.source, names),
+        fingerprint.with_model(source, training.model_files(source, weights=True)),
     )

@@ -12,7 +12,7 @@ from sf_jax.convert import hf
 from sf_jax.model.config import Config
 from sf_jax.model.lora import LoraConfig
 from sf_jax.reader.schema import channel_schema
-from sf_jax.systems.superface import reference, training
+from sf_jax.systems.superface import prediction, reference
 from sf_jax.systems.superface.examples import AnswerExamples, PairGroups, images_by_hash
 from sf_jax.systems.superface.reference import ReferenceError
 from sf_jax.systems.superface.training import Recipe, task_of, train
@@ -61,9 +61,9 @@ def test_a_model_learns_what_was_chosen(source: Path, pairs: PairGroups, trained
     _, weights = hf.load(source)
     known = reference.with_reference(task, weights, pairs, trained)
     _, after = hf.load(trained / "model")
-    assert np.abs(training.margins(task, weights, known)).max() < 1e-3
-    found = training.margins(task, after, known)
-    scores = training.scores(found, known)
+    assert np.abs(prediction.margins(task, weights, known)).max() < 1e-3
+    found = prediction.margins(task, after, known)
+    scores = prediction.scores(found, known)
     print(f"\nmargins {np.round(found, 1)}: {scores}")
     assert found.min() > 0 and scores["agreement"] == 1 and scores["margin"] > 1
     lines = (trained / "metrics.jsonl").read_text().splitlines()

@@ -1,0 +1,114 @@
+"""A reward model learnt from judged pairs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sf_jax.convert import hf
+from sf_jax.convert.tensor_files import CheckpointError
+from sf_jax.face import regions
+from sf_jax.face.channels import INDEX
+from sf_jax.model.config import Config
+from sf_jax.reader.schema import channel_schema
+from sf_jax.systems.superface import reward
+from sf_jax.systems.superface.examples import AnswerExamples, PairGroups
+from sf_jax.systems.superface.reward import RewardModel, RewardRecipe, load, train
+from sf_jax.train.hooks import HookConfig
+from sf_jax.train.reward import scores
+from tests.small import write_random_model
+from tests.systems.superface import judging
+
+RECIPE = RewardRecipe(
+    learning_rate=1e-2, epochs=10, rows=2, groups=2, warmup=0.0, unrolled=False, hidden=16
+)
+
+
+@pytest.fixture(scope="module")
+def source(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_model(tmp_path_factory.mktemp("model"), tiny_config, channel_schema())
+
+
+@pytest.fixture(scope="module")
+def pairs(source: Path) -> PairGroups:
+    answers = AnswerExamples.of(source, RECIPE.config_in(source))
+    return judging.groups(replace(answers, processor=judging.PROCESSOR), 6)
+
+
+@pytest.fixture(scope="module")
+def run(source: Path, pairs: PairGroups, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    out = tmp_path_factory.mktemp("run")
+    return train(RECIPE, source, pairs, out, pairs, beside=HookConfig(log_every=1)), out
+
+
+def test_chosen_answers_are_scored_higher(pairs: PairGroups, run: tuple[RewardModel, Path]) -> None:
+    """By the head and adapters; the loss begins at ln 2, since all scores are 0."""
+    model, out = run
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    assert '"loss": 0.693' in lines[0] and '"evaluation/calibration_error"' in lines[-1]
+    margins, found = model.margins(pairs), model.calibration(pairs)
+    print(f"\nmargins {np.round(margins, 2)}, accuracy {found.accuracy}, error {found.error:.3f}")
+    assert margins.min() > 0 and found.accuracy == 1 and found.log_loss < 0.5
+
+
+def test_a_score_is_of_the_region_alone_and_of_the_image(
+    pairs: PairGroups, run: tuple[RewardModel, Path]
+) -> None:
+    """The head reads the tokens of the region's values, which have attended to the image."""
+    model, _ = run
+    one = pairs.judged[0]
+    image = pairs.answers.processor.fit(pairs.image(one.pair))
+    both = np.stack([one.chosen_coefficients, one.rejected_coefficients])
+    alone = model(image, both, one.pair.region)
+    assert alone[0] - alone[1] == pytest.approx(model.margins(pairs)[0], abs=1e-3)
+    other = pairs.answers.processor.fit(255 - image.pixels)
+    assert (np.abs(model(other, both, one.pair.region) - alone) > 1e-4).all()
+    # The roll of the head follows all slots of the lower face, and is none of them.
+    last = both[:1].copy()
+    last[0, INDEX["HeadRoll"]] = 0.5
+    plain = model(image, both[:1], "lower")
+    assert model(image, last, "lower") == pytest.approx(plain, abs=1e-5)
+    assert abs(model(image, last, "whole") - model(image, both[:1], "whole"))[0] > 1e-5
+
+
+def test_only_states_of_the_region_reach_a_score(
+    pairs: PairGroups, run: tuple[RewardModel, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient of an upper score by a state is zero but at the values of the upper face."""
+    model, _ = run
+    group = replace(pairs, judged=[o for o in pairs.judged if o.pair.region == "upper"]).group(0)
+    batch = model.task.build([[group]])
+    slots = np.asarray(batch.rows.slots)
+    states = np.random.default_rng(0).normal(
+        size=(*slots.shape, model.task.config.text.hidden_size)
+    )
+
+    def upper(states: jax.Array) -> jax.Array:
+        monkeypatch.setattr("sf_jax.train.reward.forward", lambda *_, **__: (states, None))
+        return scores(model.weights, batch.rows, model.task.config, 2).sum()
+
+    moved = np.abs(np.asarray(jax.grad(upper)(jnp.asarray(states, jnp.float32)))).max(-1) > 0
+    before = np.isin(slots, 1 + np.flatnonzero(regions.channels("upper")))
+    np.testing.assert_array_equal(moved, np.roll(before, 1, 1))
+
+
+def test_what_is_written_is_read_again_and_damage_is_named(
+    pairs: PairGroups, run: tuple[RewardModel, Path], tmp_path: Path
+) -> None:
+    model, out = run
+    again = load(out / "model")
+    given = replace(pairs, answers=again.answers)
+    np.testing.assert_allclose(again.margins(given), model.margins(pairs), atol=1e-4)
+    _, plain = hf.load(out / "model")
+    assert jax.tree.structure(plain) == jax.tree.structure(again.weights.model)
+    for name in (reward.FILE, reward.SETTINGS):
+        path = out / "model" / name
+        content = path.read_bytes()
+        for damaged in (content[: len(content) // 2], None):
+            path.unlink() if damaged is None else path.write_bytes(damaged)
+            with pytest.raises(CheckpointError, match=name):
+                load(out / "model")
+        path.write_bytes(content)
