@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from data_pipelines import records
+from data_pipelines.sampler import sample
+from data_pipelines.sources import number_of
 from sf_jax import cli
 from sf_jax.bench import flaws
 from sf_jax.face import labels
@@ -16,6 +18,7 @@ from sf_jax.systems.superface.pairs import image_hash
 from tests.bench import test_peers
 
 image, stand_in = test_peers.image, test_peers.stand_in
+STUDY = Path(__file__).parents[2] / "experiments" / "results" / "superface_mediapipe.csv"
 TAKE = Path(__file__).parents[3] / "shared" / "takes" / "range_of_motion.csv"
 
 
@@ -89,3 +92,18 @@ def test_a_recorded_take_has_the_faults_that_labels_are_corrupted_with(
     for name in ("MouthFunnel", "MouthStretchLeft", "MouthShrugUpper"):
         assert f"{name}: never below 0." in found
     assert "BrowInnerUp and BrowOuterUpLeft move together, r 0.98" in found
+
+
+def test_the_labels_that_are_kept_for_the_study_are_of_its_faces() -> None:
+    """MediaPipe's, by the number that each face is rendered from: they follow what it can read."""
+    found = labels.read(STUDY, tracker="mediapipe", pseudo=True)
+    assert found.images is not None and len(found.images) == 4000
+    faces = found.known.any(1)
+    assert 0.85 < faces.mean() < 1.0
+    rows = np.flatnonzero(faces)[:300]
+    true = np.stack([sample(int(found.images[row])) for row in rows])
+    for name, least in (("JawOpen", 0.35), ("EyeBlinkLeft", 0.5), ("EyeLookInLeft", 0.4)):
+        i = INDEX[name]
+        assert np.corrcoef(found.coefficients[rows, i], true[:, i])[0, 1] > least
+    number = number_of(3999, 21, "train")
+    assert found.images[0] == str(number - 3999) and found.images[-1] == str(number)

@@ -153,7 +153,7 @@ def test_a_face_is_cut_out_in_pixels_enough_for_people():
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    monkeypatch.setattr(loading, "load_model", lambda directory: Answering())
+    monkeypatch.setattr(loading, "load_model", lambda directory: Answering(5 if directory else 0))
 
 
 def images(path: Path) -> Path:
@@ -205,6 +205,17 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
     error = capsys.readouterr().err
     assert problem in error and error.count("\n") == 1
     assert not (out / folder.PAIRS).exists()
+
+
+def test_the_command_takes_another_models_answers(stand_in, tmp_path):
+    given = ["data", "pairs", str(images(tmp_path / "in")), "--out", str(tmp_path / "out")]
+    given += ["--size", "64", "--count", "24", "--other", str(tmp_path / "round 1")]
+    assert cli.main([*given, "--regions", "lower", "--temperatures", "0.7"]) == 0
+    pairs = folder.read(tmp_path / "out").pairs
+    origins = {one.origin for pair in pairs for one in (pair.first, pair.second)}
+    assert "swapped lower: checkpoint round 1" in origins
+    assert "swapped lower: sampled, temperature 0.7" in origins
+    assert {pair.region for pair in pairs} == {"lower"}
 
 
 def test_a_damaged_folder_is_refused_and_left_as_it_is(stand_in, tmp_path, capsys):
