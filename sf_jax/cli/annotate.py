@@ -19,7 +19,7 @@ To reach the page from another machine: ssh -L 8010:127.0.0.1:8010 HOST.
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sf_jax.cli.arguments import Parser, UsageError, number, whole
 
@@ -37,8 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--port", type=whole(0, 65535), default=8010, help="0 takes a free one")
     add("--annotator", metavar="NAME", help="take judgements of this name alone (default: ask)")
     part = number(0, False, "a share from 0 to 1", 1)
-    add("--overlap", type=part, default=0.1, help="share of pairs that every annotator judges")
-    add("--repeats", type=part, default=0.05, help="share of tasks that are hidden repeats")
+    shares: dict[str, Any] = {"type": part, "metavar": "SHARE"}
+    add("--overlap", default=0.1, help="of the pairs, which every annotator judges", **shares)
+    add("--repeats", default=0.05, help="of the tasks, which are hidden repeats", **shares)
     instead = parser.add_argument_group("in place of the page").add_mutually_exclusive_group()
     instead.add_argument(
         "--agreement",

@@ -70,12 +70,15 @@ def folder(tmp_path: Path) -> PairFolder:
 
 @contextmanager
 def served(
-    folder: PairFolder, annotator: str | None = None, options: QueueOptions = EACH
+    folder: PairFolder,
+    annotator: str | None = None,
+    options: QueueOptions = EACH,
+    loopback: bool = True,
 ) -> Iterator[tuple[Client, store.JudgementStore]]:
     """A page in a thread of this process."""
     with store.writing(folder) as judgements, listen("127.0.0.1", 0) as listening:
         annotation = Annotation(judgements, Queues(judgements, options), annotator)
-        server = annotating.Server(configured(build_app(annotation), 1), lambda: None)
+        server = annotating.Server(configured(build_app(annotation, loopback), 1), lambda: None)
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
         thread.start()
         try:
@@ -177,6 +180,14 @@ def test_requests_that_are_refused(folder: PairFolder) -> None:
         status, reply = client.judge(task, id="from-another-window")
         assert status == 409 and "has judged pair" in reply["error"]
         assert len(judgements.judgements()) == 1
+
+
+def test_a_page_for_the_network_has_any_name(folder: PairFolder) -> None:
+    with served(folder, loopback=False) as (client, _):
+        assert client.send("/", None, {"Host": "studio.example:8010"})[0] == 200
+        other = {"Sec-Fetch-Site": "cross-site"}
+        assert client.send("/", None, other)[0] == 200  # a link to it
+        assert client.send("/api/settings", None, other)[0] == 403
 
 
 def test_one_annotator_alone(folder: PairFolder) -> None:

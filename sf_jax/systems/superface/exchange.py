@@ -5,8 +5,8 @@ both renders, the rig, and the weights of the model that answered. Importing che
 folder, so that a judgement never becomes one of other pictures.
 
 TRL's preference format, conversational and with images, has `prompt`, `chosen`, `rejected` and
-`images`; paths of images are relative to the folder. TRL trains on whole answers: our own fields
-`region`, `pair` and the hashes are there for those who mask or filter.
+`images`; paths of images are relative to the folder. The fields of the judgement are beside them,
+so that such a file can be imported too, and `region`, since TRL compares whole answers.
 """
 
 import json
@@ -52,6 +52,8 @@ class _Line(small_files.Settings):
     second: Hash
     rig: str
     weights: str
+    chosen: Any = None  # of a line in TRL's format, as is the next
+    rejected: Any = None
 
     @field_validator("annotator")
     @classmethod
@@ -165,7 +167,20 @@ def _judgement(store: JudgementStore, content: object) -> Judgement:
             raise ExchangeError(problem, field=field)
     if line.gold != (pair.gold is not None):
         raise ExchangeError("is not as in the list of pairs", field="gold")
-    return Judgement(**line.model_dump(include=set(Judgement.__dataclass_fields__)))
+    judgement = Judgement(**line.model_dump(include=set(Judgement.__dataclass_fields__)))
+    if line.chosen is not None or line.rejected is not None:
+        _check_answers(line, pair, judgement)
+    return judgement
+
+
+def _check_answers(line: _Line, pair: Pair, judgement: Judgement) -> None:
+    """Raises where a line in TRL's format prefers another answer than its judgement."""
+    if judgement.choice not in ("first", "second"):
+        problem = f"{judgement.choice!r} prefers none, but there are chosen and rejected"
+        raise ExchangeError(problem, field="choice")
+    for name, answer in _answers(pair, judgement).items():
+        if getattr(line, name) != answer:
+            raise ExchangeError("is not the answer that the judgement means", field=name)
 
 
 def _id(judgement: Judgement) -> str:
@@ -174,19 +189,23 @@ def _id(judgement: Judgement) -> str:
 
 
 def _preference(folder: PairFolder, pair: Pair, judgement: Judgement) -> dict[str, Any]:
-    chosen: Side = "first" if judgement.choice == "first" else "second"
-    rejected: Side = "second" if chosen == "first" else "first"
     question = [{"type": "image"}, {"type": "text", "text": NUMBERS_ONLY}]
     return {
         "images": [f"{IMAGES}/{pair.image}.png"],
         "prompt": [{"role": "user", "content": question}],
-        "chosen": _answer(pair.side(chosen)),
-        "rejected": _answer(pair.side(rejected)),
+        **_answers(pair, judgement),
         "region": pair.region,
-        "pair": pair.key,
-        "annotator": judgement.annotator,
+        **asdict(judgement),
         **hashes_of(pair),
     }
+
+
+def _answers(pair: Pair, judgement: Judgement) -> dict[str, list[dict[str, Any]]]:
+    """Both answers of a judgement that prefers one, as conversations."""
+    chosen, rejected = pair.first, pair.second
+    if judgement.choice == "second":
+        chosen, rejected = rejected, chosen
+    return {"chosen": _answer(chosen), "rejected": _answer(rejected)}
 
 
 def _answer(candidate: Candidate) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ def judgements_of(folder: PairFolder) -> list[Judgement]:
 
 def a_copy(folder: PairFolder) -> PairFolder:
     """The same pairs, without judgements."""
-    target = folder.path.with_name("copy")
+    target = folder.path.with_name(f"copy of {folder.path.name}")
     shutil.copytree(folder.path, target, ignore=shutil.ignore_patterns("judgements*"))
     return fill(target, 0)
 
@@ -127,6 +127,19 @@ def test_trl_reads_the_preferences(folder: PairFolder) -> None:
             assert message["role"] == "assistant"
             assert np.array_equal(read.coefficients, pair.side(side).coefficients)
             assert list(json.loads(message["content"][0]["text"])) == list(NAMES)
+
+
+def test_preferences_are_imported_from_trl_s_format_too(folder: PairFolder) -> None:
+    path, copy = export(folder, "trl.jsonl", "trl"), a_copy(folder)
+    assert imported(copy, path) == Imported(2, 0)
+    assert judgements_of(copy) == judgements_of(folder)[:2]
+    assert imported(folder, path) == Imported(0, 2)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[1]["chosen"], lines[1]["rejected"] = lines[1]["rejected"], lines[1]["chosen"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    problem = "line 2, field 'chosen': is not the answer that the judgement means"
+    with pytest.raises(ExchangeError, match=problem):
+        imported(a_copy(copy), path)
 
 
 @pytest.mark.slow
