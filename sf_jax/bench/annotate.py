@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from sf_jax.cli.arguments import Parser, UsageError, whole
+from sf_jax.cli.arguments import Parser, UsageError, number, whole
 from sf_jax.face.regions import PARTS
 from sf_jax.media import files
 from sf_jax.serve import annotating, listening
@@ -74,8 +74,11 @@ def served(pairs: folder.PairFolder) -> Iterator[str]:
             thread.join()
 
 
-def times(url: str, count: int) -> Float[np.ndarray, " N"]:
+def times(url: str, count: int, pause: float) -> Float[np.ndarray, " N"]:
     """Milliseconds from each key to the next pair.
+
+    Args:
+      pause: seconds between a pair being shown and a key.
 
     Raises:
       UsageError: playwright or Chromium is not installed.
@@ -93,9 +96,10 @@ def times(url: str, count: int) -> Float[np.ndarray, " N"]:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(f"{url}/?annotator=bench")
         page.wait_for_selector(READY)
-        for number in range(count):
-            page.keyboard.press(KEYS[number % len(KEYS)])
-            page.wait_for_selector(f'{READY}[data-task="{number + 1}"]')
+        for task in range(count):
+            page.wait_for_timeout(1000 * pause)
+            page.keyboard.press(KEYS[task % len(KEYS)])
+            page.wait_for_selector(f'{READY}[data-task="{task + 1}"]')
         found = page.evaluate("performance.getEntriesByName('next pair').map(e => e.duration)")
         browser.close()
     return np.array(found, float)
@@ -119,6 +123,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--pairs", type=whole(2, 100_000), default=1000, help="in the folder")
     add("--size", type=whole(16, 2048), default=256, help="of a side of the renders, pixels")
     add("--image-size", type=whole(16, 4096), default=512, help="of a side of the images, pixels")
+    add(
+        "--pause",
+        type=number(0, False, "0 or more"),
+        default=0.3,
+        metavar="SECONDS",
+        help="for which each pair is seen before a key; people take longer",
+    )
     add("--out", type=Path, metavar="FILE", help="JSON of the figures")
     return parser
 
@@ -130,9 +141,9 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         pairs = made(Path(temporary, "pairs"), options.pairs, options.size, options.image_size)
         with served(pairs) as url:
-            found = summary(times(url, options.judgements))
+            found = summary(times(url, options.judgements, options.pause))
     print("  ".join(f"{name} {value}" for name, value in found.items()))
     print(f"p95 within {LIMIT:g} ms: {'yes' if found['p95_ms'] <= LIMIT else 'no'}")
     if options.out is not None:
-        given = {name: getattr(options, name) for name in ("pairs", "size", "image_size")}
+        given = {name: getattr(options, name) for name in ("pairs", "size", "image_size", "pause")}
         files.write_json(options.out, given | found)

@@ -26,7 +26,18 @@ def test_figures() -> None:
 def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     executable()
     out = tmp_path / "times.json"
-    arguments = ["--judgements", "3", "--pairs", "6", "--size", "16", "--image-size", "24"]
+    arguments = [
+        "--pause",
+        "0",
+        "--judgements",
+        "3",
+        "--pairs",
+        "6",
+        "--size",
+        "16",
+        "--image-size",
+        "24",
+    ]
     assert cli.main(["bench", "annotate", *arguments, "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["judgements"] == 3 and 0 < found["median_ms"] <= found["longest_ms"]
