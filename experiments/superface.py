@@ -1,0 +1,554 @@
+"""SuperFace: how far do judgements of rendered faces repair what faulty labels have broken?
+
+    sf-jax train superface --rig RIGS/ict_facekit.npz --labels mediapipe.jsonl --out runs/superface
+    sf-jax train superface --tiny --out runs/superface-tiny      every arm, at its smallest
+
+Images are of the built-in head, so that the truth is known: to simulated judges, who see pictures
+alone, and to what measures the result. Trainers get faulty labels and judgements. Labels (b) have
+the faults of capture software (`systems/superface/corruption.py`); labels (a) are MediaPipe's, of a
+file that `sf-jax bench mediapipe_labels` has written of the images in OUT/data. Every arm starts
+from the model in --model, fine-tuned on labels; an arm and seed that is done is not trained again.
+docs/preferences.md explains the measures.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from data_pipelines import records, synthetic
+from data_pipelines.sources import Split
+from sf_jax.cli.arguments import Parser, UsageError, whole
+from sf_jax.face import labels as label_files
+from sf_jax.face import metrics
+from sf_jax.face.channels import BLENDSHAPES
+from sf_jax.face.describe import describe
+from sf_jax.face.regions import PARTS, Region
+from sf_jax.media import files, locks
+from sf_jax.reader import loading, training
+from sf_jax.render import face_error, rigs
+from sf_jax.render.head import builtin
+from sf_jax.render.rig import Rig
+from sf_jax.systems.semanticface import fine_tuning
+from sf_jax.systems.semanticface.sequences import SequenceConfig
+from sf_jax.systems.superface import flawed, rounds
+from sf_jax.systems.superface.asking import Asking
+from sf_jax.systems.superface.corruption import FACE
+from sf_jax.systems.superface.examples import AnswerExamples, PairGroups, judged
+from sf_jax.systems.superface.judges import Judge
+from sf_jax.systems.superface.pairs import image_hash
+from sf_jax.systems.superface.simulated import Sitter, sitter_of
+from sf_jax.systems.superface.study import Panel, shuffled
+from sf_jax.systems.superface.training import Recipe as PairRecipe
+from sf_jax.systems.superface.training import train as train_on_pairs
+from sf_jax.train import hooks, task
+from sf_jax.train import mesh as meshes
+from sf_jax.train.losses.supervised import SupervisedConfig
+from sf_jax.train.optimizer import OptimizerConfig
+from sf_jax.train.preference import Dpo
+
+RESULTS = Path(__file__).parent / "results"
+SIDE = 128  # of images, pixels
+TAKE_SEED, FIRST_SEED = 1, 7_700  # of faulty labels; of rendered people
+PRESENT = 0.3  # a true coefficient of so much is an action; half of it must be read
+REST = 0.05  # a true coefficient below is at rest
+LABELS = {"a": "MediaPipe's labels", "b": "labels with the faults of capture software"}
+TRUTH = "truth"
+MEASURES = {
+    "upper_mm": "upper, mm",
+    "lower_mm": "lower, mm",
+    "second_upper_mm": "second rig, upper",
+    "second_lower_mm": "second rig, lower",
+    "mae": "MAE (52)",
+    "r": "r (52)",
+    "recall": "recall",
+    "false": "false actions",
+}  # name → heading
+VERTICES = ("upper_mm", "lower_mm", "second_upper_mm", "second_lower_mm")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+      name: in tables; labels: of the fine-tuning that it starts from, "a", "b" or "truth".
+      regions: that are judged; none: nothing is.
+      most: rounds, at most.
+    """
+
+    name: str
+    labels: str
+    regions: tuple[Region, ...] = ()
+    most: int = 3
+
+    @property
+    def folder(self) -> str:
+        """Its name as that of a folder."""
+        return "".join(c if c.isalnum() else "-" for c in self.name.lower()).strip("-")
+
+
+BASE = {labels: Arm(f"fine-tuned on {labels}", labels) for labels in ("b", TRUTH, "a")}
+ARMS = (
+    BASE["b"],
+    BASE[TRUTH],
+    Arm("DPO, whole face", "b", ("whole",)),
+    Arm("DPO by region", "b", PARTS),
+    Arm("DPO, upper face alone", "b", ("upper",), most=1),
+    Arm("DPO, lower face alone", "b", ("lower",), most=1),
+    BASE["a"],
+    Arm("DPO by region, from a", "a", PARTS),
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all arms share.
+
+    Attributes:
+      images: to train on; compared: those of them that only models are compared on; faces: to
+        measure on.
+      tuning: of the fine-tuning on labels; preferences: of a round.
+      judgements: of a round; per_image: pairs of an image.
+      asking: how pairs are made; agreement: share of pairs in which the judge is right.
+      arms, seeds: to train.
+    """
+
+    images: int
+    compared: int
+    faces: int
+    tuning: fine_tuning.Recipe
+    preferences: PairRecipe
+    judgements: int
+    per_image: int
+    asking: Asking
+    agreement: float
+    arms: tuple[Arm, ...]
+    seeds: int
+
+
+STUDY = Study(
+    images=3000,
+    compared=300,
+    faces=400,
+    tuning=fine_tuning.Recipe(
+        "builtin",
+        "workstation",
+        {"fsdp": -1},
+        8,
+        optimizer=OptimizerConfig(3e-4, 400, 20, kind="adamw"),
+        length=1136,
+        patches=448,
+        accumulate=0,
+        objective=SupervisedConfig(),
+        sequences=SequenceConfig(words=0.0),  # coefficients alone are compared
+        remat="none",
+        product_dtype="float32",
+        unrolled=True,
+    ),
+    preferences=PairRecipe(Dpo(beta=0.1), learning_rate=1e-4, rows=16, groups=2),
+    judgements=4000,
+    per_image=4,
+    asking=Asking(gold=0.0, whole=True),
+    agreement=0.85,
+    arms=ARMS,
+    seeds=3,
+)
+
+
+def tiny(study: Study) -> Study:
+    """Few images, steps and judgements: every path, and nothing learnt."""
+    tuning = replace(study.tuning, rows=2, optimizer=replace(study.tuning.optimizer, steps=2))
+    return replace(
+        study,
+        images=12,
+        compared=4,
+        faces=4,
+        tuning=tuning,
+        preferences=replace(study.preferences, rows=2),
+        judgements=8,
+        arms=tuple(replace(arm, most=1) for arm in study.arms),
+        seeds=1,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """Rendered people, the same for a split and number.
+
+    Attributes:
+      split: of people; count: images.
+    """
+
+    split: Split
+    count: int
+
+    @cached_property
+    def sitters(self) -> list[Sitter]:
+        """Who is on each image."""
+        return [
+            sitter_of(replace(shown, height=SIDE, width=SIDE))
+            for shown in (
+                synthetic.sitting(i, FIRST_SEED, self.split)
+                for i in tqdm(range(self.count), desc=f"render {self.split}", disable=None)
+            )
+        ]
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Their face records, with exact labels."""
+        for number, sitter in enumerate(self.sitters):
+            shown = synthetic.sitting(number, FIRST_SEED, self.split)
+            yield {
+                "image": sitter.image,
+                "coefficients": shown.coefficients,
+                "rationale": describe(shown.coefficients, shown.number).text,
+                "known": np.ones(len(shown.coefficients), bool),
+                "identity": shown.person,
+                "seed": shown.number,
+            }
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run of a study in a folder.
+
+    Attributes:
+      model: the directory that every arm begins with; second: another rig to measure on.
+      labels: a file of MediaPipe's labels, for the arms of labels "a".
+    """
+
+    study: Study
+    out: Path
+    model: Path
+    second: Rig | None
+    labels: Path | None
+    mesh: Mesh
+
+    @cached_property
+    def train(self) -> Faces:
+        return Faces("train", self.study.images)
+
+    @cached_property
+    def evaluation(self) -> Faces:
+        return Faces("evaluation", self.study.faces)
+
+    @cached_property
+    def panel(self) -> Panel:
+        """The judge of all arms and seeds, as noisy as the study says on answers tuned on (b)."""
+        sitters = {image_hash(one.image): one for one in self.train.sitters}
+        panel = Panel(sitters, Judge(noise=1.0), self.study.asking)
+        model = loading.load(self.tuned("b", 0))
+        return panel.calibrated(model, list(sitters), self.study.agreement)
+
+    # Data.
+
+    def records_of(self, labels: str) -> Path:
+        """The folder of records that has these labels; made where it is missing."""
+        exact = self.out / "data" / "train"
+        if not exact.is_dir():
+            with files.folder(exact) as made:
+                records.write(made / "train-00000.array_record", self.train.records())
+        if labels == TRUTH:
+            return exact
+        folder, kept = self.out / "labels" / labels, self.out / "truth" / f"{labels}.npz"
+        if not folder.is_dir():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.unlink(missing_ok=True)  # of a run that was stopped before the records were whole
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if labels == "b":
+                flawed.corrupted(exact, folder, kept, TAKE_SEED)
+            else:
+                assert self.labels is not None
+                flawed.labelled(exact, folder, kept, label_files.read(self.labels))
+        return folder
+
+    # Training.
+
+    def tuned(self, labels: str, seed: int) -> Path:
+        """The model fine-tuned on labels."""
+        folder = self.out / "tuned" / labels / f"seed-{seed}"
+        if (folder / DONE).exists():
+            return folder / training.MODEL
+        data = self.records_of(labels)
+        sft = fine_tuning.task_of(self.study.tuning, self.model, self.mesh)
+        _, feed = fine_tuning.feed_of(sft, self.study.tuning, data, self.mesh, seed)
+        state = training.initial_state(sft, self.model, self.mesh, False, seed)
+        beside = hooks.HookConfig(label=f"fine-tune on {labels}, seed {seed}")
+        task.run(sft, state, feed, self.mesh, folder, task.RunConfig(beside=beside), export=folder)
+        files.write_text(folder / DONE, "")
+        return folder / training.MODEL
+
+    def trained(self, arm: Arm, seed: int) -> tuple[Path, rounds.Outcome | None]:
+        """The model of an arm, and how its rounds were judged."""
+        start = self.tuned(arm.labels, seed)
+        if not arm.regions:
+            return start, None
+        folder = self.out / "arms" / arm.folder / f"seed-{seed}"
+
+        def model_of(number: int) -> Path:
+            return start if not number else folder / f"round-{number}" / training.MODEL
+
+        compared, asked = self._images(seed)
+
+        def train(number: int, best: int) -> None:
+            self._round(arm, seed, number, model_of(best), folder / f"round-{number}", asked)
+
+        def compare(number: int, best: int) -> rounds.Preference:
+            new, before = (loading.load(model_of(each)) for each in (number, best))
+            return self.panel.compare(new, before, compared)
+
+        report = partial(print, f"{arm.name}, seed {seed}:")
+        outcome = rounds.run(folder, train, compare, arm.most, report)
+        return model_of(outcome.best), outcome
+
+    def _images(self, seed: int) -> tuple[list[str], list[str]]:
+        """Images that models are compared on, and those that are asked about."""
+        order = list(self.panel.sitters)
+        return order[: self.study.compared], shuffled(order[self.study.compared :], seed)
+
+    def _round(
+        self, arm: Arm, seed: int, number: int, source: Path, folder: Path, images: Sequence[str]
+    ) -> None:
+        """Asks about a model's answers and trains it on the judgements."""
+        study = self.study
+        how = replace(study.asking, regions=arm.regions, seed=100 * seed + number)
+        panel = replace(self.panel, how=how, judge=replace(self.panel.judge, seed=how.seed))
+        count = -(-study.judgements // study.per_image)
+        first = (number - 1) * count
+        chosen = [images[i % len(images)] for i in range(first, first + min(count, len(images)))]
+        model = loading.load(source)
+        pairs, judgements = panel.ask(model, chosen, study.per_image, study.judgements)
+        answers = AnswerExamples.of(source, study.preferences.config_in(source))
+        groups = PairGroups(
+            judged(pairs, judgements),
+            lambda pair: panel.sitters[pair.image].image,
+            answers,
+            seed=how.seed,
+        )
+        beside = hooks.HookConfig(label=f"{arm.name}, seed {seed}, round {number}")
+        recipe = replace(study.preferences, seed=how.seed)
+        train_on_pairs(recipe, source, groups, folder, mesh=self.mesh, beside=beside)
+
+    # Measuring.
+
+    def scores(self, arm: Arm, seed: int) -> dict[str, Any]:
+        """What an arm and seed reached; of every round of it too."""
+        path = self.out / "scores" / f"{arm.folder}-{seed}.json"
+        if path.exists():
+            return json.loads(path.read_text())
+        model, outcome = self.trained(arm, seed)
+        found: dict[str, Any] = {"scores": self.measured(model)}
+        if outcome is not None:
+            folder = self.out / "arms" / arm.folder / f"seed-{seed}"
+            every = [folder / f"round-{n + 1}" for n in range(len(outcome.preferences))]
+            found["rounds"] = [self.measured(each / training.MODEL) for each in every]
+            found |= {"best": outcome.best, "reason": outcome.reason}
+            found["preferred"] = [each.rate for each in outcome.preferences]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, files.finite(found))
+        return found
+
+    def measured(self, directory: Path) -> dict[str, float]:
+        """The measures of a model on people it has not seen, by the means of its slots."""
+        model = loading.load(directory)
+        sitters = self.evaluation.sitters
+        fitted = [model.fitted(one.image) for one in sitters]
+        found = []
+        for start in range(0, len(fitted), BATCH):
+            part = fitted[start : start + BATCH]
+            filled = [*part, *part[-1:] * (BATCH - len(part))]
+            found += model.predict_batch(filled, rationale=False)[: len(part)]
+        read = np.stack([action.coefficients for action in found])
+        true = np.stack(
+            [
+                synthetic.sitting(i, FIRST_SEED, "evaluation").coefficients
+                for i in range(len(sitters))
+            ]
+        )
+        return measures(read, true, self.second)
+
+
+DONE = "done"  # a mark in the folder of a fine-tuning that is complete
+BATCH = 50  # images read together
+
+
+def measures(read: np.ndarray, true: np.ndarray, second: Rig | None) -> dict[str, float]:
+    """Measures of coefficients [N, 61] that were read, against the true ones.
+
+    "upper_mm" and "lower_mm" are mean errors of vertices in millimetres, of lids and brows and of
+    the lips, on the built-in head; "second_…" the same on a second rig. "recall": the share of true
+    actions, coefficients of `PRESENT` and more, that are read at least half as strong; "false": the
+    share of coefficients at rest that are read as half of `PRESENT` or more; both without gaze.
+    """
+    known = np.ones(true.shape, bool)
+    found: dict[str, float] = {}
+    for name, rig in (("", builtin()), ("second_", second)):
+        if rig is not None:
+            errors = face_error.vertex_error(rig, read, true, known)
+            upper = (errors["lids"].mean() + errors["brows"].mean()) / 2
+            found |= {f"{name}upper_mm": float(upper), f"{name}lower_mm": errors["lips"].mean()}
+    summary = metrics.evaluate(read, true, known).summary()
+    found |= {"mae": summary["mae_52"], "r": summary["r_52"]}
+    face, shown = true[:, BLENDSHAPES][:, FACE], read[:, BLENDSHAPES][:, FACE]
+    active, rest = face >= PRESENT, face < REST
+    found["recall"] = (shown >= face / 2)[active].mean()
+    found["false"] = (shown >= PRESENT / 2)[rest].mean()
+    return {name: float(value) for name, value in found.items()}
+
+
+def gap_closed(scores: Mapping[str, Sequence[float]], arm: str, start: str, best: str) -> float:
+    """The share of the distance from one arm's mean to another's that an arm closes."""
+    low, high, own = (float(np.mean(scores[name])) for name in (start, best, arm))
+    return (own - low) / (high - low) if high != low else float("nan")
+
+
+# Tables and plots.
+
+Results = Mapping[str, Sequence[Mapping[str, Any]]]  # by arm, of each seed
+
+
+def table(results: Results) -> str:
+    """Mean and standard deviation over seeds of every measure, an arm a row."""
+    present = [
+        name for name in MEASURES if any(name in one[0]["scores"] for one in results.values())
+    ]
+    rows = [f"| arm | {' | '.join(MEASURES[name] for name in present)} |"]
+    rows.append("|---" * (1 + len(present)) + "|")
+    for arm, each in results.items():
+        cells = [_cell([one["scores"][name] for one in each]) for name in present]
+        rows.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _cell(values: Sequence[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
+
+
+def closed(results: Results) -> str:
+    """How much of the distance from faulty labels to true ones each arm closes."""
+    start, best = BASE["b"].name, BASE[TRUTH].name
+    if not {start, best} <= results.keys():
+        return ""
+    rows = [f"| share of the distance closed | {' | '.join(MEASURES[m] for m in VERTICES)} |"]
+    rows.append("|---" * (1 + len(VERTICES)) + "|")
+    for arm in (one.name for one in ARMS if one.labels == "b" and one.regions):
+        if arm not in results:
+            continue
+        cells = []
+        for name in VERTICES:
+            values = {
+                each: [one["scores"][name] for one in found]
+                for each, found in results.items()
+                if name in found[0]["scores"]
+            }
+            cells.append(f"{gap_closed(values, arm, start, best):.0%}" if values else "–")
+        rows.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def by_round(results: Results) -> str:
+    """Of each arm and seed, the measures of every round, and which was kept."""
+    rows = ["| arm | seed | round | upper, mm | lower, mm | preferred to the best before | kept |"]
+    rows.append("|---" * 7 + "|")
+    for arm, each in results.items():
+        for seed, one in enumerate(each):
+            for number, (scores, rate) in enumerate(
+                zip(one.get("rounds", ()), one.get("preferred", ()), strict=True), 1
+            ):
+                errors = f"{scores['upper_mm']:.3f} | {scores['lower_mm']:.3f}"
+                kept = "yes" if number == one["best"] else ""
+                rows.append(f"| {arm} | {seed} | {number} | {errors} | {rate:.0%} | {kept} |")
+    return "\n".join(rows)
+
+
+def plot(results: Results, path: Path) -> None:
+    """Vertex errors of every arm and seed, upper beside lower face."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 0.5 + 0.42 * len(results)), sharey=True)
+    for axis, name, title in zip(axes, VERTICES[:2], ("upper face", "lower face"), strict=True):
+        for row, each in enumerate(results.values()):
+            values = [one["scores"][name] for one in each]
+            axis.plot(values, [row] * len(values), "o", color="#9db7d5", markersize=5)
+            axis.plot(
+                np.mean(values), row, "|", color="#1f4e79", markersize=16, markeredgewidth=2.5
+            )
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.set_xlabel("mean error of vertices, millimetres")
+        axis.grid(axis="x", color="#e3e6ea")
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(results)), list(results))
+    axes[0].invert_yaxis()
+    figure.tight_layout()
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+    plt.close(figure)
+
+
+def write(folder: Path, command: str, results: Results) -> None:
+    """Table, plot and all figures as JSON into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_json(folder / "superface.json", files.finite({"command": command, "arms": results}))
+    plot(results, folder / "superface.png")
+    parts = [f"`{command}`", table(results), closed(results), by_round(results)]
+    text = "\n\n".join([*filter(None, parts), "![Vertex errors](superface.png)"])
+    files.write_text(folder / "superface.md", text + "\n")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Parser(prog="sf-jax train superface", description=__doc__)
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/superface"), help="folder of the run")
+    add("--tiny", action="store_true", help="few images, steps and judgements")
+    add("--model", type=Path, help="directory that all arms begin with (default: the built-in one)")
+    add("--rig", type=Path, help="a second rig to measure on, which nothing is trained on")
+    add("--labels", type=Path, help="MediaPipe's labels of OUT/data/train (default: no arms of a)")
+    add("--seeds", type=whole(1, 100), help="how many (default 3)")
+    add("--results", type=Path, help="for table and plot (default: results/; with --tiny, OUT)")
+    options = parser.parse_args(argv)
+    study = tiny(STUDY) if options.tiny else STUDY
+    if options.seeds:
+        study = replace(study, seeds=options.seeds)
+    if options.labels is not None and not options.labels.is_file():
+        raise UsageError("no such file", path=options.labels)
+    second = None if options.rig is None else rigs.load(options.rig)
+    arms = [arm for arm in study.arms if options.labels is not None or arm.labels != "a"]
+    loading.compilation_cache()
+    run = Run(
+        study,
+        options.out,
+        options.model or loading.BUILTIN,
+        second,
+        options.labels,
+        meshes.make({"data": -1}),
+    )
+    with locks.held(options.out):
+        run.records_of(TRUTH)
+        if options.labels is None:
+            print(
+                "without --labels the arms of MediaPipe's labels are left out; make the file with "
+                f"sf-jax bench mediapipe_labels {options.out / 'data' / 'train'}"
+            )
+        results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in arms}
+        for seed in range(study.seeds):
+            for arm in arms:
+                results[arm.name].append(run.scores(arm, seed))
+                print(table({name: each for name, each in results.items() if each}))
+    command = "sf-jax train superface" + (" --tiny" if options.tiny else "")
+    command += "" if second is None else " --rig RIG"
+    command += "" if options.labels is None else " --labels FILE"
+    folder = options.results or (options.out if options.tiny else RESULTS)
+    write(folder, command, results)
+    print(f"\n{closed(results)}\n\ntable and plot in {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""A panel of simulated judges: asks about the answers of a model, and compares two models.
+
+What is asked follows `asking.py`, but for the renders: the judge is shown the sitter of the image,
+drawn with each candidate in the light and from the camera of the image.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+from tqdm import tqdm
+
+from sf_jax.face.regions import PARTS, Region
+from sf_jax.reader.estimator import Model
+from sf_jax.systems.superface import candidates
+from sf_jax.systems.superface.asking import Asked, Asking, Maker, answers_of
+from sf_jax.systems.superface.judges import Judge
+from sf_jax.systems.superface.pairs import Candidate, Judgement, Pair, Pose
+from sf_jax.systems.superface.renders import Renderer, Values, rig_hash
+from sf_jax.systems.superface.rounds import Preference
+from sf_jax.systems.superface.seen import Image, Mask, visible_difference
+from sf_jax.systems.superface.simulated import Sitter, noise_for, session
+
+TOGETHER = 50  # images that a model reads at once
+CALIBRATED = 200  # images whose pairs the noise of a judge is found on
+
+
+@dataclass(frozen=True, eq=False)
+class SitterRenderer(Renderer):
+    """Draws the sitter of an image, in the true pose of the head whatever pose is asked for."""
+
+    sitter: Sitter | None = None
+    of_rig: str = ""  # the rig's hash, which takes longer than a picture
+
+    @classmethod
+    def of(cls, sitter: Sitter, rig: str) -> "SitterRenderer":
+        own = sitter.renderer
+        return cls(own.rig, own.height, own.width, own.scene, own.framed_on, sitter, rig)
+
+    @cached_property
+    def hash(self) -> str:
+        return self.of_rig
+
+    def __call__(self, coefficients: Values, head: Pose) -> Image:
+        assert self.sitter is not None
+        return self.sitter.portrait(coefficients)
+
+    def region(self, region: Region, head: Pose) -> Mask:
+        assert self.sitter is not None
+        return self.sitter.mask(region)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Images of known sitters, and a judge who compares renders with them.
+
+    Attributes:
+      sitters: by the hash of their image; all of one rig.
+      judge: whose noise `calibrated` finds.
+      how: pairs are made.
+    """
+
+    sitters: Mapping[str, Sitter]
+    judge: Judge
+    how: Asking
+
+    @cached_property
+    def rig(self) -> str:
+        """The hash of the sitters' rig."""
+        return rig_hash(next(iter(self.sitters.values())).renderer.rig)
+
+    def calibrated(self, model: Model, images: Sequence[str], share: float) -> "Panel":
+        """The panel with a judge who chooses the nearer render in a share of pairs of a model."""
+        pairs = self.pairs(model, images[:CALIBRATED], 2, "calibrate")
+        seen = [(self.sitters[pair.image], pair.first, pair.second, pair.region) for pair in pairs]
+        return replace(self, judge=noise_for(self.judge, share, seen))
+
+    def ask(
+        self, model: Model, images: Sequence[str], per_image: int, count: int
+    ) -> tuple[list[Pair], list[Judgement]]:
+        """Pairs of a model's answers and what the judge chose of each.
+
+        Args:
+          images: hashes of sitters' images, each asked about at most `per_image` times.
+          count: pairs at most.
+        """
+        pairs = self.pairs(model, images, per_image, "ask")[:count]
+        return pairs, session(pairs, self.sitters, self.judge, f"judge {self.judge.seed}")
+
+    def pairs(self, model: Model, images: Sequence[str], per_image: int, label: str) -> list[Pair]:
+        """Pairs of a model's answers to images that can be told apart."""
+        weights = model.provenance.weights or ""
+        found = []
+        for start in tqdm(range(0, len(images), TOGETHER), desc=label, leave=False, disable=None):
+            part = list(images[start : start + TOGETHER])
+            filled = [*part, *part[-1:] * (TOGETHER - len(part))]  # one program for all parts
+            faces = [self.sitters[image].image for image in filled]
+            numbers = range(start, start + TOGETHER)
+            read = answers_of(model, faces, self.how, numbers)
+            for number, image, answers in zip(numbers, part, read, strict=False):
+                sitter = self.sitters[image]
+                maker = Maker(SitterRenderer.of(sitter, self.rig), model.values, weights, self.how)
+                found += list(self._of_image(maker, sitter.image, answers, number, per_image))
+        return found
+
+    def _of_image(
+        self,
+        maker: Maker,
+        image: Image,
+        answers: Sequence[Candidate],
+        number: int,
+        per_image: int,
+    ) -> Iterator[Pair]:
+        each = per_image // len(self.how.regions)
+        for region in self.how.regions:
+            visible: Iterator[Asked] = filter(None, maker.pairs(image, answers, region, number))
+            yield from (asked.pair for asked in islice(visible, each))
+
+    def compare(self, new: Model, best: Model, images: Sequence[str]) -> Preference:
+        """Judgements between the answers of two models, of either region by itself.
+
+        The new model's channels of a region are compared within the best one's answer, so that the
+        region decides alone. Answers that look alike are not asked about.
+        """
+        means = [self._means(model, images) for model in (best, new)]
+        wins = losses = ties = 0
+        for number, (image, base, other) in enumerate(zip(images, *means, strict=True)):
+            sitter = self.sitters[image]
+            for region in PARTS:
+                changed = candidates.swapped(base, other, region)
+                mask = sitter.mask(region)
+                first, second = (
+                    sitter.portrait(changed.coefficients),
+                    sitter.portrait(base.coefficients),
+                )
+                if visible_difference(first, second, mask) < self.how.least:
+                    continue
+                verdict = self.judge.choose(sitter.image, first, second, mask, number=number)
+                choice = verdict.choice
+                wins, losses = wins + (choice == "first"), losses + (choice == "second")
+                ties += choice == "tie"
+        return Preference(wins, losses, ties)
+
+    def _means(self, model: Model, images: Sequence[str]) -> list[Candidate]:
+        """A model's own answer to each image."""
+        found: list[Candidate] = []
+        for start in range(0, len(images), TOGETHER):
+            part = list(images[start : start + TOGETHER])
+            filled = [*part, *part[-1:] * (TOGETHER - len(part))]
+            fitted = [model.fitted(self.sitters[image].image) for image in filled]
+            found += candidates.means(model, fitted)[: len(part)]
+        return found
+
+
+def shuffled(images: Sequence[str], *seed: int) -> list[str]:
+    """Images in a random order, the same for a seed."""
+    order = np.random.default_rng([71, *seed]).permutation(len(images))
+    return [images[i] for i in order]
