@@ -12,7 +12,7 @@ docs/preferences.md explains the measures.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,26 +26,22 @@ from data_pipelines import records, synthetic
 from data_pipelines.sources import Split
 from sf_jax.cli.arguments import Parser, UsageError, whole
 from sf_jax.face import labels as label_files
-from sf_jax.face import metrics
-from sf_jax.face.channels import BLENDSHAPES
 from sf_jax.face.describe import describe
 from sf_jax.face.regions import PARTS, Region
 from sf_jax.media import files, locks
 from sf_jax.reader import loading, training
-from sf_jax.render import face_error, rigs
-from sf_jax.render.head import builtin
+from sf_jax.render import rigs
 from sf_jax.render.rig import Rig
 from sf_jax.systems.semanticface import fine_tuning
 from sf_jax.systems.semanticface.sequences import SequenceConfig
-from sf_jax.systems.superface import flawed, rounds
+from sf_jax.systems.superface import flawed, measures, report, rounds
 from sf_jax.systems.superface.asking import Asking
-from sf_jax.systems.superface.corruption import FACE
 from sf_jax.systems.superface.examples import AnswerExamples, PairGroups, judged
 from sf_jax.systems.superface.judges import Judge
 from sf_jax.systems.superface.pairs import image_hash
 from sf_jax.systems.superface.simulated import Sitter, sitter_of
 from sf_jax.systems.superface.study import Panel, shuffled
-from sf_jax.systems.superface.training import Recipe as PairRecipe
+from sf_jax.systems.superface.training import Recipe
 from sf_jax.systems.superface.training import train as train_on_pairs
 from sf_jax.train import hooks, task
 from sf_jax.train import mesh as meshes
@@ -56,21 +52,8 @@ from sf_jax.train.preference import Dpo
 RESULTS = Path(__file__).parent / "results"
 SIDE = 128  # of images, pixels
 TAKE_SEED, FIRST_SEED = 1, 7_700  # of faulty labels; of rendered people
-PRESENT = 0.3  # a true coefficient of so much is an action; half of it must be read
-REST = 0.05  # a true coefficient below is at rest
 LABELS = {"a": "MediaPipe's labels", "b": "labels with the faults of capture software"}
 TRUTH = "truth"
-MEASURES = {
-    "upper_mm": "upper, mm",
-    "lower_mm": "lower, mm",
-    "second_upper_mm": "second rig, upper",
-    "second_lower_mm": "second rig, lower",
-    "mae": "MAE (52)",
-    "r": "r (52)",
-    "recall": "recall",
-    "false": "false actions",
-}  # name → heading
-VERTICES = ("upper_mm", "lower_mm", "second_upper_mm", "second_lower_mm")
 
 
 @dataclass(frozen=True)
@@ -124,7 +107,7 @@ class Study:
     compared: int
     faces: int
     tuning: fine_tuning.Recipe
-    preferences: PairRecipe
+    preferences: Recipe
     judgements: int
     per_image: int
     asking: Asking
@@ -152,7 +135,7 @@ STUDY = Study(
         product_dtype="float32",
         unrolled=True,
     ),
-    preferences=PairRecipe(Dpo(beta=0.1), learning_rate=1e-4, rows=16, groups=2),
+    preferences=Recipe(objective=Dpo(beta=0.1), learning_rate=1e-4, rows=16, groups=2),
     judgements=4000,
     per_image=4,
     asking=Asking(gold=0.0, whole=True),
@@ -303,8 +286,8 @@ class Run:
             new, before = (loading.load(model_of(each)) for each in (number, best))
             return self.panel.compare(new, before, compared)
 
-        report = partial(print, f"{arm.name}, seed {seed}:")
-        outcome = rounds.run(folder, train, compare, arm.most, report)
+        say = partial(print, f"{arm.name}, seed {seed}:")
+        outcome = rounds.run(folder, train, compare, arm.most, say)
         return model_of(outcome.best), outcome
 
     def _images(self, seed: int) -> tuple[list[str], list[str]]:
@@ -371,136 +354,11 @@ class Run:
                 for i in range(len(sitters))
             ]
         )
-        return measures(read, true, self.second)
+        return measures.measures(read, true, self.second)
 
 
 DONE = "done"  # a mark in the folder of a fine-tuning that is complete
 BATCH = 50  # images read together
-
-
-def measures(read: np.ndarray, true: np.ndarray, second: Rig | None) -> dict[str, float]:
-    """Measures of coefficients [N, 61] that were read, against the true ones.
-
-    "upper_mm" and "lower_mm" are mean errors of vertices in millimetres, of lids and brows and of
-    the lips, on the built-in head; "second_…" the same on a second rig. "recall": the share of true
-    actions, coefficients of `PRESENT` and more, that are read at least half as strong; "false": the
-    share of coefficients at rest that are read as half of `PRESENT` or more; both without gaze.
-    """
-    known = np.ones(true.shape, bool)
-    found: dict[str, float] = {}
-    for name, rig in (("", builtin()), ("second_", second)):
-        if rig is not None:
-            errors = face_error.vertex_error(rig, read, true, known)
-            upper = (errors["lids"].mean() + errors["brows"].mean()) / 2
-            found |= {f"{name}upper_mm": float(upper), f"{name}lower_mm": errors["lips"].mean()}
-    summary = metrics.evaluate(read, true, known).summary()
-    found |= {"mae": summary["mae_52"], "r": summary["r_52"]}
-    face, shown = true[:, BLENDSHAPES][:, FACE], read[:, BLENDSHAPES][:, FACE]
-    active, rest = face >= PRESENT, face < REST
-    found["recall"] = (shown >= face / 2)[active].mean()
-    found["false"] = (shown >= PRESENT / 2)[rest].mean()
-    return {name: float(value) for name, value in found.items()}
-
-
-def gap_closed(scores: Mapping[str, Sequence[float]], arm: str, start: str, best: str) -> float:
-    """The share of the distance from one arm's mean to another's that an arm closes."""
-    low, high, own = (float(np.mean(scores[name])) for name in (start, best, arm))
-    return (own - low) / (high - low) if high != low else float("nan")
-
-
-# Tables and plots.
-
-Results = Mapping[str, Sequence[Mapping[str, Any]]]  # by arm, of each seed
-
-
-def table(results: Results) -> str:
-    """Mean and standard deviation over seeds of every measure, an arm a row."""
-    present = [
-        name for name in MEASURES if any(name in one[0]["scores"] for one in results.values())
-    ]
-    rows = [f"| arm | {' | '.join(MEASURES[name] for name in present)} |"]
-    rows.append("|---" * (1 + len(present)) + "|")
-    for arm, each in results.items():
-        cells = [_cell([one["scores"][name] for one in each]) for name in present]
-        rows.append(f"| {arm} | {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def _cell(values: Sequence[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
-
-
-def closed(results: Results) -> str:
-    """How much of the distance from faulty labels to true ones each arm closes."""
-    start, best = BASE["b"].name, BASE[TRUTH].name
-    if not {start, best} <= results.keys():
-        return ""
-    rows = [f"| share of the distance closed | {' | '.join(MEASURES[m] for m in VERTICES)} |"]
-    rows.append("|---" * (1 + len(VERTICES)) + "|")
-    for arm in (one.name for one in ARMS if one.labels == "b" and one.regions):
-        if arm not in results:
-            continue
-        cells = []
-        for name in VERTICES:
-            values = {
-                each: [one["scores"][name] for one in found]
-                for each, found in results.items()
-                if name in found[0]["scores"]
-            }
-            cells.append(f"{gap_closed(values, arm, start, best):.0%}" if values else "–")
-        rows.append(f"| {arm} | {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def by_round(results: Results) -> str:
-    """Of each arm and seed, the measures of every round, and which was kept."""
-    rows = ["| arm | seed | round | upper, mm | lower, mm | preferred to the best before | kept |"]
-    rows.append("|---" * 7 + "|")
-    for arm, each in results.items():
-        for seed, one in enumerate(each):
-            for number, (scores, rate) in enumerate(
-                zip(one.get("rounds", ()), one.get("preferred", ()), strict=True), 1
-            ):
-                errors = f"{scores['upper_mm']:.3f} | {scores['lower_mm']:.3f}"
-                kept = "yes" if number == one["best"] else ""
-                rows.append(f"| {arm} | {seed} | {number} | {errors} | {rate:.0%} | {kept} |")
-    return "\n".join(rows)
-
-
-def plot(results: Results, path: Path) -> None:
-    """Vertex errors of every arm and seed, upper beside lower face."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 0.5 + 0.42 * len(results)), sharey=True)
-    for axis, name, title in zip(axes, VERTICES[:2], ("upper face", "lower face"), strict=True):
-        for row, each in enumerate(results.values()):
-            values = [one["scores"][name] for one in each]
-            axis.plot(values, [row] * len(values), "o", color="#9db7d5", markersize=5)
-            axis.plot(
-                np.mean(values), row, "|", color="#1f4e79", markersize=16, markeredgewidth=2.5
-            )
-        axis.set_title(title, fontsize=10, loc="left")
-        axis.set_xlabel("mean error of vertices, millimetres")
-        axis.grid(axis="x", color="#e3e6ea")
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(results)), list(results))
-    axes[0].invert_yaxis()
-    figure.tight_layout()
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-    plt.close(figure)
-
-
-def write(folder: Path, command: str, results: Results) -> None:
-    """Table, plot and all figures as JSON into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(folder / "superface.json", files.finite({"command": command, "arms": results}))
-    plot(results, folder / "superface.png")
-    parts = [f"`{command}`", table(results), closed(results), by_round(results)]
-    text = "\n\n".join([*filter(None, parts), "![Vertex errors](superface.png)"])
-    files.write_text(folder / "superface.md", text + "\n")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -541,13 +399,15 @@ def main(argv: list[str] | None = None) -> None:
         for seed in range(study.seeds):
             for arm in arms:
                 results[arm.name].append(run.scores(arm, seed))
-                print(table({name: each for name, each in results.items() if each}))
+                print(report.table({arm.name: results[arm.name][-1:]}).splitlines()[-1])
     command = "sf-jax train superface" + (" --tiny" if options.tiny else "")
     command += "" if second is None else " --rig RIG"
     command += "" if options.labels is None else " --labels FILE"
     folder = options.results or (options.out if options.tiny else RESULTS)
-    write(folder, command, results)
-    print(f"\n{closed(results)}\n\ntable and plot in {folder}")
+    judged_arms = [arm.name for arm in arms if arm.labels == "b" and arm.regions]
+    distances = report.closed(results, BASE["b"].name, BASE[TRUTH].name, judged_arms)
+    report.write(folder, command, results, distances)
+    print(f"\n{report.table(results)}\n\n{distances}\n\ntables and plot in {folder}")
 
 
 if __name__ == "__main__":

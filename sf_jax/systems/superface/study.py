@@ -90,7 +90,7 @@ class Panel:
         return pairs, session(pairs, self.sitters, self.judge, f"judge {self.judge.seed}")
 
     def pairs(self, model: Model, images: Sequence[str], per_image: int, label: str) -> list[Pair]:
-        """Pairs of a model's answers to images that can be told apart."""
+        """Pairs of a model's answers to images whose renders differ visibly."""
         weights = model.provenance.weights or ""
         found = []
         for start in tqdm(range(0, len(images), TOGETHER), desc=label, leave=False, disable=None):
