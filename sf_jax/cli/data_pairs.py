@@ -41,14 +41,18 @@ def main(argv: list[str]) -> None:
         "--crop", action="store_true", help="find the face, also where the model reads whole images"
     )
     add("--count", type=whole(1, 1_000_000), default=200, help="pairs to add")
-    add("--per-image", type=whole(1, 1000), help=f"pairs an image (default: {PER_IMAGE} or more)")
+    add(
+        "--per-image",
+        type=whole(1, 1000),
+        help=f"pairs an image (default: {PER_IMAGE}, or what --count needs)",
+    )
     add("--size", type=whole(64, 1024), default=256, help="of a render in pixels")
     add(
         "--regions",
         nargs="+",
         choices=("upper", "lower", "whole"),
         default=("upper", "lower"),
-        help="of the face that are judged, each by itself",
+        help="parts of the face that are judged, each by itself",
     )
     add(
         "--temperatures",
@@ -61,7 +65,7 @@ def main(argv: list[str]) -> None:
     add(
         "--least",
         type=number(0, False, "a difference of 0 or more", 100),
-        help="visible difference of a pair at least (default: as measured, see docs)",
+        help="visible difference of a pair at least, see docs/preferences.md (default: 1)",
     )
     share = number(0, False, "a share from 0 to 1", 1)
     gold = "share of pairs whose better one is known, which measure annotators"
