@@ -1,18 +1,18 @@
 """SuperFace: how far do judgements of rendered faces repair what faulty labels have broken?
 
-    sf-jax train superface --rig RIGS/ict_facekit.npz --labels mediapipe.jsonl --out runs/superface
+    sf-jax train superface --rig RIGS/ict_facekit.npz --out runs/superface
     sf-jax train superface --tiny --out runs/superface-tiny      every arm, at its smallest
 
 Images are of the built-in head, so that the truth is known: to simulated judges, who see pictures
 alone, and to what measures the result. Trainers get faulty labels and judgements. Labels (b) have
-the faults of capture software (`systems/superface/corruption.py`); labels (a) are MediaPipe's, of a
-file that `sf-jax bench mediapipe_labels` has written of the images in OUT/data. Every arm starts
-from the model in --model, fine-tuned on labels; an arm and seed that is done is not trained again.
+the faults of capture software (`systems/superface/corruption.py`); labels (a) are MediaPipe's of
+the same images, in a file beside the results. Every arm starts from the model in --model,
+fine-tuned on labels; an arm and seed that is done is not trained again.
 docs/preferences.md explains the measures.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float32
 from tqdm import tqdm
 
-from data_pipelines import records, synthetic
+from data_pipelines import synthetic
 from data_pipelines.sources import Split
+from data_pipelines.synthetic import Sitting
 from sf_jax.cli.arguments import Parser, UsageError, whole
 from sf_jax.face import labels as label_files
-from sf_jax.face.describe import describe
 from sf_jax.face.regions import PARTS, Region
 from sf_jax.media import files, locks
 from sf_jax.reader import loading, training
@@ -50,9 +51,8 @@ from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.preference import Dpo
 
 RESULTS = Path(__file__).parent / "results"
-SIDE = 128  # of images, pixels
-TAKE_SEED, FIRST_SEED = 1, 7_700  # of faulty labels; of rendered people
-LABELS = {"a": "MediaPipe's labels", "b": "labels with the faults of capture software"}
+TAKE_SEED, FACE_SEED = 1, 21  # of faulty labels; of rendered people
+MEDIAPIPE = RESULTS / "superface_mediapipe.csv"  # of the training images, by their numbers
 TRUTH = "truth"
 
 
@@ -173,28 +173,20 @@ class Faces:
     count: int
 
     @cached_property
+    def shown(self) -> list[Sitting]:
+        """What is on each image."""
+        return [synthetic.sitting(i, FACE_SEED, self.split) for i in range(self.count)]
+
+    @cached_property
     def sitters(self) -> list[Sitter]:
         """Who is on each image."""
-        return [
-            sitter_of(replace(shown, height=SIDE, width=SIDE))
-            for shown in (
-                synthetic.sitting(i, FIRST_SEED, self.split)
-                for i in tqdm(range(self.count), desc=f"render {self.split}", disable=None)
-            )
-        ]
+        label = f"render {self.split}"
+        return [sitter_of(each) for each in tqdm(self.shown, desc=label, disable=None)]
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Their face records, with exact labels."""
-        for number, sitter in enumerate(self.sitters):
-            shown = synthetic.sitting(number, FIRST_SEED, self.split)
-            yield {
-                "image": sitter.image,
-                "coefficients": shown.coefficients,
-                "rationale": describe(shown.coefficients, shown.number).text,
-                "known": np.ones(len(shown.coefficients), bool),
-                "identity": shown.person,
-                "seed": shown.number,
-            }
+    @property
+    def true(self) -> Float32[np.ndarray, "N 61"]:
+        """The coefficients that were rendered."""
+        return np.stack([each.coefficients for each in self.shown]).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,14 +195,14 @@ class Run:
 
     Attributes:
       model: the directory that every arm begins with; second: another rig to measure on.
-      labels: a file of MediaPipe's labels, for the arms of labels "a".
+      labels: a file of MediaPipe's labels.
     """
 
     study: Study
     out: Path
     model: Path
     second: Rig | None
-    labels: Path | None
+    labels: Path
     mesh: Mesh
 
     @cached_property
@@ -234,9 +226,7 @@ class Run:
     def records_of(self, labels: str) -> Path:
         """The folder of records that has these labels; made where it is missing."""
         exact = self.out / "data" / "train"
-        if not exact.is_dir():
-            with files.folder(exact) as made:
-                records.write(made / "train-00000.array_record", self.train.records())
+        synthetic.render(exact, self.study.images, seed=FACE_SEED)
         if labels == TRUTH:
             return exact
         folder, kept = self.out / "labels" / labels, self.out / "truth" / f"{labels}.npz"
@@ -247,8 +237,8 @@ class Run:
             if labels == "b":
                 flawed.corrupted(exact, folder, kept, TAKE_SEED)
             else:
-                assert self.labels is not None
-                flawed.labelled(exact, folder, kept, label_files.read(self.labels))
+                found = label_files.read(self.labels, tracker="mediapipe", pseudo=True)
+                flawed.labelled(exact, folder, kept, found)
         return folder
 
     # Training.
@@ -348,13 +338,7 @@ class Run:
             filled = [*part, *part[-1:] * (BATCH - len(part))]
             found += model.predict_batch(filled, rationale=False)[: len(part)]
         read = np.stack([action.coefficients for action in found])
-        true = np.stack(
-            [
-                synthetic.sitting(i, FIRST_SEED, "evaluation").coefficients
-                for i in range(len(sitters))
-            ]
-        )
-        return measures.measures(read, true, self.second)
+        return measures.measures(read, self.evaluation.true, self.second)
 
 
 DONE = "done"  # a mark in the folder of a fine-tuning that is complete
@@ -368,17 +352,16 @@ def main(argv: list[str] | None = None) -> None:
     add("--tiny", action="store_true", help="few images, steps and judgements")
     add("--model", type=Path, help="directory that all arms begin with (default: the built-in one)")
     add("--rig", type=Path, help="a second rig to measure on, which nothing is trained on")
-    add("--labels", type=Path, help="MediaPipe's labels of OUT/data/train (default: no arms of a)")
+    add("--labels", type=Path, default=MEDIAPIPE, help="MediaPipe's, of OUT/data/train")
     add("--seeds", type=whole(1, 100), help="how many (default 3)")
     add("--results", type=Path, help="for table and plot (default: results/; with --tiny, OUT)")
     options = parser.parse_args(argv)
     study = tiny(STUDY) if options.tiny else STUDY
     if options.seeds:
         study = replace(study, seeds=options.seeds)
-    if options.labels is not None and not options.labels.is_file():
+    if not options.labels.is_file():
         raise UsageError("no such file", path=options.labels)
     second = None if options.rig is None else rigs.load(options.rig)
-    arms = [arm for arm in study.arms if options.labels is not None or arm.labels != "a"]
     loading.compilation_cache()
     run = Run(
         study,
@@ -389,22 +372,15 @@ def main(argv: list[str] | None = None) -> None:
         meshes.make({"data": -1}),
     )
     with locks.held(options.out):
-        run.records_of(TRUTH)
-        if options.labels is None:
-            print(
-                "without --labels the arms of MediaPipe's labels are left out; make the file with "
-                f"sf-jax bench mediapipe_labels {options.out / 'data' / 'train'}"
-            )
-        results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in arms}
+        results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in study.arms}
         for seed in range(study.seeds):
-            for arm in arms:
+            for arm in study.arms:
                 results[arm.name].append(run.scores(arm, seed))
                 print(report.table({arm.name: results[arm.name][-1:]}).splitlines()[-1])
     command = "sf-jax train superface" + (" --tiny" if options.tiny else "")
     command += "" if second is None else " --rig RIG"
-    command += "" if options.labels is None else " --labels FILE"
     folder = options.results or (options.out if options.tiny else RESULTS)
-    judged_arms = [arm.name for arm in arms if arm.labels == "b" and arm.regions]
+    judged_arms = [arm.name for arm in study.arms if arm.labels == "b" and arm.regions]
     distances = report.closed(results, BASE["b"].name, BASE[TRUTH].name, judged_arms)
     report.write(folder, command, results, distances)
     print(f"\n{report.table(results)}\n\n{distances}\n\ntables and plot in {folder}")
