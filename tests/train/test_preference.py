@@ -152,29 +152,26 @@ def both(
 def test_a_policy_that_is_its_own_reference_has_a_loss_of_ln_2(
     tiny_weights: Weights, both: tuple[PreferenceTask, PreferenceTask, GroupBatch, GroupBatch]
 ) -> None:
-    """Whether the reference is asked anew or its answers were kept; the gradient is the same."""
+    """Whether the reference is asked anew or its answers were kept."""
     cached, companion, batch, bare = both
     assert batch.reference is not None and bare.reference is None
-    mesh = meshes.make({}, jax.devices()[:1])
-    gradients = []
-    for task, given in ((cached, batch), (companion, bare)):
-        reference = {REFERENCE: tiny_weights} if task.companion else None
-        state = task.create(tiny_weights, mesh, companions=reference)
-
-        @jax.jit
-        def loss(trained: Any, frozen: Any, task: Any = task, given: Any = given) -> Any:
-            def of(trained: Any) -> Any:
-                return task.loss(task.assemble(trained, frozen), given)
-
-            return jax.value_and_grad(of, has_aux=True)(trained)
-
-        (value, metrics), gradient = loss(state.weights, state.frozen)
+    asked = {REFERENCE: tiny_weights}
+    for task, weights, given in (
+        (cached, tiny_weights, batch),
+        (companion, (tiny_weights, asked), bare),
+    ):
+        value, metrics = jax.jit(task.loss)(weights, given)
         assert float(metrics["weight"]) == 5
         assert float(value) == pytest.approx(5 * np.log(2), rel=1e-4)
         assert abs(float(metrics["margin"])) < 1e-2
-        gradients.append(jax.device_get(jax.tree.leaves(gradient)))
-    for one, other in zip(*gradients, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0.02, atol=2e-3 * np.abs(one).max() + 1e-7)
+    moved = jax.tree.map(lambda x: x * 1.01, tiny_weights)
+    for task, weights, given in (
+        (cached, moved, batch),
+        (companion, (moved, asked), bare),
+        (companion, (tiny_weights, {REFERENCE: moved}), bare),
+    ):
+        value, metrics = jax.jit(task.loss)(weights, given)
+        assert abs(float(metrics["margin"])) > 1e-2 and float(value) != 5 * np.log(2)
 
 
 def test_another_image_changes_policy_and_reference(
@@ -291,7 +288,14 @@ def test_groups_fill_rows_in_their_order(tiny_config: Config, pictures: list[np.
 ADAPTED = Trainable(None, LoraConfig(rank=4, alpha=8.0, targets=r".*language_model.*_proj"))
 
 
-@pytest.mark.parametrize(("objective", "trained"), [(Dpo(), Trainable()), (Kto(beta=1.0), ADAPTED)])
+@pytest.mark.parametrize(
+    ("objective", "trained"),
+    [
+        pytest.param(Dpo(), Trainable(), marks=pytest.mark.slow),  # the system's test takes it too
+        pytest.param(Kto(beta=1.0), ADAPTED, marks=pytest.mark.slow),
+        pytest.param(Ipo(beta=0.5), Trainable(), marks=pytest.mark.slow),
+    ],
+)
 def test_training_raises_what_was_chosen(
     tiny_config: Config,
     host_weights: Weights,
@@ -333,6 +337,7 @@ def test_training_raises_what_was_chosen(
     assert '"margin"' in logged[-1] and '"groups/s"' in logged[-1]
 
 
+@pytest.mark.slow
 def test_groups_raise_what_earns_more(
     tiny_config: Config, host_weights: Weights, pairs: list[Group]
 ) -> None:

@@ -79,7 +79,7 @@ class AnswerExamples:
         return compile_program(self.schema, self.tokenizer, self.config.text.vocab_size)
 
     @cached_property
-    def _channels(self) -> Int[np.ndarray, " C"]:
+    def channels(self) -> Int[np.ndarray, " C"]:
         return channel_indices(self.schema)
 
     @cached_property
@@ -106,7 +106,7 @@ class AnswerExamples:
             of the region; names the answer.
         """
         choices = self._choices(coefficients, where)
-        counted = regions.channels(region)[self._channels]
+        counted = regions.channels(region)[self.channels]
         if not counted.any():
             raise ExampleError(f"{where}: the model reads no channel of the region {region!r}")
         merged = int(np.prod(images.token_grid(image.pixels, self.config.vision)))
@@ -119,13 +119,13 @@ class AnswerExamples:
 
     def _choices(self, coefficients: np.ndarray, where: str) -> Int[np.ndarray, " C"]:
         """The value of each slot."""
-        wanted = np.asarray(coefficients)[self._channels]
+        wanted = np.asarray(coefficients)[self.channels]
         choices = self.program.nearest(wanted)
         kind = np.asarray(self.program.kind)[: self.program.named]
         values = np.asarray(self.program.values)[kind, choices]
         wrong = np.flatnonzero(~(np.abs(values - wanted) <= NEAREST))
         if len(wrong):
-            name, slot = NAMES[self._channels[wrong[0]]], wrong[0]
+            name, slot = NAMES[self.channels[wrong[0]]], wrong[0]
             problem = f"{name} is {wanted[slot]:g}, and the nearest value of its slot "
             raise ExampleError(f"{where}: {problem}{values[slot]:g}")
         return choices
@@ -148,7 +148,7 @@ class AnswerExamples:
         at = len(prompt) + np.cumsum(np.asarray(self.program.forced_length) + 1) - 2
         slots = np.zeros(len(example.tokens), np.int32)
         numbers, weights = np.zeros((2, len(example.tokens)), np.float32)
-        slots[at], numbers[at] = np.arange(1, len(at) + 1), coefficients[self._channels]
+        slots[at], numbers[at] = np.arange(1, len(at) + 1), coefficients[self.channels]
         weights[at] = counted
         return replace(example, slots=slots, numbers=numbers, slot_weights=weights)
 

@@ -12,14 +12,12 @@ from sf_jax.convert import hf
 from sf_jax.convert.tensor_files import CheckpointError
 from sf_jax.face import regions
 from sf_jax.face.channels import INDEX
-from sf_jax.model.config import Config
-from sf_jax.reader.schema import channel_schema
+from sf_jax.model.declared import initialise
 from sf_jax.systems.superface import reward
 from sf_jax.systems.superface.examples import AnswerExamples, PairGroups
 from sf_jax.systems.superface.reward import RewardModel, RewardRecipe, load, train
 from sf_jax.train.hooks import HookConfig
-from sf_jax.train.reward import scores
-from tests.small import write_random_model
+from sf_jax.train.reward import RewardWeights, scores
 from tests.systems.superface import judging
 
 RECIPE = RewardRecipe(
@@ -28,37 +26,43 @@ RECIPE = RewardRecipe(
 
 
 @pytest.fixture(scope="module")
-def source(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_random_model(tmp_path_factory.mktemp("model"), tiny_config, channel_schema())
-
-
-@pytest.fixture(scope="module")
-def pairs(source: Path) -> PairGroups:
-    answers = AnswerExamples.of(source, RECIPE.config_in(source))
+def pairs(random_model: Path) -> PairGroups:
+    answers = AnswerExamples.of(random_model, RECIPE.config_in(random_model))
     return judging.groups(replace(answers, processor=judging.PROCESSOR), 6)
 
 
 @pytest.fixture(scope="module")
-def run(source: Path, pairs: PairGroups, tmp_path_factory: pytest.TempPathFactory) -> tuple:
-    out = tmp_path_factory.mktemp("run")
-    return train(RECIPE, source, pairs, out, pairs, beside=HookConfig(log_every=1)), out
+def model(random_model: Path, pairs: PairGroups) -> RewardModel:
+    """One whose head is random, which has learnt nothing."""
+    task = reward.task_of(RECIPE, random_model, pairs)
+    head = reward.declared_head(task.config, RECIPE.hidden)
+    out = replace(head.out, weight=replace(head.out.weight, init="normal", scale=1.0))
+    drawn = initialise(replace(head, out=out), 0)
+    weights = RewardWeights(hf.load(random_model)[1], drawn)
+    return RewardModel(task, weights, pairs.answers)
 
 
-def test_chosen_answers_are_scored_higher(pairs: PairGroups, run: tuple[RewardModel, Path]) -> None:
+@pytest.mark.slow
+def test_chosen_answers_are_scored_higher(
+    random_model: Path, pairs: PairGroups, tmp_path: Path
+) -> None:
     """By the head and adapters; the loss begins at ln 2, since all scores are 0."""
-    model, out = run
-    lines = (out / "metrics.jsonl").read_text().splitlines()
+    logged = HookConfig(log_every=1)
+    model = train(RECIPE, random_model, pairs, tmp_path, pairs, beside=logged)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert '"loss": 0.693' in lines[0] and '"evaluation/calibration_error"' in lines[-1]
     margins, found = model.margins(pairs), model.calibration(pairs)
     print(f"\nmargins {np.round(margins, 2)}, accuracy {found.accuracy}, error {found.error:.3f}")
     assert margins.min() > 0 and found.accuracy == 1 and found.log_loss < 0.5
+    again = load(tmp_path / "model")
+    given = replace(pairs, answers=again.answers)
+    np.testing.assert_allclose(again.margins(given), margins, atol=1e-4)
 
 
 def test_a_score_is_of_the_region_alone_and_of_the_image(
-    pairs: PairGroups, run: tuple[RewardModel, Path]
+    pairs: PairGroups, model: RewardModel
 ) -> None:
     """The head reads the tokens of the region's values, which have attended to the image."""
-    model, _ = run
     one = pairs.judged[0]
     image = pairs.answers.processor.fit(pairs.image(one.pair))
     both = np.stack([one.chosen_coefficients, one.rejected_coefficients])
@@ -75,10 +79,9 @@ def test_a_score_is_of_the_region_alone_and_of_the_image(
 
 
 def test_only_states_of_the_region_reach_a_score(
-    pairs: PairGroups, run: tuple[RewardModel, Path], monkeypatch: pytest.MonkeyPatch
+    pairs: PairGroups, model: RewardModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gradient of an upper score by a state is zero but at the values of the upper face."""
-    model, _ = run
     group = replace(pairs, judged=[o for o in pairs.judged if o.pair.region == "upper"]).group(0)
     batch = model.task.build([[group]])
     slots = np.asarray(batch.rows.slots)
@@ -96,19 +99,17 @@ def test_only_states_of_the_region_reach_a_score(
 
 
 def test_what_is_written_is_read_again_and_damage_is_named(
-    pairs: PairGroups, run: tuple[RewardModel, Path], tmp_path: Path
+    random_model: Path, pairs: PairGroups, model: RewardModel, tmp_path: Path
 ) -> None:
-    model, out = run
-    again = load(out / "model")
-    given = replace(pairs, answers=again.answers)
-    np.testing.assert_allclose(again.margins(given), model.margins(pairs), atol=1e-4)
-    _, plain = hf.load(out / "model")
-    assert jax.tree.structure(plain) == jax.tree.structure(again.weights.model)
+    model.save(random_model, tmp_path)
+    again = load(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, again.weights, model.weights)
+    assert (again.task.length, again.task.hidden) == (model.task.length, RECIPE.hidden)
     for name in (reward.FILE, reward.SETTINGS):
-        path = out / "model" / name
+        path = tmp_path / name
         content = path.read_bytes()
         for damaged in (content[: len(content) // 2], None):
             path.unlink() if damaged is None else path.write_bytes(damaged)
             with pytest.raises(CheckpointError, match=name):
-                load(out / "model")
+                load(tmp_path)
         path.write_bytes(content)

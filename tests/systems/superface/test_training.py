@@ -9,9 +9,7 @@ import pytest
 
 import sf_jax
 from sf_jax.convert import hf
-from sf_jax.model.config import Config
 from sf_jax.model.lora import LoraConfig
-from sf_jax.reader.schema import channel_schema
 from sf_jax.systems.superface import prediction, reference
 from sf_jax.systems.superface.examples import AnswerExamples, PairGroups, images_by_hash
 from sf_jax.systems.superface.reference import ReferenceError
@@ -20,7 +18,6 @@ from sf_jax.train.groups import GroupError
 from sf_jax.train.hooks import HookConfig
 from sf_jax.train.preference import Dpo
 from sf_jax.train.trainable import Trainable
-from tests.small import write_random_model
 from tests.systems.superface import judging
 
 RECIPE = Recipe(
@@ -35,30 +32,27 @@ RECIPE = Recipe(
 
 
 @pytest.fixture(scope="module")
-def source(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of random weights whose values are one token each."""
-    return write_random_model(tmp_path_factory.mktemp("model"), tiny_config, channel_schema())
-
-
-@pytest.fixture(scope="module")
-def pairs(source: Path) -> PairGroups:
-    answers = AnswerExamples.of(source, RECIPE.config_in(source))
+def pairs(random_model: Path) -> PairGroups:
+    answers = AnswerExamples.of(random_model, RECIPE.config_in(random_model))
     return judging.groups(replace(answers, processor=judging.PROCESSOR), 6)
 
 
 @pytest.fixture(scope="module")
-def trained(source: Path, pairs: PairGroups, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(
+    random_model: Path, pairs: PairGroups, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     out = tmp_path_factory.mktemp("run")
     held_out = judging.groups(pairs.answers, 2)
     logged = HookConfig(log_every=1)
-    assert train(RECIPE, source, pairs, out, held_out, beside=logged) == out / "model"
+    assert train(RECIPE, random_model, pairs, out, held_out, beside=logged) == out / "model"
     return out
 
 
-def test_a_model_learns_what_was_chosen(source: Path, pairs: PairGroups, trained: Path) -> None:
-    """And is written as a model, which reads faces and can be trained on."""
-    task = task_of(RECIPE, source, pairs)
-    _, weights = hf.load(source)
+def test_a_model_learns_what_was_chosen(
+    random_model: Path, pairs: PairGroups, trained: Path
+) -> None:
+    task = task_of(RECIPE, random_model, pairs)
+    _, weights = hf.load(random_model)
     known = reference.with_reference(task, weights, pairs, trained)
     _, after = hf.load(trained / "model")
     assert np.abs(prediction.margins(task, weights, known)).max() < 1e-3
@@ -68,16 +62,14 @@ def test_a_model_learns_what_was_chosen(source: Path, pairs: PairGroups, trained
     assert found.min() > 0 and scores["agreement"] == 1 and scores["margin"] > 1
     lines = (trained / "metrics.jsonl").read_text().splitlines()
     assert '"evaluation/agreement"' in lines[-1] and '"margin"' in lines[0]
-    action = sf_jax.load(trained / "model").predict(judging.pair(0)[1], rationale=False, whole=True)
-    assert np.isfinite(action.coefficients).all()
 
 
 def test_a_reference_is_asked_once(
-    source: Path, pairs: PairGroups, trained: Path, monkeypatch: pytest.MonkeyPatch
+    random_model: Path, pairs: PairGroups, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By what it is and what it is asked; a changed image changes what it answers."""
-    task = task_of(RECIPE, source, pairs)
-    _, weights = hf.load(source)
+    task = task_of(RECIPE, random_model, pairs)
+    _, weights = hf.load(random_model)
     path = reference.file_of(task, weights, pairs, trained)
     assert path.exists()  # of the run
     first = reference.log_probabilities(task, weights, pairs, trained)
@@ -107,10 +99,10 @@ def test_a_reference_is_asked_once(
 
 
 def test_a_damaged_file_of_the_reference_is_refused_by_name(
-    source: Path, pairs: PairGroups, tmp_path: Path
+    random_model: Path, pairs: PairGroups, tmp_path: Path
 ) -> None:
-    task = task_of(RECIPE, source, pairs)
-    _, weights = hf.load(source)
+    task = task_of(RECIPE, random_model, pairs)
+    _, weights = hf.load(random_model)
     path = reference.file_of(task, weights, pairs, tmp_path)
     for content in (b"PK\x03\x04 cut off", b""):
         path.write_bytes(content)
@@ -122,8 +114,8 @@ def test_a_damaged_file_of_the_reference_is_refused_by_name(
         reference.log_probabilities(task, weights, pairs, tmp_path)
 
 
-def test_rows_are_as_long_as_pairs_need(source: Path, pairs: PairGroups) -> None:
-    task = task_of(RECIPE, source, pairs)
+def test_rows_are_as_long_as_pairs_need(random_model: Path, pairs: PairGroups) -> None:
+    task = task_of(RECIPE, random_model, pairs)
     (tokens, patches), *_ = pairs.measured[0]
     assert task.length % 64 == 0 and 2 * tokens <= task.length < 2 * tokens + 64
     assert task.patches == 2 * patches and task.group_count == 2
@@ -135,20 +127,20 @@ def test_rows_are_as_long_as_pairs_need(source: Path, pairs: PairGroups) -> None
 
 @pytest.mark.slow
 def test_an_adapter_is_written_beside_the_model_it_was_summed_into(
-    source: Path, pairs: PairGroups, tmp_path: Path
+    random_model: Path, pairs: PairGroups, tmp_path: Path
 ) -> None:
     lora = LoraConfig(rank=4, alpha=8.0, targets=r".*language_model.*_proj")
     recipe = replace(RECIPE, trainable=Trainable(None, lora))
-    folder = train(recipe, source, pairs, tmp_path)
+    folder = train(recipe, random_model, pairs, tmp_path)
     assert folder == tmp_path / "model"
-    beside = sf_jax.load(source, adapter=tmp_path / "adapter")
+    beside = sf_jax.load(random_model, adapter=tmp_path / "adapter")
     summed = sf_jax.load(folder)
     image = judging.pair(0)[1]
     one, other = (m.predict(image, rationale=False, whole=True) for m in (beside, summed))
     np.testing.assert_allclose(one.coefficients, other.coefficients, atol=1e-3)
-    _, before = hf.load(source)
+    _, before = hf.load(random_model)
     _, after = hf.load(folder)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), before, after)
     assert all(jax.tree.leaves(same.vision)) and not all(jax.tree.leaves(same.text))
-    alone = train(replace(recipe, merged=False), source, pairs, tmp_path / "alone")
+    alone = train(replace(recipe, merged=False), random_model, pairs, tmp_path / "alone")
     assert alone == tmp_path / "alone" / "adapter" and not (tmp_path / "alone" / "model").exists()

@@ -1,0 +1,161 @@
+"""Training by a reward of the model's own answers."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sf_jax
+from sf_jax.face import regions
+from sf_jax.face.channels import INDEX
+from sf_jax.systems.superface import grpo
+from sf_jax.systems.superface.examples import AnswerExamples, ExampleError
+from sf_jax.systems.superface.grpo import GrpoRecipe, train
+from sf_jax.train.preference import Grpo
+from tests.systems.superface import judging
+
+RECIPE = GrpoRecipe(
+    objective=Grpo(answers=6, beta=0.002, needs_old=True),
+    learning_rate=5e-3,
+    epochs=6,
+    rows=2,
+    groups=1,
+    uses=2,
+    warmup=0.0,
+    unrolled=False,
+    region="lower",
+    save_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    return [judging.pair(number)[1] for number in range(4)]
+
+
+def smile(index: int, answers: np.ndarray) -> np.ndarray:
+    """What is asked for in this test: an open mouth in the even images, a closed one in others."""
+    opened = answers[:, [INDEX["JawOpen"], INDEX["MouthSmileLeft"]]].mean(1)
+    return opened if index % 2 == 0 else -opened
+
+
+@pytest.fixture(scope="module")
+def run(
+    random_model: Path, images: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[tuple[int, np.ndarray]]]:
+    out, asked = tmp_path_factory.mktemp("run"), []
+
+    def reward(index: int, answers: np.ndarray) -> np.ndarray:
+        asked.append((index, answers))
+        return smile(0, answers)
+
+    assert train(RECIPE, random_model, images, reward, out) == out / "model"
+    return out, asked
+
+
+@pytest.mark.slow
+def test_what_earns_more_becomes_likelier(run: tuple[Path, list]) -> None:
+    out, asked = run
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    rewards = [line["reward"] for line in lines]
+    print(f"\nmean reward of each iteration: {np.round(rewards, 3)}")
+    assert len(lines) == 6 * 4 / 2 and lines[0]["reward_range"] > 0
+    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.05
+    assert sorted(index for index, _ in asked) == sorted(list(range(4)) * 6)
+    model = sf_jax.load(out / "model")
+    grid = model.values
+    for _, answers in asked[:2]:
+        assert answers.shape == (6, 61) and len({each.tobytes() for each in answers}) > 1
+        near = np.nanmin(np.abs(grid[None] - answers[..., None]), -1)
+        assert near.max() < 1e-6  # values that slots can take
+
+
+class Drawn:
+    """Answers that no model has sampled."""
+
+    def __init__(self, recipe: GrpoRecipe, answers: AnswerExamples):
+        self.recipe, self.answers = recipe, answers
+
+    def __call__(self, weights: object, images: list, seed: int) -> np.ndarray:
+        count = self.recipe.objective.answers
+        drawn = [judging.drawn(seed + i) for i in range(len(images) * count)]
+        return np.stack(drawn).reshape(len(images), count, -1)
+
+
+def test_a_batch_holds_all_answers_to_its_images_with_their_advantages(
+    random_model: Path, images: list[np.ndarray]
+) -> None:
+    """Of the judged region only slots count; each image is used once an epoch."""
+    recipe = replace(RECIPE, objective=Grpo(answers=3), uses=1, groups=2)
+    answers = AnswerExamples.of(random_model, recipe.config_in(random_model))
+    fitted = [answers.processor.fit(image) for image in images]
+    tokens, patches = answers(fitted[0], judging.drawn(0), "lower").size
+    task = grpo.task_of(recipe, random_model, (3 * tokens, 3 * patches), 4)
+    asked = []
+
+    def reward(index: int, given: np.ndarray) -> np.ndarray:
+        asked.append(index)
+        return np.array([1.0, np.nan, 3.0])
+
+    run = grpo._Run(task, Drawn(recipe, answers), fitted, reward)  # type: ignore[arg-type]
+    batch, worth = run.batch(None, 0)
+    assert worth == {"reward": 2.0, "reward_range": 2.0}
+    assert sorted(asked) == [0, 1, 2, 3] and sorted(run.chosen(1)) == [0, 1, 2, 3]
+    np.testing.assert_allclose(
+        batch.advantages[:, :2], np.tile([-0.7071, 0, 0.7071], (2, 2, 1)), atol=1e-3
+    )
+    np.testing.assert_array_equal(batch.weights[:, :2], 1)
+    for row in range(2):
+        slots, weights = batch.rows.slots[row], batch.rows.slot_weights[row]
+        counted = np.bincount(batch.rows.segments[row][weights > 0], minlength=7)[1:7]
+        np.testing.assert_array_equal(counted, regions.channels("lower").sum())
+        np.testing.assert_array_equal(
+            np.unique(slots[weights > 0]), 1 + np.flatnonzero(regions.channels("lower"))
+        )
+
+
+def test_what_cannot_be_trained_on_is_refused(
+    random_model: Path, images: list[np.ndarray], tmp_path: Path
+) -> None:
+    with pytest.raises(ExampleError, match="no images to learn from"):
+        train(RECIPE, random_model, [], smile, tmp_path / "none")
+    with pytest.raises(ValueError, match=r"uses is 2; more than 1 needs Grpo\(needs_old=True\)"):
+        GrpoRecipe(uses=2)
+
+
+def test_a_reward_that_is_none_is_refused_by_its_image(
+    random_model: Path, images: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpo, "Sampling", lambda _, answers, recipe: Drawn(recipe, answers))
+    for wrong in (np.zeros(5), np.full(6, np.inf)):
+        with pytest.raises(ExampleError, match=r"image \d: its rewards are .*, expected 6 numbers"):
+            train(RECIPE, random_model, images, lambda *_, wrong=wrong: wrong, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_is_resumed(
+    random_model: Path, images: list[np.ndarray], tmp_path: Path
+) -> None:
+    """It takes the images and answers that it would have taken, and ends alike."""
+    recipe = replace(RECIPE, epochs=2)  # 4 iterations
+    seen: list[bytes] = []
+
+    def reward(index: int, answers: np.ndarray) -> np.ndarray:
+        seen.append(answers.tobytes())
+        if stop and len(seen) == stop:
+            raise KeyboardInterrupt
+        return smile(index, answers)
+
+    stop = 0
+    train(recipe, random_model, images, reward, tmp_path / "whole")
+    whole, seen = list(seen), []
+    stop = 6  # in the third iteration
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, random_model, images, reward, tmp_path / "parted")
+    seen, stop = [], 0
+    train(recipe, random_model, images, reward, tmp_path / "parted")
+    assert seen == whole[4:]
+    one, other = (tmp_path / name / "metrics.jsonl" for name in ("whole", "parted"))
+    assert one.read_text() == other.read_text()
