@@ -19,7 +19,7 @@ from tests.serve.test_annotation import annotate, served
 from tests.systems.superface.folders import fill
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Playwright
+    from playwright.sync_api import Browser, Page, Playwright, Route
 
 PATIENCE = 60_000  # milliseconds after which a test gives up
 READY = '#stage[aria-busy="false"]'
@@ -260,6 +260,28 @@ def test_an_image_that_the_browser_cannot_show(browser: "Browser", folder: PairF
         page.goto(f"{client.url}/?annotator=anna")
         assert shown(page) == 2
         assert "cannot be shown; the pair is left out" in page.inner_text("#notice")
+        page.context.close()
+
+
+def test_images_that_could_not_be_loaded_for_a_while(
+    browser: "Browser", folder: PairFolder
+) -> None:
+    """As while the server is started again: no pair is left out for that."""
+    with served(folder) as (client, _):
+        page = browser.new_context().new_page()
+        page.set_default_timeout(PATIENCE)
+        refused: list[str] = []
+
+        def refuse(route: "Route") -> None:
+            refused.append(route.request.url)
+            route.abort() if refused.count(refused[-1]) == 1 else route.continue_()
+
+        page.route("**/images/*", refuse)
+        page.goto(f"{client.url}/?annotator=anna")
+        assert shown(page) == 0
+        while press(page, "left") is not None:
+            pass
+        assert len(judged(folder)) == 8 and len(set(refused)) == 8
         page.context.close()
 
 
