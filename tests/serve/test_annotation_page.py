@@ -123,6 +123,25 @@ def test_by_keyboard_alone(browser: "Browser", folder: PairFolder) -> None:
         page.context.close()
 
 
+def test_what_was_not_saved_when_the_page_was_closed(
+    browser: "Browser", folder: PairFolder
+) -> None:
+    with served(folder) as (client, judgements):
+        page = opened(browser, client.url)
+        page.route("**/api/judgements", lambda route: route.abort())
+        page.keyboard.press(KEYS["tie"])
+        page.wait_for_selector("#notice:not([hidden])")
+        assert judgements.judgements() == []
+        again = page.context.new_page()  # with the same storage, as after closing the browser
+        page.close()
+        again.set_default_timeout(PATIENCE)
+        again.goto(client.url)
+        assert shown(again) == 1 and side(judged(folder)[0]) == "tie"
+        unsaved = "JSON.stringify(Object.keys(localStorage))"
+        assert "unsaved" not in again.evaluate(unsaved)
+        again.context.close()
+
+
 def test_another_name_on_the_same_machine(browser: "Browser", folder: PairFolder) -> None:
     with served(folder) as (client, judgements):
         page = opened(browser, client.url)
