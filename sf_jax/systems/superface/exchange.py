@@ -23,14 +23,13 @@ from sf_jax.media import files, small_files
 from sf_jax.media.errors import DataError
 from sf_jax.reader.question import NUMBERS_ONLY
 from sf_jax.systems.superface.database import MOST_SECONDS, StoreError
-from sf_jax.systems.superface.folder import IMAGES, PairFolder
+from sf_jax.systems.superface.folder import IMAGES, Hash, PairFolder
 from sf_jax.systems.superface.pairs import Candidate, Choice, Judgement, Pair, Side, shortest
 from sf_jax.systems.superface.store import (
     JudgementStore,
     annotator_name,
 )
 
-Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
 
 
