@@ -184,7 +184,10 @@ class Ipo(_OfAnswers):
 @dataclass(frozen=True)
 class Kto(_OfAnswers):
     """KTO of the chosen answer as desirable and the rejected one as undesirable; the third answer
-    of a group is that of another prompt. See `losses.preference.kto`."""
+    of a group is that of another prompt. See `losses.preference.kto`.
+
+    The divergence is estimated from what is taken together: a microbatch, where there are several.
+    """
 
     beta: float = 0.1
     desirable_weight: float = 1.0

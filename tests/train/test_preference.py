@@ -1,5 +1,8 @@
 """Preference training of a tiny model on packed groups of answers."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +42,7 @@ from sf_jax.train.preference import (
 )
 from sf_jax.train.task import Feed, RunConfig, run
 from sf_jax.train.trainable import Trainable
+from tests import compiling
 
 IMAGE, START, END, PAD = 7, 8, 9, 0
 END_OF_ANSWER = PAD  # the hard case: the token that ends an answer is that of padding
@@ -363,3 +367,21 @@ def test_groups_raise_what_earns_more(
     assert losses[0] == pytest.approx(0, abs=1e-4) and losses[-1] < -0.05
     moved = answer_log_probabilities(task, task.join(state.weights, state.frozen), given) - before
     assert (moved[:, 1] - moved[:, 0] > 0).all()
+
+
+@pytest.mark.slow
+def test_eight_devices_take_the_step_of_one() -> None:
+    """In float64; rows, weights and heads shared in two ways."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.groups_on_meshes"],
+        env=compiling.environment(8),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) == 4
+    for name, each in found.items():
+        print(f"{name}: losses {each['loss']}, gradients {each['gradients']:.1e}")
+        assert each["loss"][0] == pytest.approx(each["loss"][1], rel=1e-10), name
+        assert each["loss"][0] > 0 and each["gradients"] < 1e-8, name

@@ -162,7 +162,7 @@ def train(
     mesh: Mesh | None = None,
     beside: HookConfig | None = None,
 ) -> Path:
-    """Trains the model of a directory on judged pairs; an interrupted run is resumed.
+    """Trains the model of a directory on judged pairs, in one process; interrupted runs resume.
 
     The folder `out` gets checkpoints, what the reference answered, `metrics.jsonl`, and the trained
     model in "model", or an adapter in "adapter".

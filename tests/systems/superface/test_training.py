@@ -9,14 +9,17 @@ import pytest
 
 import sf_jax
 from sf_jax.convert import hf
+from sf_jax.model.config import Config
+from sf_jax.model.declared import initialise
 from sf_jax.model.lora import LoraConfig
+from sf_jax.reader import loading
 from sf_jax.systems.superface import prediction, reference
 from sf_jax.systems.superface.examples import AnswerExamples, PairGroups, images_by_hash
 from sf_jax.systems.superface.reference import ReferenceError
 from sf_jax.systems.superface.training import Recipe, task_of, train
 from sf_jax.train.groups import GroupError
 from sf_jax.train.hooks import HookConfig
-from sf_jax.train.preference import Dpo
+from sf_jax.train.preference import Dpo, Kto
 from sf_jax.train.trainable import Trainable
 from tests.systems.superface import judging
 
@@ -144,3 +147,27 @@ def test_an_adapter_is_written_beside_the_model_it_was_summed_into(
     assert all(jax.tree.leaves(same.vision)) and not all(jax.tree.leaves(same.text))
     alone = train(replace(recipe, merged=False), random_model, pairs, tmp_path / "alone")
     assert alone == tmp_path / "alone" / "adapter" and not (tmp_path / "alone" / "model").exists()
+
+
+@pytest.mark.slow
+def test_an_instructed_model_learns_tokens_of_values(tiny_config: Config, tmp_path: Path) -> None:
+    """A chat model, which spells values digit by digit; one that is judged whole learns its end."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tokenizer = judging.digits(folder)
+    made = judging.answers_of(tiny_config, tokenizer, slots=False)
+    weights = initialise(made.config.declare(), 0)
+    loading.save(folder, made.config, weights, tokenizer, judging.PROCESSOR)
+    recipe = replace(RECIPE, chunks=4, epochs=4, objective=Kto(beta=0.1))
+    answers = AnswerExamples.of(folder, recipe.config_in(folder))
+    assert not answers.slots
+    pairs = judging.groups(answers, 4, unlike=True)
+    out = train(recipe, folder, pairs, tmp_path / "run")
+    task = task_of(recipe, folder, pairs)
+    known = reference.with_reference(task, weights, pairs, tmp_path / "run")
+    assert known.reference is not None and known.reference.shape == (4, 3)
+    found = prediction.margins(task, hf.load(out)[1], known)
+    print(f"\nmargins {np.round(found, 1)}")
+    assert found.min() > 0
+    whole = next(i for i, one in enumerate(pairs.judged) if one.pair.region == "whole")
+    assert pairs.group(whole).answers[0].loss_weights[-1] == 1
