@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jax.sharding import Mesh
@@ -35,20 +35,23 @@ from sf_jax.render import rigs
 from sf_jax.render.rig import Rig
 from sf_jax.systems.semanticface import fine_tuning
 from sf_jax.systems.semanticface.sequences import SequenceConfig
-from sf_jax.systems.superface import flawed, measures, report, rounds
+from sf_jax.systems.superface import flawed, grpo, measures, report, rounds
 from sf_jax.systems.superface.asking import Asking
 from sf_jax.systems.superface.examples import AnswerExamples, PairGroups, judged
+from sf_jax.systems.superface.grpo import GrpoRecipe
 from sf_jax.systems.superface.judges import Judge
 from sf_jax.systems.superface.pairs import image_hash
+from sf_jax.systems.superface.reward import RewardModel, RewardRecipe
+from sf_jax.systems.superface.reward import train as train_reward
 from sf_jax.systems.superface.simulated import Sitter, sitter_of
 from sf_jax.systems.superface.study import Panel, shuffled
-from sf_jax.systems.superface.training import Recipe
+from sf_jax.systems.superface.training import PairRecipe, Recipe
 from sf_jax.systems.superface.training import train as train_on_pairs
 from sf_jax.train import hooks, task
 from sf_jax.train import mesh as meshes
 from sf_jax.train.losses.supervised import SupervisedConfig
 from sf_jax.train.optimizer import OptimizerConfig
-from sf_jax.train.preference import Dpo
+from sf_jax.train.preference import Dpo, Grpo
 
 RESULTS = Path(__file__).parent / "results"
 TAKE_SEED, FACE_SEED = 1, 21  # of faulty labels; of rendered people
@@ -62,14 +65,19 @@ class Arm:
 
     Attributes:
       name: in tables; labels: of the fine-tuning that it starts from, "a", "b" or "truth".
-      regions: that are judged; none: nothing is.
-      most: rounds, at most.
+      by: what it is trained by then: "judgements" of pairs of its answers (DPO), "render", how near
+        the render of an answer is to the image (GRPO), or a "reward" model of judgements (GRPO);
+        None: nothing.
+      regions: that are judged.
+      most: rounds, at most; beyond: train them all, though the run has halted, to see what follows.
     """
 
     name: str
     labels: str
-    regions: tuple[Region, ...] = ()
+    by: Literal["judgements", "render", "reward"] | None = None
+    regions: tuple[Region, ...] = PARTS
     most: int = 3
+    beyond: bool = False
 
     @property
     def folder(self) -> str:
@@ -81,12 +89,14 @@ BASE = {labels: Arm(f"fine-tuned on {labels}", labels) for labels in ("b", TRUTH
 ARMS = (
     BASE["b"],
     BASE[TRUTH],
-    Arm("DPO, whole face", "b", ("whole",)),
-    Arm("DPO by region", "b", PARTS),
-    Arm("DPO, upper face alone", "b", ("upper",), most=1),
-    Arm("DPO, lower face alone", "b", ("lower",), most=1),
+    Arm("DPO, whole face", "b", "judgements", ("whole",)),
+    Arm("DPO by region", "b", "judgements"),
+    Arm("DPO, upper face alone", "b", "judgements", ("upper",), most=1),
+    Arm("DPO, lower face alone", "b", "judgements", ("lower",), most=1),
+    Arm("GRPO by render", "b", "render", most=1),
+    Arm("GRPO by reward model", "b", "reward", most=5, beyond=True),
     BASE["a"],
-    Arm("DPO by region, from a", "a", PARTS),
+    Arm("DPO by region, from a", "a", "judgements"),
 )
 
 
@@ -97,7 +107,8 @@ class Study:
     Attributes:
       images: to train on; compared: those of them that only models are compared on; faces: to
         measure on.
-      tuning: of the fine-tuning on labels; preferences: of a round.
+      tuning: of the fine-tuning on labels; preferences: of a round of DPO; reward: of a reward
+        model; rewarded: of a round of GRPO.
       judgements: of a round; per_image: pairs of an image.
       asking: how pairs are made; agreement: share of pairs in which the judge is right.
       arms, seeds: to train.
@@ -108,6 +119,8 @@ class Study:
     faces: int
     tuning: fine_tuning.Recipe
     preferences: Recipe
+    reward: RewardRecipe
+    rewarded: GrpoRecipe
     judgements: int
     per_image: int
     asking: Asking
@@ -136,6 +149,8 @@ STUDY = Study(
         unrolled=True,
     ),
     preferences=Recipe(objective=Dpo(beta=0.1), learning_rate=1e-4, rows=16, groups=2),
+    reward=RewardRecipe(rows=16, groups=2),
+    rewarded=GrpoRecipe(objective=Grpo(answers=8), learning_rate=3e-5, rows=16),
     judgements=4000,
     per_image=4,
     asking=Asking(gold=0.0, whole=True),
@@ -155,6 +170,8 @@ def tiny(study: Study) -> Study:
         faces=4,
         tuning=tuning,
         preferences=replace(study.preferences, rows=2),
+        reward=replace(study.reward, rows=2),
+        rewarded=replace(study.rewarded, objective=Grpo(answers=2), rows=2, epochs=0.5),
         judgements=8,
         arms=tuple(replace(arm, most=1) for arm in study.arms),
         seeds=1,
@@ -257,56 +274,113 @@ class Run:
         files.write_text(folder / DONE, "")
         return folder / training.MODEL
 
-    def trained(self, arm: Arm, seed: int) -> tuple[Path, rounds.Outcome | None]:
-        """The model of an arm, and how its rounds were judged."""
-        start = self.tuned(arm.labels, seed)
-        if not arm.regions:
-            return start, None
-        folder = self.out / "arms" / arm.folder / f"seed-{seed}"
+    def folder(self, arm: Arm, seed: int) -> Path:
+        """Of an arm and seed, which holds a folder for each round."""
+        return self.out / "arms" / arm.folder / f"seed-{seed}"
 
-        def model_of(number: int) -> Path:
-            return start if not number else folder / f"round-{number}" / training.MODEL
+    def model_of(self, arm: Arm, seed: int, number: int) -> Path:
+        """The model of a round of an arm; round 0 is the fine-tuned model."""
+        if not number:
+            return self.tuned(arm.labels, seed)
+        return self.folder(arm, seed) / f"round-{number}" / training.MODEL
 
-        compared, asked = self._images(seed)
+    def trained(self, arm: Arm, seed: int) -> rounds.Outcome:
+        """Trains an arm; how its rounds were judged."""
+        folder, (compared, asked) = self.folder(arm, seed), self._images(seed)
 
         def train(number: int, best: int) -> None:
-            self._round(arm, seed, number, model_of(best), folder / f"round-{number}", asked)
+            source, into = self.model_of(arm, seed, best), folder / f"round-{number}"
+            if arm.by == "judgements":
+                self._on_judgements(arm, seed, number, source, into, asked)
+            else:
+                self._by_reward(arm, seed, number, source, into, asked)
 
         def compare(number: int, best: int) -> rounds.Preference:
-            new, before = (loading.load(model_of(each)) for each in (number, best))
+            new, before = (loading.load(self.model_of(arm, seed, each)) for each in (number, best))
             return self.panel.compare(new, before, compared)
 
         say = partial(print, f"{arm.name}, seed {seed}:")
         outcome = rounds.run(folder, train, compare, arm.most, say)
-        return model_of(outcome.best), outcome
+        for number in range(len(outcome.preferences) + 1, arm.most + 1) if arm.beyond else ():
+            if not self.model_of(arm, seed, number).is_dir():
+                train(number, number - 1)
+        return outcome
 
     def _images(self, seed: int) -> tuple[list[str], list[str]]:
         """Images that models are compared on, and those that are asked about."""
         order = list(self.panel.sitters)
         return order[: self.study.compared], shuffled(order[self.study.compared :], seed)
 
-    def _round(
-        self, arm: Arm, seed: int, number: int, source: Path, folder: Path, images: Sequence[str]
-    ) -> None:
-        """Asks about a model's answers and trains it on the judgements."""
+    def _judged(
+        self, how: Asking, source: Path, images: Sequence[str], recipe: PairRecipe
+    ) -> PairGroups:
+        """Pairs of a model's answers, judged."""
         study = self.study
-        how = replace(study.asking, regions=arm.regions, seed=100 * seed + number)
         panel = replace(self.panel, how=how, judge=replace(self.panel.judge, seed=how.seed))
-        count = -(-study.judgements // study.per_image)
-        first = (number - 1) * count
-        chosen = [images[i % len(images)] for i in range(first, first + min(count, len(images)))]
         model = loading.load(source)
-        pairs, judgements = panel.ask(model, chosen, study.per_image, study.judgements)
-        answers = AnswerExamples.of(source, study.preferences.config_in(source))
-        groups = PairGroups(
+        pairs, judgements = panel.ask(model, images, study.per_image, study.judgements)
+        answers = AnswerExamples.of(source, recipe.config_in(source))
+        return PairGroups(
             judged(pairs, judgements),
             lambda pair: panel.sitters[pair.image].image,
             answers,
             seed=how.seed,
         )
+
+    def _on_judgements(
+        self, arm: Arm, seed: int, number: int, source: Path, folder: Path, images: Sequence[str]
+    ) -> None:
+        """One round of DPO: asks about a model's answers and trains it on what was chosen."""
+        study = self.study
+        how = replace(study.asking, regions=arm.regions, seed=100 * seed + number)
+        count = -(-study.judgements // study.per_image)
+        first = (number - 1) * count
+        chosen = [images[i % len(images)] for i in range(first, first + min(count, len(images)))]
+        groups = self._judged(how, source, chosen, study.preferences)
         beside = hooks.HookConfig(label=f"{arm.name}, seed {seed}, round {number}")
         recipe = replace(study.preferences, seed=how.seed)
         train_on_pairs(recipe, source, groups, folder, mesh=self.mesh, beside=beside)
+
+    def _by_reward(
+        self, arm: Arm, seed: int, number: int, source: Path, folder: Path, images: Sequence[str]
+    ) -> None:
+        """One round of GRPO."""
+        sitters = [self.panel.sitters[image] for image in images]
+        scored = self._reward_model(arm, seed, images) if arm.by == "reward" else None
+
+        def reward(index: int, answers: np.ndarray) -> np.ndarray:
+            sitter = sitters[index]
+            if scored is not None:
+                image = scored.answers.processor.fit(sitter.image)
+                return np.sum([scored(image, answers, region) for region in arm.regions], 0)
+            away = [[sitter.distance(one, region) for one in answers] for region in arm.regions]
+            return -np.sum(away, 0)
+
+        recipe = replace(self.study.rewarded, seed=100 * seed + number)
+        pictures = [sitter.image for sitter in sitters]
+        grpo.train(recipe, source, pictures, reward, folder, self.mesh)
+
+    def _reward_model(self, arm: Arm, seed: int, images: Sequence[str]) -> RewardModel:
+        """A reward model of judgements about the fine-tuned model's answers."""
+        source, study = self.tuned(arm.labels, seed), self.study
+        how = replace(study.asking, regions=arm.regions, seed=100 * seed)
+        groups = self._judged(how, source, images, study.reward)
+        recipe = replace(study.reward, seed=seed)
+        return train_reward(recipe, source, groups, self.folder(arm, seed) / "reward")
+
+    def _rewarded(self, arm: Arm, seed: int, number: int) -> float:
+        """The reward model's mean score of a round's answers to images nobody was asked about."""
+        compared, asked = self._images(seed)
+        scored = self._reward_model(arm, seed, asked)
+        model = loading.load(self.model_of(arm, seed, number))
+        answers = self.panel.answers(model, compared)
+        fit = scored.answers.processor.fit
+        found = [
+            scored(fit(self.panel.sitters[image].image), one.coefficients[None], region)
+            for image, one in zip(compared, answers, strict=True)
+            for region in arm.regions
+        ]
+        return float(np.mean(found))
 
     # Measuring.
 
@@ -315,14 +389,20 @@ class Run:
         path = self.out / "scores" / f"{arm.folder}-{seed}.json"
         if path.exists():
             return json.loads(path.read_text())
-        model, outcome = self.trained(arm, seed)
-        found: dict[str, Any] = {"scores": self.measured(model)}
-        if outcome is not None:
-            folder = self.out / "arms" / arm.folder / f"seed-{seed}"
-            every = [folder / f"round-{n + 1}" for n in range(len(outcome.preferences))]
-            found["rounds"] = [self.measured(each / training.MODEL) for each in every]
-            found |= {"best": outcome.best, "reason": outcome.reason}
-            found["preferred"] = [each.rate for each in outcome.preferences]
+        if arm.by is None:
+            found: dict[str, Any] = {"scores": self.measured(self.model_of(arm, seed, 0))}
+        else:
+            outcome = self.trained(arm, seed)
+            numbers = range(1, 1 + (arm.most if arm.beyond else len(outcome.preferences)))
+            found = {
+                "scores": self.measured(self.model_of(arm, seed, outcome.best)),
+                "rounds": [self.measured(self.model_of(arm, seed, each)) for each in numbers],
+                "preferred": [each.rate for each in outcome.preferences],
+                "best": outcome.best,
+                "reason": outcome.reason,
+            }
+            if arm.by == "reward":
+                found["rewards"] = [self._rewarded(arm, seed, each) for each in numbers]
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(path, files.finite(found))
         return found
@@ -380,7 +460,7 @@ def main(argv: list[str] | None = None) -> None:
     command = "sf-jax train superface" + (" --tiny" if options.tiny else "")
     command += "" if second is None else " --rig RIG"
     folder = options.results or (options.out if options.tiny else RESULTS)
-    judged_arms = [arm.name for arm in study.arms if arm.labels == "b" and arm.regions]
+    judged_arms = [arm.name for arm in study.arms if arm.labels == "b" and arm.by]
     distances = report.closed(results, BASE["b"].name, BASE[TRUTH].name, judged_arms)
     report.write(folder, command, results, distances)
     print(f"\n{report.table(results)}\n\n{distances}\n\ntables and plot in {folder}")

@@ -1,6 +1,7 @@
 """Tables and a plot of a study: arms, seeds and rounds."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +59,22 @@ def closed(results: Results, start: str, best: str, arms: Sequence[str]) -> str:
 
 
 def by_round(results: Results) -> str:
-    """Of each arm and seed, the measures of every round, and which was kept."""
-    rows = ["| arm | seed | round | upper, mm | lower, mm | preferred to the best before | kept |"]
-    rows.append("|---" * 7 + "|")
+    """Of each arm and seed, the measures of every round, and which was kept.
+
+    Rounds after an arm has halted were not judged; "score" is that of the reward model that an arm
+    was trained by.
+    """
+    headings = ["arm", "seed", "round", "upper, mm", "lower, mm", "preferred", "score", "kept"]
+    rows = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for arm, each in results.items():
         for seed, one in enumerate(each):
-            for number, (scores, rate) in enumerate(
-                zip(one.get("rounds", ()), one.get("preferred", ()), strict=True), 1
-            ):
-                errors = f"{scores['upper_mm']:.3f} | {scores['lower_mm']:.3f}"
-                kept = "yes" if number == one["best"] else ""
-                rows.append(f"| {arm} | {seed} | {number} | {errors} | {rate:.0%} | {kept} |")
+            found = one.get("rounds", ()), one.get("preferred", ()), one.get("rewards", ())
+            for number, (scores, rate, reward) in enumerate(zip_longest(*found), 1):
+                cells = [arm, str(seed), str(number)]
+                cells += [f"{scores[name]:.3f}" for name in ("upper_mm", "lower_mm")]
+                cells += ["–" if rate is None else f"{rate:.0%}"]
+                cells += ["–" if reward is None else f"{reward:.2f}"]
+                rows.append(f"| {' | '.join(cells)} | {'yes' if number == one['best'] else ''} |")
     return "\n".join(rows)
 
 

@@ -124,7 +124,7 @@ class Panel:
         The new model's channels of a region are compared within the best one's answer, so that the
         region decides alone. Answers that look alike are not asked about.
         """
-        means = [self._means(model, images) for model in (best, new)]
+        means = [self.answers(model, images) for model in (best, new)]
         wins = losses = ties = 0
         for number, (image, base, other) in enumerate(zip(images, *means, strict=True)):
             sitter = self.sitters[image]
@@ -143,7 +143,7 @@ class Panel:
                 ties += choice == "tie"
         return Preference(wins, losses, ties)
 
-    def _means(self, model: Model, images: Sequence[str]) -> list[Candidate]:
+    def answers(self, model: Model, images: Sequence[str]) -> list[Candidate]:
         """A model's own answer to each image."""
         found: list[Candidate] = []
         for start in range(0, len(images), TOGETHER):

@@ -123,7 +123,7 @@ def results() -> dict[str, list[dict]]:
     def one(upper: float, lower: float) -> dict:
         return {"scores": {"upper_mm": upper, "lower_mm": lower, "recall": 0.5}}
 
-    rounds = {"rounds": [one(1, 2)["scores"]] * 2, "preferred": [0.6, 0.4], "best": 1}
+    rounds = {"rounds": [one(1, 2)["scores"]] * 3, "preferred": [0.6, 0.4], "best": 1}
     return {
         "faulty": [one(1.0 + d, 3.0) for d in (0.0, 0.1, 0.2)],
         "judged": [one(1.0, 2.0) | rounds] * 3,
@@ -141,5 +141,5 @@ def test_tables_and_a_plot_are_written(tmp_path: Path) -> None:
     report.write(tmp_path, "sf-jax train superface", results(), "distances")
     text = (tmp_path / "superface.md").read_text()
     assert "| faulty | 1.100 ± 0.100 | 3.000 ± 0.000 | 0.500 ± 0.000 |" in text
-    assert "| judged | 0 | 1 | 1.000 | 2.000 | 60% | yes |" in text
+    assert "| judged | 0 | 1 | 1.000 | 2.000 | 60% | – | yes |" in text
     assert (tmp_path / "superface.png").read_bytes()[:4] == b"\x89PNG"
