@@ -140,7 +140,7 @@ class Room:
             is incomplete; nothing is ever cut off to make it fit. Names the group.
         """
         if len(group.answers) != self.answers:
-            count = f"{len(group.answers)} answers, expected {self.answers}"
+            count = f"{len(group.answers)} answers, and the objective needs {self.answers}"
             raise GroupError(f"{group.where}: it has {count}")
         for answer in group.answers:
             check_answer(answer, self.image_token)

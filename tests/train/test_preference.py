@@ -267,7 +267,7 @@ def test_what_would_be_cut_off_or_is_missing_is_refused_by_name(
     assert "no token or slot" in refused(tiny_config, replace(sound, loss_weights=blank))
     with pytest.raises(GroupError, match=r"pair ab12: reference is .*, expected 2 numbers"):
         Group(0, "pair ab12", (sound, sound), reference=np.array([np.nan, 0]))
-    with pytest.raises(GroupError, match="pair ab12: it has 1 answers, expected 2"):
+    with pytest.raises(GroupError, match="pair ab12: it has 1 answers, and the objective needs 2"):
         task_of(tiny_config).room.size(Group(0, "pair ab12", (sound,)))
     with pytest.raises(GroupError, match="pair ab12: it has no reference"):
         task_of(tiny_config).build([[Group(0, "pair ab12", (sound, sound))]])

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sf_jax.convert import checksums, hf
-from sf_jax.media import locks
+from sf_jax.media import hashes, locks
 from sf_jax.model.config import Config
 from sf_jax.reader import training
 from sf_jax.reader.training import MODEL
@@ -223,7 +223,9 @@ def feed_of(
         size=room.size,
         build=task.build,
     )
-    pairs = FileFingerprint(0, len(groups), groups.measured[1])
+    labels = np.array([[one.label_smoothing, one.weight] for one in groups.judged])
+    judgements = hashes.of_arrays(labels)
+    pairs = FileFingerprint(labels.nbytes, len(groups), groups.measured[1] + judgements)
     capacity = {"length": room.capacity.length, "units": room.capacity.units}
     fingerprint = Fingerprint(
         {"pairs": pairs}, {"seed": recipe.seed, "rows": task.rows, **capacity}

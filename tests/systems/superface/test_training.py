@@ -16,7 +16,9 @@ from sf_jax.reader import loading
 from sf_jax.systems.superface import prediction, reference
 from sf_jax.systems.superface.examples import AnswerExamples, PairGroups, images_by_hash
 from sf_jax.systems.superface.reference import ReferenceError
-from sf_jax.systems.superface.training import Recipe, task_of, train
+from sf_jax.systems.superface.training import Recipe, feed_of, task_of, train
+from sf_jax.train import mesh as meshes
+from sf_jax.train.fingerprint import changes
 from sf_jax.train.groups import GroupError
 from sf_jax.train.hooks import HookConfig
 from sf_jax.train.preference import Dpo, Kto
@@ -145,6 +147,9 @@ def test_an_adapter_is_written_beside_the_model_it_was_summed_into(
     _, after = hf.load(folder)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), before, after)
     assert all(jax.tree.leaves(same.vision)) and not all(jax.tree.leaves(same.text))
+    kept = (folder / "model.safetensors").read_bytes()
+    assert train(recipe, random_model, pairs, tmp_path) == folder  # a run that is over
+    assert (folder / "model.safetensors").read_bytes() == kept
     alone = train(replace(recipe, merged=False), random_model, pairs, tmp_path / "alone")
     assert alone == tmp_path / "alone" / "adapter" and not (tmp_path / "alone" / "model").exists()
 
@@ -171,3 +176,18 @@ def test_an_instructed_model_learns_tokens_of_values(tiny_config: Config, tmp_pa
     assert found.min() > 0
     whole = next(i for i, one in enumerate(pairs.judged) if one.pair.region == "whole")
     assert pairs.group(whole).answers[0].loss_weights[-1] == 1
+
+
+def test_other_judgements_of_the_same_pairs_are_other_data(
+    random_model: Path, pairs: PairGroups
+) -> None:
+    """A run that was interrupted is not resumed with them."""
+    task = task_of(RECIPE, random_model, pairs)
+    mesh = meshes.make({}, jax.devices()[:1])
+    doubted = [replace(one, label_smoothing=0.2) for one in pairs.judged]
+    found = [
+        feed_of(task, random_model, RECIPE, given, mesh).fingerprint
+        for given in (pairs, pairs, replace(pairs, judged=doubted))
+    ]
+    assert found[0] is not None and found[2] is not None
+    assert found[0] == found[1] and "pairs has other content" in changes(found[0], found[2])
