@@ -127,7 +127,6 @@ class Room:
 
     def abstract(self, rows: int) -> GroupBatch:
         """A batch of so many rows as `jax.ShapeDtypeStruct`s."""
-
         make = partial(axes.make, GroupBatch, self.sizes(rows), jax.ShapeDtypeStruct)
         batch = self.without_targets(self.capacity.abstract(rows))
         return GroupBatch(batch, **make(self.optional))

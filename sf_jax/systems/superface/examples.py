@@ -285,11 +285,12 @@ class PairGroups:
     def __call__(self, number: int) -> Group:
         """The group of a number; raises ExampleError, which names the pair."""
         epoch, at = divmod(number, len(self))
-        if epoch not in self._order:
-            self._order.clear()
+        order = self._order.get(epoch)
+        if order is None:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self))
+            self._order.clear()
             self._order[epoch] = order
-        return replace(self.group(int(self._order[epoch][at])), number=number)
+        return replace(self.group(int(order[at])), number=number)
 
     def group(self, index: int) -> Group:
         """The group of a judged pair."""
