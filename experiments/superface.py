@@ -148,9 +148,13 @@ STUDY = Study(
         product_dtype="float32",
         unrolled=True,
     ),
-    preferences=Recipe(objective=Dpo(beta=0.1), learning_rate=1e-4, rows=16, groups=2),
-    reward=RewardRecipe(rows=16, groups=2),
-    rewarded=GrpoRecipe(objective=Grpo(answers=8), learning_rate=3e-5, rows=16),
+    preferences=Recipe(
+        objective=Dpo(beta=0.1), learning_rate=1e-4, rows=16, groups=2, accumulate=8
+    ),
+    reward=RewardRecipe(rows=16, groups=2, accumulate=8),
+    rewarded=GrpoRecipe(
+        objective=Grpo(answers=8), learning_rate=3e-5, rows=16, accumulate=8, epochs=0.5
+    ),
     judgements=4000,
     per_image=4,
     asking=Asking(gold=0.0, whole=True),
@@ -169,9 +173,9 @@ def tiny(study: Study) -> Study:
         compared=4,
         faces=4,
         tuning=tuning,
-        preferences=replace(study.preferences, rows=2),
-        reward=replace(study.reward, rows=2),
-        rewarded=replace(study.rewarded, objective=Grpo(answers=2), rows=2, epochs=0.5),
+        preferences=replace(study.preferences, rows=2, accumulate=1),
+        reward=replace(study.reward, rows=2, accumulate=1),
+        rewarded=replace(study.rewarded, objective=Grpo(answers=2), rows=2, accumulate=1),
         judgements=8,
         arms=tuple(replace(arm, most=1) for arm in study.arms),
         seeds=1,
@@ -344,21 +348,22 @@ class Run:
     def _by_reward(
         self, arm: Arm, seed: int, number: int, source: Path, folder: Path, images: Sequence[str]
     ) -> None:
-        """One round of GRPO."""
+        """One round of GRPO, for one region after the other."""
         sitters = [self.panel.sitters[image] for image in images]
         scored = self._reward_model(arm, seed, images) if arm.by == "reward" else None
 
-        def reward(index: int, answers: np.ndarray) -> np.ndarray:
+        def reward(region: Region, index: int, answers: np.ndarray) -> np.ndarray:
             sitter = sitters[index]
             if scored is not None:
-                image = scored.answers.processor.fit(sitter.image)
-                return np.sum([scored(image, answers, region) for region in arm.regions], 0)
-            away = [[sitter.distance(one, region) for one in answers] for region in arm.regions]
-            return -np.sum(away, 0)
+                return scored(scored.answers.processor.fit(sitter.image), answers, region)
+            return -np.array([sitter.distance(one, region) for one in answers])
 
-        recipe = replace(self.study.rewarded, seed=100 * seed + number)
         pictures = [sitter.image for sitter in sitters]
-        grpo.train(recipe, source, pictures, reward, folder, self.mesh)
+        last = arm.regions[-1]
+        for region in arm.regions:
+            recipe = replace(self.study.rewarded, region=region, seed=100 * seed + number)
+            into = folder if region == last else folder / region
+            source = grpo.train(recipe, source, pictures, partial(reward, region), into, self.mesh)
 
     def _reward_model(self, arm: Arm, seed: int, images: Sequence[str]) -> RewardModel:
         """A reward model of judgements about the fine-tuned model's answers."""
