@@ -78,6 +78,17 @@ def by_round(results: Results) -> str:
     return "\n".join(rows)
 
 
+def reasons(results: Results) -> str:
+    """Why each run of rounds ended, and how many judgements it took."""
+    lines = []
+    for arm, each in results.items():
+        for seed, one in enumerate(each):
+            if "reason" in one:
+                asked = f"{one['asked']:,} judgements to train on, {one['compared']:,} to compare"
+                lines.append(f"- {arm}, seed {seed}: {one['reason']} {asked}.")
+    return "\n".join(lines)
+
+
 def plot(results: Results, path: Path) -> None:
     """Vertex errors of every arm and seed, upper beside lower face."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 0.5 + 0.42 * len(results)), sharey=True)
@@ -110,6 +121,6 @@ def write(folder: Path, command: str, results: Results, distances: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     files.write_json(folder / "superface.json", files.finite({"command": command, "arms": results}))
     plot(results, folder / "superface.png")
-    parts = [f"`{command}`", table(results), distances, by_round(results)]
+    parts = [f"`{command}`", table(results), distances, by_round(results), reasons(results)]
     text = "\n\n".join([*filter(None, parts), "![Errors of vertices](superface.png)"])
     files.write_text(folder / "superface.md", text + "\n")

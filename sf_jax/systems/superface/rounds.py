@@ -2,9 +2,9 @@
 
 A round samples answers of the best model so far, asks which of them are nearer to their images,
 trains on the judgements, and has the new model's answers to other images judged against those of
-the best one. A model that is not preferred ends the run: the judge, or the reward model that stands
-for one, is then being exploited rather than followed. So a run halts at most one round after the
-best, and keeps the best.
+the best one. A model that is not clearly preferred ends the run: the judge, or the reward model
+that stands for one, is then being exploited rather than followed. So a run halts one round after
+the best by these judgements, and keeps the best.
 """
 
 import json
@@ -22,7 +22,7 @@ LEVEL = 1.96  # standard errors of a 95 % interval
 
 
 class RoundsError(DataError):
-    """A file of rounds that is damaged, or of other settings."""
+    """A file of rounds that is damaged."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,12 @@ class Preference:
 
     @property
     def better(self) -> bool:
-        """Whether the new model is preferred more often than not."""
-        return self.count > 0 and self.wins > self.losses
+        """Whether the new model is clearly preferred.
+
+        By more than one standard deviation of what two equal models would be judged: where each of
+        n choices is as likely as the other, wins less losses vary by the square root of n.
+        """
+        return self.wins - self.losses > (self.wins + self.losses) ** 0.5
 
     def __str__(self) -> str:
         return f"preferred in {self.rate:.0%} ± {LEVEL * self.error:.0%} of {self.count} judgements"
@@ -127,10 +131,12 @@ def run(
         report(f"round {number} against round {best}: {found}")
         if not found.better:
             kept = "the model that the run began with" if not best else f"round {best}"
-            reason = f"Round {number} is not preferred to round {best}, so {kept} is kept."
+            reason = f"Round {number} is not clearly preferred to round {best}: {kept} is kept."
+            report(reason)
             return Outcome(tuple(preferences[:number]), best, reason)
         best = number
     reason = f"There were to be at most {most} rounds, and round {best} is kept."
+    report(reason)
     return Outcome(tuple(preferences[:most]), best, reason)
 
 

@@ -48,6 +48,10 @@ class Sitter:
             self._portraits[key] = self.renderer(coefficients, self.head)
         return self._portraits[key]
 
+    def forget(self) -> None:
+        """Drops the pictures that are kept: those of thousands of sitters fill gigabytes."""
+        self._portraits.clear()
+
     def mask(self, region: Region) -> Mask:
         """The pixels of a region."""
         if region not in self._masks:

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from sf_jax.face.regions import PARTS, Region
+from sf_jax.reader.action import FaceAction
 from sf_jax.reader.estimator import Model
 from sf_jax.systems.superface import candidates
 from sf_jax.systems.superface.asking import Asked, Asking, Maker, answers_of
@@ -23,6 +25,7 @@ from sf_jax.systems.superface.rounds import Preference
 from sf_jax.systems.superface.seen import Image, Mask, visible_difference
 from sf_jax.systems.superface.simulated import Sitter, noise_for, session
 
+Item = TypeVar("Item")
 TOGETHER = 50  # images that a model reads at once
 CALIBRATED = 200  # images whose pairs the noise of a judge is found on
 
@@ -73,7 +76,7 @@ class Panel:
 
     def calibrated(self, model: Model, images: Sequence[str], share: float) -> "Panel":
         """The panel with a judge who chooses the nearer render in a share of pairs of a model."""
-        pairs = self.pairs(model, images[:CALIBRATED], 2, "calibrate")
+        pairs = self.pairs(model, images[:CALIBRATED], len(self.how.regions), "calibrate")
         seen = [(self.sitters[pair.image], pair.first, pair.second, pair.region) for pair in pairs]
         return replace(self, judge=noise_for(self.judge, share, seen))
 
@@ -85,38 +88,52 @@ class Panel:
         Args:
           images: hashes of sitters' images, each asked about at most `per_image` times.
           count: pairs at most.
+
+        Raises:
+          ValueError: `per_image` has no pair for each region.
         """
         pairs = self.pairs(model, images, per_image, "ask")[:count]
-        return pairs, session(pairs, self.sitters, self.judge, f"judge {self.judge.seed}")
+        judgements = session(pairs, self.sitters, self.judge, f"judge {self.judge.seed}")
+        for image in images:
+            self.sitters[image].forget()
+        return pairs, judgements
 
     def pairs(self, model: Model, images: Sequence[str], per_image: int, label: str) -> list[Pair]:
-        """Pairs of a model's answers to images whose renders differ visibly."""
+        """Pairs of a model's answers to images whose renders differ visibly.
+
+        Raises:
+          ValueError: `per_image` has no pair for each region.
+        """
+        each = per_image // len(self.how.regions)
+        if not each:
+            count = len(self.how.regions)
+            raise ValueError(f"{per_image} pairs an image, and {count} regions are judged")
         weights = model.provenance.weights or ""
         found = []
         for start in tqdm(range(0, len(images), TOGETHER), desc=label, leave=False, disable=None):
-            part = list(images[start : start + TOGETHER])
-            filled = [*part, *part[-1:] * (TOGETHER - len(part))]  # one program for all parts
-            faces = [self.sitters[image].image for image in filled]
+            part = images[start : start + TOGETHER]
+            faces = [self.sitters[image].image for image in filled(part)]
             numbers = range(start, start + TOGETHER)
             read = answers_of(model, faces, self.how, numbers)
             for number, image, answers in zip(numbers, part, read, strict=False):
                 sitter = self.sitters[image]
                 maker = Maker(SitterRenderer.of(sitter, self.rig), model.values, weights, self.how)
-                found += list(self._of_image(maker, sitter.image, answers, number, per_image))
+                found += list(self._of_image(maker, sitter, answers, number, each))
         return found
 
     def _of_image(
         self,
         maker: Maker,
-        image: Image,
+        sitter: Sitter,
         answers: Sequence[Candidate],
         number: int,
-        per_image: int,
+        each: int,
     ) -> Iterator[Pair]:
-        each = per_image // len(self.how.regions)
         for region in self.how.regions:
-            visible: Iterator[Asked] = filter(None, maker.pairs(image, answers, region, number))
-            yield from (asked.pair for asked in islice(visible, each))
+            tried = maker.pairs(sitter.image, answers, region, number)
+            visible: Iterator[Asked] = filter(None, tried)
+            for asked in islice(visible, each):  # drawn in the sitter's pose, not the model's
+                yield replace(asked.pair, pose=sitter.head, key="")
 
     def compare(self, new: Model, best: Model, images: Sequence[str]) -> Preference:
         """Judgements between the answers of two models, of either region by itself.
@@ -129,32 +146,52 @@ class Panel:
         for number, (image, base, other) in enumerate(zip(images, *means, strict=True)):
             sitter = self.sitters[image]
             for region in PARTS:
-                changed = candidates.swapped(base, other, region)
-                mask = sitter.mask(region)
-                first, second = (
-                    sitter.portrait(changed.coefficients),
-                    sitter.portrait(base.coefficients),
-                )
+                changed, mask = candidates.swapped(base, other, region), sitter.mask(region)
+                first, second = (sitter.portrait(one.coefficients) for one in (changed, base))
                 if visible_difference(first, second, mask) < self.how.least:
                     continue
-                verdict = self.judge.choose(sitter.image, first, second, mask, number=number)
-                choice = verdict.choice
-                wins, losses = wins + (choice == "first"), losses + (choice == "second")
-                ties += choice == "tie"
+                verdict = self.judge.choose(
+                    sitter.image,
+                    first,
+                    second,
+                    mask,
+                    first_at_left=(number + len(region)) % 2 == 0,
+                    number=number,
+                )
+                wins += verdict.choice == "first"
+                losses += verdict.choice == "second"
+                ties += verdict.choice == "tie"
+            sitter.forget()
         return Preference(wins, losses, ties)
 
     def answers(self, model: Model, images: Sequence[str]) -> list[Candidate]:
         """A model's own answer to each image."""
-        found: list[Candidate] = []
-        for start in range(0, len(images), TOGETHER):
-            part = list(images[start : start + TOGETHER])
-            filled = [*part, *part[-1:] * (TOGETHER - len(part))]
-            fitted = [model.fitted(self.sitters[image].image) for image in filled]
-            found += candidates.means(model, fitted)[: len(part)]
-        return found
+        read = answers_to(model, [self.sitters[image].image for image in images])
+        grid = model.values
+        return [Candidate(candidates.on_grid(one.coefficients, grid), "means") for one in read]
+
+
+def answers_to(model: Model, images: Sequence[Image]) -> list[FaceAction]:
+    """What a model reads of images that are read whole, without rationales."""
+    found: list[FaceAction] = []
+    for start in range(0, len(images), TOGETHER):
+        part = images[start : start + TOGETHER]
+        fitted = [model.fitted(image) for image in filled(part)]
+        found += model.predict_batch(fitted, rationale=False)[: len(part)]
+    return found
+
+
+def filled(part: Sequence[Item]) -> list[Item]:
+    """A batch of `TOGETHER`, so that one program serves all of them."""
+    return [*part, *[part[-1]] * (TOGETHER - len(part))]
 
 
 def shuffled(images: Sequence[str], *seed: int) -> list[str]:
     """Images in a random order, the same for a seed."""
     order = np.random.default_rng([71, *seed]).permutation(len(images))
     return [images[i] for i in order]
+
+
+def drawn(*seed: int) -> int:
+    """A seed that shares nothing with those of other numbers."""
+    return int(np.random.default_rng([72, *seed]).integers(1 << 31))

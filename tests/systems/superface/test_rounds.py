@@ -26,10 +26,10 @@ class Scripted:
 
 
 def test_a_round_that_is_not_preferred_ends_the_run_and_the_best_is_kept(tmp_path: Path) -> None:
-    script = Scripted(70, 55, 50, 90)
+    script = Scripted(70, 56, 54, 90)
     found = script.run(tmp_path)
     assert found.best == 2 and len(found.preferences) == 3
-    assert found.reason == "Round 3 is not preferred to round 2, so round 2 is kept."
+    assert found.reason == "Round 3 is not clearly preferred to round 2: round 2 is kept."
     assert script.done[-2:] == [("train", 3, 2), ("compare", 3, 2)]
 
 
@@ -70,6 +70,12 @@ def test_ties_are_half_a_win_and_nothing_judged_is_no_preference() -> None:
     assert found.rate == 0.6 and found.better and found.error == pytest.approx(0.03)
     assert str(found) == "preferred in 60% ± 6% of 100 judgements"
     assert not Preference(0, 0, 20).better and not Preference(0, 0, 0).better
+
+
+def test_one_win_more_is_no_preference() -> None:
+    """Equal models would be judged 55 to 45 about as often as not; 56 to 44 is more."""
+    assert not Preference(55, 45, 0).better and Preference(56, 44, 0).better
+    assert not Preference(1, 0, 99).better and Preference(30, 10, 60).better
 
 
 @pytest.mark.parametrize(

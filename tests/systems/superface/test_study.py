@@ -124,6 +124,7 @@ def results() -> dict[str, list[dict]]:
         return {"scores": {"upper_mm": upper, "lower_mm": lower, "recall": 0.5}}
 
     rounds = {"rounds": [one(1, 2)["scores"]] * 3, "preferred": [0.6, 0.4], "best": 1}
+    rounds |= {"reason": "Halted.", "asked": 8000, "compared": 900}
     return {
         "faulty": [one(1.0 + d, 3.0) for d in (0.0, 0.1, 0.2)],
         "judged": [one(1.0, 2.0) | rounds] * 3,
@@ -142,4 +143,5 @@ def test_tables_and_a_plot_are_written(tmp_path: Path) -> None:
     text = (tmp_path / "superface.md").read_text()
     assert "| faulty | 1.100 ± 0.100 | 3.000 ± 0.000 | 0.500 ± 0.000 |" in text
     assert "| judged | 0 | 1 | 1.000 | 2.000 | 60% | – | yes |" in text
+    assert "- judged, seed 0: Halted. 8,000 judgements to train on, 900 to compare." in text
     assert (tmp_path / "superface.png").read_bytes()[:4] == b"\x89PNG"
