@@ -15,7 +15,7 @@ from tests.data_pipelines.tiny_faces import TinyFaces
 
 ROOT = Path(__file__).parents[2]
 OLDER = {"pillow", "protobuf"}  # in Beam's set
-LACKING = {"openai", "peft", "torch", "torchvision", "transformers"}
+LACKING = {"crowd-kit", "openai", "peft", "torch", "torchvision", "transformers", "trl"}
 
 
 def pins(name: str) -> dict[str, str]:

@@ -51,7 +51,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / finder.FILE).write_bytes(b"")
     config = loading.hf.load(folder)[0]
     landmarks = face_landmarks(0.5, 0.5, 0.8, TILT)
-    readout.save(folder / loading.READOUT_FILE, constant_readout(config, landmarks))
+    readout.save(folder / readout.FILE, constant_readout(config, landmarks))
     return folder
 
 
@@ -300,10 +300,10 @@ def test_what_makes_a_directory_framed(directory: Path, tmp_path: Path) -> None:
         own = loading.hf.load(folder)[0]
         narrow = replace(own, vision=replace(own.vision, out_hidden_size=64))
         wrong = constant_readout(narrow, np.zeros((COUNT, 2)))
-        readout.save(folder / loading.READOUT_FILE, wrong)
+        readout.save(folder / readout.FILE, wrong)
         with pytest.raises(CheckpointError, match=r"readout\.safetensors.*width 64, expected"):
             loading.load(folder)
-        (folder / loading.READOUT_FILE).unlink()
+        (folder / readout.FILE).unlink()
         assert not loading.load(folder).frames()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sf_jax.serve import bodies, server
+from sf_jax.serve import bodies, listening, server
 from sf_jax.serve.batching import Batcher, Options
 from sf_jax.serve.client import ServiceError, ask
 from sf_jax.serve.service import Limits
@@ -317,7 +317,7 @@ def test_a_body_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_connections_are_bounded_and_there_is_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "CONNECTIONS", 5)
+    monkeypatch.setattr(listening, "CONNECTIONS", 5)
     with on_loopback(FakeModel(), Limits()) as url:
         host, port = url.removeprefix("http://").split(":")
         opened = [socket.create_connection((host, int(port)), PATIENCE) for _ in range(5)]

@@ -48,7 +48,7 @@ def test_missed_faces_count_as_zeros_and_rolls_are_put_back(
     assert not missed.found
     # Distributions are of the square that was read, turned with the face.
     assert alone.face is not None and abs(alone.face.box.roll) > 0.1
-    turned = evaluate._as_generated(alone, alone.coefficients)
+    turned = evaluate.as_generated(alone, alone.coefficients)
     (cut,) = (model.framed(image),)
     upright = model.predict_batch([replace(cut, face=None)], rationale=False)[0]
     np.testing.assert_allclose(turned[HEAD], upright.coefficients[HEAD], atol=1e-4)
