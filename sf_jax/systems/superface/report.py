@@ -52,7 +52,7 @@ def closed(results: Results, start: str, best: str, arms: Sequence[str]) -> str:
             low, high, own = (
                 [one["scores"][name] for one in results[each]] for each in (start, best, arm)
             )
-            share = f"{gap_closed(low, high, own):.0%}"
+            share = f"{round(gap_closed(low, high, own), 2) + 0.0:.0%}"  # no negative zero
             cells.append(share if clear(low, high) else f"({share})")
         rows.append(f"| {arm} | {' | '.join(cells)} |")
     return "\n".join(rows)
