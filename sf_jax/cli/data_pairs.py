@@ -121,6 +121,8 @@ def _fill(options: argparse.Namespace) -> None:
         print(f"left out: {failure}")
     for line in summary.lines():
         print(line)
+    if not summary.pairs:
+        print("nothing was added; another --seed draws other answers to the same images")
     print(f"{len(adding.pairs):,} pairs in {options.out}; sf-jax annotate {options.out} shows them")
 
 

@@ -13,8 +13,9 @@ it shows: not which candidate is which, where they are from, or whether it is go
 A request that is not answered gets `{"error": reason}`.
 """
 
+import ipaddress
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,10 +29,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from sf_jax.face.regions import Region
-from sf_jax.media.errors import DataError
+from sf_jax.media.errors import DataError, printable
 from sf_jax.systems.superface.database import DiskError, StoreError
 from sf_jax.systems.superface.folder import IMAGES, RENDERS
-from sf_jax.systems.superface.pairs import SIDES, Choice
+from sf_jax.systems.superface.pairs import SIDES, Choice, Pair
 from sf_jax.systems.superface.queues import Queues
 from sf_jax.systems.superface.store import (
     JudgedError,
@@ -45,7 +46,7 @@ PAGE = Path(__file__).with_name("annotation.html")
 MOST_BYTES = 10_000  # of the body of a request
 MOST_TASKS = 100  # that a request may ask for
 NAMED = 3  # files that are missing or damaged, named in one answer
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MOST_NUMBER = 2**62  # of a task; SQLite's integers have 64 bits
 HEADERS = {
     # The page's own style and script are part of it; nothing else is loaded or sent anywhere.
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; connect-src 'self'; "
@@ -57,6 +58,7 @@ HEADERS = {
 }
 
 Shown = Literal["left", "right", "tie", "unclear"]
+FileState = tuple[int, int, int]
 
 
 class Body(BaseModel):
@@ -72,7 +74,7 @@ class Body(BaseModel):
 class JudgementBody(Body):
     """A judgement as the page sends it."""
 
-    number: int = Field(ge=0)
+    number: int = Field(ge=0, le=MOST_NUMBER)
     token: str = Field(description="of the task, so that a number never means another pair")
     choice: Shown
     seconds: float
@@ -114,7 +116,7 @@ class Annotation:
         self.annotator = None if annotator is None else annotator_name(annotator)
         self._store, self._queues = store, queues
         self._named: set[str] = set()  # problems that were printed
-        self._sound: dict[Path, tuple[int, int]] = {}  # files that were read, their times and sizes
+        self._read: dict[Path, tuple[FileState, str | None]] = {}  # what is wrong with files
         folder = store.folder
         self.files = {
             str(path.relative_to(folder.path)): path
@@ -132,22 +134,16 @@ class Annotation:
           StoreError: it is no name or another's, or the database fails.
         """
         annotator = self.checked(annotator)
-        asked = count
-        while True:
-            tasks = self._queues.upcoming(annotator, asked)
-            faults = {task.number: self._fault(task) for task in tasks}
-            sound = [task for task in tasks if faults[task.number] is None]
-            if len(sound) >= count or len(tasks) < asked:
-                break
-            asked += count
+        found: dict[Path, str | None] = {}  # files, each checked once for all pairs that show it
+        tasks = self._queues.upcoming(annotator, count, partial(self._sound, found))
         last = self._store.last(annotator)
         return State(
             annotator=annotator,
             judged=self._store.count(annotator),
             remaining=self._queues.remaining(annotator),
             last=None if last is None else last.id,
-            tasks=[self._shown(task) for task in sound[:count]],
-            problems=self._problems(fault for fault in faults.values() if fault is not None),
+            tasks=[self._shown(task) for task in tasks],
+            problems=self._problems([fault for fault in found.values() if fault is not None]),
         )
 
     def judge(self, body: JudgementBody) -> State:
@@ -186,28 +182,40 @@ class Annotation:
         left, right = names if task.left == "first" else names[::-1]
         return f"{IMAGES}/{pair.image}.png", f"{RENDERS}/{left}.png", f"{RENDERS}/{right}.png"
 
-    def _fault(self, task: Task) -> str | None:
-        """What keeps a task from being shown: the file and what is wrong with it.
+    def _sound(self, found: dict[Path, str | None], key: str) -> bool:
+        """Whether all files of a pair can be shown; what is wrong with one is added to `found`."""
+        for path, read in self._files(self._store.pairs[key]):
+            if path not in found:
+                found[path] = self._fault(path, read)
+            if found[path] is not None:
+                return False
+        return True
 
-        Each file is decoded once, so that nobody judges half an image or another one.
+    def _files(self, pair: Pair) -> Iterator[tuple[Path, Callable[[], object]]]:
+        """The files of a pair, and how each is read."""
+        folder = self._store.folder
+        yield folder.image_path(pair), partial(folder.image, pair)
+        for side in SIDES:
+            yield folder.render_path(pair, side), partial(folder.render, pair, side)
+
+    def _fault(self, path: Path, read: Callable[[], object]) -> str | None:
+        """The name of a file and what keeps it from being shown; None if nothing does.
+
+        It is decoded once and when it has changed, so that nobody judges half an image or another.
         """
-        pair, folder = self._store.pairs[task.pair], self._store.folder
-        readers = {folder.image_path(pair): partial(folder.image, pair)}
-        readers |= {folder.render_path(pair, s): partial(folder.render, pair, s) for s in SIDES}
-        for path, read in readers.items():
-            name = path.relative_to(folder.path)
-            try:
-                found = path.stat()
-                state = (found.st_mtime_ns, found.st_size)
-                if self._sound.get(path) != state:
+        name = path.relative_to(self._store.folder.path)
+        try:
+            state = _state(path)
+            if path not in self._read or self._read[path][0] != state:
+                try:
                     read()
-                    self._sound[path] = state
-            except DataError as error:
-                return f"{name}: {error.problem}"
-            except OSError as error:
-                missing = isinstance(error, FileNotFoundError)
-                return f"{name} is missing" if missing else f"{name}: {error.strerror}"
-        return None
+                    self._read[path] = state, None
+                except DataError as error:
+                    self._read[path] = state, f"{name}: {error.problem}"
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            return f"{name} is missing" if missing else f"{name}: {error.strerror}"
+        return self._read[path][1]
 
     def _shown(self, task: Task) -> TaskShown:
         image, left, right = self._paths(task)
@@ -220,15 +228,24 @@ class Annotation:
             right=right,
         )
 
-    def _problems(self, faults: Iterable[str]) -> list[str]:
-        """A line for each file at fault, of the first few; each is printed once too."""
-        found = [f"{fault}; its pairs are left out" for fault in dict.fromkeys(faults)]
-        for problem in found:
-            if problem not in self._named:
-                self._named.add(problem)
-                report(problem)
-        more = len(found) - NAMED
-        return found[:NAMED] + ([f"{more} more files cannot be shown"] if more > 0 else [])
+    def _problems(self, faults: list[str]) -> list[str]:
+        """A line for each file at fault, of the first few; each file is printed or counted once."""
+        for line in _summed([fault for fault in faults if fault not in self._named]):
+            report(line)
+        self._named.update(faults)
+        return _summed(faults)
+
+
+def _state(path: Path) -> FileState:
+    """What changes where a file does: its times, that of its permissions too, and its size."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+def _summed(faults: list[str]) -> list[str]:
+    found = [f"{fault}; its pairs are left out" for fault in faults[:NAMED]]
+    more = len(faults) - NAMED
+    return found + ([f"{more} more files cannot be shown"] if more > 0 else [])
 
 
 def _choice(shown: Shown, task: Task) -> Choice:
@@ -309,12 +326,13 @@ def _guard(app: FastAPI, loopback: bool) -> None:
 
 def _refused(request: Request, loopback: bool) -> tuple[int, str] | None:
     """Status and reason of a request that is not let in."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-    if loopback and host not in LOOPBACK:
-        return 403, f"this page is for this machine alone, not for {host}; see --host"
+    host = request.headers.get("host", "")
+    if loopback and not _of_this_machine(host):
+        name = printable(host) or "a request that names no host"
+        return 403, f"this page is for this machine alone, not for {name}; see --host"
     # Browsers name who made a request: another site's page may link to this one, and no more.
     site = request.headers.get("sec-fetch-site", "same-origin")
-    if request.url.path != "/" and site not in ("same-origin", "none"):
+    if request.scope["path"] != "/" and site not in ("same-origin", "none"):
         return 403, "only this page's own requests are answered"
     if request.method != "POST":
         return None
@@ -326,6 +344,18 @@ def _refused(request: Request, loopback: bool) -> tuple[int, str] | None:
     if not length.isdecimal() or int(length) > MOST_BYTES:
         return 413, f"expected a body of at most {MOST_BYTES:,} bytes"
     return None
+
+
+def _of_this_machine(host: str) -> bool:
+    """Whether a request's `Host` is a loopback address, or the name that is always one.
+
+    Addresses are safe whichever they are: only a name can be made to point here.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:  # another name, or nothing that a browser sends
+        return False
 
 
 STATUS: dict[type[DataError], int] = {UnknownTaskError: 404, JudgedError: 409, DiskError: 507}
@@ -344,12 +374,13 @@ def _reply_with_reasons(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> JSONResponse:
-        reason = f"{request.method} {request.url.path}: {error.detail}"
+        # Not `request.url`, which cannot be parsed where a client sends a strange host.
+        reason = f"{request.method} {printable(request.scope['path'])}: {error.detail}"
         return JSONResponse({"error": reason}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        reasons = [f"{found['loc'][-1]}: {found['msg']}" for found in error.errors()]
+        reasons = [printable(f"{found['loc'][-1]}: {found['msg']}") for found in error.errors()]
         return JSONResponse({"error": "; ".join(reasons)}, 422)
 
     @app.exception_handler(Exception)

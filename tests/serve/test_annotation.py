@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from sf_jax import cli
 from sf_jax.serve import annotating
-from sf_jax.serve.annotation import Annotation, build_app
+from sf_jax.serve.annotation import NAMED, Annotation, build_app
 from sf_jax.serve.listening import address, configured, listen
 from sf_jax.systems.superface import database, store
 from sf_jax.systems.superface import folder as folders
@@ -74,9 +75,10 @@ def served(
     annotator: str | None = None,
     options: QueueOptions = EACH,
     loopback: bool = True,
+    port: int = 0,
 ) -> Iterator[tuple[Client, store.JudgementStore]]:
     """A page in a thread of this process."""
-    with store.writing(folder) as judgements, listen("127.0.0.1", 0) as listening:
+    with store.writing(folder) as judgements, listen("127.0.0.1", port) as listening:
         annotation = Annotation(judgements, Queues(judgements, options), annotator)
         server = annotating.Server(configured(build_app(annotation, loopback), 1), lambda: None)
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
@@ -151,11 +153,13 @@ def test_what_is_sent_again_is_stored_once(folder: PairFolder) -> None:
         assert client.judge(task, id="judgement-of-another")[1]["judged"] == 1
 
 
-def test_requests_that_are_refused(folder: PairFolder) -> None:
+def test_requests_that_are_refused(folder: PairFolder, capfd: pytest.CaptureFixture) -> None:
     with served(folder) as (client, judgements):
         task = client.tasks()["tasks"][0]
         body = json.dumps({"id": "judgement-0", "annotator": "anna"}).encode()
         evil, other = JSON | {"Host": "evil.example"}, JSON | {"Sec-Fetch-Site": "cross-site"}
+        near, strange = {"Host": "127.0.0.1.evil.example"}, {"Host": "["}
+        undo = {"annotator": "anna", "id": "judgement-0"}
         for (status, reply), expected, reason in [
             (client.judge(task | {"number": 99}), 404, "anna has no task 99"),
             (client.judge(task | {"token": "of another"}), 404, "another folder of pairs; reload"),
@@ -164,12 +168,22 @@ def test_requests_that_are_refused(folder: PairFolder) -> None:
             (client.judge(task, id="!"), 422, "letters, digits"),
             (client.judge(task, annotator=" "), 422, "'annotator': is empty"),
             (client.judge(task, more=1), 422, "more: Extra inputs are not permitted"),
-            (client.send("/api/undo", {"annotator": "anna", "id": "judgement-0"}), 404, "has no"),
+            (client.judge(task | {"number": 2**70}), 422, "number: Input should be less than"),
+            (client.judge(task, seconds=10**400), 422, "seconds"),
+            (client.judge(task | {"token": "\ud800"}), 404, "another folder of pairs; reload"),
+            (client.judge(task, annotator="\ud800"), 422, "characters that do not print"),
+            (client.judge(task, **{"\ud800": 1}), 422, ""),
+            (client.send("/api/undo", undo), 404, "has no"),
+            (client.send("/api/undo", undo | {"id": "\ud800"}), 422, "letters, digits"),
+            (client.send("/api/undo", undo | {"annotator": "\ud800"}), 422, "do not print"),
             (client.send("/api/judgements", b"{", JSON), 422, "JSON"),
             (client.send("/api/judgements", body, {"Content-Type": "text/plain"}), 415, "type"),
             (client.send("/api/judgements", b" " * 20_000, JSON), 413, "at most 10,000 bytes"),
             (client.send("/api/tasks?annotator=anna", None, evil), 403, "not for evil.example"),
             (client.send("/api/tasks?annotator=anna", None, other), 403, "own requests"),
+            (client.send("/", None, near), 403, "not for 127.0.0.1.evil.example"),
+            (client.send("/", None, strange), 403, "not for [; see --host"),
+            (client.send("/", None, {"Host": ""}), 403, "a request that names no host"),
             (client.send("/api/tasks"), 422, "annotator: Field required"),
             (client.send("/images/..%2Fpairs.jsonl"), 404, ""),
             (client.send(f"/renders/{'0' * 32}.png"), 404, "no image of these pairs"),
@@ -180,6 +194,13 @@ def test_requests_that_are_refused(folder: PairFolder) -> None:
         status, reply = client.judge(task, id="from-another-window")
         assert status == 409 and "has judged pair" in reply["error"]
         assert len(judgements.judgements()) == 1
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("host", ["localhost:8010", "127.0.0.2:8010", "[::1]:8010", "127.0.0.1"])
+def test_every_loopback_address_is_this_machine(folder: PairFolder, host: str) -> None:
+    with served(folder) as (client, _):
+        assert client.send("/api/settings", None, {"Host": host})[0] == 200
 
 
 def test_a_page_for_the_network_has_any_name(folder: PairFolder) -> None:
@@ -188,6 +209,9 @@ def test_a_page_for_the_network_has_any_name(folder: PairFolder) -> None:
         other = {"Sec-Fetch-Site": "cross-site"}
         assert client.send("/", None, other)[0] == 200  # a link to it
         assert client.send("/api/settings", None, other)[0] == 403
+        strange = {"Host": "["}
+        assert client.send("/api/settings", None, strange)[0] == 200
+        assert client.send("/nothing/at/all", None, strange)[0] == 404
 
 
 def test_one_annotator_alone(folder: PairFolder) -> None:
@@ -214,6 +238,35 @@ def test_pairs_whose_images_are_gone_are_left_out_and_named(
         gone.with_suffix(".away").rename(gone)
         assert client.tasks()["tasks"][0] == first
     assert capfd.readouterr().err.count(problem) == 1
+
+
+def test_a_folder_without_its_images_is_gone_through_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each request; nobody is given what cannot be shown, and a few lines name it."""
+    folder = fill(tmp_path / "pairs", 40)
+    away = (folder.path / folders.IMAGES).rename(tmp_path / "away")
+    found: Counter[Path] = Counter()
+    plain = Path.stat
+
+    def stat(path: Path, **how: Any) -> os.stat_result:
+        found[path] += path.parent.name == folders.IMAGES
+        return plain(path, **how)
+
+    with store.writing(folder) as judgements:
+        annotation = Annotation(judgements, Queues(judgements, EACH))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "stat", stat)
+            state = annotation.state("anna", 3)
+        assert sum(found.values()) == 40 == state.remaining
+        assert state.tasks == [] == judgements.tasks()
+        assert len(state.problems) == NAMED + 1 and "is missing; its pairs" in state.problems[0]
+        assert state.problems[-1] == f"{40 - NAMED} more files cannot be shown"
+        assert annotation.state("bert", 3).problems != []
+        assert capfd.readouterr().err.count("\n") == NAMED + 1
+        away.rename(folder.path / folders.IMAGES)
+        state = annotation.state("bert", 3)
+        assert len(state.tasks) == 3 == len(judgements.tasks()) and state.problems == []
 
 
 def test_images_that_are_damaged_or_others_are_left_out(folder: PairFolder) -> None:

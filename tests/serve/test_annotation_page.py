@@ -137,9 +137,64 @@ def test_what_was_not_saved_when_the_page_was_closed(
         again.set_default_timeout(PATIENCE)
         again.goto(client.url)
         assert shown(again) == 1 and side(judged(folder)[0]) == "tie"
-        unsaved = "JSON.stringify(Object.keys(localStorage))"
-        assert "unsaved" not in again.evaluate(unsaved)
+        assert not unsaved(again)
         again.context.close()
+
+
+def unsaved(page: "Page") -> bool:
+    """Whether the browser keeps a choice that was not saved."""
+    return "unsaved" in page.evaluate("JSON.stringify(Object.keys(localStorage))")
+
+
+def test_a_choice_that_was_not_saved_waits_for_its_own_folder(
+    browser: "Browser", folder: PairFolder, tmp_path: Path
+) -> None:
+    """Also where another folder is served under the same address meanwhile."""
+    other = fill(tmp_path / "other", 8, start=100)
+    context, port = browser.new_context(), 0
+
+    def first(url: str) -> "Page":
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{url}/?annotator=anna")
+        shown(page)
+        assert not page.is_visible("#notice")
+        return page
+
+    for one, choice in ((folder, "tie"), (other, "unclear")):
+        with served(one, port=port) as (client, judgements):
+            port = int(client.url.rpartition(":")[2])
+            page = first(client.url)
+            page.route("**/api/judgements", lambda route: route.abort())
+            page.keyboard.press(KEYS[choice])
+            page.wait_for_selector("#notice:not([hidden])")
+            page.close()
+            assert judgements.judgements() == []
+    for one, choice in ((other, "unclear"), (folder, "tie")):
+        with served(one, port=port) as (client, _):
+            page = first(client.url)
+            assert shown(page) == 1 and side(judged(one)[0]) == choice
+            assert unsaved(page) == (one is other)
+            page.close()
+    context.close()
+
+
+def test_a_page_that_takes_another_s_judgements_by_now(
+    browser: "Browser", folder: PairFolder
+) -> None:
+    """As where the server was started again with --annotator: it says so, and goes on later."""
+    with served(folder) as (client, _):
+        page = opened(browser, client.url)
+    port = int(client.url.rpartition(":")[2])
+    with served(folder, "bert", port=port):
+        page.keyboard.press(KEYS["left"])
+        page.locator("#notice", has_text="this page is bert's").wait_for()
+        assert shown(page) == 0 and not page.locator(".chosen").count() and unsaved(page)
+    with served(folder, port=port):
+        assert press(page, "right") == 1
+        assert side(judged(folder)[0]) == "right"
+        assert not page.is_visible("#notice") and not unsaved(page)
+    page.context.close()
 
 
 def test_another_name_on_the_same_machine(browser: "Browser", folder: PairFolder) -> None:

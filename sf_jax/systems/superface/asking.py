@@ -247,7 +247,7 @@ def fill(
     """Adds pairs to a folder until there are enough, or no more images.
 
     Args:
-      count: pairs to add; per_image: of one image at most.
+      count: pairs to add; per_image: of one image at most. Those that the folder has do not count.
       other: name and model of another checkpoint, whose answers become candidates too.
       progress: is called after each image.
 
@@ -259,13 +259,16 @@ def fill(
     before: Candidate | None = None
     for number, image, answers in _read(images, model, how, other, summary):
         left = min(per_image, count - summary.pairs)
-        asked = list(_some(maker, image, answers, number, left, summary, before))
+        new = 0
+        for one in _some(maker, image, answers, number, summary, before):
+            if adding.add(one.pair, one.image, one.first, one.second):
+                new += 1
+                summary.gold += one.pair.gold is not None
+            if new == left:
+                break
         before = answers[0]
-        new = [adding.add(one.pair, one.image, one.first, one.second) for one in asked]
-        summary.pairs += sum(new)
-        sure = (one.pair.gold is not None for one in asked)
-        summary.gold += sum(fresh and known for fresh, known in zip(new, sure, strict=True))
-        summary.images += bool(asked)
+        summary.pairs += new
+        summary.images += bool(new)
         progress()
         if summary.pairs >= count:
             break
@@ -298,29 +301,26 @@ def _some(
     image: Image,
     answers: Sequence[Candidate],
     number: int,
-    count: int,
     summary: Summary,
     before: Candidate | None,
 ) -> Iterator[Asked]:
-    """Up to `count` pairs of an image, its regions in turn."""
+    """The pairs of an image, its regions in turn; each region has one gold pair at most."""
     g = np.random.default_rng([44, maker.how.seed, number])
     regions = [maker.how.regions[i] for i in g.permutation(len(maker.how.regions))]
     waiting = {region: maker.pairs(image, answers, region, number) for region in regions}
-    while waiting and count > 0:
+    without_gold = set(regions)
+    while waiting:
         for region in list(waiting):
-            if count <= 0:
-                break
-            if before is not None and g.random() < maker.how.gold:
+            if before is not None and g.random() < maker.how.gold and region in without_gold:
+                without_gold.remove(region)
                 sure = maker.gold(image, answers, before, region, number)
                 if sure is not None:
-                    count -= 1
                     yield sure
                     continue
             one = _next(waiting[region], summary)
             if one is None:
                 del waiting[region]
                 continue
-            count -= 1
             yield one
 
 

@@ -30,7 +30,7 @@ class Candidate:
     Attributes:
       coefficients: in canonical order, values that the slots of the model can take.
       origin: where it is from, such as "sampled, temperature 0.7", "means", "checkpoint NAME",
-        "perturbed JawOpen", "revived MouthPressLeft" or "swapped lower".
+        "perturbed JawOpen", "revived MouthPressLeft" or "swapped lower: checkpoint NAME".
       render: the name of its rendered image, without suffix.
 
     Raises:

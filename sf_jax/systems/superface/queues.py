@@ -8,7 +8,9 @@ at once. Nothing on the page distinguishes gold pairs and repeats from others.
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import xxhash
 
@@ -29,6 +31,9 @@ class QueueOptions:
     overlap: float = 0.1
     repeats: float = 0.05
     distance: int = 20
+
+
+Sound = Callable[[str], bool]  # key of a pair → whether it can be shown
 
 
 def share(*parts: object) -> float:
@@ -53,17 +58,22 @@ class Queues:
         for task in store.tasks():
             self._note(task)
 
-    def upcoming(self, annotator: str, count: int) -> list[Task]:
+    def upcoming(self, annotator: str, count: int, sound: Sound = lambda pair: True) -> list[Task]:
         """An annotator's next tasks, in order; fewer than `count` where no more are left.
+
+        Args:
+          sound: of other pairs no task is returned, and none is made: they stay everybody's. It is
+            asked often, and is to remember what it found.
 
         Raises:
           StoreError: see `JudgementStore`.
         """
         with self._lock:
-            found = self._store.open_tasks(annotator)
-            while len(found) < count and (task := self._assigned(annotator)) is not None:
+            waiting = self._store.open_tasks(annotator)
+            found = list(islice((task for task in waiting if sound(task.pair)), count))
+            while len(found) < count and (task := self._assigned(annotator, sound)) is not None:
                 found.append(task)
-        return found[:count]
+        return found
 
     def remaining(self, annotator: str) -> int:
         """How many tasks an annotator has left, without repeats to come, if nobody else goes on."""
@@ -78,16 +88,16 @@ class Queues:
         self._tasks.setdefault(task.annotator, []).append(task)
         self._taken.add(task.pair)
 
-    def _assigned(self, annotator: str) -> Task | None:
+    def _assigned(self, annotator: str, sound: Sound) -> Task | None:
         """A new task, which is stored; None where nothing is left."""
-        chosen = self._repeat(annotator) or self._new(annotator)
+        chosen = self._repeat(annotator, sound) or self._new(annotator, sound)
         if chosen is None:
             return None
         task = self._store.assign(annotator, *chosen)
         self._note(task)
         return task
 
-    def _repeat(self, annotator: str) -> tuple[str, bool, Side] | None:
+    def _repeat(self, annotator: str, sound: Sound) -> tuple[str, bool, Side] | None:
         """The earliest judged pair that was not repeated yet, where a repeat is due."""
         tasks = self._tasks.get(annotator, [])
         number = len(tasks)
@@ -96,11 +106,11 @@ class Queues:
         again = {task.pair for task in tasks if task.repeat} | self._gold
         judged = {stored.number for stored in self._store.judged(annotator)}
         for task in tasks[: max(0, number - self._options.distance)]:
-            if task.number in judged and task.pair not in again:
+            if task.number in judged and task.pair not in again and sound(task.pair):
                 return task.pair, True, "second" if task.left == "first" else "first"
         return None
 
-    def _new(self, annotator: str) -> tuple[str, bool, Side] | None:
+    def _new(self, annotator: str, sound: Sound) -> tuple[str, bool, Side] | None:
         """The first pair, in the annotator's order, that they may be given."""
         order = self._orders.get(annotator)
         if order is None:
@@ -108,10 +118,11 @@ class Queues:
             self._orders[annotator] = order
         given = self._given(annotator)
         free = (self._everyones | (self._others - self._taken)) - given
-        if not free:  # then what others were given and have left unjudged
+        pair = next((key for key in order if key in free and sound(key)), None)
+        if pair is None:  # then what others were given and have left unjudged
             judged = {stored.judgement.pair for stored in self._store.judged()}
-            free = self._store.pairs.keys() - judged - given
-        pair = next((key for key in order if key in free), None)
+            left = self._store.pairs.keys() - judged - given - free
+            pair = next((key for key in order if key in left and sound(key)), None)
         if pair is None:
             return None
         return pair, False, "first" if share("left", annotator, pair) < 0.5 else "second"

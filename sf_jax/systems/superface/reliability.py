@@ -33,6 +33,8 @@ HEAD: tuple[str, ...] = (
     *("repeats alike", "gold correct", "agrees", "accuracy"),
 )
 ROUNDS, TOLERANCE = 200, 1e-7  # of expectation maximisation
+SWAPPED = re.compile(f"^swapped (?:{'|'.join(REGIONS)}): ")
+CHANGED = re.compile(f"^(perturbed|revived) (?:{'|'.join(NAMES)})$")
 
 
 @dataclass(frozen=True)
@@ -273,9 +275,11 @@ def _accuracies(
 
 
 def kind_of(origin: str) -> str:
-    """The kind of a candidate: its origin without the channel or region that was changed."""
-    words = [word for word in origin.split() if word not in (*NAMES, *REGIONS)]
-    return re.sub(r"\s+", " ", " ".join(words)) or origin
+    """The kind of a candidate: where the region that is judged is from, for all regions alike.
+
+    Of "swapped lower: perturbed JawOpen" it is "perturbed"; see `candidates` about origins.
+    """
+    return CHANGED.sub(r"\1", SWAPPED.sub("", origin))
 
 
 def _strengths(judgements: Iterable[Judgement], pairs: Mapping[str, Pair]) -> dict[str, float]:

@@ -96,6 +96,11 @@ def annotator_name(text: str) -> str:
     return name
 
 
+def _check_id(text: str) -> None:
+    if not ID.fullmatch(text):
+        raise StoreError("expected 8 to 64 letters, digits, - or _", field="id")
+
+
 def now() -> str:
     """Date and time in UTC, ISO 8601 to the millisecond."""
     found = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
@@ -181,8 +186,7 @@ class JudgementStore:
           UnknownTaskError: the annotator has no such task.
           JudgedError: the task has another judgement that counts.
         """
-        if not ID.fullmatch(id):
-            raise StoreError("expected 8 to 64 letters, digits, - or _", field="id")
+        _check_id(id)
         if not 0 <= seconds <= MOST_SECONDS:
             problem = f"found {seconds:g}, expected 0 to {MOST_SECONDS:g}"
             raise StoreError(problem, field="seconds")
@@ -205,8 +209,10 @@ class JudgementStore:
           False where it was undone already.
 
         Raises:
+          StoreError: the id is none.
           UnknownTaskError: the annotator has no such judgement.
         """
+        _check_id(id)
         with self.database.transaction() as connection:
             query = "SELECT undone_at FROM judgements WHERE id = ? AND annotator = ?"
             row = connection.execute(query, (id, annotator)).fetchone()
@@ -225,9 +231,10 @@ class JudgementStore:
           False where the very same judgement is there already.
 
         Raises:
-          StoreError: its pair is unknown.
+          StoreError: the id is none, or the pair is unknown.
           JudgedError: the annotator has another judgement of the pair.
         """
+        _check_id(id)
         pair, annotator, repeat = judgement.pair, judgement.annotator, int(judgement.repeat)
         self._known(pair)
         with self.database.transaction() as connection:

@@ -79,6 +79,20 @@ def test_the_same_seed_gives_the_same_pairs_and_another_seed_others(made, tmp_pa
     assert others != set(keys)
 
 
+def test_a_second_run_of_the_same_images_and_seed_adds_to_them(tmp_path):
+    first, there = filled(tmp_path)
+    second, both = filled(tmp_path)
+    assert first.pairs == second.pairs == 12 and len(both.pairs) == 24
+    assert both.pairs[12:] and second.images == 3
+    assert [pair.key for pair in both.pairs[:12]] == [pair.key for pair in there.pairs]
+
+
+def test_each_region_of_an_image_has_one_gold_pair_at_most(tmp_path):
+    summary, found = filled(tmp_path, 16, Asking(gold=1.0))
+    assert summary.pairs == 16 == len(found.pairs)
+    assert summary.gold == sum(pair.gold is not None for pair in found.pairs) <= 6
+
+
 def test_neither_side_is_the_better_one_by_its_origin(tmp_path):
     _, found = filled(tmp_path, 40, Asking(least=0.0, gold=0.0), per_image=20)
     first = [pair.first.origin == "means" for pair in found.pairs]
@@ -176,6 +190,17 @@ def test_the_command_fills_a_folder_and_adds_to_it(stand_in, tmp_path, capsys):
     assert [pair.key for pair in both.pairs[:6]] == [pair.key for pair in first.pairs]
     assert len(both.pairs) == 11
     assert f"11 pairs in {tmp_path / 'out'}" in capsys.readouterr().out
+
+
+def test_the_command_adds_until_all_candidates_are_compared(stand_in, tmp_path, capsys):
+    given = ["data", "pairs", str(images(tmp_path / "in")), "--out", str(tmp_path / "out")]
+    given += ["--size", "64", "--regions", "upper", "--temperatures", "0.5", "--count", "999"]
+    hint = "nothing was added; another --seed draws other answers to the same images"
+    assert cli.main(given) == 0 and hint not in capsys.readouterr().out
+    count = len(folder.read(tmp_path / "out").pairs)
+    assert cli.main(given) == 0 and hint in capsys.readouterr().out
+    assert len(folder.read(tmp_path / "out").pairs) == count
+    assert cli.main([*given, "--seed", "1"]) == 0 and hint not in capsys.readouterr().out
 
 
 def test_an_image_that_cannot_be_read_is_listed_and_the_others_are_used(stand_in, tmp_path, capsys):

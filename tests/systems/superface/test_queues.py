@@ -103,6 +103,27 @@ def test_what_one_annotator_leaves_open_another_gets_in_the_end(opened: Judgemen
     assert len(done) == COUNT and {task.pair for task in waiting} <= done
 
 
+def test_pairs_that_cannot_be_shown_are_given_to_nobody(
+    opened: JudgementStore, folder: PairFolder
+) -> None:
+    queues = Queues(opened, QueueOptions(overlap=0, repeats=0))
+    waiting = {task.pair for task in queues.upcoming("anna", 3)}
+    keys = {pair.key for pair in folder.pairs}
+    gone = {pair.key for pair in folder.pairs[::2]}
+    for name in ("anna", "bert"):  # who gets what anna has not judged
+        found = queues.upcoming(name, COUNT, lambda pair: pair not in gone)
+        assert {task.pair for task in found} == keys - gone
+    assert {task.pair for task in opened.tasks()} & gone <= waiting
+    assert {task.pair for task in queues.upcoming("anna", COUNT)} == keys
+
+
+def test_a_pair_that_cannot_be_shown_is_not_repeated(opened: JudgementStore) -> None:
+    queues = Queues(opened, QueueOptions(overlap=0, repeats=1, distance=0))
+    (first,) = work(opened, queues, "anna", 1)
+    (task,) = queues.upcoming("anna", 1, lambda pair: pair != first.pair)
+    assert task.pair != first.pair and not task.repeat
+
+
 def test_an_undone_task_is_the_next_one(opened: JudgementStore) -> None:
     queues = Queues(opened)
     tasks = work(opened, queues, "anna", 3)

@@ -6,8 +6,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from sf_jax.systems.superface.pairs import Judgement, Pair
+from sf_jax.face.regions import REGIONS
+from sf_jax.systems.superface import candidates
+from sf_jax.systems.superface.pairs import Candidate, Judgement, Pair
 from sf_jax.systems.superface.reliability import dawid_skene, kind_of, krippendorff_alpha, report
+from tests.systems.superface.answering import GRID
 from tests.systems.superface.folders import pair
 
 PAIRS: dict[str, Pair] = {one.key: one for one, _ in map(pair, range(40))}
@@ -139,14 +142,30 @@ def test_kinds_of_candidates_that_win() -> None:
     "origin, kind",
     [
         ("perturbed JawOpen", "perturbed"),
-        ("swapped lower", "swapped"),
         ("sampled, temperature 0.7", "sampled, temperature 0.7"),
+        ("checkpoint lower JawOpen", "checkpoint lower JawOpen"),
         ("means", "means"),
-        ("JawOpen", "JawOpen"),
     ],
 )
 def test_kinds(origin: str, kind: str) -> None:
     assert kind_of(origin) == kind
+    values = np.linspace(-0.5, 0.5, 61, dtype=np.float32).clip(0)
+    base, other = Candidate(np.zeros(61), "means"), Candidate(values, origin)
+    for region in REGIONS:
+        made = candidates.swapped(base, other, region)
+        assert made.origin != origin or region == "whole"
+        assert kind_of(made.origin) == kind
+
+
+def test_kinds_of_proposals() -> None:
+    base = Candidate(np.full(61, 0.5), "means")
+    rest = Candidate(np.zeros(61), "means")
+    for region in REGIONS:
+        g = np.random.default_rng(0)
+        perturbed = candidates.perturbed(base, region, GRID, g)
+        revived = candidates.revived(rest, region, GRID, g)
+        assert perturbed is not None and kind_of(perturbed.origin) == "perturbed"
+        assert revived is not None and kind_of(revived.origin) == "revived"
 
 
 def test_nothing_judged() -> None:

@@ -99,6 +99,8 @@ def test_what_cannot_be_stored_is_refused(open_store: JudgementStore, folder: Pa
             open_store.judge("judgement-0", "anna", 0, "tie", seconds)
     with pytest.raises(UnknownTaskError, match="bert has no judgement of this id"):
         open_store.undo("bert", "judgement-0")
+    with pytest.raises(StoreError, match="letters, digits"):
+        open_store.undo("anna", "\ud800")
     assert open_store.judgements() == []
 
 
