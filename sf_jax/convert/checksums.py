@@ -48,6 +48,8 @@ MODEL_FILES = (
     SINGLE,
     INDEX,
     "draft_heads.safetensors",
+    "reward.safetensors",
+    "reward.json",
     "stored.json",
     "adapter_config.json",
     "adapter_model.safetensors",

@@ -33,11 +33,12 @@ class FileFingerprint:
 class Fingerprint:
     """Attributes:
     files: by name, in the order in which they are read.
-    order: settings that the order depends on, such as the seed.
+    order: settings that the order depends on, such as the seed, and others that a run may not
+      change on its way.
     """
 
     files: Mapping[str, FileFingerprint]
-    order: Mapping[str, float]
+    order: Mapping[str, float | str]
 
     def with_model(self, folder: Path, names: Iterable[str]) -> "Fingerprint":
         """This fingerprint with files of a model, as `model/NAME`; names of no file are left out.
@@ -89,7 +90,7 @@ def _files(
             yield f"{name} has other content"
 
 
-def _settings(saved: Mapping[str, float], now: Mapping[str, float]) -> Iterator[str]:
+def _settings(saved: Mapping[str, float | str], now: Mapping[str, float | str]) -> Iterator[str]:
     for name in sorted(saved.keys() | now.keys()):
         if saved.get(name) != now.get(name):
             yield f"{name} is {now.get(name)}, was {saved.get(name)}"

@@ -148,7 +148,7 @@ def run(
       CheckpointError: a checkpoint could not be saved, or none is sound.
       BusyError: another run writes there.
       Stopped: the run was asked to stop.
-      TrainingError: data or model are not those of the checkpoint.
+      TrainingError: data, model or settings are not those of the checkpoint.
       and whatever a hook raises.
     """
     this = Run(config, Path(directory if logs is None else logs), hooks, state)
@@ -208,11 +208,12 @@ def _compare(saved: Any, now: Fingerprint, step: int, accept: bool) -> None:
     found = shared_problem(changes(Fingerprint.from_json(saved), now))
     if found and not accept:
         raise TrainingError(
-            f"data or model are not those of checkpoint {step}: {found}. Give the same ones, or "
-            "--accept-changed-data to resume with these"
+            f"data, model or settings are not those of checkpoint {step}: {found}. Give the same "
+            "ones, or --accept-changed-data to resume with these"
         )
     if found:
-        _report(f"data or model are not those of checkpoint {step}, which is accepted: {found}")
+        found = f"those of checkpoint {step}, which is accepted: {found}"
+        _report(f"data, model or settings are not {found}")
 
 
 def _save(

@@ -95,15 +95,22 @@ class Compared:
     lengths: Float[Array, "B K S"]
 
     @property
-    def ratios(self) -> Float[Array, "B K S"]:
-        """By how much the policy has raised each answer over the reference, in nats.
+    def frozen(self) -> Float[Array, "B K S"]:
+        """The log-probabilities of answers under the reference.
 
         Raises:
           ValueError: there is no reference.
         """
         if self.reference_sums is None:
             raise ValueError("the objective needs a reference: a companion, or with the groups")
-        return self.sums - self.reference_sums
+        return self.reference_sums
+
+    @property
+    def pairs(self) -> tuple[Array, Array, Array, Array]:
+        """The log-probabilities [B, K] of chosen and of rejected answers under the policy, and then
+        under the reference, as losses of pairs take them."""
+        sums, frozen = self.sums, self.frozen
+        return sums[..., 0], sums[..., 1], frozen[..., 0], frozen[..., 1]
 
 
 class Objective(Protocol):
@@ -144,7 +151,8 @@ class Dpo(_OfAnswers):
 
     Attributes:
       supervised: weight of the chosen answer's negative log-likelihood a token, which keeps it from
-        becoming less likely together with the rejected one.
+        becoming less likely together with the rejected one; where the judgement is in doubt, each
+        answer counts by the probability that it is the better one.
     """
 
     beta: float = 0.1
@@ -152,11 +160,12 @@ class Dpo(_OfAnswers):
     supervised: float = 0.0
 
     def losses(self, found: Compared, batch: GroupBatch) -> Float[Array, "B K"]:
-        difference = self.beta * _difference(found.ratios)
-        losses = preference.bradley_terry(difference, _smoothed(self.label_smoothing, batch))
+        wrong = _smoothed(self.label_smoothing, batch)
+        losses = preference.dpo(*found.pairs, beta=self.beta, label_smoothing=wrong)
         if self.supervised:
-            chosen = found.sums[..., 0] / jnp.maximum(found.lengths[..., 0], 1e-9)
-            losses -= self.supervised * chosen
+            by_token = found.sums / jnp.maximum(found.lengths, 1e-9)
+            losses -= self.supervised * (1 - wrong) * by_token[..., 0]
+            losses -= self.supervised * wrong * by_token[..., 1]
         return losses
 
 
@@ -168,12 +177,8 @@ class Ipo(_OfAnswers):
     label_smoothing: float = 0.0
 
     def losses(self, found: Compared, batch: GroupBatch) -> Float[Array, "B K"]:
-        ratios, zeros = found.ratios, jnp.zeros_like(found.ratios[..., 0])
         return preference.ipo(
-            ratios[..., 0],
-            ratios[..., 1],
-            zeros,
-            zeros,
+            *found.pairs,
             found.lengths[..., 0],
             found.lengths[..., 1],
             beta=self.beta,
@@ -186,7 +191,9 @@ class Kto(_OfAnswers):
     """KTO of the chosen answer as desirable and the rejected one as undesirable; the third answer
     of a group is that of another prompt. See `losses.preference.kto`.
 
-    The divergence is estimated from what is taken together: a microbatch, where there are several.
+    Where the judgement is in doubt, the loss is that of either judgement by its probability: a tie
+    moves neither answer, unless the weights of good and bad ones differ. The divergence is
+    estimated from what is taken together: a microbatch, where there are several.
     """
 
     beta: float = 0.1
@@ -195,19 +202,25 @@ class Kto(_OfAnswers):
     answers: ClassVar[int] = 3
 
     def losses(self, found: Compared, batch: GroupBatch) -> Float[Array, "B K"]:
-        ratios = found.ratios
-        unlike, zeros = ratios[..., 2], jnp.zeros_like(ratios)
-        divergence = preference.kto_divergence(unlike, zeros[..., 2], batch.weights > 0)
-        losses = preference.kto(
-            ratios[..., :2],
-            zeros[..., :2],
-            jnp.array([True, False]),
-            divergence,
-            beta=self.beta,
-            desirable_weight=self.desirable_weight,
-            undesirable_weight=self.undesirable_weight,
-        )
-        return losses.mean(-1)
+        sums, frozen = found.sums, found.frozen
+        there = batch.weights > 0
+        divergence = preference.kto_divergence(sums[..., 2], frozen[..., 2], there)
+
+        def judged(first: bool) -> Array:
+            """The losses where the first answer is the good one, or the second."""
+            losses = preference.kto(
+                sums[..., :2],
+                frozen[..., :2],
+                jnp.array([first, not first]),
+                divergence,
+                beta=self.beta,
+                desirable_weight=self.desirable_weight,
+                undesirable_weight=self.undesirable_weight,
+            )
+            return losses.mean(-1)
+
+        wrong = batch.label_smoothing
+        return (1 - wrong) * judged(True) + wrong * judged(False)
 
 
 @dataclass(frozen=True)
@@ -248,10 +261,6 @@ class Grpo:
         losses = preference.grpo(logs, old, advantages, reference, clip=self.clip, beta=self.beta)
         summed = found.policy.summed(losses, count).reshape(found.sums.shape)
         return (summed / jnp.maximum(found.lengths, 1e-9)).mean(-1)
-
-
-def _difference(ratios: Float[Array, "B K S"]) -> Float[Array, "B K"]:
-    return ratios[..., 0] - ratios[..., 1]
 
 
 def _smoothed(label_smoothing: float, batch: GroupBatch) -> Float[Array, "B K"]:
@@ -355,7 +364,7 @@ class PreferenceTask(RowsTask):
         weights = batch.weights
         metrics = {"weight": weights.sum()}
         if found.reference_sums is not None and not self.objective.needs_advantages:
-            margin = jax.lax.stop_gradient(_difference(found.ratios))
+            margin = jax.lax.stop_gradient(preference.log_ratio_difference(*found.pairs))
             metrics["margin"] = (margin * weights).sum()
             # Neither raised nor lowered counts half, as before the first step.
             metrics["agreement"] = ((jnp.sign(margin) + 1) / 2 * weights).sum()

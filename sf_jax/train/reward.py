@@ -101,6 +101,11 @@ class RewardTask(RowsTask):
         return self.slots
 
     @property
+    def at_once(self) -> int:
+        """Rows that training takes at once."""
+        return max(self.rows // self.accumulate, 1)
+
+    @property
     def room(self) -> Room:
         """Of a row."""
         return Room(
@@ -155,12 +160,16 @@ class RewardTask(RowsTask):
 
 
 def answer_scores(
-    task: RewardTask, weights: RewardWeights, given: Iterable[Group]
+    task: RewardTask, weights: RewardWeights, given: Iterable[Group], rows: int | None = None
 ) -> Float[np.ndarray, "N S"]:
     """The score of each answer of groups, in the groups' order.
+
+    Args:
+      rows: of a batch, by default those that training takes at once; each number of them is
+        compiled by itself, and rows without groups take as long as others.
 
     Raises:
       GroupError: a group does not fit the task's rows; names it.
     """
     ask = lambda batch: jax.device_get(task.asked(weights, batch))  # noqa: E731
-    return groups.of_answers(given, task.room, max(task.rows // task.accumulate, 1), ask)
+    return groups.of_answers(given, task.room, task.at_once if rows is None else rows, ask)

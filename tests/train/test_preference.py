@@ -30,6 +30,7 @@ from sf_jax.train.losses.supervised import SlotValues
 from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.preference import (
     REFERENCE,
+    Compared,
     Dpo,
     Grpo,
     Ipo,
@@ -237,6 +238,26 @@ def test_what_does_not_count_has_no_gradient(
     np.testing.assert_array_equal(np.asarray(gradient)[~counted], 0)
     moved = np.abs(np.asarray(gradient)[counted]) > 1e-4
     assert moved.sum() == 4  # but for the answers to another prompt, which KTO asks of alone
+
+
+@pytest.mark.parametrize("objective", [Dpo(supervised=0.5), Ipo(), Kto(undesirable_weight=1.7)])
+def test_a_judgement_in_doubt_is_in_part_the_other_one(objective: Objective) -> None:
+    """A share for the other answer is what is left of 1 with both exchanged; a tie favours none."""
+    g = np.random.default_rng(0)
+    sums, frozen = -g.gamma(2, 2, (2, 1, 5, 3))
+    lengths = g.integers(1, 9, (1, 5, 3)).astype(float)
+    doubt = np.array([[0.0, 0.1, 0.25, 0.5, 1.0]])
+
+    def losses(chosen: int, doubt: np.ndarray) -> np.ndarray:
+        order = [chosen, 1 - chosen, 2]
+        of = [jnp.asarray(each[..., order]) for each in (sums, frozen, lengths)]
+        batch = GroupBatch(None, jnp.ones((1, 5)), jnp.asarray(doubt))  # type: ignore[arg-type]
+        return np.asarray(objective.losses(Compared(None, None, *of), batch))  # type: ignore[arg-type]
+
+    given, sure = losses(0, doubt), losses(0, np.zeros((1, 5)))
+    np.testing.assert_allclose(losses(1, 1 - doubt), given, rtol=1e-4)
+    np.testing.assert_allclose(losses(1, doubt)[0, 3], given[0, 3], rtol=1e-4)
+    assert (np.abs(given - sure)[0, 1:] > 1e-3).all() and given[0, 0] == sure[0, 0]
 
 
 def refused(config: Config, example: Example, **room: int) -> str:

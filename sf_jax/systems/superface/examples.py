@@ -1,8 +1,9 @@
 """Judged pairs as groups of answers to learn from: one image, one prompt, two answers.
 
-Of an answer only the slots of the judged region count; of one that was judged as a whole, all of it
-and the token that ends it. A model whose values are one token each learns slots over their allowed
-values, any other the tokens of values over the vocabulary, as in supervised training.
+Of an answer only the slots of the judged region count. A model whose values are one token each
+learns slots over their allowed values; the grammar forces all else, so that nothing else can count.
+Any other learns the tokens of values over the vocabulary, as in supervised training, and of an
+answer that was judged as a whole all tokens, with the one that ends it.
 """
 
 import json
@@ -269,9 +270,11 @@ class PairGroups:
     unlike: bool = False
     reference: Float[np.ndarray, "N S"] | None = None
     seed: int = 0
-    _fitted: dict[str, FittedImage] = field(default_factory=dict, repr=False)
-    _order: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
-    _fitting: Lock = field(default_factory=Lock, repr=False)  # batches are made in a thread
+    # Of these pairs alone: `replace` may give other images, pairs or another seed. Batches are made
+    # in a thread.
+    _fitted: dict[str, FittedImage] = field(default_factory=dict, init=False, repr=False)
+    _order: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+    _fitting: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.judged:
@@ -327,17 +330,20 @@ class PairGroups:
     def with_reference(self, found: Float[np.ndarray, "N S"]) -> "PairGroups":
         """The same pairs with the log-probabilities of their answers under the reference."""
         made = replace(self, reference=found)
-        vars(made)["measured"] = self.measured  # which the reference does not change
+        kept = ("_fitted", "_fitting", "_order")  # which the reference does not change
+        vars(made).update({name: vars(self)[name] for name in kept}, measured=self.measured)
         return made
 
     @cached_property
     def measured(self) -> tuple[list[tuple[int, int]], str]:
         """The size of each group in tokens and patches, and one hash of all that a model is asked:
-        images, tokens, and what of them counts. Makes every group once."""
+        pixels, tokens, and what of them counts. Makes every group once."""
         settings = json.dumps(self.answers.processor.as_dict(), sort_keys=True)
         found, sizes = xxhash.xxh3_128(settings.encode()), []
         for index, one in enumerate(self.judged):
-            found.update(f"{one.pair.key} {one.pair.image}".encode())
+            found.update(one.pair.key.encode())
+            # An image's name says nothing of pixels: they come from whatever was given.
+            found.update(hashes.of_arrays(self._image(one).pixels).encode())
             group = self.group(index)
             sizes.append(group.size)
             for answer in group.answers:

@@ -5,10 +5,11 @@ those that are worth more than the others of their image. The reward is any func
 near a render is to the image, or a reward model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from sf_jax.convert import checksums, hf
 from sf_jax.convert.processor import FittedImage
 from sf_jax.face.regions import Region
-from sf_jax.media import locks
+from sf_jax.media import hashes, locks
 from sf_jax.reader import loading, training
 from sf_jax.reader.estimator import Model
 from sf_jax.reader.training import ADAPTER, MODEL
@@ -29,6 +30,7 @@ from sf_jax.systems.superface.training import FacePreferences, PairRecipe
 from sf_jax.train import groups, preference
 from sf_jax.train import mesh as meshes
 from sf_jax.train.checkpoint import Checkpoints
+from sf_jax.train.fingerprint import FileFingerprint, Fingerprint, changes
 from sf_jax.train.groups import Group, GroupBatch
 from sf_jax.train.logs import Lines
 from sf_jax.train.loop import TrainingError
@@ -37,6 +39,7 @@ from sf_jax.train.optimizer import OptimizerConfig
 from sf_jax.train.preference import REFERENCE, Grpo
 from sf_jax.train.step import TrainState
 
+ITERATION, FINGERPRINT = "iteration", "fingerprint"  # in a checkpoint
 Answers = Float32[np.ndarray, "G 61"]
 Reward = Callable[[int, Answers], Float[np.ndarray, " G"]]
 
@@ -178,7 +181,12 @@ class _Run:
         return [int(orders[number // total][number % total]) for number in numbers]
 
     def batch(self, weights: PyTree, iteration: int) -> tuple[GroupBatch, dict[str, float]]:
-        """A batch of sampled answers with their advantages, and what they are worth."""
+        """A batch of sampled answers with their advantages, and what they are worth.
+
+        Raises:
+          GroupError: the answers to an image cannot be trained on; names it.
+          ExampleError: a reward is none; names its image.
+        """
         recipe, chosen = self.recipe, self.chosen(iteration)
         count = recipe.objective.answers
         seed = recipe.seed + iteration * len(chosen) * count
@@ -194,6 +202,8 @@ class _Run:
             )
             made.append(Group(number, where, examples, advantages=advantages[number]))
         room = replace(self.task.room, optional=("advantages",))
+        for group in made:
+            room.size(group)  # refuses it where it cannot be trained on
         step = recipe.groups
         rows = [made[start : start + step] for start in range(0, len(made), step)]
         batch = groups.build(rows, room)
@@ -233,7 +243,9 @@ def train(
 
     Raises:
       ExampleError: there are no images, or a reward is none; names the image.
-      TrainingError: a gradient is not finite.
+      GroupError: the answers to an image cannot be trained on; names it.
+      TrainingError: a gradient is not finite; or images, model or recipe are not those of the run
+        that is in `out`. That the reward is the same is for the caller to see to.
       CheckpointError: a file of the model is missing, cannot be read or differs from its checksum.
       BusyError: another run writes to `out`.
     """
@@ -256,13 +268,35 @@ def train(
         companions = {REFERENCE: weights} if task.companion else None
         state = task.create(weights, mesh, recipe.seed, companions=companions)
         run = _Run(task, Sampling(source, answers, recipe), fitted, reward)
-        state = _iterate(run, state, mesh, out)
+        state = _iterate(run, state, mesh, out, fingerprint_of(recipe, source, fitted))
         task.export(state, out)
     whole = recipe.merged or recipe.trainable.whole is not None
     return out / (MODEL if whole else ADAPTER)
 
 
-def _iterate(run: _Run, state: TrainState, mesh: Mesh, out: Path) -> TrainState:
+def fingerprint_of(recipe: GrpoRecipe, source: Path, images: Sequence[FittedImage]) -> Fingerprint:
+    """What a run that is resumed must find as it was: images, model and recipe."""
+    pixels = [image.pixels for image in images]
+    read = FileFingerprint(sum(x.nbytes for x in pixels), len(pixels), hashes.of_arrays(*pixels))
+    found = Fingerprint({"images": read}, recipe.settings)
+    return found.with_model(source, training.model_files(source, weights=True))
+
+
+def _begun(position: Mapping[str, Any], now: Fingerprint, out: Path) -> int:
+    """The iteration to go on with; raises TrainingError where the run was another one."""
+    saved = position.get(FINGERPRINT, {"files": {}, "order": {}})
+    found = changes(Fingerprint.from_json(saved), now)
+    if found:
+        raise TrainingError(
+            f"{out} holds a run of other images, another model or another recipe: {found}. Give "
+            "the same ones, or another folder"
+        )
+    return int(position[ITERATION])
+
+
+def _iterate(
+    run: _Run, state: TrainState, mesh: Mesh, out: Path, fingerprint: Fingerprint
+) -> TrainState:
     """All iterations, from the newest sound checkpoint."""
     recipe, task = run.recipe, run.task
     total, step = iterations(recipe, len(run.images)), task.build_step(mesh)
@@ -272,7 +306,7 @@ def _iterate(run: _Run, state: TrainState, mesh: Mesh, out: Path) -> TrainState:
         first = 0
         if restored is not None:
             state, position = restored
-            first = int(position["iteration"])
+            first = _begun(position, fingerprint, out)
         bar = tqdm(range(first, total), "GRPO", total, initial=first, unit="iteration")
         with closing(Lines(out / "metrics.jsonl", first)) as lines:
             for iteration in bar:
@@ -286,5 +320,6 @@ def _iterate(run: _Run, state: TrainState, mesh: Mesh, out: Path) -> TrainState:
                 lines.write(iteration + 1, found)
                 bar.set_postfix(reward=f"{worth['reward']:.4g}", loss=f"{found['loss']:.4g}")
                 if (iteration + 1) % recipe.save_every == 0 or iteration + 1 == total:
-                    checkpoints.save(state, {"iteration": iteration + 1})
+                    position = {ITERATION: iteration + 1, FINGERPRINT: fingerprint.as_json()}
+                    checkpoints.save(state, position)
     return state

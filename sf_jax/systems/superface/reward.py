@@ -5,6 +5,7 @@ sees the image itself and needs no rig: pictures of image and render would have 
 for each rig, and a render for each answer that is scored.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +35,7 @@ from sf_jax.systems.superface.examples import AnswerExamples, PairGroups
 from sf_jax.systems.superface.training import PairRecipe, feed_of
 from sf_jax.train import mesh as meshes
 from sf_jax.train.calibration import Reliability
-from sf_jax.train.groups import Group
+from sf_jax.train.groups import Group, in_rows
 from sf_jax.train.hooks import HookConfig
 from sf_jax.train.reward import (
     PREFIX,
@@ -106,15 +107,32 @@ class RewardModel:
         first would be chosen.
 
         Raises:
+          as `by_region`.
+        """
+        return self.by_region(image, coefficients, (region,))[0]
+
+    def by_region(
+        self,
+        image: FittedImage,
+        coefficients: Float32[np.ndarray, "G 61"],
+        judged: Sequence[Region],
+    ) -> Float[np.ndarray, "R G"]:
+        """The scores of answers to an image for each of several regions, asked together.
+
+        Raises:
           ExampleError: a coefficient is none that its slot can take.
           GroupError: the image is larger than any that the model was trained on.
         """
-        examples = [
+        made = [
             self.answers(image, each, region, number, f"answer {number}")
+            for region in judged
             for number, each in enumerate(coefficients)
         ]
-        given = [Group(example.number, example.where, (example,)) for example in examples]
-        return answer_scores(self._of_single, self.weights, given)[:, 0]
+        given = [Group(example.number, example.where, (example,)) for example in made]
+        task = self._of_single
+        rows = min(sum(1 for _ in in_rows(given, task.room)), task.at_once)
+        found = answer_scores(task, self.weights, given, max(rows, 1))
+        return found.reshape(len(judged), len(coefficients))
 
     @cached_property
     def _of_single(self) -> RewardTask:
@@ -131,7 +149,7 @@ class RewardModel:
         return prediction.calibration(self.margins(groups), groups, bins=bins)
 
     def save(self, source: Path, directory: Path) -> None:
-        """Writes model and head into a directory.
+        """Writes model and head into a directory, with checksums.
 
         Args:
           source: the directory of the model that training began with.
@@ -154,6 +172,7 @@ class RewardModel:
             product_dtype=dtype,
         )
         files.write_json(directory / SETTINGS, sizes.model_dump())
+        checksums.seal(directory)  # anew, with the head
 
 
 def declared_head(config: Config, hidden: int) -> RewardHead:
@@ -166,7 +185,7 @@ class FaceReward(RewardTask):
     """Training of a reward model on judged faces.
 
     Attributes:
-      source: the model directory that it starts from; answers: makes examples.
+      source: the model directory that it starts from; answers_of: makes examples.
       held_out: judged pairs to evaluate on.
     """
 

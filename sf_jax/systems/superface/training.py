@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,9 @@ from sf_jax.train.preference import (
 from sf_jax.train.step import TrainState
 from sf_jax.train.task import Feed, RunConfig, run
 from sf_jax.train.trainable import Trainable
+
+# Settings of a recipe that a run may change on its way: what is learnt stays the same.
+FREE = ("accumulate", "chunks", "remat", "unrolled", "merged", "save_every")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,16 @@ class PairRecipe:
             text_remat=self.remat,
             unrolled=self.unrolled,
         )
+
+    @property
+    def settings(self) -> dict[str, float | str]:
+        """What decides what is learnt, by name; a run that is resumed must find it as it was."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {
+            name: value if isinstance(value, int | float | str) else repr(value)
+            for name, value in found.items()
+            if name not in FREE
+        }
 
     def optimizer(self, count: int) -> OptimizerConfig:
         """The optimiser for so many pairs."""
@@ -227,9 +240,7 @@ def feed_of(
     judgements = hashes.of_arrays(labels)
     pairs = FileFingerprint(labels.nbytes, len(groups), groups.measured[1] + judgements)
     capacity = {"length": room.capacity.length, "units": room.capacity.units}
-    fingerprint = Fingerprint(
-        {"pairs": pairs}, {"seed": recipe.seed, "rows": task.rows, **capacity}
-    )
+    fingerprint = Fingerprint({"pairs": pairs}, {**recipe.settings, **capacity})
 
     def locate(numbers: Iterable[int]) -> str:
         return ", ".join(groups(number).where for number in numbers)

@@ -139,6 +139,26 @@ def test_all_pairs_are_seen_once_an_epoch_in_orders_of_their_own(slots: AnswerEx
     assert groups(7).number == 7
 
 
+def test_other_pixels_by_the_same_name_are_another_question(slots: AnswerExamples) -> None:
+    """So a reference that was asked about an image is not taken for the answer about another."""
+    groups = judging.groups(slots, 2)
+    same = replace(groups, image=lambda pair: groups.image(pair).copy())
+    other = replace(groups, image=lambda pair: 255 - groups.image(pair))
+    assert groups.measured[1] == same.measured[1] != other.measured[1]
+    asked = [each.group(0).answers[0].inserts[0].patches() for each in (groups, other)]
+    assert np.abs(asked[0] - asked[1]).max() > 0.1
+
+
+def test_changed_pairs_have_an_order_of_their_own(slots: AnswerExamples) -> None:
+    groups = judging.groups(slots, 6)
+    assert groups(5).number == 5  # the order is known from here on
+    for changed in ({"seed": 1}, {"judged": groups.judged[:2]}):
+        found = replace(groups, **changed)
+        alone = replace(judging.groups(slots, 6), **changed)
+        count = len(found)
+        assert [found(i).where for i in range(count)] == [alone(i).where for i in range(count)]
+
+
 def test_kto_compares_with_an_answer_to_another_image(slots: AnswerExamples) -> None:
     groups = judging.groups(slots, 4, unlike=True)  # two pairs an image
     answers = [

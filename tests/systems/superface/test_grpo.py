@@ -1,6 +1,7 @@
 """Training by a reward of the model's own answers."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import pytest
 import sf_jax
 from sf_jax.face import regions
 from sf_jax.face.channels import INDEX
+from sf_jax.sequence.example import Example
 from sf_jax.systems.superface import grpo
 from sf_jax.systems.superface.examples import AnswerExamples, ExampleError
 from sf_jax.systems.superface.grpo import GrpoRecipe, train
+from sf_jax.systems.superface.training import FacePreferences
+from sf_jax.train.groups import GroupError
+from sf_jax.train.loop import TrainingError
 from sf_jax.train.preference import Grpo
 from tests.systems.superface import judging
 
@@ -114,6 +119,62 @@ def test_a_batch_holds_all_answers_to_its_images_with_their_advantages(
         np.testing.assert_array_equal(
             np.unique(slots[weights > 0]), 1 + np.flatnonzero(regions.channels("lower"))
         )
+
+
+class Blind(AnswerExamples):
+    """Examples that lack the image they have tokens of."""
+
+    def __call__(self, *given: object) -> Example:  # type: ignore[override]
+        return replace(super().__call__(*given), inserts=())  # type: ignore[arg-type]
+
+
+def test_answers_without_their_image_are_refused_by_its_number(
+    random_model: Path, images: list[np.ndarray]
+) -> None:
+    recipe = replace(RECIPE, objective=Grpo(answers=3), uses=1)
+    answers = Blind.of(random_model, recipe.config_in(random_model))
+    fitted = [answers.processor.fit(image) for image in images]
+    task = grpo.task_of(recipe, random_model, (2048, 256), 4)
+    run = grpo._Run(task, Drawn(recipe, answers), fitted, smile)  # type: ignore[arg-type]
+    with pytest.raises(GroupError, match=r"image \d: \d+ image tokens for images of 0"):
+        run.batch(None, 0)
+
+
+def test_another_run_is_not_gone_on_with(
+    random_model: Path, images: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was stopped after an iteration; steps train nothing here."""
+
+    def build_step(*_: object) -> Callable:
+        done = {"loss": 0.0, "skipped": 0.0}
+        return lambda state, _: (state.replace(step=state.step + 1), done)
+
+    def reward(index: int, answers: np.ndarray) -> np.ndarray:
+        asked.append(index)
+        if len(asked) == stop:
+            raise KeyboardInterrupt
+        return smile(index, answers)
+
+    monkeypatch.setattr(grpo, "Sampling", lambda _, answers, recipe: Drawn(recipe, answers))
+    monkeypatch.setattr(FacePreferences, "build_step", build_step)
+    plain = Grpo(answers=2)
+    recipe = replace(RECIPE, objective=plain, uses=1, epochs=1, save_every=1)  # 2 iterations
+    asked: list[int] = []
+    stop = 3
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, random_model, images, reward, tmp_path)
+    stop = 0
+    darker = [image // 2 for image in images]
+    for changed, given, problem in (
+        (replace(recipe, learning_rate=1e-3), images, r"learning_rate is 0\.001, was 0\.005\."),
+        (replace(recipe, objective=Grpo(2, clip=(0.1, 0.2))), images, r"objective is Grpo\(answ"),
+        (recipe, darker, "images has other content"),
+    ):
+        with pytest.raises(TrainingError, match=rf"{tmp_path} holds a run of .* recipe: {problem}"):
+            train(changed, random_model, given, reward, tmp_path)
+    asked.clear()
+    train(replace(recipe, save_every=5), random_model, images, reward, tmp_path)
+    assert len(asked) == 2
 
 
 def test_what_cannot_be_trained_on_is_refused(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sf_jax.convert import hf
+from sf_jax.convert import checksums, hf
 from sf_jax.convert.tensor_files import CheckpointError
 from sf_jax.face import regions
 from sf_jax.face.channels import INDEX
@@ -16,6 +16,7 @@ from sf_jax.model.declared import initialise
 from sf_jax.systems.superface import reward
 from sf_jax.systems.superface.examples import AnswerExamples, PairGroups
 from sf_jax.systems.superface.reward import RewardModel, RewardRecipe, load, train
+from sf_jax.train.groups import GroupBatch
 from sf_jax.train.hooks import HookConfig
 from sf_jax.train.reward import RewardWeights, scores
 from tests.systems.superface import judging
@@ -78,6 +79,45 @@ def test_a_score_is_of_the_region_alone_and_of_the_image(
     assert abs(model(image, last, "whole") - model(image, both[:1], "whole"))[0] > 1e-5
 
 
+def test_scores_of_several_regions_are_those_of_each(pairs: PairGroups, model: RewardModel) -> None:
+    one = pairs.judged[0]
+    image = pairs.answers.processor.fit(pairs.image(one.pair))
+    both = np.stack([one.chosen_coefficients, one.rejected_coefficients])
+    found = model.by_region(image, both, ("upper", "lower"))
+    alone = [model(image, both, region) for region in ("upper", "lower")]
+    np.testing.assert_allclose(found, alone, atol=1e-5)
+    assert np.abs(found[0] - found[1]).min() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("answers", "judged", "rows"),
+    [
+        (1, ("upper",), [1]),
+        (2, ("upper", "lower"), [1]),
+        (8, ("lower",), [2]),
+        (9, ("upper",), [3]),
+        (40, ("upper",), [8, 8]),
+    ],
+)
+def test_as_many_rows_are_scored_as_the_answers_need(
+    pairs: PairGroups, model: RewardModel, answers: int, judged: tuple, rows: list[int]
+) -> None:
+    """Four answers to a row, and never more rows than training takes at once."""
+    large = RewardModel(replace(model.task, rows=16, accumulate=2), model.weights, pairs.answers)
+    image = pairs.answers.processor.fit(pairs.image(pairs.judged[0].pair))
+    asked = []
+
+    def scored(_: object, batch: GroupBatch) -> np.ndarray:
+        asked.append(len(batch.weights))
+        return np.arange(batch.weights.size, dtype=np.float32).reshape(*batch.weights.shape, 1)
+
+    vars(large._of_single)["asked"] = scored
+    coefficients = np.stack([judging.drawn(i) for i in range(answers)])
+    found = large.by_region(image, coefficients, judged)
+    assert asked == rows and found.shape == (len(judged), answers)
+    np.testing.assert_array_equal(found.ravel()[:32], np.arange(len(judged) * answers)[:32])
+
+
 def test_only_states_of_the_region_reach_a_score(
     pairs: PairGroups, model: RewardModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +145,15 @@ def test_what_is_written_is_read_again_and_damage_is_named(
     again = load(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, again.weights, model.weights)
     assert (again.task.length, again.task.hidden) == (model.task.length, RECIPE.hidden)
+    for name in (reward.FILE, reward.SETTINGS):
+        path = tmp_path / name
+        content = path.read_bytes()
+        last = content[:-2] + bytes([content[-2] ^ 1]) + content[-1:]  # a digit, or of a weight
+        path.write_bytes(last)
+        with pytest.raises(CheckpointError, match=f"{name}: differs from its checksum"):
+            load(tmp_path)
+        path.write_bytes(content)
+    checksums.unseal(tmp_path)  # as one that others have made
     for name in (reward.FILE, reward.SETTINGS):
         path = tmp_path / name
         content = path.read_bytes()

@@ -14,7 +14,7 @@ from sf_jax.model.declared import initialise
 from sf_jax.model.lora import LoraConfig
 from sf_jax.reader import loading
 from sf_jax.systems.superface import prediction, reference
-from sf_jax.systems.superface.examples import AnswerExamples, PairGroups, images_by_hash
+from sf_jax.systems.superface.examples import AnswerExamples, PairGroups
 from sf_jax.systems.superface.reference import ReferenceError
 from sf_jax.systems.superface.training import Recipe, feed_of, task_of, train
 from sf_jax.train import mesh as meshes
@@ -53,6 +53,7 @@ def trained(
     return out
 
 
+@pytest.mark.slow
 def test_a_model_learns_what_was_chosen(
     random_model: Path, pairs: PairGroups, trained: Path
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_model_learns_what_was_chosen(
     _, weights = hf.load(random_model)
     known = reference.with_reference(task, weights, pairs, trained)
     _, after = hf.load(trained / "model")
+    assert reference.file_of(task, weights, pairs, trained).exists()  # of the run
     assert np.abs(prediction.margins(task, weights, known)).max() < 1e-3
     found = prediction.margins(task, after, known)
     scores = prediction.scores(found, known)
@@ -70,37 +72,29 @@ def test_a_model_learns_what_was_chosen(
 
 
 def test_a_reference_is_asked_once(
-    random_model: Path, pairs: PairGroups, trained: Path, monkeypatch: pytest.MonkeyPatch
+    random_model: Path, pairs: PairGroups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By what it is and what it is asked; a changed image changes what it answers."""
+    """By what it is and what it is asked; changed pixels change what it answers."""
     task = task_of(RECIPE, random_model, pairs)
     _, weights = hf.load(random_model)
-    path = reference.file_of(task, weights, pairs, trained)
-    assert path.exists()  # of the run
-    first = reference.log_probabilities(task, weights, pairs, trained)
-    changed = {one.pair.image: 255 - pairs.image(one.pair) for one in pairs.judged}
-    renamed = [
-        replace(one, pair=replace(one.pair, image="c" * 31 + str(i // 2), key=""))
-        for i, one in enumerate(pairs.judged)
-    ]
-    by_name = {
-        new.pair.image: changed[old.pair.image]
-        for new, old in zip(renamed, pairs.judged, strict=True)
-    }
-    other = replace(pairs, judged=renamed, image=images_by_hash(by_name))
-    assert reference.file_of(task, weights, other, trained) != path
-    second = reference.log_probabilities(task, weights, other, trained)
+    path = reference.file_of(task, weights, pairs, tmp_path)
+    first = reference.log_probabilities(task, weights, pairs, tmp_path)
+    assert [path] == list(tmp_path.iterdir())
+    other = replace(pairs, image=lambda pair: 255 - pairs.image(pair))  # by the same names
+    assert reference.file_of(task, weights, other, tmp_path) != path
+    second = reference.log_probabilities(task, weights, other, tmp_path)
     assert (np.abs(first - second) > 1e-3).all()
     moved = jax.tree.map(lambda x: x * (1 + 1e-6), weights)
-    assert reference.file_of(task, moved, pairs, trained) != path
+    assert reference.file_of(task, moved, pairs, tmp_path) != path
 
     def refuse(*_: object) -> None:
         raise AssertionError("the reference was asked again")
 
     monkeypatch.setattr(reference, "answer_log_probabilities", refuse)
-    np.testing.assert_array_equal(reference.log_probabilities(task, weights, pairs, trained), first)
+    kept = reference.log_probabilities(task, weights, pairs, tmp_path)
+    np.testing.assert_array_equal(kept, first)
     with pytest.raises(AssertionError, match="asked again"):
-        reference.log_probabilities(task, moved, pairs, trained)
+        reference.log_probabilities(task, moved, pairs, tmp_path)
 
 
 def test_a_damaged_file_of_the_reference_is_refused_by_name(
@@ -191,3 +185,14 @@ def test_other_judgements_of_the_same_pairs_are_other_data(
     ]
     assert found[0] is not None and found[2] is not None
     assert found[0] == found[1] and "pairs has other content" in changes(found[0], found[2])
+
+
+def test_another_recipe_does_not_go_on_with_a_run(random_model: Path, pairs: PairGroups) -> None:
+    """Unless it takes the same steps in another way."""
+    task = task_of(RECIPE, random_model, pairs)
+    mesh = meshes.make({}, jax.devices()[:1])
+    of = lambda recipe: feed_of(task, random_model, recipe, pairs, mesh).fingerprint  # noqa: E731
+    first = of(RECIPE)
+    assert changes(first, of(replace(RECIPE, accumulate=2, remat="full", merged=False))) == ""
+    found = changes(first, of(replace(RECIPE, objective=Dpo(beta=0.2), learning_rate=1e-3)))
+    assert found.startswith("learning_rate is 0.001, was 0.003; objective is Dpo(beta=0.2, ")

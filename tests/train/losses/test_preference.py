@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sf_jax.model.config import Config
+from sf_jax.sequence.example import Example
+from sf_jax.train.groups import Group
 from sf_jax.train.losses import preference
+from sf_jax.train.preference import Dpo, Grpo, Ipo, Kto, Objective, Predictions, PreferenceTask
 from tests.convert.torch_python import run_torch
 
 N, T = 6, 5  # pairs, tokens of an answer
@@ -23,7 +28,8 @@ def float64() -> Iterator[None]:
 
 
 def log_probabilities(seed: int, *shape: int) -> np.ndarray:
-    return -np.random.default_rng(seed).gamma(1.0, 1.5, shape)
+    """Of few digits, so that sums of them are exact in float32, as batches have them."""
+    return -np.round(1024 * np.random.default_rng(seed).gamma(1.0, 1.5, shape)) / 1024
 
 
 def lengths(seed: int, count: int) -> np.ndarray:
@@ -41,8 +47,8 @@ def pair_case(kind: str, beta: float, smoothing: float) -> tuple[str, dict[str, 
 
 
 def answer_case(apart: float, weight: float) -> tuple[str, dict[str, Any]]:
-    """Single answers, and answers to other prompts that show a divergence `apart`."""
-    unlike = log_probabilities(6, N, T)
+    """Single answers, and answers to other prompts that show a divergence `apart`, each for two."""
+    unlike = log_probabilities(6, N // 2, T).repeat(2, 0)
     return "kto", {
         "policy": log_probabilities(4, N, T),
         "reference": log_probabilities(5, N, T).sum(1),
@@ -102,6 +108,107 @@ def compare(found: tuple[float, list], loss: Callable, policy: np.ndarray) -> No
     assert value.dtype == np.float64 and np.abs(found[1]).max() > 1e-4
     assert float(value) == pytest.approx(found[0], abs=1e-6)
     np.testing.assert_allclose(gradient, found[1], atol=1e-6)
+
+
+def by_task(
+    config: Config,
+    objective: Objective,
+    rows: list[list[list[int]]],
+    mask: np.ndarray,
+    frozen: np.ndarray | None = None,
+    wrong: float = 0.0,
+    advantages: np.ndarray | None = None,
+    old: np.ndarray | None = None,
+    reference: np.ndarray | None = None,
+) -> Callable[[jax.Array], jax.Array]:
+    """The loss of a training task, from log-probabilities of the tokens of answers [M, T].
+
+    Args:
+      rows: the answers of each group of each row; mask: [M, T], the tokens that an answer has.
+      frozen: log-probability of each answer under the reference [M]; reference: of their tokens.
+      wrong: the probability that a judgement is.
+    """
+    companion = reference is not None
+    task = PreferenceTask(
+        config, len(rows), 96, 16, None, group_count=4, objective=objective, companion=companion
+    )
+    sizes = mask.sum(1)
+
+    def group(answers: list[int]) -> Group:
+        of = [None if each is None else each[answers] for each in (frozen, advantages)]
+        made = [Example.of([1] * (1 + i % 3), (), [2] * int(sizes[i])) for i in answers]
+        return Group(0, "group", tuple(made), 1.0, wrong, *of)
+
+    batch = task.build([[group(answers) for answers in row] for row in rows])
+    weights = np.asarray(batch.rows.loss_weights)
+    order = [i for row in rows for answers in row for i in answers]
+    packed = np.concatenate([i * T + np.flatnonzero(mask[i]) for i in order])
+
+    def predicted(tokens: jax.Array | np.ndarray) -> Predictions:
+        """With something else where no token of an answer is."""
+        blank = jnp.full(weights.shape, -9.0, float)
+        logs = blank.at[np.nonzero(weights)].set(jnp.asarray(tokens).reshape(-1)[packed])
+        return Predictions(logs, jnp.asarray(weights), jnp.asarray(batch.rows.segments))
+
+    asked = None if reference is None else predicted(reference)
+    if old is not None:
+        batch = replace(batch, old=predicted(old).log_probabilities)
+
+    def loss(tokens: jax.Array) -> jax.Array:
+        value, metrics = task.loss_of(predicted(tokens), asked, batch)
+        return value / metrics["weight"]
+
+    return loss
+
+
+@pytest.mark.parametrize("case", PAIRS)
+def test_tasks_of_pairs_have_the_losses_of_trl(
+    trl: dict[str, Any], tiny_config: Config, case: tuple[str, float, float]
+) -> None:
+    """Packed in rows, whether all judgements are in doubt or each has a doubt of its own."""
+    kind, beta, smoothing = case
+    _, given = pair_case(*case)
+    count = len(given["mask"]) // 2
+    pairs = [[i, count + i] for i in range(count)]
+    rows = [pairs[:2], pairs[2:]]
+    policy, mask, frozen = given["policy"], given["mask"], given["reference"]
+    objective = Ipo(beta) if kind == "ipo" else Dpo(beta)
+    compare(trl[str(case)], by_task(tiny_config, objective, rows, mask, frozen, smoothing), policy)
+    smoothed = replace(objective, label_smoothing=smoothing)
+    compare(trl[str(case)], by_task(tiny_config, smoothed, rows, mask, frozen), policy)
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_a_task_of_single_answers_has_the_loss_of_trl(
+    trl: dict[str, Any], tiny_config: Config, case: tuple[float, float]
+) -> None:
+    """A good and a bad one to a group, and one to another prompt."""
+    _, given = answer_case(*case)
+    good, bad = (np.flatnonzero(given["desirable"] == kind) for kind in (True, False))
+    groups = [[int(i), int(j), N + k] for k, (i, j) in enumerate(zip(good, bad, strict=True))]
+    frozen = np.concatenate([given["reference"], given["unlike_reference"][::2]])
+    unlike, mask = given["unlike"][::2], np.ones((N + N // 2, T), int)
+    objective = Kto(0.3, undesirable_weight=case[1])
+    loss = by_task(tiny_config, objective, [groups[:2], groups[2:]], mask, frozen)
+    compare(trl[str(case)], lambda tokens: loss(jnp.concatenate([tokens, unlike])), given["policy"])
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_a_task_of_rewards_has_the_loss_of_trl(
+    trl: dict[str, Any], tiny_config: Config, case: tuple[float, tuple[float, float]]
+) -> None:
+    beta, clip = case
+    _, given = group_case(*case)
+    loss = by_task(
+        tiny_config,
+        Grpo(3, clip, beta, needs_old=True),
+        [[[0, 1, 2]], [[3, 4, 5]]],
+        given["mask"],
+        advantages=given["advantages"],
+        old=given["old"],
+        reference=given["reference"] if beta else None,
+    )
+    compare(trl[str(case)], loss, given["policy"])
 
 
 @pytest.mark.parametrize("case", PAIRS)
