@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Float32
 from scipy.optimize import minimize_scalar
 
 from sf_jax.face.channels import NAMES
-from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
+from sf_jax.reader import measured
 
 FILE = "calibration.json"
 RANGE = (0.5, 4.0)  # of temperatures
@@ -31,10 +31,9 @@ class CalibrationError(DataError):
     """A file of temperatures that cannot be read, or labels that none can be found on."""
 
 
-class Stored(small_files.Settings):
+class Stored(measured.Measured):
     """The fields of the file: hash of the weights, faces measured, temperature of each channel."""
 
-    weights: str | None
     faces: int
     temperatures: dict[str, float]
 
@@ -169,14 +168,8 @@ def load(folder: Path, weights: Callable[[], str | None] = lambda: None) -> Cali
       CalibrationError: the file is damaged; names the field.
     """
     path = folder / FILE
-    if not path.is_file():
-        return None
-    content = small_files.read_json(path, CalibrationError)
-    try:
-        found = small_files.checked(Stored, content, CalibrationError)
-    except CalibrationError as error:
-        raise error.at(path=path) from None
-    if found.weights is not None and weights() not in (None, found.weights):
+    found = measured.read(path, Stored, CalibrationError, weights)
+    if found is None:
         return None
     temperature = np.ones(len(NAMES), np.float32)
     for name, value in found.temperatures.items():

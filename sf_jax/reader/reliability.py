@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int32
 from sf_jax.face.channels import NAMES
 from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
+from sf_jax.reader import measured
 
 FILE = "reliability.json"
 LEAST = 0.3  # a channel of a smaller r cannot be read
@@ -30,10 +31,9 @@ class Channel(small_files.Settings):
     faces: int
 
 
-class Stored(small_files.Settings):
+class Stored(measured.Measured):
     """The fields of the file."""
 
-    weights: str | None
     read_out: str
     sets: dict[str, int]
     channels: dict[str, Channel]
@@ -77,14 +77,8 @@ def load(folder: Path, weights: Callable[[], str | None] = lambda: None) -> Reli
       ReliabilityError: the file is damaged; names the field.
     """
     path = folder / FILE
-    if not path.is_file():
-        return None
-    content = small_files.read_json(path, ReliabilityError)
-    try:
-        stored = small_files.checked(Stored, content, ReliabilityError)
-    except ReliabilityError as error:
-        raise error.at(path=path) from None
-    if stored.weights is not None and weights() not in (None, stored.weights):
+    stored = measured.read(path, Stored, ReliabilityError, weights)
+    if stored is None:
         return None
     correlation = np.full(len(NAMES), np.nan, np.float32)
     faces = np.zeros(len(NAMES), np.int32)
@@ -107,8 +101,8 @@ def merged(
     channels = {}
     for name in NAMES:
         found = [each[name] for each in by_set.values() if name in each]
-        measured = [one.r for one in found if one.faces and one.r is not None]
-        r = float(np.mean(measured)) if measured else None
+        known = [one.r for one in found if one.faces and one.r is not None]
+        r = float(np.mean(known)) if known else None
         channels[name] = Channel(r=r, faces=sum(one.faces for one in found))
     sets = {name: max(one.faces for one in each.values()) for name, each in by_set.items()}
     return Stored(weights=weights, read_out=read_out, sets=sets, channels=channels)
