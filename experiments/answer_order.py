@@ -127,7 +127,7 @@ def model_of(row: str, run: Run, state: TrainState, draft_answers: int) -> estim
     export = run.folder / "models" / row.replace(", ", "-").replace(" ", "-")
     JointTask(recipe, make_tokenizer(recipe, run.out)).export(state, export)
     if draft_answers:
-        learn_draft_heads(run.data, draft_answers, recipe.draft_heads, export)
+        learn_draft_heads(run.data, draft_answers, recipe.views, recipe.draft_heads, export)
     return loading.load(export)
 
 

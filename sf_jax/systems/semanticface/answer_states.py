@@ -1,6 +1,7 @@
 """The states from which a model speaks its rationales, and draft heads learnt from them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
 from data_pipelines import records
+from data_pipelines.views import Views, random_view
 from sf_jax.convert import checksums
 from sf_jax.decode import drafts
 from sf_jax.decode.state import feed_tokens, prefill
@@ -65,11 +67,21 @@ def _states_of(
 
 
 def learn_draft_heads(
-    directory: Path, answers: int, config: draft_heads.DraftHeadsConfig, export: Path
+    directory: Path,
+    answers: int,
+    views: Views,
+    config: draft_heads.DraftHeadsConfig,
+    export: Path,
 ) -> None:
-    """Draft heads from a model's own answers to training images, written beside the model."""
+    """Draft heads from a model's own answers to training images, written beside the model.
+
+    Args:
+      views: how images are cut out of the records; here each is framed as the reader frames a face.
+    """
     model = loading.load(export)
-    images = [record["image"] for record in records.first(directory, answers)]
+    views = replace(views, framed_share=1.0, mirrored=0.0)
+    g = np.random.default_rng(config.seed)
+    images = [random_view(face, views, g)["image"] for face in records.first(directory, answers)]
     states, rationales = [], []
     for start in tqdm(range(0, len(images), BATCH), desc="answers", unit="batch"):
         for state, rationale in rationale_states(model, images[start : start + BATCH]):

@@ -420,4 +420,4 @@ def _run(
     if "export" in stages:
         language.export(last_state(language, mesh, out / "language"), export)
     if "draft-heads" in stages:
-        learn_draft_heads(data, recipe.draft_answers, recipe.draft_heads, export)
+        learn_draft_heads(data, recipe.draft_answers, recipe.views, recipe.draft_heads, export)
