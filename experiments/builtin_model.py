@@ -64,8 +64,8 @@ RECIPE = Recipe(
     patches=64,  # 128 x 128 pixels, or 96 x 160
     warmup=Stage(128, OptimizerConfig(2e-3, 16_000, 200)),
     views=Views(size=128, cells=32),
-    reading=Stage(64, OptimizerConfig(1.5e-3, 3000, 100)),
-    language=Stage(32, OptimizerConfig(1e-3, 2000, 40)),
+    reading=Stage(64, OptimizerConfig(1.5e-3, 2000, 100)),
+    language=Stage(32, OptimizerConfig(1e-3, 1200, 40)),
     objective=JointConfig(
         readout=readout_config(
             heads=4, landmark_scale=0.01, offset_scale=0.06, bounded=4.0, signed=20.0,
@@ -80,7 +80,7 @@ RECIPE = Recipe(
         values_first=1.0,
     ),
     order=VALUES_FIRST,  # `answer_order` compares
-    draft_answers=12_000,
+    draft_answers=4_000,
     draft_heads=DraftHeadsConfig(heads=9, width=128, steps=3_000, batch=2048, learning_rate=3e-3),
     mesh={"data": -1},
     product_dtype="bfloat16",

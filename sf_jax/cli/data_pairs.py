@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     outlined. Pairs that look the same are left out. A folder that has pairs already
     is added to; its judgements stay.
 
-        sf-jax data pairs photographs --crop --out judge --count 200
+        sf-jax data pairs photographs --out judge --count 200
         sf-jax annotate judge
     """
     parser = Parser(prog="sf-jax data pairs", description=main.__doc__)

@@ -151,4 +151,4 @@ def main(argv: list[str]) -> None:
             )
 
         server.run(service, listening, warm)
-    print(f"stopped: {service.batcher.answered} images answered", file=sys.stderr)
+    print(f"stopped: {service.answered} images answered", file=sys.stderr)

@@ -215,11 +215,14 @@ class Decoder:
         previous: Sequence[Previous | None] | None = None,
     ) -> tuple[Any, ...]:
         """What `generate` and `stream` take alike."""
-        if decoding not in DECODINGS:
-            raise ValueError(f"decoding is {decoding!r}, expected one of {DECODINGS}")
-        if max_rationale < 1:
-            raise ValueError(f"max_rationale is {max_rationale}, expected 1 or more")
         count = len(prompt.input_ids)
+        sampling = check_asked(
+            count,
+            max_rationale=max_rationale,
+            temperature=temperature,
+            seed=seed,
+            decoding=decoding,
+        )
         program, heads = self._on_device
         plan = SEQUENTIAL if decoding == "sequential" else self.plan
         if heads is None and previous is None:
@@ -230,7 +233,7 @@ class Decoder:
             prompt,
             program,
             replace(draft, heads=heads),
-            sampling_of(temperature, seed, count),
+            sampling,
             self.config,
             plan,
             max_rationale,
@@ -371,6 +374,27 @@ class Decoder:
         # A rationale that ran into the block on its own holds the blank line already.
         parted = asked and self.program.block_ends_rationale and not truncated
         return rationale + ("" if parted else BLANK_LINE) + block
+
+
+def check_asked(
+    rows: int,
+    *,
+    max_rationale: int = 1,
+    temperature: float | Sequence[float] = 0.0,
+    seed: int | Sequence[int] = 0,
+    decoding: str = "drafted",
+    previous: object = None,
+) -> Sampling:
+    """The sampling of what is asked for, as `Decoder.generate` takes it; `previous` can be any.
+
+    Raises:
+      ValueError: an argument is out of range.
+    """
+    if decoding not in DECODINGS:
+        raise ValueError(f"decoding is {decoding!r}, expected one of {DECODINGS}")
+    if max_rationale < 1:
+        raise ValueError(f"max_rationale is {max_rationale}, expected 1 or more")
+    return sampling_of(temperature, seed, rows)
 
 
 def sampling_of(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from sf_jax.convert.processor import FittedImage, ImageProcessor
-from sf_jax.decode.decoder import Decoded, Decoder, Previous
+from sf_jax.decode.decoder import Decoded, Decoder, Previous, check_asked
 from sf_jax.decode.drafts import DraftHeads
 from sf_jax.decode.generate import Generated
 from sf_jax.decode.program import SlotProgram
@@ -218,6 +218,8 @@ class Model(Framing):
             `predict`. Temperature and seed belong to each image, and one number stands for all of
             them; `previous` is a list.
         """
+        self._check_messages(messages)
+        check_asked(len(images), **{name: x for name, x in asked.items() if x is not None})
         given = []
         for one in images:
             if isinstance(one, FittedImage):
@@ -362,9 +364,9 @@ class Model(Framing):
 
         Raises:
           sf_jax.media.images.ImageError: an image is too long for its width.
+          ValueError: there are messages, and the model is not instructed.
         """
-        if messages is not None and not self.instructed:
-            raise ValueError("the built-in model was trained on its own prompt; give no messages")
+        self._check_messages(messages)
         fitted = [self.fitted(image).pixels for image in images]
         grids = [image_inputs.token_grid(image, self.config.vision) for image in fitted]
         merged = self.processor.padded(max(height * width for height, width in grids))
@@ -387,6 +389,10 @@ class Model(Framing):
         patches = merged * self.processor.merge_size**2
         capacity = image_inputs.capacity(self.config, longest, patches)
         return assemble([[one] for one in examples], capacity, left=True, skip=skip), prefix
+
+    def _check_messages(self, messages: Messages | None) -> None:
+        if messages is not None and not self.instructed:
+            raise ValueError("the built-in model was trained on its own prompt; give no messages")
 
     def actions(self, generated: Generated, rationale: bool) -> Iterator[FaceAction]:
         """The answers of a batch in the host's memory; `rationale` as it was asked for."""

@@ -104,6 +104,7 @@ class Service:
         self.model, self.limits = model, limits
         self.status: Literal["starting", "warming up", "ready", "draining"] = "starting"
         self.held = 0
+        self._faceless = 0  # images answered without a reading: no face was found
         self.sessions = Sessions(model, limits.sessions, limits.session_idle)
         # Weights without checksums are hashed here, before there are requests that would wait.
         self._made_with = model.provenance.as_json()
@@ -153,6 +154,11 @@ class Service:
             found.append(f"an image has waited {waited:.0f} s for a decoder")
         return [problem for problem in found if problem]
 
+    @property
+    def answered(self) -> int:
+        """Images answered or failed so far, those without a face included."""
+        return self.batcher.answered + self._faceless
+
     def health(self) -> Health:
         """What it is doing, and how well."""
         problems, status = self.problems(), self.status
@@ -164,7 +170,7 @@ class Service:
             problems=problems,
             held=self.held,
             waiting=self.batcher.waiting,
-            answered=self.batcher.answered,
+            answered=self.answered,
             batches=self.batcher.batches,
             sessions=len(self.sessions),
             decoders=self.decoders.alive,
@@ -291,6 +297,7 @@ class Service:
 
     async def _predicted(self, framed: Framed, options: Options) -> "FaceAction":
         if framed.picture is None:
+            self._faceless += 1
             return self.model.no_face()
         if self._warming and self._program(options) not in self._compiled:
             reason = "warming up: the program for these options is being compiled"

@@ -1,16 +1,19 @@
 """The grammar as the other side of the benchmark follows it, against the slot program."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from sf_jax.bench import decode as bench_decode
 from sf_jax.bench.torch_side import decode_torch as _decode_torch
 from sf_jax.decode.program import compile_program
-from sf_jax.decode.schema import Schema
+from sf_jax.decode.schema import RATIONALE_FIRST, Schema
 from sf_jax.reader import loading
+from sf_jax.reader.estimator import Model
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence.tokenizer import JsonTokenizer, SentencePieceTokenizer
 from sf_jax.systems.semanticface.qwen_like import make_tokenizer
@@ -105,7 +108,11 @@ def test_answers_are_judged() -> None:
 
 
 def test_the_job_holds_what_the_model_reads_and_says(tmp_path: Path) -> None:
-    model = loading.load()
+    own = loading.load()
+    schema = replace(own.schema, order=RATIONALE_FIRST)
+    model = Model(
+        own.config, own.weights, own.tokenizer, own.processor, None, schema, instructed=False
+    )
     images = bench_decode.faces(1)
     answers = [bench_decode.answer(model, images[0], 120)]
     bench_decode.write_job(tmp_path, model, loading.BUILTIN, images, answers, 120, ["plain"])
@@ -115,7 +122,9 @@ def test_the_job_holds_what_the_model_reads_and_says(tmp_path: Path) -> None:
     assert ids.tolist() == rows.input_ids[0][rows.segments[0] == 1].tolist()
     answer = job["answers"][0]
     text = model.tokenizer.decode(answer["rationale"] + answer["block"]) + "}"
-    assert text == model.predict(images[0]).text
+    made = jax.device_get(model.generate(*model.inputs(images), max_rationale=120))
+    (said,) = model.actions(made, True)
+    assert text == said.text
     states = _decode_torch.block_states(job["forced"], job["values"])
     whole = answer["rationale"] + answer["block"]
     assert _decode_torch.next_tokens(whole, job, states) == []

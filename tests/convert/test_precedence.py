@@ -58,11 +58,12 @@ OLD = json.loads((loading.BUILTIN / "preprocessor_config.json").read_text())
 WIDE = OLD | {"min_pixels": None, "size": {"shortest_edge": 65536, "longest_edge": 262144}}
 WIDE |= {"max_pixels": None}
 TWO, ONE = "processor_config.json", "preprocessor_config.json"
+BUILT_IN = OLD["min_pixels"], OLD["max_pixels"]
 PROCESSORS: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
     "both": ({ONE: OLD, TWO: {"image_processor": WIDE}}, (65536, 262144)),
     "the newer alone": ({TWO: {"image_processor": WIDE}}, (65536, 262144)),
-    "the newer without an image processor": ({ONE: OLD, TWO: {"num_tokens": 3}}, (4608, 9216)),
-    "null in the newer": ({ONE: OLD, TWO: {"image_processor": None}}, (4608, 9216)),
+    "the newer without an image processor": ({ONE: OLD, TWO: {"num_tokens": 3}}, BUILT_IN),
+    "null in the newer": ({ONE: OLD, TWO: {"image_processor": None}}, BUILT_IN),
     "min_pixels and size": ({ONE: WIDE | {"min_pixels": 9999}}, (9999, 262144)),
 }
 

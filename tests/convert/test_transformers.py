@@ -10,7 +10,7 @@ from sf_jax.convert import hf
 from sf_jax.model import sizes
 from sf_jax.model.declared import count
 from sf_jax.reader import loading
-from sf_jax.reader.question import WITH_RATIONALE
+from sf_jax.reader.question import NUMBERS_FIRST
 from tests.convert.torch_python import run_torch
 
 SIZES = [(96, 96), (64, 128), (300, 500), (37, 29), (640, 200), (1000, 997)]
@@ -23,7 +23,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     np.savez(folder / "pictures.npz", **pictures)
     files = folder / "pictures.npz", folder / "out.npz"
     run_torch(
-        "reference_builtin.py", "model", str(loading.BUILTIN), *map(str, files), WITH_RATIONALE
+        "reference_builtin.py", "model", str(loading.BUILTIN), *map(str, files), NUMBERS_FIRST
     )
     return dict(np.load(folder / "out.npz"))
 

@@ -85,9 +85,9 @@ def test_what_a_tpu_runs_talks_to_no_host() -> None:
 
 def test_a_batch_is_one_dispatch(model: Model, tmp_path) -> None:
     pictures = [np.full((96, 96, 3), level, np.uint8) for level in (40, 200)]
-    model.predict_batch(pictures)
+    model.predict_batch(pictures, whole=True)
     with jax.profiler.trace(str(tmp_path)):
-        model.predict_batch(pictures)
+        model.predict_batch(pictures, whole=True)
     (file,) = glob.glob(f"{tmp_path}/**/*.trace.json.gz", recursive=True)
     with gzip.open(file) as content:
         events = json.load(content)["traceEvents"]
@@ -105,7 +105,7 @@ def random_sizes() -> list[tuple[int, int]]:
 def test_pictures_of_any_size_compile_six_programs_at_most(model: Model) -> None:
     before = generate._cache_size()
     for height, width in random_sizes():
-        model.predict(np.zeros((height, width, 3), np.uint8), rationale=False)
+        model.predict(np.zeros((height, width, 3), np.uint8), whole=True, rationale=False)
     assert 1 <= generate._cache_size() - before <= 6
 
 
@@ -123,8 +123,8 @@ def test_another_shape_or_plan_alone_compiles(model: Model) -> None:
     before = generate._cache_size()
     for seed, level in enumerate((10, 90, 200)):
         picture = np.full((96 + level, 96, 3), level, np.uint8)
-        model.predict(picture, temperature=0.1 * seed, seed=seed)
+        model.predict(picture, whole=True, temperature=0.1 * seed, seed=seed)
     assert generate._cache_size() - before <= 2
     model.decoder.plan = DraftPlan(rationale_width=2)
-    model.predict(picture)
+    model.predict(picture, whole=True)
     assert generate._cache_size() > before

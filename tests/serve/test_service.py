@@ -159,8 +159,8 @@ class SharedDecoders(Decoders):
 
 
 @cache
-def decoders() -> Decoders:
-    return SharedDecoders(Settings(FakeModel().processor, 2**31, 60.0), 2, 60.0)
+def decoders(processor: ImageProcessor) -> Decoders:
+    return SharedDecoders(Settings(processor, 2**31, 60.0), 2, 60.0)
 
 
 @contextmanager
@@ -168,7 +168,9 @@ def serving(
     model: Any = None, limits: Limits | None = None, batch: int = 4, wait: float = 0.0
 ) -> Iterator[tuple[Any, Service]]:
     """The app of a service that is ready, and the service."""
-    service = Service(model or FakeModel(), limits or Limits(), batch, wait, decoders())
+    model = model or FakeModel()
+    shared = decoders(model.processor)
+    service = Service(model, limits or Limits(), batch, wait, shared)
     service.all_compiled()
     try:
         yield build_app(service), service
@@ -515,13 +517,14 @@ def test_the_command_serves_the_built_in_model(model: estimator.Model) -> None:
         assert health(url)["status"] == "starting"
         wait_for(url, status="ready")
         shown = np.asarray(Image.open(io.BytesIO(png())))
-        assert same(ask(url, shown), model.predict(shown))
+        assert same(ask(url, shown, whole=True), model.predict(shown, whole=True))
+        assert not ask(url, shown).found  # noise
         started.send_signal(signal.SIGINT)  # one ends the service as a SIGTERM does
         assert started.wait(PATIENCE) == 0
         assert started.stdout is not None and started.stderr is not None
         assert started.stdout.read() == f"ready: {url}, see {url}/docs\n"
         logged = started.stderr.read()
-        assert "Traceback" not in logged and logged.endswith("stopped: 1 images answered\n")
+        assert "Traceback" not in logged and logged.endswith("stopped: 2 images answered\n")
 
 
 def test_a_warm_up_that_fails_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:

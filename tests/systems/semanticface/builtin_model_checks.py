@@ -3,51 +3,67 @@
 `python -m tests.systems.semanticface.builtin_model_checks` prints every figure (five minutes).
 """
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 
-from data_pipelines import synthetic
-from data_pipelines.sampler import sample
+from data_pipelines import mixtures
+from data_pipelines.mixtures import Inputs
 from sf_jax.face import answers, channels, metrics
+from sf_jax.face.landmarks import framing_square
+from sf_jax.media.crop import cut_square
 from sf_jax.reader import estimator, loading
-from sf_jax.render import rigs
-from sf_jax.render.draw import draw
-from sf_jax.render.rig import Rig
-from sf_jax.render.scene import random_scene
-from sf_jax.systems.semanticface.evaluate import model_answers
+from sf_jax.systems.semanticface.evaluate import model_answers, zeros_where_missed
 from tests.render import shared_rigs
 
 BATCH = 40
 
 
-def held_out(count: int) -> list[dict]:
-    """Faces of people never trained on."""
-    return [synthetic.face_record(i, 0, "evaluation") for i in range(count)]
+@cache
+def held_out(count: int, source: str = "builtin") -> list[dict[str, Any]]:
+    """Faces of people, rigs and styles never trained on, with room around them.
+
+    Args:
+      source: as in a mixture; "rigs" are those of `shared_rigs`.
+    """
+    made = mixtures.build({source: 1}, Inputs(rigs=shared_rigs.FOLDER))
+    made.check("evaluation")
+    return [made.record(i, "evaluation") for i in range(count)]
 
 
-def scores(model: estimator.Model, images: list[np.ndarray], labels: np.ndarray) -> metrics.Scores:
-    actions = model_answers(model, images, BATCH, rationale=True)
-    return metrics.evaluate(np.stack([action.coefficients for action in actions]), labels)
+def images_of(found: list[dict[str, Any]]) -> list[np.ndarray]:
+    return [np.ascontiguousarray(record["image"]) for record in found]
 
 
-def ict_scores(model: estimator.Model, rig: Rig, count: int = 240) -> metrics.Scores:
-    """Scores on renders of ICT-FaceKit, a head the model never saw. It has no tongue."""
-    images, labels = [], []
-    for i in range(count):
-        seed = 7_000_000 + i
-        face = sample(seed)
-        face[channels.INDEX["TongueOut"]] = 0
-        images.append(draw(rig, face, random_scene(seed, seed, len(rig.identity)), 96, 96).image)
-        labels.append(face)
-    return scores(model, images, np.stack(labels))
+def framed(count: int) -> list[np.ndarray]:
+    """The same faces of the built-in head, framed as the reader frames a face."""
+    images = []
+    for record in held_out(count):
+        height, width = record["image"].shape[:2]
+        square = framing_square(record["landmarks"] * [width, height])
+        place = square.x, square.y, square.side, square.roll
+        images.append(cut_square(record["image"], *place, size=128))
+    return images
+
+
+def scores(model: estimator.Model, found: list[dict[str, Any]]) -> metrics.Scores:
+    """Of faces found and framed by the model; one that is missed counts as zeros."""
+    actions = model_answers(model, images_of(found), BATCH, rationale=False)
+    labels, known = (np.stack([one[name] for one in found]) for name in ("coefficients", "known"))
+    values = zeros_where_missed([action.coefficients for action in actions])
+    return metrics.evaluate(values, labels, known)
 
 
 def mirror_agreement(model: estimator.Model, count: int = 200) -> tuple[float, float]:
     """Correlation between the answers to pictures and the mirrored answers to mirrored pictures:
     over all values of the 52 blendshapes at once, and the mean over channels."""
-    images = [np.ascontiguousarray(record["image"]) for record in held_out(count)]
+    images = images_of(held_out(count))
     flipped = [np.ascontiguousarray(image[:, ::-1]) for image in images]
     both = [
-        np.stack([action.coefficients for action in model_answers(model, part, BATCH, True)])
+        zeros_where_missed(
+            [action.coefficients for action in model_answers(model, part, BATCH, False)]
+        )
         for part in (images, flipped)
     ]
     first, second = both[0][:, :52], channels.mirror(both[1])[:, :52]
@@ -57,10 +73,10 @@ def mirror_agreement(model: estimator.Model, count: int = 200) -> tuple[float, f
 
 def violations(model: estimator.Model, count: int = 2000) -> int:
     """Sampled answers (temperature 1) that the strict parser refuses."""
-    images = [record["image"] for record in held_out(BATCH)]
+    images = framed(BATCH)
     refused = 0
     for seed in range(count // BATCH):
-        for action in model.predict_batch(images, temperature=1.0, seed=seed):
+        for action in model.predict_batch(images, whole=True, temperature=1.0, seed=seed):
             try:
                 answers.parse(action.text)
             except answers.AnswerError:
@@ -72,10 +88,12 @@ def main() -> None:
     model = loading.load()
     print("mirror: pooled r, mean channel r:", mirror_agreement(model))
     print("grammar violations in 2,000 sampled answers:", violations(model))
-    if (file := shared_rigs.FOLDER / "ict_facekit.npz").is_file():
-        print(metrics.table({"ICT-FaceKit, 240 renders": ict_scores(model, rigs.load(file))}))
+    sources = ["builtin", "drawn"]
+    if shared_rigs.FOLDER.is_dir():
+        sources.append("rigs")
     else:
-        print(f"ICT-FaceKit: skipped, {file} is not there")
+        print(f"rigs: skipped, {shared_rigs.FOLDER} is not there")
+    print(metrics.table({f"{name}, 240": scores(model, held_out(240, name)) for name in sources}))
 
 
 if __name__ == "__main__":
