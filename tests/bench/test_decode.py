@@ -123,8 +123,8 @@ def test_the_job_holds_what_the_model_reads_and_says(tmp_path: Path) -> None:
     answer = job["answers"][0]
     text = model.tokenizer.decode(answer["rationale"] + answer["block"]) + "}"
     made = jax.device_get(model.generate(*model.inputs(images), max_rationale=120))
-    (said,) = model.actions(made, True)
-    assert text == said.text
+    (action,) = model.actions(made, True)
+    assert text == action.text
     states = _decode_torch.block_states(job["forced"], job["values"])
     whole = answer["rationale"] + answer["block"]
     assert _decode_torch.next_tokens(whole, job, states) == []
