@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -41,8 +42,12 @@ def replacing(path: str | os.PathLike, *, keep: bool = False) -> Iterator[Path]:
     except OSError as error:
         error.filename = os.fspath(target)
         raise
+    mode = temporary.stat().st_mode if isinstance(temporary, Path) else None
     try:
         yield temporary
+        # Some libraries make a file of their own in its place, which nobody else may read.
+        if mode is not None and temporary.stat().st_mode != mode:
+            temporary.chmod(stat.S_IMODE(mode))
         temporary.replace(target)
     except BaseException as error:
         if not keep:

@@ -34,6 +34,15 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, failure: type[BaseExcep
     assert (tmp_path / "out.txt").read_text() == "before"
 
 
+def test_a_file_may_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
+    """Also where a library makes a private file in its place, as safetensors does."""
+    with files.replacing(tmp_path / "a") as temporary:
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600))
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
 def test_lines_of_an_interrupted_stream_are_kept_on_request(tmp_path: Path) -> None:
     with pytest.raises(ValueError), files.stream(tmp_path / "out.jsonl", keep=True) as file:
         file.write("one\n")
