@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
@@ -17,11 +15,10 @@ from sf_jax.media import files, npz_files
 from sf_jax.media.npz_files import Declared
 from sf_jax.model.config import Config
 from sf_jax.reader import estimator
-from sf_jax.sequence import images as image_inputs
 from sf_jax.systems.semanticface import evaluate
 from sf_jax.systems.semanticface.ablation import ARGMAX, GENERATED, MEAN, MEDIAN, READ_OUTS
+from sf_jax.systems.semanticface.direct_regression import Regression
 from sf_jax.systems.semanticface.held_out_views import evaluation_views
-from sf_jax.train.losses import readout
 from sf_jax.train.losses.readout import WarmupWeights
 
 BATCH = 50  # images read at a time
@@ -119,19 +116,10 @@ def with_readout(
       patches: of the largest image.
     """
 
-    @jax.jit
-    def predict(weights, given):  # type: ignore[no-untyped-def]
-        low = jnp.asarray(channels.LOW)
-        return readout.predict(weights, given, low, config.vision, "float32")
+    regression = Regression(config, patches)
 
     def read(faces: EvaluationSet) -> Reading:
-        found = np.zeros((len(faces.images), COUNT), np.float32)
-        for start in range(0, len(found), BATCH):
-            part = faces.images[start : start + BATCH]
-            filled = part + part[-1:] * (min(BATCH, len(found)) - len(part))
-            given = image_inputs.patches_of(filled, config, patches)
-            found[start : start + BATCH] = np.asarray(predict(weights, given))[: len(part)]
-        return Reading(dict.fromkeys(READ_OUTS, found), {})
+        return Reading(dict.fromkeys(READ_OUTS, regression(weights, faces.images)), {})
 
     return read
 

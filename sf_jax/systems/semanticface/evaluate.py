@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
@@ -25,7 +23,8 @@ from sf_jax.reader.framing import Framed
 from sf_jax.render import face_error
 from sf_jax.render.effects import compressed
 from sf_jax.render.head import builtin
-from sf_jax.train.losses import readout as warmup
+from sf_jax.systems.semanticface.direct_regression import Regression
+from sf_jax.train.losses.readout import WarmupWeights
 
 Image = UInt8[np.ndarray, "H W 3"]
 MEANS = "model, mean"  # the read-out that is compared with others
@@ -58,23 +57,15 @@ def regression(model: estimator.Model, seen: Sequence[Framed], file: Path) -> np
     """
     if not file.is_file():
         return None
-    weights = warmup.WarmupWeights(model.weights.vision, readout.load(file))
-
-    @jax.jit
-    def predict(patches):  # type: ignore[no-untyped-def]
-        low = jnp.asarray(channels.LOW)
-        return warmup.predict(weights, patches, low, model.config.vision, "float32")
-
+    weights = WarmupWeights(model.weights.vision, readout.load(file))
+    fitted = {i: one.picture.pixels for i, one in enumerate(seen) if one.picture is not None}
+    areas = [pixels.shape[0] * pixels.shape[1] for pixels in fitted.values()]
+    patches = max(areas, default=0) // model.config.vision.patch_size**2
     out = np.zeros((len(seen), len(channels.NAMES)), np.float32)
-    pictures = [(i, one.picture) for i, one in enumerate(seen) if one.picture is not None]
-    for start in range(0, len(pictures), 50):
-        part = pictures[start : start + 50]
-        given = [picture for _, picture in part]
-        batch, _ = model.inputs(given + given[-1:] * (50 - len(given)), rationale=False)
-        found = np.asarray(predict(batch.inputs["vision"]))
-        for (i, _), values in zip(part, found, strict=False):
-            face = seen[i].face
-            out[i] = values if face is None else turn_image(values, face.box.roll)
+    read = Regression(model.config, patches)(weights, list(fitted.values()))
+    for i, values in zip(fitted, read, strict=True):
+        face = seen[i].face
+        out[i] = values if face is None else turn_image(values, face.box.roll)
     return out
 
 

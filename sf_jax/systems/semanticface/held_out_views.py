@@ -11,8 +11,6 @@ from data_pipelines import records, synthetic
 from data_pipelines.views import Views, view
 from sf_jax.face import landmarks, metrics
 
-BATCH = 100  # images read at a time
-
 
 class HeldOutViews:
     """Views of face records in the square of their true landmarks."""
@@ -28,11 +26,7 @@ class HeldOutViews:
         self, predict: Callable[[list[np.ndarray]], Float[np.ndarray, "B 61"]]
     ) -> dict[str, float]:
         """Mean r over the 52 blendshapes, of each source by its name and of all of them."""
-        predicted = np.zeros((0, self.labels.shape[-1]), np.float32)
-        for start in range(0, len(self.images), BATCH):
-            part = self.images[start : start + BATCH]
-            filled = part + part[-1:] * (BATCH - len(part))  # one shape, one program
-            predicted = np.concatenate([predicted, predict(filled)[: len(part)]])
+        predicted = predict(self.images)
         groups = {name: self.sources == name for name in sorted(set(self.sources.tolist()))}
         groups["all"] = np.ones(len(self.images), bool)
         return {

@@ -11,9 +11,9 @@ Each stage but the first and the last two is a task of its own, resumed where it
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from sf_jax.media import files, locks
 from sf_jax.model.config import Config
 from sf_jax.model.declared import initialise
 from sf_jax.model.lora import LoraConfig
-from sf_jax.model.vision import Patches
 from sf_jax.model.weights import Weights
 from sf_jax.reader import finder, loading
 from sf_jax.reader import readout as readout_file
@@ -48,6 +47,7 @@ from sf_jax.systems.semanticface.dense_targets import (
     dense_targets,
     initial_readout,
 )
+from sf_jax.systems.semanticface.direct_regression import Regression
 from sf_jax.systems.semanticface.held_out_views import HeldOutViews
 from sf_jax.systems.semanticface.recipe import Recipe, Stage, make_tokenizer
 from sf_jax.systems.semanticface.sequences import (
@@ -61,7 +61,6 @@ from sf_jax.train.losses.readout import (
     WarmupBatch,
     WarmupWeights,
     declare_readout,
-    predict,
     warmup_loss,
 )
 from sf_jax.train.losses.supervised import SlotValues
@@ -121,24 +120,14 @@ class WarmupTask(task.Task):
         return {"images": len(batch.dense.known)}
 
     @cached_property
-    def _predict(self) -> Callable[[WarmupWeights, Patches], jax.Array]:
-        recipe, low = self.recipe, jnp.asarray(channels.LOW)
-        return jax.jit(
-            lambda weights, patches: predict(
-                weights, patches, low, recipe.vision, recipe.product_dtype
-            )
-        )
+    def _regression(self) -> Regression:
+        return Regression(self.config, self.recipe.patches, self.recipe.product_dtype)
 
     def evaluate(self, state: TrainState, mesh: Mesh) -> dict[str, float]:
         """Mean r of the read-out on held-out faces, by source."""
         if self.held_out is None:
             return {}
-
-        def read(images: list[np.ndarray]) -> np.ndarray:
-            patches = image_inputs.patches_of(images, self.config, self.recipe.patches)
-            return np.asarray(self._predict(state.weights, patches))
-
-        return self.held_out.scores(read)
+        return self.held_out.scores(partial(self._regression, state.weights))
 
     def initial(self) -> WarmupWeights:
         """Fresh tower and read-out; rare actions start at about their frequency."""
