@@ -7,17 +7,19 @@ grammar as tokens and as text, and for each image the prompt, the pixels and our
 Prints a line of JSON: for each mode its seconds an answer, and how its answers compare with ours.
 
 A mode is a task, a constraint and a kind of cache. Tasks: `answer`, from prompt to end; `block`,
-the rationale being given; `prefill`, the rationale being given and one token generated. Each
-generates as many tokens as our answer has, and stops at nothing else; only `whole` goes on until
-the grammar ends. Constraints: none; our automaton; the engines with our grammar by token ids, or by
-its text, where other tokens than ours may spell it. Imports neither jax nor this package.
+the values alone, after the rationale where that comes first; `prefill`, one token after what
+precedes the block. Each generates as many tokens as our answer has, and stops at nothing else, but
+where a grammar ends with the token that ends an answer, as it does where the values come first;
+only `whole` goes on until the grammar ends. Constraints: none; our automaton; the engines with our
+grammar by token ids, or by its text, where other tokens than ours may spell it. Imports neither jax
+nor this package.
 """
 
 import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -47,12 +49,15 @@ MODES = {
 }
 
 
-def block_states(forced: list[list[int]], values: list[list[list[int]]]) -> Trie:
+def block_states(
+    forced: list[list[int]], values: list[list[list[int]]], closing: Sequence[int] = ()
+) -> Trie:
     """The block as an automaton that starts in state 0; its last state allows nothing.
 
     Args:
       forced: the tokens before each slot.
       values: the tokens of each value that may stand in it.
+      closing: tokens after the last value, up to a rationale that follows.
     """
     states: Trie = [{}]
     at = 0
@@ -69,6 +74,8 @@ def block_states(forced: list[list[int]], values: list[list[list[int]]]) -> Trie
         at = len(states) - 1
         for here, token in ends:
             states[here][token] = at  # all values meet again
+    for token in closing:
+        at = _go(states, at, token)
     return states
 
 
@@ -84,15 +91,32 @@ def next_tokens(generated: list[int], job: dict[str, Any], states: Trie) -> list
     """The tokens that may follow; None stands for any free token or an end of the rationale.
 
     A rationale ends at a token of `ends`, which is the blank line or, where it may hold blank
-    lines, the block's first token; at the cap a blank line ends it.
+    lines, the block's first token; at the cap a blank line ends it. After the values, it ends at
+    the token that ends the answer, which is all that may follow at the cap.
     """
     cap, ends = job["cap"], job["ends"]
+    if job["values_first"]:
+        return _values_first_tokens(generated, job, states)
     end = next((i for i, token in enumerate(generated[:cap]) if token in ends), None)
     if end is None and len(generated) <= cap:
         return None if len(generated) < cap else [job["rationale_end"]]
     opened = end is not None and job["block_ends_rationale"]
     begun = (cap if end is None else end) + (not opened)
     return _block_tokens(generated[begun:], states)
+
+
+def _values_first_tokens(
+    generated: list[int], job: dict[str, Any], states: Trie
+) -> list[int] | None:
+    at = begun = 0
+    while begun < len(generated) and states[at]:
+        at, begun = states[at][generated[begun]], begun + 1
+    if states[at]:
+        return list(states[at])
+    rationale = generated[begun:]
+    if any(token in job["ends"] for token in rationale):
+        return []
+    return None if len(rationale) < job["cap"] else job["ends"]
 
 
 def _block_tokens(generated: list[int], states: Trie) -> list[int]:
@@ -105,6 +129,9 @@ def _block_tokens(generated: list[int], states: Trie) -> list[int]:
 def token_grammar(job: dict[str, Any], free: Any, spell: Callable[[str], str]) -> tuple[str, str]:
     """The rules `word` and whole answer, for engines that know tokens by their ids.
 
+    Where the values come first, the token that ends the answer is in neither: engines allow it
+    wherever their grammar may end.
+
     Args:
       free: tokens that may stand in the rationale, or end it.
       spell: how the engine writes one of some tokens, given "7,8".
@@ -113,37 +140,54 @@ def token_grammar(job: dict[str, Any], free: Any, spell: Callable[[str], str]) -
     def one_of(tokens: list[int]) -> str:
         return spell(",".join(map(str, tokens)))
 
-    slots = [one_of([job["rationale_end"]])]
+    slots = []
     for before, spelt in zip(job["forced"], job["values"], strict=True):
         slots += [one_of([token]) for token in before]
         spellings = [" ".join(one_of([token]) for token in value) for value in spelt]
         single = all(len(value) == 1 for value in spelt)
         slots.append(one_of([v[0] for v in spelt]) if single else "(" + " | ".join(spellings) + ")")
     word = one_of([token for token in free.tolist() if token not in job["ends"]])
-    return word, f"word{{0,{job['cap']}}} " + " ".join(slots)
+    words = f"word{{0,{job['cap']}}}"
+    if job["values_first"]:
+        return word, " ".join([*slots, *(one_of([token]) for token in job["closing"]), words])
+    return word, " ".join([words, one_of([job["rationale_end"]]), *slots])
 
 
 def answer_regex(job: dict[str, Any]) -> str:
-    """Words up to their blank line, and the block, as a regular expression of plain syntax."""
+    """A whole answer as a regular expression of plain syntax: words up to their blank line, and the
+    block; or the block, a blank line and words up to the end."""
     slots = (
         _escaped(key) + "(" + "|".join(map(_escaped, spelt)) + ")"
         for key, spelt in zip(job["keys"], job["value_texts"], strict=True)
     )
-    return r"([^{\n]|\n[^{\n])+\n\n" + "".join(slots) + r"\}"
+    block = "".join(slots) + r"\}"
+    if job["values_first"]:
+        words = r"[^{]*" if job["paragraphs"] else r"([^{\n]|\n[^{\n])*\n?"
+        return block + r"\n\n" + words
+    return r"([^{\n]|\n[^{\n])+\n\n" + block
 
 
 def _escaped(text: str) -> str:
     return "".join(f"\\{c}" if c in "{}.-" else c for c in text)
 
 
-def numbers(text: str, keys: list[str], values: list[list[str]]) -> dict[str, float]:
-    """The numbers in the block of an answer whose closing brace may be missing.
+def numbers(
+    text: str, keys: list[str], values: list[list[str]], values_first: bool = False
+) -> dict[str, float]:
+    """The numbers in the block of an answer, whose closing brace may be missing at the end.
 
     Raises:
-      ValueError: it is no rationale and JSON of exactly these keys and values, in order.
+      ValueError: it is no rationale and JSON of exactly these keys and values, in order; or, with
+        `values_first`, no such JSON, blank line and rationale.
     """
-    _, brace, rest = text.partition("{")  # which no rationale holds
-    block = (brace + rest).removesuffix("}") + "}"
+    if values_first:
+        block, closed, rationale = text.partition("}\n\n")
+        if not closed or "{" in rationale:
+            raise ValueError("no block of values, blank line and rationale without braces")
+    else:
+        _, brace, rest = text.partition("{")  # which no rationale holds
+        block = (brace + rest).removesuffix("}")
+    block += "}"
     found = json.loads(block)
     spelt = json.loads(block, parse_float=str)
     names = [json.loads("{" + key.lstrip("{, ") + "0}") for key in keys]
@@ -172,9 +216,10 @@ class Side:
         self.model = kind.from_pretrained(
             checkpoint, dtype=getattr(torch, self.job["dtype"]), attn_implementation="sdpa"
         ).eval()
-        # Nothing stops an answer but its length, nor is there a stop token.
+        # Nothing stops an answer but its length, unless `generate` names a stop token.
         self.model.generation_config.eos_token_id = None
-        self.states = block_states(self.job["forced"], self.job["values"])
+        self.values_first = self.job["values_first"]
+        self.states = block_states(*(self.job[name] for name in ("forced", "values", "closing")))
         banned, ends = set(self.job["banned"]), set(self.job["ends"])
         self.vocabulary = self.model.config.text_config.vocab_size
         self.free = torch.tensor(
@@ -183,15 +228,22 @@ class Side:
         self.tokenizer = transformers.PreTrainedTokenizerFast(
             tokenizer_file=f"{checkpoint}/tokenizer.json", eos_token="<|im_end|>"
         )
+        end = self.tokenizer.eos_token_id
+        if self.values_first and ends != {end}:
+            raise ValueError(f"{folder}/job.json: ends is {sorted(ends)}, expected {[end]}")
         with np.load(folder / "job.npz") as arrays:
             self.arrays = dict(arrays)
 
-    def given(self, image: int, rationale: bool) -> dict[str, Any]:
-        """Inputs of `generate`; with `rationale` it and its blank line are in the prompt."""
-        torch, answer = self.torch, self.job["answers"][image]
-        ids = self.arrays[f"input_ids_{image}"].tolist() + (
-            answer["rationale"] if rationale else []
-        )
+    def before(self, image: int, task: str) -> list[int]:
+        """The tokens of our answer that a task is given: where it comes first, the rationale."""
+        if self.values_first or task in ("answer", "whole"):
+            return []
+        return self.job["answers"][image]["rationale"]
+
+    def given(self, image: int, task: str) -> dict[str, Any]:
+        """Inputs of `generate`: the image, the prompt and what the task is given of our answer."""
+        torch = self.torch
+        ids = self.arrays[f"input_ids_{image}"].tolist() + self.before(image, task)
         input_ids = torch.tensor([ids])
         return {
             "input_ids": input_ids,
@@ -203,19 +255,23 @@ class Side:
 
     def ours(self, image: int, task: str) -> list[int]:
         """The tokens of our answer that a task asks for."""
-        answer = self.job["answers"][image]
+        rationale, block = (self.job["answers"][image][name] for name in ("rationale", "block"))
         if task == "prefill":
-            return answer["block"][:1]
-        return (answer["rationale"] if task in ("answer", "whole") else []) + answer["block"]
+            return block[:1]
+        if task == "block":
+            return block
+        return block + rationale if self.values_first else rationale + block
 
     def generate(self, image: int, mode: str, **more: Any) -> tuple[float, list[int], Any]:
         """Seconds, tokens and what `generate` returned, of one answer in one mode."""
         task, constraint, cache = MODES[mode]
-        given = self.given(image, rationale=task in ("block", "prefill"))
+        given = self.given(image, task)
         prompt, length = given["input_ids"].shape[1], len(self.ours(image, task))
         options = CACHES[cache]() | more
         if task == "whole":
-            length, options["eos_token_id"] = MOST_TOKENS, self.tokenizer.eos_token_id
+            length = MOST_TOKENS
+        if task == "whole" or (task == "answer" and constraint != "plain" and self.values_first):
+            options["eos_token_id"] = self.tokenizer.eos_token_id
         begin = time.perf_counter()
         options |= getattr(self, f"_{constraint}")(prompt, task)
         with self.torch.inference_mode():
@@ -334,7 +390,9 @@ def difference(side: Side, image: int, mode: str) -> dict[str, Any] | None:
     task = MODES[mode][0]
     more = {"return_dict_in_generate": True, "output_logits": True}
     _, generated, out = side.generate(image, mode, **more)
-    for position, (theirs, ours) in enumerate(zip(generated, side.ours(image, task), strict=True)):
+    # Theirs may be shorter; it then ends with the stop token, where ours has another.
+    pairs = zip(generated, side.ours(image, task), strict=False)
+    for position, (theirs, ours) in enumerate(pairs):
         if theirs != ours:
             logits = out.logits[position][0].float()
             gap = (logits[theirs] - logits[ours]) / logits.abs().max()
@@ -349,10 +407,15 @@ def difference(side: Side, image: int, mode: str) -> dict[str, Any] | None:
 
 
 def is_valid(side: Side, image: int, generated: list[int], task: str) -> bool:
-    """Whether an answer reads as rationale, blank line and JSON of the schema's keys and values."""
-    rationale = side.job["answers"][image]["rationale"] if task == "block" else []
+    """Whether an answer reads as rationale, blank line and JSON of the schema's keys and values, or
+    as these in the other order; a block with what precedes or closes it."""
+    ids = side.before(image, task) + generated + (side.job["closing"] if task == "block" else [])
+    end = side.tokenizer.eos_token_id
+    if end in ids[:-1] or (task == "whole" and ids[-1] != end):  # it goes on after its end, or on
+        return False
+    keys, values = side.job["keys"], side.job["value_texts"]
     try:
-        numbers(side.text(rationale + generated), side.job["keys"], side.job["value_texts"])
+        numbers(side.text(ids), keys, values, side.values_first)
     except ValueError:
         return False
     return True
