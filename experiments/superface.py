@@ -11,176 +11,84 @@ fine-tuned on labels; an arm and seed that is done is not trained again.
 docs/preferences.md explains the measures.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import numpy as np
 from jax.sharding import Mesh
+from pydantic import Field
 from tqdm import tqdm
 
 from data_pipelines import synthetic
 from data_pipelines.synthetic import Sitting
-from sf_jax.cli.arguments import Parser, UsageError, whole
+from experiments._superface_arms import BASE, STUDY, TRUTH, Arm, Study, tiny
+from sf_jax.cli.arguments import Parser, UsageError, accept_changed_data, whole
 from sf_jax.face import labels as label_files
-from sf_jax.face.regions import PARTS, Region
-from sf_jax.media import files, hashes, locks
+from sf_jax.media import files, hashes, locks, small_files
+from sf_jax.media.errors import DataError
 from sf_jax.reader import loading, provenance, training
 from sf_jax.render import rigs
 from sf_jax.render.rig import Rig
 from sf_jax.systems.semanticface import fine_tuning
-from sf_jax.systems.semanticface.sequences import SequenceConfig
 from sf_jax.systems.superface import flawed, grpo, measures, report, rounds, truth
 from sf_jax.systems.superface.asking import Asking
 from sf_jax.systems.superface.examples import AnswerExamples, PairGroups, images_by_hash, judged
-from sf_jax.systems.superface.grpo import GrpoRecipe
 from sf_jax.systems.superface.judges import Judge
-from sf_jax.systems.superface.reward import RewardModel, RewardRecipe
+from sf_jax.systems.superface.reward import RewardModel
 from sf_jax.systems.superface.reward import load as load_reward
 from sf_jax.systems.superface.reward import train as train_reward
-from sf_jax.systems.superface.simulated import sitter_of
+from sf_jax.systems.superface.seen import Image
+from sf_jax.systems.superface.simulated import Sitter, sitter_of
 from sf_jax.systems.superface.study import Panel, answers_to, drawn, shuffled
-from sf_jax.systems.superface.training import PairRecipe, Recipe
+from sf_jax.systems.superface.training import PairRecipe
 from sf_jax.systems.superface.training import train as train_on_pairs
 from sf_jax.train import hooks, task
 from sf_jax.train import mesh as meshes
-from sf_jax.train.losses.supervised import SupervisedConfig
-from sf_jax.train.optimizer import OptimizerConfig
-from sf_jax.train.preference import Dpo, Grpo
 
 RESULTS = Path(__file__).parent / "results"
 FACE_SEED = 21  # of rendered people
-DONE, ASKED = "done", "judgements.txt"  # a mark of what is complete; how many were asked for
+DONE, ASKED = "done", "judged.json"  # a mark of what is complete; what was judged for it
 MEDIAPIPE = RESULTS / "superface_mediapipe.csv"  # of the training images, by their numbers
-TRUTH = "truth"
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One way to train.
-
-    Attributes:
-      name: in tables; labels: of the fine-tuning that it starts from, "a", "b" or "truth"; None:
-        the model as it is.
-      by: what it is trained by then: "judgements" of pairs of its answers (DPO), "render", how near
-        the render of an answer is to the image (GRPO), or a "reward" model of judgements (GRPO);
-        None: nothing.
-      regions: that are judged.
-      most: rounds, at most; beyond: train them all, though the run has halted, to see what follows.
-    """
-
-    name: str
-    labels: str | None
-    by: Literal["judgements", "render", "reward"] | None = None
-    regions: tuple[Region, ...] = PARTS
-    most: int = 3
-    beyond: bool = False
-
-    @property
-    def folder(self) -> str:
-        """Its name as that of a folder."""
-        return "".join(c if c.isalnum() else "-" for c in self.name.lower()).strip("-")
+Kind = TypeVar("Kind", bound=small_files.Settings)
+AnyRecipe = TypeVar("AnyRecipe", bound=PairRecipe)
+MOST_BYTES = 2**26  # of a file of what was read
 
 
-BASE = {labels: Arm(f"fine-tuned on {labels}", labels) for labels in ("b", TRUTH, "a")}
-ARMS = (
-    Arm("the model as it is", None),
-    BASE["b"],
-    BASE[TRUTH],
-    Arm("DPO, whole face", "b", "judgements", ("whole",)),
-    Arm("DPO by region", "b", "judgements"),
-    Arm("DPO, upper face alone", "b", "judgements", ("upper",), most=1),
-    Arm("DPO, lower face alone", "b", "judgements", ("lower",), most=1),
-    Arm("GRPO by render", "b", "render"),
-    Arm("GRPO by reward model", "b", "reward", most=5, beyond=True),
-    BASE["a"],
-    Arm("DPO by region, from a", "a", "judgements"),
-)
+class StudyError(DataError):
+    """A file of a study that is damaged."""
 
 
-@dataclass(frozen=True)
-class Study:
-    """What all arms share.
+class Judged(small_files.Settings):
+    """Judgements to train on: how many, and the share that chose the nearer render."""
 
-    Attributes:
-      images: to train on; compared: those of them that only models are compared on; faces: to
-        measure on.
-      tuning: of the fine-tuning on labels; preferences: of a round of DPO; reward: of a reward
-        model; rewarded: of a round of GRPO.
-      judgements: of a round; per_image: pairs of an image.
-      asking: how pairs are made; agreement: share of pairs in which the judge is right.
-      arms, seeds: to train.
-    """
-
-    images: int
-    compared: int
-    faces: int
-    tuning: fine_tuning.Recipe
-    preferences: Recipe
-    reward: RewardRecipe
-    rewarded: GrpoRecipe
     judgements: int
-    per_image: int
-    asking: Asking
-    agreement: float
-    arms: tuple[Arm, ...]
-    seeds: int
+    nearer: float
 
 
-STUDY = Study(
-    images=3000,
-    compared=300,
-    faces=400,
-    tuning=fine_tuning.Recipe(
-        "builtin",
-        "workstation",
-        {"fsdp": -1},
-        8,
-        optimizer=OptimizerConfig(3e-4, 400, 20, kind="adamw"),
-        length=1136,
-        patches=448,
-        accumulate=0,
-        objective=SupervisedConfig(),
-        sequences=SequenceConfig(words=0.0),  # coefficients alone are compared
-        remat="none",
-        product_dtype="float32",
-        unrolled=True,
-    ),
-    preferences=Recipe(
-        objective=Dpo(beta=0.1), learning_rate=1e-4, rows=16, groups=2, accumulate=8
-    ),
-    reward=RewardRecipe(rows=16, groups=2, accumulate=8),
-    rewarded=GrpoRecipe(
-        objective=Grpo(answers=8), learning_rate=3e-5, rows=16, accumulate=8, epochs=0.5
-    ),
-    judgements=3300,  # three rounds and their comparisons: below 12,000
-    per_image=4,
-    asking=Asking(gold=0.0, whole=True),
-    agreement=0.85,
-    arms=ARMS,
-    seeds=3,
-)
+class ReadFaces(small_files.Settings):
+    """What the model of each round of an arm reads, the one that it began with first, and how the
+    rounds ended.
 
+    Attributes:
+      held_out: of people whom no model has seen; unasked: of training images that nobody was asked
+        about.
+      preferred: of each round that was judged; compared: by how many judgements.
+      judged: of each training that asked; rewards: by a reward model, of each round.
+    """
 
-def tiny(study: Study) -> Study:
-    """Few images, steps and judgements: every path, and nothing learnt."""
-    tuning = replace(study.tuning, rows=2, optimizer=replace(study.tuning.optimizer, steps=2))
-    return replace(
-        study,
-        images=12,
-        compared=4,
-        faces=4,
-        tuning=tuning,
-        preferences=replace(study.preferences, rows=2, accumulate=1),
-        reward=replace(study.reward, rows=2, accumulate=1),
-        rewarded=replace(study.rewarded, objective=Grpo(answers=2), rows=2, accumulate=1),
-        judgements=8,
-        arms=tuple(replace(arm, most=1) for arm in study.arms),
-        seeds=1,
-    )
+    held_out: list[list[list[float]]]
+    unasked: list[list[list[float]]]
+    best: int = 0
+    reason: str | None = None
+    preferred: list[float | None] = Field(default_factory=list)
+    compared: int = 0
+    judged: list[Judged] = Field(default_factory=list)
+    rewards: list[float] = Field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +97,7 @@ class Run:
 
     Attributes:
       model: the directory that every arm begins with; labels: a file of MediaPipe's labels.
+      accept_changed_data: see `train.loop.LoopConfig`.
     """
 
     study: Study
@@ -196,6 +105,7 @@ class Run:
     model: Path
     labels: Path
     mesh: Mesh
+    accept_changed_data: bool = False
     _reward_models: dict[tuple[Arm, int], RewardModel] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
@@ -206,16 +116,27 @@ class Run:
         return {"study": study, "model": model, "labels": labels}
 
     @cached_property
-    def evaluation(self) -> list[Sitting]:
+    def held_out(self) -> list[Sitting]:
         """People whom no model has seen."""
         count = self.study.faces
         return [synthetic.sitting(i, FACE_SEED, "evaluation") for i in range(count)]
 
     @cached_property
+    def unasked(self) -> list[Sitting]:
+        """The images that models are compared on, which were among those to fine-tune on."""
+        numbers = self.truth_of("b", 0).numbers[: self.study.compared]
+        return [synthetic.numbered(number, "train") for number in numbers.tolist()]
+
+    @cached_property
+    def pictures(self) -> tuple[list[Image], list[Image]]:
+        """Of `held_out` and of `unasked`."""
+        drawn = [[sitter_of(one).image for one in each] for each in (self.held_out, self.unasked)]
+        return drawn[0], drawn[1]
+
+    @cached_property
     def panel(self) -> Panel:
         """The judge of all arms and seeds, as noisy as the study says on answers tuned on (b)."""
-        self.records_of("b", 0)
-        known = truth.read(self._truth("b", 0))
+        known = self.truth_of("b", 0)
         numbered = zip(known.images, known.numbers.tolist(), strict=True)
         sitters = {
             image: sitter_of(synthetic.numbered(number, "train"))
@@ -245,6 +166,11 @@ class Run:
                 flawed.labelled(exact, folder, kept, found)
         return folder
 
+    def truth_of(self, labels: str, seed: int) -> truth.Truth:
+        """What is true of the records with these labels, in their order."""
+        self.records_of(labels, seed)
+        return truth.read(self._truth(labels, seed))
+
     def _truth(self, labels: str, seed: int) -> Path:
         return self.out / "truth" / f"{labels}-{seed}.npz"
 
@@ -260,7 +186,8 @@ class Run:
             sft = fine_tuning.task_of(self.study.tuning, self.model, self.mesh)
             _, feed = fine_tuning.feed_of(sft, self.study.tuning, data, self.mesh, seed)
             state = training.initial_state(sft, self.model, self.mesh, False, seed)
-            config = task.RunConfig(beside=hooks.HookConfig(label=f"fine-tune on {labels}, {seed}"))
+            beside = hooks.HookConfig(label=f"fine-tune on {labels}, {seed}")
+            config = task.RunConfig(beside=beside, accept_changed_data=self.accept_changed_data)
             task.run(sft, state, feed, self.mesh, folder, config, export=folder)
             files.write_text(folder / DONE, "")
         return folder / training.MODEL
@@ -308,19 +235,19 @@ class Run:
         """Pairs of a model's answers, judged; how many is noted in a folder."""
         study = self.study
         panel = replace(self.panel, how=how, judge=replace(self.panel.judge, seed=how.seed))
-        model = loading.load(source)
-        pairs, judgements = panel.ask(model, images, study.per_image, study.judgements)
+        found = panel.ask(loading.load(source), images, study.per_image, study.judgements)
         into.mkdir(parents=True, exist_ok=True)
-        files.write_text(into / ASKED, f"{len(judgements)}\n")
+        noted = Judged(judgements=len(found.judgements), nearer=found.nearer)
+        files.write_json(into / ASKED, noted.model_dump())
         answers = AnswerExamples.of(source, recipe.config_in(source))
         pixels = {image: panel.sitters[image].image for image in images}
-        chosen = judged(pairs, judgements)
+        chosen = judged(found.pairs, found.judgements)
         return PairGroups(chosen, images_by_hash(pixels), answers, seed=how.seed)
 
     def _some(self, images: Sequence[str], number: int) -> list[str]:
-        """The images that a round asks about: others in each, as far as there are enough."""
+        """The images of a round, from 1: others in each, as far as there are enough."""
         count = -(-self.study.judgements // self.study.per_image)
-        first = number * count
+        first = (number - 1) * count
         return [images[i % len(images)] for i in range(first, first + min(count, len(images)))]
 
     def _on_judgements(
@@ -329,47 +256,54 @@ class Run:
         """One round of DPO: asks about a model's answers and trains it on what was chosen."""
         study = self.study
         how = replace(study.asking, regions=arm.regions, seed=drawn(seed, number))
-        some = self._some(images, number - 1)
+        some = self._some(images, number)
         groups = self._judged(how, source, some, study.preferences, folder)
         beside = hooks.HookConfig(label=f"{arm.name}, seed {seed}, round {number}")
-        recipe = replace(study.preferences, seed=how.seed)
+        recipe = self._resumed(replace(study.preferences, seed=how.seed))
         train_on_pairs(recipe, source, groups, folder, mesh=self.mesh, beside=beside)
+
+    def _resumed(self, recipe: AnyRecipe) -> AnyRecipe:
+        return replace(recipe, accept_changed_data=self.accept_changed_data)
 
     def _by_reward(
         self, arm: Arm, seed: int, number: int, source: Path, folder: Path, images: Sequence[str]
     ) -> None:
-        """One round of GRPO, for one region after the other."""
-        sitters = [self.panel.sitters[image] for image in images]
+        """One round of GRPO, on the images that a round of DPO would ask about."""
+        sitters = [self.panel.sitters[image] for image in self._some(images, number)]
         scored = self._reward_model(arm, seed, images) if arm.by == "reward" else None
 
-        def reward(region: Region, index: int, answers: np.ndarray) -> np.ndarray:
+        def reward(index: int, answers: np.ndarray) -> np.ndarray:
             sitter = sitters[index]
             if scored is not None:
-                return scored(scored.answers.processor.fit(sitter.image), answers, region)
-            away = -np.array([sitter.distance(one, region) for one in answers])
+                return self._scores(scored, arm, sitter, answers)
+            away = [[sitter.distance(one, region) for one in answers] for region in arm.regions]
             sitter.forget()
-            return away
+            return -np.array(away)
 
+        recipe = replace(self.study.rewarded, regions=arm.regions, seed=drawn(seed, number))
         pictures = [sitter.image for sitter in sitters]
-        last = arm.regions[-1]
-        for region in arm.regions:
-            recipe = replace(self.study.rewarded, region=region, seed=drawn(seed, number))
-            into = folder if region == last else folder / region
-            source = grpo.train(recipe, source, pictures, partial(reward, region), into, self.mesh)
+        grpo.train(self._resumed(recipe), source, pictures, reward, folder, self.mesh)
+
+    def _scores(
+        self, scored: RewardModel, arm: Arm, sitter: Sitter, answers: np.ndarray
+    ) -> np.ndarray:
+        """A reward model's scores [R, G] of answers to an image."""
+        return scored.by_region(scored.answers.processor.fit(sitter.image), answers, arm.regions)
 
     def _reward_model(self, arm: Arm, seed: int, images: Sequence[str]) -> RewardModel:
-        """A reward model of judgements about the fine-tuned model's answers."""
+        """A reward model of judgements about the fine-tuned model's answers, the very ones that the
+        first round of DPO by region learns from."""
         if (arm, seed) not in self._reward_models:
             source, folder = self.tuned(arm.labels, seed), self.folder(arm, seed) / "reward"
-            if (folder / DONE).exists():
-                found = load_reward(folder / training.MODEL)
-            else:
-                recipe = replace(self.study.reward, seed=seed)
-                how = replace(self.study.asking, regions=arm.regions, seed=drawn(seed, 0))
-                groups = self._judged(how, source, self._some(images, 0), recipe, folder)
-                found = train_reward(recipe, source, groups, folder)
+            if not (folder / DONE).exists():
+                recipe = self._resumed(replace(self.study.reward, seed=seed))
+                how = replace(self.study.asking, regions=arm.regions, seed=drawn(seed, 1))
+                groups = self._judged(how, source, self._some(images, 1), recipe, folder)
+                beside = hooks.HookConfig(label=f"reward model, seed {seed}")
+                train_reward(recipe, source, groups, folder, mesh=self.mesh, beside=beside)
                 files.write_text(folder / DONE, "")
-            self._reward_models[arm, seed] = found
+            # As a resumed run reads it: another size of batches would change the last digits.
+            self._reward_models[arm, seed] = load_reward(folder / training.MODEL)
         return self._reward_models[arm, seed]
 
     # Measuring.
@@ -379,59 +313,94 @@ class Run:
 
         Args:
           second: a rig to measure on, beside the built-in head.
+
+        Raises:
+          StudyError: a file of an earlier run is damaged; names it.
         """
-        path = self.out / "read" / f"{arm.folder}-{seed}.json"
-        if not path.exists():
-            found = self._read(arm, seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_json(path, files.finite(found))
-        found = json.loads(path.read_text())
-        true = np.stack([each.coefficients for each in self.evaluation]).astype(np.float32)
-        measured = [
-            measures.measures(np.array(each, np.float32), true, second) for each in found["read"]
-        ]
-        best = found.pop("best", 0)
-        del found["read"]
+        found = self.read(arm, seed)
+        known = self.truth_of("b", seed)
+        each = zip(found.held_out, found.unasked, strict=True)
+        measured = [self._measured(*read, known, second) for read in each]
         if arm.by is None:
             return {"scores": measured[0]}
-        return found | {"scores": measured[best], "rounds": measured[1:], "best": best}
+        reached = {"scores": measured[found.best], "rounds": measured[1:]}
+        return reached | found.model_dump(exclude={"held_out", "unasked"})
 
-    def _read(self, arm: Arm, seed: int) -> dict[str, Any]:
-        """What every round of an arm reads of people it has not seen, and how it was judged."""
+    def read(self, arm: Arm, seed: int) -> ReadFaces:
+        """What every round of an arm reads; trained and read where that is not in its file yet."""
+        path = self.out / "read" / f"{arm.folder}-{seed}.json"
+        if not path.exists():
+            made = files.finite(self._read(arm, seed).model_dump())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(path, made, indent=None)
+        return stored(path, ReadFaces)
+
+    def _measured(
+        self,
+        held_out: list[list[float]],
+        unasked: list[list[float]],
+        known: truth.Truth,
+        second: Rig | None,
+    ) -> dict[str, float]:
+        """Measures of what a model reads. Dropped are the actions that labels (b) of the seed lack,
+        of images that nobody was asked about."""
+        true = np.stack([each.coefficients for each in self.held_out]).astype(np.float32)
+        found = measures.measures(np.array(held_out, np.float32), true, second)
+        first = slice(len(unasked))
+        read, shown = np.array(unasked, np.float32), known.coefficients[first]
+        return found | {"dropped": measures.recall(read, shown, known.dropped[first])}
+
+    def _read(self, arm: Arm, seed: int) -> ReadFaces:
+        """What every round of an arm reads, and how it was judged."""
         if arm.by is None:
-            return {"read": [self._means(self.model_of(arm, seed, 0))]}
+            held_out, unasked = self._means(self.model_of(arm, seed, 0))
+            return ReadFaces(held_out=[held_out], unasked=[unasked])
         outcome = self.trained(arm, seed)
         last = arm.most if arm.beyond else len(outcome.preferences)
-        found: dict[str, Any] = {
-            "read": [self._means(self.model_of(arm, seed, each)) for each in range(last + 1)],
-            "preferred": [each.rate for each in outcome.preferences],
-            "compared": sum(each.count for each in outcome.preferences),
-            "asked": sum(int(p.read_text()) for p in self.folder(arm, seed).glob(f"*/{ASKED}")),
-            "best": outcome.best,
-            "reason": outcome.reason,
-        }
-        if arm.by == "reward":
-            found["rewards"] = [self._rewarded(arm, seed, each) for each in range(1, last + 1)]
-        return found
+        assert arm.labels is not None
+        start = self.read(BASE[arm.labels], seed)
+        read = [(start.held_out[0], start.unasked[0])]
+        read += [self._means(self.model_of(arm, seed, each)) for each in range(1, last + 1)]
+        noted = sorted(self.folder(arm, seed).glob(f"*/{ASKED}"))
+        rewarded = range(1, last + 1) if arm.by == "reward" else ()
+        return ReadFaces(
+            held_out=[one for one, _ in read],
+            unasked=[one for _, one in read],
+            best=outcome.best,
+            reason=outcome.reason,
+            preferred=[each.rate for each in outcome.preferences],
+            compared=sum(each.count for each in outcome.preferences),
+            judged=[stored(path, Judged) for path in noted],
+            rewards=[self._rewarded(arm, seed, each) for each in rewarded],
+        )
 
-    def _means(self, directory: Path) -> list[list[float]]:
-        """The means of the slots, of images of the evaluation."""
-        pictures = [sitter_of(each).image for each in self.evaluation]
-        found = answers_to(loading.load(directory), pictures)
-        return [[round(float(x), 4) for x in one.coefficients] for one in found]
+    def _means(self, directory: Path) -> tuple[list[list[float]], list[list[float]]]:
+        """The means of the slots, of the images in `pictures`."""
+        held_out, unasked = self.pictures
+        found = answers_to(loading.load(directory), [*held_out, *unasked])
+        read = [[round(float(x), 4) for x in one.coefficients] for one in found]
+        return read[: len(held_out)], read[len(held_out) :]
 
     def _rewarded(self, arm: Arm, seed: int, number: int) -> float:
         """The reward model's mean score of a round's answers to images nobody was asked about."""
         compared, asked = self._images(seed)
         scored = self._reward_model(arm, seed, asked)
         answers = self.panel.answers(loading.load(self.model_of(arm, seed, number)), compared)
-        fit = scored.answers.processor.fit
         found = [
-            scored(fit(self.panel.sitters[image].image), one.coefficients[None], region)
+            self._scores(scored, arm, self.panel.sitters[image], one.coefficients[None])
             for image, one in zip(compared, answers, strict=True)
-            for region in arm.regions
         ]
         return float(np.mean(found))
+
+
+def stored(path: Path, kind: type[Kind]) -> Kind:
+    """What a file of a study holds; raises StudyError where it is damaged."""
+    try:
+        content = small_files.read_json(path, StudyError, MOST_BYTES)
+        return small_files.checked(kind, content, StudyError)
+    except StudyError as error:
+        problem = f"{error.problem}; delete the file, and it is made anew"
+        raise StudyError(problem, path=path, field=error.field) from None
 
 
 def claim(run: Run) -> None:
@@ -444,7 +413,7 @@ def claim(run: Run) -> None:
     if not path.exists():
         files.write_json(path, settings)
         return
-    before = json.loads(path.read_text())
+    before = small_files.read_json(path, StudyError)
     changed = [name for name in settings if before.get(name) != settings[name]]
     if changed:
         problem = f"is of a study with another {' and '.join(changed)}; name another --out"
@@ -460,6 +429,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--rig", type=Path, help="a second rig to measure on, which nothing is trained on")
     add("--labels", type=Path, default=MEDIAPIPE, help="MediaPipe's, of OUT/data/train")
     add("--seeds", type=whole(1, 100), help="how many (default 3)")
+    accept_changed_data(parser)
     add("--results", type=Path, help="for table and plot (default: results/; with --tiny, OUT)")
     options = parser.parse_args(argv)
     study = tiny(STUDY) if options.tiny else STUDY
@@ -469,7 +439,8 @@ def main(argv: list[str] | None = None) -> None:
     second = None if options.rig is None else rigs.load(options.rig)
     loading.compilation_cache()
     model, mesh = options.model or loading.BUILTIN, meshes.make({"data": -1})
-    run = Run(study, options.out, model, options.labels, mesh)
+    accept = options.accept_changed_data
+    run = Run(study, options.out, model, options.labels, mesh, accept)
     with locks.held(options.out):
         claim(run)
         results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in study.arms}
@@ -478,7 +449,8 @@ def main(argv: list[str] | None = None) -> None:
                 results[arm.name].append(run.results(arm, seed, second))
                 print(report.table({arm.name: results[arm.name][-1:]}).splitlines()[-1])
     command = f"sf-jax train superface --seeds {seeds}" + (" --tiny" if options.tiny else "")
-    given = {"model": options.model, "rig": options.rig}
+    labels = None if options.labels == MEDIAPIPE else options.labels
+    given = {"model": options.model, "rig": options.rig, "labels": labels}
     command += "".join(f" --{name} {path.name}" for name, path in given.items() if path)
     folder = options.results or (options.out if options.tiny else RESULTS)
     distances = "\n\n".join(

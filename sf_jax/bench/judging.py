@@ -28,8 +28,7 @@ from sf_jax.render import face_error, rigs
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import Rig
 from sf_jax.systems.superface.asking import VISIBLE
-from sf_jax.systems.superface.pairs import Pose
-from sf_jax.systems.superface.renders import HEAD, Renderer
+from sf_jax.systems.superface.renders import Renderer, head_of
 from sf_jax.systems.superface.seen import NOTICEABLE, colour_difference, visible_difference
 from sf_jax.systems.superface.simulated import sitter_of
 
@@ -56,11 +55,6 @@ def steps(renderer: Renderer, faces: int) -> Iterator[tuple[str, float, float, b
                 spot = colour_difference(before, after)[mask] > NOTICEABLE
                 difference = visible_difference(before, after, mask)
                 yield region, step, difference, bool(spot.mean() >= SPOT)
-
-
-def head_of(face: np.ndarray) -> Pose:
-    yaw, pitch, roll = (float(face[i]) for i in HEAD)
-    return yaw, pitch, roll
 
 
 def faulty(true: np.ndarray, g: np.random.Generator) -> np.ndarray:

@@ -8,12 +8,13 @@ import pytest
 from sf_jax.cli import main, recipes
 from sf_jax.reader import loading
 
-SLOW = {"answer_order", "builtin_model", "finder", "superface"}  # several programs to compile each
+SLOW = {"answer_order", "builtin_model", "finder"}  # several programs to compile each
 ABLATIONS = {name for name in recipes.names() if name.startswith("ablation")}  # test_ablations.py
+ELSEWHERE = ABLATIONS | {"superface"}  # test_superface.py
 
 
 def test_every_recipe_is_tried_here() -> None:
-    assert set(recipes.names()) == SLOW | ABLATIONS | {"sft"}
+    assert set(recipes.names()) == SLOW | ELSEWHERE | {"sft"}
 
 
 @pytest.mark.parametrize(
@@ -53,16 +54,3 @@ def test_answer_order(tmp_path: Path) -> None:
         row = "both-" + order.replace("_", "-")
         folder = tmp_path / "answer_order-4" / "models" / row
         assert loading.load(folder).schema.order == order
-
-
-@pytest.mark.slow
-def test_superface(tmp_path: Path) -> None:
-    """A second run has nothing left to train, and writes the same."""
-    command = ["train", "superface", "--tiny", "--out", str(tmp_path)]
-    assert main(command) in (0, None)
-    found = json.loads((tmp_path / "superface.json").read_text())["arms"]
-    assert "fine-tuned on truth" in found and len(found["DPO by region"][0]["rounds"]) == 1
-    assert (tmp_path / "superface.png").is_file()
-    table = (tmp_path / "superface.md").read_text()
-    assert main(command) in (0, None)
-    assert (tmp_path / "superface.md").read_text() == table

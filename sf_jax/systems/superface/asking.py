@@ -12,7 +12,7 @@ from sf_jax.reader.estimator import Model
 from sf_jax.systems.superface import candidates
 from sf_jax.systems.superface.folder import Filling
 from sf_jax.systems.superface.pairs import Candidate, Pair, Pose, Side, image_hash, render_name
-from sf_jax.systems.superface.renders import HEAD, Renderer, outlined
+from sf_jax.systems.superface.renders import Renderer, head_of, outlined
 from sf_jax.systems.superface.seen import Image, Mask, visible_difference
 
 VISIBLE = 1.0  # docs/preferences.md has how it was measured
@@ -157,7 +157,7 @@ class Maker:
         shown = self.renderer.rig.known
         how = (self.grid, self.how.proposals, g, shown)
         found = candidates.pool(base, answers[1:], region, *how)
-        head = head_of(base)
+        head = head_of(base.coefficients)
         mask = self.renderer.region(region, head)
         drawn: dict[int, Image] = {}
         for i, j in g.permutation(list(combinations(range(len(found)), 2))).tolist():
@@ -181,7 +181,7 @@ class Maker:
 
         None where these do not differ by far.
         """
-        base, head = answers[0], head_of(answers[0])
+        base, head = answers[0], head_of(answers[0].coefficients)
         found = [base, candidates.swapped(base, other, region, self.renderer.rig.known)]
         found[1] = replace(found[1], origin="of another image")
         g = np.random.default_rng([43, self.how.seed, number, REGIONS.index(region)])
@@ -225,12 +225,6 @@ class Maker:
         )
         edged = [outlined(one, mask) if region != "whole" else one for one in drawn]
         return Asked(pair, image, *edged)
-
-
-def head_of(candidate: Candidate) -> Pose:
-    """The angles of the head that a candidate has, in which it and all beside it are drawn."""
-    yaw, pitch, roll = (float(candidate.coefficients[i]) for i in HEAD)
-    return yaw, pitch, roll
 
 
 def fill(

@@ -2,7 +2,8 @@
 
 Each iteration samples several answers to each of a few images, asks what each is worth, and raises
 those that are worth more than the others of their image. The reward is any function, such as how
-near a render is to the image, or a reward model.
+near a render is to the image, or a reward model. Where it is of several regions, the same answers
+are compared once for each, and its slots alone follow.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,7 @@ from sf_jax.train.step import TrainState
 
 ITERATION, FINGERPRINT = "iteration", "fingerprint"  # in a checkpoint
 Answers = Float32[np.ndarray, "G 61"]
-Reward = Callable[[int, Answers], Float[np.ndarray, " G"]]
+Reward = Callable[[int, Answers], Float[np.ndarray, "R G"] | Float[np.ndarray, " G"]]
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,19 @@ class GrpoRecipe(PairRecipe):
     Attributes:
       objective: how many answers an image gets, and how far a batch may move the policy.
       temperature: at which answers are sampled; 1 samples the policy itself.
-      region: whose slots are raised and lowered.
+      regions: whose slots are raised and lowered, each by a reward of its own.
       scale: what rewards are divided by, see `losses.preference.group_advantages`.
       uses: steps on a batch before new answers are sampled; more than 1 needs the objective's
         `needs_old`.
-      groups: images in a row; epochs: how often each image is used.
+      groups: of answers in a row, one for each image and region; epochs: how often each image is
+        used.
       save_every: iterations between checkpoints.
       merged: write a whole model although an adapter was trained.
     """
 
     objective: Grpo = field(default_factory=Grpo)
     temperature: float = 1.0
-    region: Region = "whole"
+    regions: tuple[Region, ...] = ("whole",)
     scale: str = "group"
     uses: int = 1
     groups: int = 1
@@ -72,6 +74,14 @@ class GrpoRecipe(PairRecipe):
     def __post_init__(self) -> None:
         if self.uses > 1 and not self.objective.needs_old:
             raise ValueError(f"uses is {self.uses}; more than 1 needs Grpo(needs_old=True)")
+        count = self.rows * self.groups
+        if not self.regions or count % len(self.regions):
+            raise ValueError(f"{count} groups of a batch cannot be shared by {self.regions}")
+
+    @property
+    def images(self) -> int:
+        """Of an iteration."""
+        return self.rows * self.groups // len(self.regions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +159,7 @@ def task_of(recipe: GrpoRecipe, source: Path, size: tuple[int, int], count: int)
 
 def iterations(recipe: GrpoRecipe, count: int) -> int:
     """How many batches of images there are in all, for so many images."""
-    return max(1, round(recipe.epochs * count / (recipe.rows * recipe.groups)))
+    return max(1, round(recipe.epochs * count / recipe.images))
 
 
 @dataclass(eq=False)
@@ -172,7 +182,7 @@ class _Run:
     def chosen(self, iteration: int) -> list[int]:
         """Which images an iteration takes: all in one order, then all in another, without end."""
         recipe, total = self.recipe, len(self.images)
-        each = recipe.rows * recipe.groups
+        each = recipe.images
         numbers = range(iteration * each, (iteration + 1) * each)
         orders = {
             epoch: np.random.default_rng([recipe.seed, epoch]).permutation(total)
@@ -192,15 +202,19 @@ class _Run:
         seed = recipe.seed + iteration * len(chosen) * count
         answers = self.sampling(weights, [self.images[i] for i in chosen], seed)
         rewards = np.stack([self._rewards(i, own) for i, own in zip(chosen, answers, strict=True)])
-        advantages = np.asarray(group_advantages(jnp.asarray(rewards), recipe.scale))
-        made = []
-        for number, (index, own) in enumerate(zip(chosen, answers, strict=True)):
-            where = f"image {index}"
-            examples = tuple(
-                self.sampling.answers(self.images[index], each, recipe.region, number, where)
-                for each in own
-            )
-            made.append(Group(number, where, examples, advantages=advantages[number]))
+        of_region = [
+            group_advantages(jnp.asarray(each), recipe.scale) for each in rewards.swapaxes(0, 1)
+        ]
+        advantages = np.stack(of_region, 1)
+        made: list[Group] = []
+        for index, own, raised in zip(chosen, answers, advantages, strict=True):
+            for region, advantage in zip(recipe.regions, raised, strict=True):
+                number, where = len(made), f"image {index}"
+                examples = tuple(
+                    self.sampling.answers(self.images[index], each, region, number, where)
+                    for each in own
+                )
+                made.append(Group(number, where, examples, advantages=advantage))
         room = replace(self.task.room, optional=("advantages",))
         for group in made:
             room.size(group)  # refuses it where it cannot be trained on
@@ -209,15 +223,18 @@ class _Run:
         batch = groups.build(rows, room)
         if recipe.objective.needs_old:
             (batch,) = preference.with_old(self.task, weights, [batch])
-        spread = float(np.nanmean(np.nanmax(rewards, 1) - np.nanmin(rewards, 1)))
+        spread = float(np.nanmean(np.nanmax(rewards, -1) - np.nanmin(rewards, -1)))
         return batch, {"reward": float(np.nanmean(rewards)), "reward_range": spread}
 
-    def _rewards(self, index: int, answers: Answers) -> Float[np.ndarray, " G"]:
+    def _rewards(self, index: int, answers: Answers) -> Float[np.ndarray, "R G"]:
         found = np.asarray(self.reward(index, answers), np.float64)
-        if found.shape != (len(answers),) or np.isinf(found).any():
-            problem = f"image {index}: its rewards are {found}, expected {len(answers)} numbers"
+        regions, count = len(self.recipe.regions), len(answers)
+        shapes = [(regions, count), *([(count,)] if regions == 1 else [])]
+        if found.shape not in shapes or np.isinf(found).any():
+            each = f" for each of {regions} regions" if regions > 1 else ""
+            problem = f"image {index}: its rewards are {found}, expected {count} numbers{each}"
             raise ExampleError(problem)
-        return found
+        return found.reshape(regions, count)
 
 
 def train(
@@ -235,8 +252,8 @@ def train(
 
     Args:
       images: read whole.
-      reward: (index of an image, G answers to it) → G numbers, the higher the better; NaN for an
-        answer that has none.
+      reward: (index of an image, G answers to it) → G numbers for each of the recipe's regions,
+        the higher the better; NaN for an answer that has none.
 
     Returns:
       the folder of the trained model, or of the adapter where no whole model is written.
@@ -259,7 +276,7 @@ def train(
         low = np.asarray(answers.schema.low, np.float32)
         longest = np.zeros(61, np.float32)
         longest[answers.channels] = np.where(low < 0, low, 0)  # a sign is a token
-        example = answers(largest, longest, recipe.region)
+        example = answers(largest, longest, recipe.regions[0])
         tokens, patches = (recipe.objective.answers * n for n in example.size)
         task = task_of(recipe, source, (tokens, patches), len(images))
         task.check(mesh)
@@ -282,15 +299,17 @@ def fingerprint_of(recipe: GrpoRecipe, source: Path, images: Sequence[FittedImag
     return found.with_model(source, training.model_files(source, weights=True))
 
 
-def _begun(position: Mapping[str, Any], now: Fingerprint, out: Path) -> int:
+def _begun(position: Mapping[str, Any], now: Fingerprint, out: Path, accept: bool) -> int:
     """The iteration to go on with; raises TrainingError where the run was another one."""
     saved = position.get(FINGERPRINT, {"files": {}, "order": {}})
     found = changes(Fingerprint.from_json(saved), now)
-    if found:
+    if found and not accept:
         raise TrainingError(
             f"{out} holds a run of other images, another model or another recipe: {found}. Give "
-            "the same ones, or another folder"
+            "the same ones, another folder, or --accept-changed-data to resume with these"
         )
+    if found:
+        tqdm.write(f"{out} holds a run of others, which is accepted: {found}")
     return int(position[ITERATION])
 
 
@@ -306,7 +325,7 @@ def _iterate(
         first = 0
         if restored is not None:
             state, position = restored
-            first = _begun(position, fingerprint, out)
+            first = _begun(position, fingerprint, out, recipe.accept_changed_data)
         bar = tqdm(range(first, total), "GRPO", total, initial=first, unit="iteration")
         with closing(Lines(out / "metrics.jsonl", first)) as lines:
             for iteration in bar:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from sf_jax.face import metrics
-from sf_jax.face.channels import BLENDSHAPES
+from sf_jax.face.channels import BLENDSHAPES, NAMES
 from sf_jax.render import face_error
 from sf_jax.render.head import builtin
 from sf_jax.render.rig import Rig
@@ -22,8 +22,11 @@ MEASURES = {
     "mae": "MAE (52)",
     "r": "r (52)",
     "recall": "recall",
+    "dropped": "recall of dropped",
     "false": "false actions",
 }  # name → heading
+FACE_CHANNELS = np.zeros(len(NAMES), bool)  # all but gaze and angles
+FACE_CHANNELS[BLENDSHAPES] = FACE
 VERTICES = ("upper_mm", "lower_mm", "second_upper_mm", "second_lower_mm")
 
 
@@ -47,10 +50,21 @@ def measures(
     summary = metrics.evaluate(read, true, known).summary()
     found |= {"mae": summary["mae_52"], "r": summary["r_52"]}
     face, shown = true[:, BLENDSHAPES][:, FACE], read[:, BLENDSHAPES][:, FACE]
-    active, rest = face >= PRESENT, face < REST
-    found["recall"] = (shown >= face / 2)[active].mean()
+    rest = face < REST
+    found["recall"] = recall(read, true, np.broadcast_to(FACE_CHANNELS, true.shape))
     found["false"] = (shown >= PRESENT / 2)[rest].mean()
     return {name: float(value) for name, value in found.items()}
+
+
+def recall(
+    read: Float[np.ndarray, "N 61"],
+    true: Float[np.ndarray, "N 61"],
+    among: Bool[np.ndarray, "N 61"],
+) -> float:
+    """The share of true actions among coefficients that are read at least half as strong; NaN where
+    there are none."""
+    active = among & (true >= PRESENT)
+    return float((read >= true / 2)[active].mean()) if active.any() else float("nan")
 
 
 def gap_closed(low: Sequence[float], high: Sequence[float], own: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ move differs between two renders, and one can be flickered against the other. Th
 mask of a region follow from the face at rest too, and so tell nothing of the candidates.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -56,14 +57,15 @@ class Renderer:
       rig: with landmarks.
       height, width: of a picture in pixels.
       scene: light, colours and identity.
-      framed_on: the expression that the camera is framed on; None for the face at rest.
+      aim: the point of the rig's space that the camera is aimed at, see `aim_at`; None for that of
+        the face at rest in the pose that is drawn.
     """
 
     rig: Rig
     height: int = SIZE
     width: int = SIZE
     scene: Scene = field(default_factory=lambda: Scene(face_share=SHARE))
-    framed_on: Values | None = None
+    aim: Float[np.ndarray, "3"] | None = None
 
     @cached_property
     def hash(self) -> str:
@@ -88,16 +90,20 @@ class Renderer:
 
     def region(self, region: Region, head: Pose) -> Mask:
         """The pixels of a region in that pose."""
+        return self.regions((region,), head)[region]
+
+    def regions(self, wanted: Sequence[Region], head: Pose) -> dict[Region, Mask]:
+        """The pixels of several regions, from one drawing."""
         marks = self.drawing(at_rest(head), head).landmarks
-        return region_mask(marks, region, self.height, self.width)
+        return {region: region_mask(marks, region, self.height, self.width) for region in wanted}
 
     def _framed(self, posed: Values, head: Pose) -> Scene:
         """The scene with a camera that does not follow the expression, as `draw`'s does."""
-        scene, frame = self.scene, self.framed_on
-        fixed = in_pose(at_rest(head) if frame is None else frame, head)
+        scene = self.scene
+        aim = self.aim_at(at_rest(head)) if self.aim is None else self.aim
         camera = turned(scene.camera_yaw, -scene.camera_pitch, 0.0)
         camera = camera @ turned(0.0, 0.0, -scene.roll)
-        across, up, forward = (self._middle(posed) - self._middle(fixed)) @ camera
+        across, up, forward = (self.aim_at(posed) - aim) @ camera
         distance = scene.focal * self.rig.height() / scene.face_share
         x, y = scene.centre
         return replace(
@@ -106,11 +112,22 @@ class Renderer:
             face_share=scene.face_share * distance / (distance - forward),
         )
 
-    def _middle(self, posed: Values) -> Float[np.ndarray, "3"]:
+    def aim_at(self, posed: Values) -> Float[np.ndarray, "3"]:
+        """The point that `draw` aims at where it frames a face: the mean of the landmarks.
+
+        Raises:
+          RigShapeError: the rig has no landmarks.
+        """
         marks = self.rig.marks(pose(self.rig, posed, self.scene.identity))
         if not np.isfinite(marks).any():
             raise RigShapeError(f"{self.rig.name}: has no landmarks, which regions are found by")
         return np.nanmean(marks, 0)
+
+
+def head_of(coefficients: Values) -> Pose:
+    """The angles of the head in coefficients, radians."""
+    yaw, pitch, roll = (float(coefficients[i]) for i in HEAD)
+    return yaw, pitch, roll
 
 
 def in_pose(coefficients: Values, head: Pose) -> Values:

@@ -11,6 +11,8 @@ import numpy as np
 from sf_jax.media import files
 from sf_jax.systems.superface.measures import MEASURES, VERTICES, clear, gap_closed
 
+CHANGES = ("dropped", "false")  # measures of which a change is shown
+
 Results = Mapping[str, Sequence[Mapping[str, Any]]]  # by arm, of each seed
 
 
@@ -35,7 +37,8 @@ def _cell(values: Sequence[float]) -> str:
 def closed(results: Results, start: str, best: str, arms: Sequence[str]) -> str:
     """How much of the distance from faulty labels to true ones arms close.
 
-    In brackets where the distance is not clear: below two standard deviations over the seeds.
+    In brackets where the distance is not clear: below two standard deviations over the seeds. Of
+    the share of dropped actions that are read, and of false ones, the change is shown.
 
     Args:
       start: the arm of faulty labels; best: that of true ones; arms: those that began at `start`.
@@ -44,8 +47,10 @@ def closed(results: Results, start: str, best: str, arms: Sequence[str]) -> str:
     if not shown or not {start, best} <= results.keys():
         return ""
     names = [name for name in VERTICES if name in results[start][0]["scores"]]
-    rows = [f"| share of the distance closed | {' | '.join(MEASURES[name] for name in names)} |"]
-    rows.append("|---" * (1 + len(names)) + "|")
+    changes = [name for name in CHANGES if name in results[start][0]["scores"]]
+    headings = [MEASURES[name] for name in names] + [f"change in {MEASURES[c]}" for c in changes]
+    rows = [f"| share of the distance closed | {' | '.join(headings)} |"]
+    rows.append("|---" * (1 + len(headings)) + "|")
     for arm in shown:
         cells = []
         for name in names:
@@ -54,6 +59,11 @@ def closed(results: Results, start: str, best: str, arms: Sequence[str]) -> str:
             )
             share = f"{round(gap_closed(low, high, own), 2) + 0.0:.0%}"  # no negative zero
             cells.append(share if clear(low, high) else f"({share})")
+        for name in changes:
+            before, after = (
+                np.mean([one["scores"][name] for one in results[each]]) for each in (start, arm)
+            )
+            cells.append(f"{after - before:+.3f}")
         rows.append(f"| {arm} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -79,13 +89,19 @@ def by_round(results: Results) -> str:
 
 
 def reasons(results: Results) -> str:
-    """Why each run of rounds ended, and how many judgements it took."""
+    """Why each run of rounds ended, how many judgements it took, and which shares of those that
+    each training learnt from chose the nearer render."""
     lines = []
     for arm, each in results.items():
         for seed, one in enumerate(each):
             if "reason" in one:
-                asked = f"{one['asked']:,} judgements to train on, {one['compared']:,} to compare"
-                lines.append(f"- {arm}, seed {seed}: {one['reason']} {asked}.")
+                judged = one["judged"]
+                asked = f"{sum(each['judgements'] for each in judged):,} judgements to train on"
+                if judged:
+                    shares = ", ".join(f"{each['nearer']:.0%}" for each in judged)
+                    asked += f" ({shares} of the nearer render)"
+                compared = f"{one['compared']:,} to compare"
+                lines.append(f"- {arm}, seed {seed}: {one['reason']} {asked}, {compared}.")
     return "\n".join(lines)
 
 

@@ -46,7 +46,7 @@ from sf_jax.train.reward import (
     declare_head,
 )
 from sf_jax.train.step import TrainState
-from sf_jax.train.task import RunConfig, run
+from sf_jax.train.task import run
 from sf_jax.train.trainable import Trainable
 
 FILE, SETTINGS = "reward.safetensors", "reward.json"  # in the directory of the model
@@ -267,7 +267,7 @@ def train(
         _, model = hf.load(source, dtype=jnp.float32)
         head = initialise(declared_head(task.config, recipe.hidden), recipe.seed)
         state = task.create(RewardWeights(model, head), mesh, recipe.seed)
-        config = RunConfig(beside=beside or HookConfig())
+        config = recipe.run_config(beside)
         feed = feed_of(task, source, recipe, groups, mesh)
         state = run(task, state, feed, mesh, out, config, export=out)
     return task.model(state)

@@ -1,8 +1,9 @@
 """Simulated judgements of rendered images, whose faces are known to who renders and to nobody else.
 
 A sitter is an image with all that was in front of the camera but the expression: the head, its
-light and the camera itself. Candidates are drawn on that same head, in the head's true pose, and a
-judge (`judges`) is shown the pictures.
+light and the camera itself, of which the point that it is aimed at is kept, and not the face there.
+So nothing that asks or trains finds the true expression in a sitter. Candidates are drawn on that
+same head, in the head's true pose, and a judge (`judges`) is shown the pictures.
 """
 
 import datetime
@@ -12,11 +13,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from data_pipelines.synthetic import Sitting
-from sf_jax.face.regions import Region
+from sf_jax.face.regions import REGIONS, Region
 from sf_jax.render.draw import draw
 from sf_jax.systems.superface.judges import Judge
 from sf_jax.systems.superface.pairs import Candidate, Judgement, Pair, Pose, Side
-from sf_jax.systems.superface.renders import HEAD, Renderer, Values
+from sf_jax.systems.superface.renders import Renderer, Values, head_of
 from sf_jax.systems.superface.seen import Image, Mask, distance
 
 PORTRAITS = 32  # of a sitter that are kept
@@ -54,8 +55,8 @@ class Sitter:
 
     def mask(self, region: Region) -> Mask:
         """The pixels of a region."""
-        if region not in self._masks:
-            self._masks[region] = self.renderer.region(region, self.head)
+        if not self._masks:
+            self._masks = self.renderer.regions(REGIONS, self.head)
         return self._masks[region]
 
     def distance(self, coefficients: Values, region: Region) -> float:
@@ -108,9 +109,9 @@ def sitter_of(shown: Sitting) -> Sitter:
     picture = draw(shown.rig, shown.coefficients, shown.scene, shown.height, shown.width).image
     clean = replace(shown.scene.effects, noise=0.0, jpeg=None, posterise=0)
     scene = replace(shown.scene, effects=clean)
-    renderer = Renderer(shown.rig, shown.height, shown.width, scene, shown.coefficients)
-    yaw, pitch, roll = (float(shown.coefficients[i]) for i in HEAD)
-    return Sitter(picture, renderer, (yaw, pitch, roll))
+    renderer = Renderer(shown.rig, shown.height, shown.width, scene)
+    aimed = replace(renderer, aim=renderer.aim_at(shown.coefficients))
+    return Sitter(picture, aimed, head_of(shown.coefficients))
 
 
 def noise_for(

@@ -5,7 +5,7 @@ drawn with each candidate in the light and from the camera of the image.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import TypeVar
@@ -40,7 +40,7 @@ class SitterRenderer(Renderer):
     @classmethod
     def of(cls, sitter: Sitter, rig: str) -> "SitterRenderer":
         own = sitter.renderer
-        return cls(own.rig, own.height, own.width, own.scene, own.framed_on, sitter, rig)
+        return cls(own.rig, own.height, own.width, own.scene, own.aim, sitter, rig)
 
     @cached_property
     def hash(self) -> str:
@@ -56,6 +56,19 @@ class SitterRenderer(Renderer):
 
 
 @dataclass(frozen=True, eq=False)
+class Session:
+    """What was asked and judged.
+
+    Attributes:
+      nearer: the share of judgements that chose the render that is nearer to the image.
+    """
+
+    pairs: list[Pair]
+    judgements: list[Judgement]
+    nearer: float
+
+
+@dataclass(frozen=True, eq=False)
 class Panel:
     """Images of known sitters, and a judge who compares renders with them.
 
@@ -68,6 +81,8 @@ class Panel:
     sitters: Mapping[str, Sitter]
     judge: Judge
     how: Asking
+    # By all that decides them: panels made by `replace` ask one model about the same images again.
+    _answers: dict[tuple, list[list[Candidate]]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def rig(self) -> str:
@@ -80,9 +95,7 @@ class Panel:
         seen = [(self.sitters[pair.image], pair.first, pair.second, pair.region) for pair in pairs]
         return replace(self, judge=noise_for(self.judge, share, seen))
 
-    def ask(
-        self, model: Model, images: Sequence[str], per_image: int, count: int
-    ) -> tuple[list[Pair], list[Judgement]]:
+    def ask(self, model: Model, images: Sequence[str], per_image: int, count: int) -> "Session":
         """Pairs of a model's answers and what the judge chose of each.
 
         Args:
@@ -94,9 +107,15 @@ class Panel:
         """
         pairs = self.pairs(model, images, per_image, "ask")[:count]
         judgements = session(pairs, self.sitters, self.judge, f"judge {self.judge.seed}")
+        nearer = [self._nearer(*both) for both in zip(pairs, judgements, strict=True)]
         for image in images:
             self.sitters[image].forget()
-        return pairs, judgements
+        return Session(pairs, judgements, sum(nearer) / max(len(nearer), 1))
+
+    def _nearer(self, pair: Pair, judgement: Judgement) -> bool:
+        """Whether the render that was chosen is the nearer one."""
+        gap = self.sitters[pair.image].gap(pair.first, pair.second, pair.region)
+        return judgement.choice == ("first" if gap > 0 else "second")
 
     def pairs(self, model: Model, images: Sequence[str], per_image: int, label: str) -> list[Pair]:
         """Pairs of a model's answers to images whose renders differ visibly.
@@ -109,12 +128,18 @@ class Panel:
             count = len(self.how.regions)
             raise ValueError(f"{per_image} pairs an image, and {count} regions are judged")
         weights = model.provenance.weights or ""
+        asked = (weights, self.how.seed, self.how.temperatures, self.how.whole)
         found = []
         for start in tqdm(range(0, len(images), TOGETHER), desc=label, leave=False, disable=None):
             part = images[start : start + TOGETHER]
-            faces = [self.sitters[image].image for image in filled(part)]
             numbers = range(start, start + TOGETHER)
-            read = answers_of(model, faces, self.how, numbers)
+            key = (*asked, start, *part)
+            read = self._answers.get(key)
+            if read is None:
+                faces = [self.sitters[image].image for image in filled(part)]
+                read = answers_of(model, faces, self.how, numbers)
+                if weights:
+                    self._answers[key] = read
             for number, image, answers in zip(numbers, part, read, strict=False):
                 sitter = self.sitters[image]
                 maker = Maker(SitterRenderer.of(sitter, self.rig), model.values, weights, self.how)

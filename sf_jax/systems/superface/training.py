@@ -33,7 +33,7 @@ from sf_jax.train.task import Feed, RunConfig, run
 from sf_jax.train.trainable import Trainable
 
 # Settings of a recipe that a run may change on its way: what is learnt stays the same.
-FREE = ("accumulate", "chunks", "remat", "unrolled", "merged", "save_every")
+FREE = ("accumulate", "chunks", "remat", "unrolled", "merged", "save_every", "accept_changed_data")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class PairRecipe:
         batch that are taken one after another; chunks: of a row's vocabulary scores.
       product_dtype, remat, unrolled: see `Config`.
       seed: of the order of pairs, and of what is drawn at the start.
+      accept_changed_data: resumes a run of other pairs, another model or another recipe, which is
+        refused else.
     """
 
     trainable: Trainable = field(default_factory=Trainable)
@@ -62,6 +64,7 @@ class PairRecipe:
     remat: str = "none"
     unrolled: bool = True
     seed: int = 0
+    accept_changed_data: bool = False
 
     def config_in(self, source: Path) -> Config:
         """The configuration of the model in a directory, as it is trained."""
@@ -88,6 +91,11 @@ class PairRecipe:
         steps = math.ceil(self.epochs * count / (self.rows * self.groups))
         warmup = math.ceil(self.warmup * steps)
         return OptimizerConfig(self.learning_rate, max(steps, 1), warmup, kind="adamw")
+
+    def run_config(self, beside: HookConfig | None) -> RunConfig:
+        """What a run saves and logs."""
+        beside = beside or HookConfig()
+        return RunConfig(beside=beside, accept_changed_data=self.accept_changed_data)
 
     def row(self, sizes: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
         """Tokens, patches and the most groups of a row, for groups of these sizes."""
@@ -202,7 +210,7 @@ def train(
             held_out = reference.with_reference(task, weights, held_out, out)
             task = replace(task, held_out=held_out)
         state = task.create(weights, mesh, recipe.seed)
-        config = RunConfig(beside=beside or HookConfig())
+        config = recipe.run_config(beside)
         run(task, state, feed_of(task, source, recipe, groups, mesh), mesh, out, config, export=out)
     whole = recipe.merged or recipe.trainable.whole is not None
     return out / (MODEL if whole else training.ADAPTER)

@@ -1,6 +1,7 @@
 """Training by a reward of the model's own answers."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ RECIPE = GrpoRecipe(
     uses=2,
     warmup=0.0,
     unrolled=False,
-    region="lower",
+    regions=("lower",),
     save_every=2,
 )
 
@@ -121,6 +122,39 @@ def test_a_batch_holds_all_answers_to_its_images_with_their_advantages(
         )
 
 
+def test_the_same_answers_are_compared_for_each_region(
+    random_model: Path, images: list[np.ndarray]
+) -> None:
+    """Each region by its own reward, and the slots of the other follow nothing of it."""
+    parts = ("upper", "lower")
+    recipe = replace(RECIPE, objective=Grpo(answers=3), uses=1, regions=parts)
+    answers = AnswerExamples.of(random_model, recipe.config_in(random_model))
+    fitted = [answers.processor.fit(image) for image in images]
+    tokens, patches = answers(fitted[0], judging.drawn(0), "lower").size
+    task = grpo.task_of(recipe, random_model, (3 * tokens, 3 * patches), 4)
+    asked = []
+
+    def reward(index: int, given: np.ndarray) -> np.ndarray:
+        asked.append((index, given))
+        return np.array([[1.0, 2.0, 3.0], [300.0, 200.0, np.nan]])
+
+    run = grpo._Run(task, Drawn(recipe, answers), fitted, reward)  # type: ignore[arg-type]
+    assert grpo.iterations(recipe, 4) == 24  # two rows, a region in each: one image
+    batch, worth = run.batch(None, 0)
+    assert [index for index, _ in asked] == run.chosen(0) and len(asked) == 1
+    assert worth["reward_range"] == pytest.approx((2 + 100) / 2)
+    np.testing.assert_allclose(batch.advantages[0, 0], [-1, 0, 1], atol=1e-3)
+    np.testing.assert_allclose(batch.advantages[1, 0], [0.7071, -0.7071, 0], atol=1e-3)
+    np.testing.assert_array_equal(batch.rows.input_ids[0], batch.rows.input_ids[1])
+    for row, region in enumerate(parts):
+        slots, weights = batch.rows.slots[row], batch.rows.slot_weights[row]
+        channels = np.flatnonzero(regions.channels(region)[answers.channels])
+        np.testing.assert_array_equal(np.unique(slots[weights > 0]), 1 + channels)
+    flat = replace(run, reward=lambda *_: np.zeros(3))
+    with pytest.raises(ExampleError, match="expected 3 numbers for each of 2 regions"):
+        flat.batch(None, 0)
+
+
 class Blind(AnswerExamples):
     """Examples that lack the image they have tokens of."""
 
@@ -172,6 +206,11 @@ def test_another_run_is_not_gone_on_with(
     ):
         with pytest.raises(TrainingError, match=rf"{tmp_path} holds a run of .* recipe: {problem}"):
             train(changed, random_model, given, reward, tmp_path)
+    accepted = replace(recipe, learning_rate=1e-3, accept_changed_data=True)
+    shutil.copytree(tmp_path, tmp_path.with_name("accepted"))
+    asked.clear()
+    train(accepted, random_model, images, reward, tmp_path.with_name("accepted"))
+    assert len(asked) == 2
     asked.clear()
     train(replace(recipe, save_every=5), random_model, images, reward, tmp_path)
     assert len(asked) == 2
@@ -184,6 +223,10 @@ def test_what_cannot_be_trained_on_is_refused(
         train(RECIPE, random_model, [], smile, tmp_path / "none")
     with pytest.raises(ValueError, match=r"uses is 2; more than 1 needs Grpo\(needs_old=True\)"):
         GrpoRecipe(uses=2)
+    with pytest.raises(
+        ValueError, match=r"3 groups of a batch cannot be shared by \('upper', 'low"
+    ):
+        GrpoRecipe(rows=3, regions=("upper", "lower"))
 
 
 def test_a_reward_that_is_none_is_refused_by_its_image(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.synthetic import sitting
-from sf_jax.face.channels import INDEX
+from sf_jax.face.channels import BLENDSHAPES, INDEX
 from sf_jax.systems.superface import judges, seen
 from sf_jax.systems.superface.judges import Judge, gap
 from sf_jax.systems.superface.pairs import Candidate, Pair, image_hash
@@ -114,6 +114,37 @@ def test_a_judge_sees_pictures_alone():
         names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         own = {name for name in names if name.startswith("sf_jax")}
         assert own <= {"sf_jax.media", "sf_jax.systems.superface.seen"}
+
+
+def within(value: object, seen: set[int]) -> list[np.ndarray]:
+    """All arrays that an object holds, itself or in what it holds."""
+    if id(value) in seen or isinstance(value, str | bytes | type):
+        return []
+    seen.add(id(value))
+    if isinstance(value, np.ndarray):
+        return [value]
+    if isinstance(value, dict):
+        parts = list(value.values())
+    else:
+        parts = list(value) if isinstance(value, list | tuple) else list(vars_of(value).values())
+    return [array for part in parts for array in within(part, seen)]
+
+
+def vars_of(value: object) -> dict[str, object]:
+    return vars(value) if hasattr(value, "__dict__") else {}
+
+
+def test_a_sitter_holds_no_true_expression():
+    """What asks and trains has sitters at hand, so nothing but the pictures may show it."""
+    shown = sitting(3, 0, "evaluation")
+    sitter = sitter_of(shown)
+    sitter.mask("upper"), sitter.portrait(np.zeros(61, np.float32))
+    found = within(sitter, set())
+    assert any(array is sitter.image for array in found)
+    assert any(array is sitter.renderer.rig.neutral for array in found)
+    expression = shown.coefficients[BLENDSHAPES]
+    for array in found:
+        assert not np.isin(expression[expression > 0], array).all()
 
 
 def test_pixels_outside_the_region_do_not_count():

@@ -74,9 +74,9 @@ def test_the_head_is_in_the_pose_that_is_asked_for_whatever_a_candidate_has():
     assert np.abs(one.astype(int) - other).mean() > 3
 
 
-def test_framed_on_an_expression_its_picture_is_as_drawn():
+def test_aimed_at_a_face_its_picture_is_as_drawn():
     shown = face(JawOpen=0.8, MouthSmileLeft=0.5, HeadYaw=0.2)
-    framed = replace(RENDERER, framed_on=shown)
+    framed = replace(RENDERER, aim=RENDERER.aim_at(shown))
     scene = RENDERER.scene
     assert np.array_equal(
         framed(shown, (0.2, 0.0, 0.0)), draw(builtin(), shown, scene, 96, 96).image

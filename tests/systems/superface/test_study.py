@@ -55,8 +55,9 @@ IMAGES = list(PANEL.sitters)
 
 
 def test_pairs_are_of_the_images_asked_about_and_are_judged_by_sight() -> None:
-    pairs, judgements = PANEL.ask(Answering(), IMAGES, per_image=4, count=20)
-    assert len(pairs) == len(judgements) == 20
+    found = PANEL.ask(Answering(), IMAGES, per_image=4, count=20)
+    pairs, judgements = found.pairs, found.judgements
+    assert len(pairs) == len(judgements) == 20 and found.nearer == 1.0
     assert {pair.image for pair in pairs} <= set(IMAGES)
     for pair, judgement in zip(pairs, judgements, strict=True):
         assert judgement.pair == pair.key and pair.difference >= HOW.least
@@ -69,8 +70,39 @@ def test_pairs_are_of_the_images_asked_about_and_are_judged_by_sight() -> None:
 
 def test_only_the_regions_asked_for_are_judged() -> None:
     panel = replace(PANEL, how=replace(HOW, regions=("lower",)))
-    pairs, _ = panel.ask(Answering(), IMAGES, per_image=2, count=8)
+    pairs = panel.ask(Answering(), IMAGES, per_image=2, count=8).pairs
     assert pairs and {pair.region for pair in pairs} == {"lower"}
+
+
+def test_how_often_the_judge_chose_the_nearer_render_is_counted() -> None:
+    panel = replace(PANEL, judge=Judge(noise=1e9))
+    assert 0.2 < panel.ask(Answering(), IMAGES, per_image=4, count=24).nearer < 0.8
+
+
+def answering(weights: str | None) -> Answering:
+    """A model of these weights."""
+    model = Answering()
+    model.provenance = replace(model.provenance, weights=weights)
+    return model
+
+
+def test_arms_that_ask_a_model_about_the_same_images_share_its_answers() -> None:
+    lower = replace(PANEL, how=replace(HOW, regions=("lower",)), _answers={})
+    whole = replace(lower, how=replace(HOW, regions=("whole",)))
+    later = replace(lower, how=replace(HOW, seed=1))
+    model, some = answering("a"), IMAGES[:2]
+    first = lower.pairs(model, some, 2, "")  # type: ignore[arg-type]
+    assert len(model.asked) == 2  # means, and a temperature
+    whole.pairs(model, some, 2, "")  # type: ignore[arg-type]
+    again = lower.pairs(model, some, 2, "")  # type: ignore[arg-type]
+    assert len(model.asked) == 2 and [pair.key for pair in again] == [pair.key for pair in first]
+    for changed, images in ((later, some), (lower, some[1:])):
+        changed.pairs(model, images, 2, "")  # type: ignore[arg-type]
+    assert len(model.asked) == 6
+    for weights in ("b", None, None):  # of other weights, or of none that are known
+        other = answering(weights)
+        lower.pairs(other, some, 2, "")  # type: ignore[arg-type]
+        assert len(other.asked) == 2
 
 
 def test_of_two_models_the_nearer_is_preferred() -> None:
@@ -112,6 +144,10 @@ def test_measures_of_the_truth_and_of_faults() -> None:
     dreamt = true.copy()
     dreamt[:, INDEX["CheekPuff"]] = 0.5
     assert measures.measures(dreamt, true, None)["false"] > 0.01
+    among = np.zeros(true.shape, bool)
+    assert np.isnan(measures.recall(true, true, among))
+    among[:, INDEX["JawOpen"]] = True
+    assert measures.recall(true, true, among) == 1 and measures.recall(missed, true, among) == 0
     weak = true.copy()
     weak[:, BLENDSHAPES] *= 0.49
     assert measures.measures(weak, true, None)["recall"] == 0
@@ -120,28 +156,34 @@ def test_measures_of_the_truth_and_of_faults() -> None:
 def results() -> dict[str, list[dict]]:
     """Three seeds of three arms; the second arm closes half of the distance of the lower face."""
 
-    def one(upper: float, lower: float) -> dict:
-        return {"scores": {"upper_mm": upper, "lower_mm": lower, "recall": 0.5}}
+    def one(upper: float, lower: float, dropped: float = 0.1) -> dict:
+        scores = {"upper_mm": upper, "lower_mm": lower, "recall": 0.5, "dropped": dropped}
+        return {"scores": scores | {"false": dropped / 10}}
 
     rounds = {"rounds": [one(1, 2)["scores"]] * 3, "preferred": [0.6, 0.4], "best": 1}
-    rounds |= {"reason": "Halted.", "asked": 8000, "compared": 900}
+    judged = [{"judgements": 3000, "nearer": 0.85}, {"judgements": 5000, "nearer": 0.8}]
+    rounds |= {"reason": "Halted.", "judged": judged, "compared": 900}
     return {
         "faulty": [one(1.0 + d, 3.0) for d in (0.0, 0.1, 0.2)],
-        "judged": [one(1.0, 2.0) | rounds] * 3,
+        "judged": [one(1.0, 2.0, 0.45) | rounds] * 3,
         "true": [one(0.9 + d, 1.0) for d in (0.0, 0.1, 0.2)],
     }
 
 
 def test_distances_that_are_not_clear_are_in_brackets() -> None:
     found = report.closed(results(), "faulty", "true", ["judged", "left out"])
-    assert found.splitlines()[-1] == "| judged | (100%) | 50% |"
+    head, _, row = found.splitlines()
+    assert head.endswith("| change in recall of dropped | change in false actions |")
+    assert row == "| judged | (100%) | 50% | +0.350 | +0.035 |"
     assert report.closed(results(), "faulty", "missing", ["judged"]) == ""
 
 
 def test_tables_and_a_plot_are_written(tmp_path: Path) -> None:
     report.write(tmp_path, "sf-jax train superface", results(), "distances")
     text = (tmp_path / "superface.md").read_text()
-    assert "| faulty | 1.100 ± 0.100 | 3.000 ± 0.000 | 0.500 ± 0.000 |" in text
+    cells = "1.100 ± 0.100 | 3.000 ± 0.000 | 0.500 ± 0.000 | 0.100 ± 0.000 | 0.010 ± 0.000 |"
+    assert f"| faulty | {cells}" in text
     assert "| judged | 0 | 1 | 1.000 | 2.000 | 60% | – | yes |" in text
-    assert "- judged, seed 0: Halted. 8,000 judgements to train on, 900 to compare." in text
+    asked = "8,000 judgements to train on (85%, 80% of the nearer render), 900 to compare."
+    assert f"- judged, seed 0: Halted. {asked}" in text
     assert (tmp_path / "superface.png").read_bytes()[:4] == b"\x89PNG"

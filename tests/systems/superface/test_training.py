@@ -187,6 +187,13 @@ def test_other_judgements_of_the_same_pairs_are_other_data(
     assert found[0] == found[1] and "pairs has other content" in changes(found[0], found[2])
 
 
+def test_a_recipe_may_accept_changed_data() -> None:
+    accepts = Recipe(accept_changed_data=True)
+    assert accepts.run_config(None).accept_changed_data
+    assert not Recipe().run_config(None).accept_changed_data
+    assert accepts.settings == Recipe().settings  # what is learnt is the same
+
+
 def test_another_recipe_does_not_go_on_with_a_run(random_model: Path, pairs: PairGroups) -> None:
     """Unless it takes the same steps in another way."""
     task = task_of(RECIPE, random_model, pairs)
