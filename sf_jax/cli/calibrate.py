@@ -3,9 +3,10 @@
     sf-jax data render --out faces --split train --seed 9 --count 4000 --rigs DIR --skins FILE
     sf-jax calibrate DIR --records faces
 
-Writes calibration.json into the model directory: a temperature for each channel, under which the
-labels are likeliest. Coefficients stay what they are; spread, entropy and the coverage of `sf-jax
-evaluate` change. Take faces that no figure is reported on.
+Writes calibration.json into the model directory: for each channel the share of a uniform
+distribution that is mixed in, so that the central 80 % of a distribution hold about 80 % of the
+labels. Coefficients stay what they are; spread, entropy and the coverage of `sf-jax evaluate`
+change. Take faces that no figure is reported on.
 """
 
 import argparse

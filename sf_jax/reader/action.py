@@ -85,8 +85,8 @@ class FaceAction:
 
     Attributes:
       coefficients: the mean of each slot's distribution.
-      spread: its standard deviation; entropy: its entropy, in nats; calibrated where the model
-        directory has a calibration, see `calibration.py`.
+      spread: its root mean square distance from the coefficient; entropy: its entropy, in nats;
+        both calibrated where the model directory has a calibration, see `calibration.py`.
       answer: the generated values; log_likelihood: of each of them. All these depend on the
         rationale, and on the slots before each slot.
       rationale: the description, in four fields.

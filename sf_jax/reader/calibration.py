@@ -1,10 +1,10 @@
 """How much wider a model's distributions should be, from a file of the model directory.
 
-A model is surer of the people it learnt from than it can be of others. `sf-jax calibrate` finds one
-temperature T for each channel on labelled faces: a distribution p over values v becomes p^(1/T)
-e^(l v), with l such that its mean stays what it was. So coefficients do not change, while spread,
-entropy and probabilities do. The file holds for the weights that were measured alone, and is
-ignored beside others.
+A model is surer than it should be, most of all of actions that it takes for rest. `sf-jax
+calibrate` finds a share w for each channel on labelled faces: a distribution p over n values
+becomes (1 - w) p + w / n, in which no value is impossible. Coefficients stay the means of p, while
+spread, entropy and probabilities change. The file holds for the weights that were measured alone,
+and is ignored beside others.
 """
 
 from collections.abc import Callable
@@ -13,90 +13,68 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
-from scipy.optimize import minimize_scalar
 
-from sf_jax.face.channels import NAMES
+from sf_jax.face.channels import BLENDSHAPES, NAMES
+from sf_jax.face.coverage import CENTRAL, pit
+from sf_jax.face.metrics import ACTIVE
 from sf_jax.media.errors import DataError
 from sf_jax.reader import measured
 
 FILE = "calibration.json"
-RANGE = (0.5, 4.0)  # of temperatures
-LEAST = 200  # labels, of which a tenth active: fewer say little of a channel
-ACTIVE = 0.05  # a label this far from rest is active
-STEEPEST, HALVINGS = 400.0, 32  # the search for l
-SMALLEST = 1e-12  # probability of a value
+SHARES = np.arange(51) / 100  # that are tried
+LEAST, LEAST_ACTIVE = 200, 20  # labels: fewer say little of a channel
 
 
 class CalibrationError(DataError):
-    """A file of temperatures that cannot be read, or labels that none can be found on."""
+    """A file of shares that cannot be read, or labels that none can be found on."""
 
 
 class Stored(measured.Measured):
-    """The fields of the file: hash of the weights, faces measured, temperature of each channel."""
+    """The fields of the file: hash of the weights, faces measured, share of each channel."""
 
     faces: int
-    temperatures: dict[str, float]
+    shares: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """Attributes:
-    temperature: of each channel in canonical order; 1 leaves a distribution as it is.
+    share: of a uniform distribution in each channel, in canonical order; 0 changes nothing.
     """
 
-    temperature: Float32[np.ndarray, "61"]
+    share: Float32[np.ndarray, "61"]
 
     def apply(
-        self, probabilities: Float[np.ndarray, "61 V"], values: Float[np.ndarray, "61 V"]
-    ) -> Float32[np.ndarray, "61 V"]:
+        self,
+        probabilities: Float[np.ndarray, "*N 61 V"],
+        values: Float[np.ndarray, "61 V"],
+    ) -> Float32[np.ndarray, "*N 61 V"]:
         """Calibrated probabilities of the values of each channel.
 
         Args:
           probabilities: NaN where a channel is not read; values: NaN where there are no more.
         """
-        changed = (self.temperature != 1) & np.isfinite(probabilities[:, 0])
-        out = np.array(probabilities, np.float32)
-        part = probabilities[changed], values[changed], self.temperature[changed, None]
-        out[changed] = tempered(*part)
-        return out
+        share = self.share[:, None]
+        return ((1 - share) * probabilities + share * uniform(values)).astype(np.float32)
 
 
-def tempered(
-    probabilities: Float[np.ndarray, "*N V"],
-    values: Float[np.ndarray, "*N V"],
-    temperature: Float[np.ndarray, "*N 1"] | float,
-) -> Float[np.ndarray, "*N V"]:
-    """Distributions of another temperature and the same mean.
-
-    Args:
-      values: in rising order; NaN where there are no more, or broadcast to `probabilities`.
-    """
-    p = np.asarray(probabilities, np.float64)
+def uniform(values: Float[np.ndarray, "61 V"]) -> Float[np.ndarray, "61 V"]:
+    """The distribution in which all values of a channel are alike; 0 where there are no more."""
     there = np.isfinite(values)
-    v = np.where(there, values, 0.0)
-    mean = (p * v).sum(-1, keepdims=True)
-    logs = np.where(there, np.log(np.maximum(p, SMALLEST)) / temperature, -np.inf)
-
-    def at(tilt: Float[np.ndarray, "*N 1"]) -> Float[np.ndarray, "*N V"]:
-        tilted = logs + tilt * v
-        found = np.exp(tilted - tilted.max(-1, keepdims=True))
-        return found / found.sum(-1, keepdims=True)
-
-    low, high = np.full_like(mean, -STEEPEST), np.full_like(mean, STEEPEST)
-    for _ in range(HALVINGS):  # the mean rises with the tilt
-        middle = (low + high) / 2
-        below = (at(middle) * v).sum(-1, keepdims=True) < mean
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return at((low + high) / 2)
+    return there / np.maximum(there.sum(-1, keepdims=True), 1)
 
 
 def moments(
-    probabilities: Float[np.ndarray, "61 V"], values: Float[np.ndarray, "61 V"]
+    probabilities: Float[np.ndarray, "61 V"],
+    values: Float[np.ndarray, "61 V"],
+    mean: Float[np.ndarray, "61"],
 ) -> tuple[Float32[np.ndarray, "61"], Float32[np.ndarray, "61"]]:
-    """Standard deviation and entropy (nats) of each channel's distribution; NaN is kept."""
-    v, p = np.nan_to_num(values), np.asarray(probabilities, np.float64)
-    mean = (p * v).sum(-1)
-    spread = np.sqrt(np.maximum((p * v**2).sum(-1) - mean**2, 0))
+    """Root mean square distance from `mean`, and entropy (nats), of each channel's distribution.
+
+    NaN is kept.
+    """
+    p = np.asarray(probabilities, np.float64)
+    spread = np.sqrt((p * np.nan_to_num(values - mean[:, None]) ** 2).sum(-1))
     entropy = -(p * np.log(np.where(p > 0, p, 1))).sum(-1)
     return spread.astype(np.float32), entropy.astype(np.float32)
 
@@ -107,51 +85,41 @@ def fit(
     labels: Float[np.ndarray, "N 61"],
     known: Bool[np.ndarray, "N 61"],
 ) -> Float32[np.ndarray, "61"]:
-    """The temperature of each channel under which labels are likeliest.
+    """The share of each channel with which the central 80 % hold as near 80 % as they can, both of
+    all labels and of active ones: the larger of the two distances is the least.
 
-    A label between two values is shared between them by nearness, as it is in training. Channels
-    with few labels, or few active ones, keep temperature 1.
+    Channels with few labels keep share 0; those with few active ones are widened until the central
+    80 % hold 80 % of all.
 
     Args:
       probabilities: as generated, NaN where there was no answer; values: see `Calibration.apply`.
     """
-    temperatures = np.ones(len(NAMES), np.float32)
+    flat = np.where(np.isfinite(probabilities), uniform(values), np.nan)
+    own, other = (pit(each, values, labels) for each in (probabilities, flat))
+    margin = (1 - CENTRAL) / 2
+    shares = np.zeros(len(NAMES), np.float32)
     for channel in range(len(NAMES)):
-        counted = known[:, channel] & np.isfinite(probabilities[:, channel, 0])
-        label = labels[counted, channel]
-        if len(label) < LEAST or (np.abs(label) > ACTIVE).sum() < LEAST / 10:
+        counted = known[:, channel] & np.isfinite(own[:, channel])
+        if counted.sum() < LEAST:
             continue
-        own = values[channel][np.isfinite(values[channel])]
-        temperatures[channel] = _temperature(
-            probabilities[counted, channel, : len(own)], own, label
-        )
-    return temperatures
+        first, second = own[counted, channel], other[counted, channel]
+        mixed = (1 - SHARES[:, None]) * first + SHARES[:, None] * second
+        within = (mixed >= margin) & (mixed <= 1 - margin)
+        covered = within.mean(1)
+        away = np.maximum(0, CENTRAL - covered)
+        active = labels[counted, channel] > ACTIVE
+        if channel < BLENDSHAPES.stop and active.sum() >= LEAST_ACTIVE:
+            away = np.maximum(
+                np.abs(CENTRAL - covered), np.abs(CENTRAL - within[:, active].mean(1))
+            )
+        shares[channel] = SHARES[away.argmin()]
+    return shares
 
 
-def _temperature(
-    probabilities: Float[np.ndarray, "N V"],
-    values: Float[np.ndarray, " V"],
-    labels: Float[np.ndarray, " N"],
-) -> float:
-    """The temperature of one channel."""
-    step = values[1] - values[0]
-    clipped = np.clip(labels, values[0], values[-1])
-    target = np.maximum(1 - np.abs(clipped[:, None] - values) / step, 0)
-    grid = np.broadcast_to(values, probabilities.shape)
-
-    def loss(log_temperature: float) -> float:
-        found = tempered(probabilities, grid, float(np.exp(log_temperature)))
-        return float(-(target * np.log(np.maximum(found, SMALLEST))).sum(-1).mean())
-
-    bounds = tuple(np.log(RANGE))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.02})
-    return float(np.exp(found.x))
-
-
-def stored(temperatures: Float32[np.ndarray, "61"], weights: str | None, faces: int) -> Stored:
+def stored(shares: Float32[np.ndarray, "61"], weights: str | None, faces: int) -> Stored:
     """The content of the file."""
-    by_name = {name: round(float(t), 3) for name, t in zip(NAMES, temperatures, strict=True)}
-    return Stored(weights=weights, faces=faces, temperatures=by_name)
+    by_name = {name: round(float(each), 3) for name, each in zip(NAMES, shares, strict=True)}
+    return Stored(weights=weights, faces=faces, shares=by_name)
 
 
 def load(folder: Path, weights: Callable[[], str | None] = lambda: None) -> Calibration | None:
@@ -171,12 +139,12 @@ def load(folder: Path, weights: Callable[[], str | None] = lambda: None) -> Cali
     found = measured.read(path, Stored, CalibrationError, weights)
     if found is None:
         return None
-    temperature = np.ones(len(NAMES), np.float32)
-    for name, value in found.temperatures.items():
+    share = np.zeros(len(NAMES), np.float32)
+    for name, value in found.shares.items():
         if name not in NAMES:
-            raise CalibrationError(f"{name!r} is no channel", path=path, field="temperatures")
-        if not RANGE[0] <= value <= RANGE[1]:
-            problem = f"{value:g} is not from {RANGE[0]:g} to {RANGE[1]:g}"
-            raise CalibrationError(problem, path=path, field=f"temperatures.{name}")
-        temperature[NAMES.index(name)] = value
-    return Calibration(temperature)
+            raise CalibrationError(f"{name!r} is no channel", path=path, field="shares")
+        if not 0 <= value <= SHARES[-1]:
+            problem = f"{value:g} is not from 0 to {SHARES[-1]:g}"
+            raise CalibrationError(problem, path=path, field=f"shares.{name}")
+        share[NAMES.index(name)] = value
+    return Calibration(share)

@@ -405,7 +405,7 @@ class Model(Framing):
         probabilities = whole(decoded.probabilities)
         if self.calibration is not None:
             probabilities = self.calibration.apply(probabilities, self.values)
-            spread, entropy = moments(probabilities, self.values)
+            spread, entropy = moments(probabilities, self.values, whole(decoded.mean))
         return FaceAction(
             coefficients=whole(decoded.mean),
             spread=spread,

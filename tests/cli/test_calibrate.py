@@ -25,8 +25,8 @@ def test_spreads_change_and_coefficients_do_not(
     out = capsys.readouterr().out
     assert str(model / calibration.FILE) in out and "as generated" in out
     stored = json.loads((model / calibration.FILE).read_text())
-    assert tuple(stored["temperatures"]) == NAMES and stored["weights"].startswith("xxh128:")
-    assert any(value != 1 for value in stored["temperatures"].values())
+    assert tuple(stored["shares"]) == NAMES and stored["weights"].startswith("xxh128:")
+    assert any(stored["shares"].values())
     image = synthetic.face_record(3, 0, "evaluation")["image"]
     plain, calibrated = (loading.load(each) for each in (loading.BUILTIN, model))
     plain.calibration = None

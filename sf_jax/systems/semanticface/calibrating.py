@@ -1,4 +1,4 @@
-"""Temperatures of a model's distributions, found on labelled faces that no figure is taken from."""
+"""How much wider a model's distributions should be, on faces that no figure is taken from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,14 +39,13 @@ def calibrate(
     if not labels:
         raise calibration.CalibrationError("no face was found in the records")
     targets, counted, probabilities = map(np.stack, (labels, known, distributions))
-    temperature = calibration.fit(probabilities, model.values, targets, counted)
-    apply = calibration.Calibration(temperature).apply
-    calibrated = np.stack([apply(each, model.values) for each in probabilities])
+    share = calibration.fit(probabilities, model.values, targets, counted)
+    calibrated = calibration.Calibration(share).apply(probabilities, model.values)
     before, after = (
         coverage(pit(each, model.values, targets), targets, counted)
         for each in (probabilities, calibrated)
     )
     weights = None if model.provenance is None else model.provenance.weights
-    content = calibration.stored(temperature, weights, len(labels))
+    content = calibration.stored(share, weights, len(labels))
     files.write_json(folder / calibration.FILE, content.model_dump())
     return before, after
