@@ -8,13 +8,13 @@ import pytest
 from sf_jax.cli import main, recipes
 from sf_jax.reader import loading
 
-SLOW = {"answer_order", "builtin_model", "finder"}  # several programs to compile each
+HERE = {"answer_order", "builtin_model", "finder", "sft"}
 ABLATIONS = {name for name in recipes.names() if name.startswith("ablation")}  # test_ablations.py
 ELSEWHERE = ABLATIONS | {"superface"}  # test_superface.py
 
 
 def test_every_recipe_is_tried_here() -> None:
-    assert set(recipes.names()) == SLOW | ELSEWHERE | {"sft"}
+    assert set(recipes.names()) == HERE | ELSEWHERE
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,12 @@ def test_fine_tuning(name: str, tmp_path: Path) -> None:
     assert (tmp_path / ("adapter" if "lora" in name else "model")).is_dir()
 
 
-@pytest.mark.slow
 def test_the_built_in_model_from_nothing(tmp_path: Path) -> None:
     assert main(["train", "builtin_model", "--tiny", "--out", str(tmp_path)]) == 0
     model = loading.load(tmp_path / "model")
     assert model.decoder.draft_heads is not None
 
 
-@pytest.mark.slow
 def test_the_finder_from_nothing(tmp_path: Path) -> None:
     assert main(["train", "finder", "--tiny", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "model" / "finder.safetensors").is_file()
