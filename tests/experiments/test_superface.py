@@ -76,6 +76,15 @@ def test_a_damaged_file_of_a_study_is_named(tmp_path: Path) -> None:
         run.read(STUDY.STUDY.arms[0], 0)
 
 
+def test_a_rig_that_is_gone_is_named_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, rig = tmp_path / "out", tmp_path / "gone.npz"
+    assert main(["train", "superface", "--tiny", "--out", str(out), "--rig", str(rig)]) == 2
+    error = capsys.readouterr().err
+    assert f"{rig}: no such file" in error and error.count("\n") == 1 and not out.exists()
+
+
 def test_arms_stay_below_the_judgements_of_the_study() -> None:
     """Two regions are compared on each image of the comparison in every round."""
     study = STUDY.STUDY

@@ -14,9 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sf_jax import cli
+from sf_jax.cli import loading
+from sf_jax.media.images import encode_png
 from sf_jax.serve import annotating
 from sf_jax.serve.annotation import NAMED, Annotation, build_app
 from sf_jax.serve.listening import address, configured, listen
@@ -24,6 +27,7 @@ from sf_jax.systems.superface import database, store
 from sf_jax.systems.superface import folder as folders
 from sf_jax.systems.superface.folder import PairFolder
 from sf_jax.systems.superface.queues import QueueOptions, Queues
+from tests.systems.superface.answering import Answering
 from tests.systems.superface.folders import fill
 
 ROOT = Path(__file__).parents[2]
@@ -380,6 +384,38 @@ def test_a_broken_folder_is_one_clear_line(
     assert cli.main(["annotate", str(folder.path), "--port", "0"]) == 2
     out, error = capsys.readouterr()
     assert BROKEN[damage] in error and error.count("\n") == 1 and "open" not in out
+
+
+def test_a_rig_that_is_gone_is_named_and_the_page_needs_none(
+    folder: PairFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """No pairs can be added; those that are there are judged and exported as before."""
+    monkeypatch.setattr(loading, "load_model", lambda directory: Answering())
+    gone, image = tmp_path / "gone.glb", tmp_path / "image.png"
+    image.write_bytes(encode_png(np.zeros((20, 24, 3), np.uint8)))
+    with served(folder) as (client, _):
+        assert client.judge(client.tasks()["tasks"][0])[0] == 200
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    adding = ["data", "pairs", str(image), "--out", str(folder.path), "--size", "64"]
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes(b"PK")
+    for rig, problem in ((gone, "no such file"), (damaged, "")):
+        assert cli.main([*adding, "--rig", str(rig)]) == 2
+        out, error = capsys.readouterr()
+        assert f"{rig}: {problem}" in error and error.count("\n") == 1 and not out
+    after = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    assert after == before
+    with served(folder) as (client, judgements):
+        state = client.tasks()
+        assert state["judged"] == 1 and not state["problems"]
+        assert client.judge(state["tasks"][0])[0] == 200
+        assert len(judgements.judgements()) == 2
+    exported = tmp_path / "judgements.jsonl"
+    assert cli.main(["annotate", str(folder.path), "--export", str(exported)]) == 0
+    assert len(exported.read_text().splitlines()) >= 2
 
 
 def test_without_the_web_framework(

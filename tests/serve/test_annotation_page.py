@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -131,17 +132,27 @@ def test_what_was_not_saved_when_the_page_was_closed(
 ) -> None:
     with served(folder) as (client, judgements):
         page = opened(browser, client.url)
-        page.route("**/api/judgements", lambda route: route.abort())
+        cut_off(page)
         page.keyboard.press(KEYS["tie"])
-        page.wait_for_selector("#notice:not([hidden])")
+        page.locator("#notice", has_text="Not saved yet").wait_for()
         assert judgements.judgements() == []
         again = page.context.new_page()  # with the same storage, as after closing the browser
         page.close()
+        again.context.set_offline(False)
         again.set_default_timeout(PATIENCE)
         again.goto(client.url)
         assert shown(again) == 1 and side(judged(folder)[0]) == "tie"
         assert not unsaved(again)
         again.context.close()
+
+
+def cut_off(page: "Page") -> None:
+    """Takes the network from a page and its context.
+
+    A handler that refuses its requests would outlive the page: one that is repeated while the page
+    is closed fails in the handler, and with it whatever the test does then.
+    """
+    page.context.set_offline(True)
 
 
 def unsaved(page: "Page") -> bool:
@@ -168,11 +179,12 @@ def test_a_choice_that_was_not_saved_waits_for_its_own_folder(
         with served(one, port=port) as (client, judgements):
             port = int(client.url.rpartition(":")[2])
             page = first(client.url)
-            page.route("**/api/judgements", lambda route: route.abort())
+            cut_off(page)
             page.keyboard.press(KEYS[choice])
-            page.wait_for_selector("#notice:not([hidden])")
+            page.locator("#notice", has_text="Not saved yet").wait_for()
             page.close()
             assert judgements.judgements() == []
+            context.set_offline(False)
     for one, choice in ((other, "unclear"), (folder, "tie")):
         with served(one, port=port) as (client, _):
             page = first(client.url)
@@ -218,24 +230,47 @@ def test_another_name_on_the_same_machine(browser: "Browser", folder: PairFolder
         page.context.close()
 
 
+# Which of the three are visible, at one moment: between two questions the next face may be shown.
+VISIBLE = """() => ["image", "flicker-left", "flicker-right"].filter((id) =>
+  document.querySelector(`#${id} img`)?.checkVisibility({ checkVisibilityCSS: true })).join()"""
+# Collects what is visible and how it is named, in each frame that is drawn.
+WATCH = f"""() => {{
+  const visible = {VISIBLE};
+  window.met = new Set();
+  const look = () => {{
+    window.met.add(`${{visible()}} ${{document.getElementById("flickered").textContent}}`);
+    requestAnimationFrame(look);
+  }};
+  look();
+}}"""
+
+
 def test_holding_flickers_between_the_two(browser: "Browser", folder: PairFolder) -> None:
+    def waits(page: "Page", wanted: str) -> None:
+        """Asks again and again: the page's policy forbids what playwright would wait with."""
+        until = time.monotonic() + PATIENCE / 1000
+        while page.evaluate(VISIBLE) != wanted:
+            assert time.monotonic() < until, f"{wanted} was not shown"
+            page.wait_for_timeout(20)
+
     with served(folder) as (client, _):
         page = opened(browser, client.url)
-        left, right = (page.locator(f"#flicker-{name} img") for name in ("left", "right"))
-        assert not left.is_visible() and page.locator("#image img").is_visible()
+        assert page.evaluate(VISIBLE) == "image"
         page.keyboard.down(" ")
-        left.wait_for(state="visible")
-        assert not page.locator("#image img").is_visible() and not right.is_visible()
-        right.wait_for(state="visible")
-        assert not left.is_visible() and page.inner_text("#flickered") == "Right"
+        waits(page, "flicker-left")
+        page.evaluate(WATCH)
+        waits(page, "flicker-right")
+        waits(page, "flicker-left")
+        met = set(page.evaluate("[...window.met]"))
+        assert met == {"flicker-left Left", "flicker-right Right"}
         page.keyboard.up(" ")
-        page.locator("#image img").wait_for(state="visible")
-        assert not left.is_visible() and not right.is_visible() and shown(page) == 0
+        waits(page, "image")
+        assert shown(page) == 0
         page.hover("#flicker")
         page.mouse.down()
-        left.wait_for(state="visible")
+        waits(page, "flicker-left")
         page.mouse.up()
-        left.wait_for(state="hidden")
+        waits(page, "image")
         page.context.close()
 
 
