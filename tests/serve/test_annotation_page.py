@@ -22,9 +22,6 @@ from tests.systems.superface.folders import fill
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Playwright, Route
 
-# Two of these tests each failed once in some ten runs beside other work, on how soon keys and
-# flickering follow: until they wait for what they mean, `make test-all` runs them.
-pytestmark = pytest.mark.slow
 PATIENCE = 60_000  # milliseconds after which a test gives up
 READY = '#stage[aria-busy="false"]'
 KEYS = {"left": "ArrowLeft", "right": "ArrowRight", "tie": "ArrowDown", "unclear": "ArrowUp"}
@@ -88,6 +85,7 @@ def side(one: Stored) -> str:
     return "left" if choice == one.judgement.left else "right"
 
 
+@pytest.mark.slow
 def test_by_keyboard_alone(browser: "Browser", folder: PairFolder) -> None:
     with served(folder) as (client, _):
         page = browser.new_context().new_page()
@@ -160,6 +158,7 @@ def unsaved(page: "Page") -> bool:
     return "unsaved" in page.evaluate("JSON.stringify(Object.keys(localStorage))")
 
 
+@pytest.mark.slow
 def test_a_choice_that_was_not_saved_waits_for_its_own_folder(
     browser: "Browser", folder: PairFolder, tmp_path: Path
 ) -> None:
@@ -194,6 +193,7 @@ def test_a_choice_that_was_not_saved_waits_for_its_own_folder(
     context.close()
 
 
+@pytest.mark.slow
 def test_a_page_that_takes_another_s_judgements_by_now(
     browser: "Browser", folder: PairFolder
 ) -> None:
@@ -212,6 +212,7 @@ def test_a_page_that_takes_another_s_judgements_by_now(
     page.context.close()
 
 
+@pytest.mark.slow
 def test_another_name_on_the_same_machine(browser: "Browser", folder: PairFolder) -> None:
     with served(folder) as (client, judgements):
         page = opened(browser, client.url)
@@ -274,6 +275,7 @@ def test_holding_flickers_between_the_two(browser: "Browser", folder: PairFolder
         page.context.close()
 
 
+@pytest.mark.slow
 def test_on_a_telephone(browser: "Browser", folder: PairFolder) -> None:
     with served(folder) as (client, _):
         touch = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
@@ -295,6 +297,7 @@ def test_on_a_telephone(browser: "Browser", folder: PairFolder) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.slow
 def test_for_people_who_see_or_hear_less(
     browser: "Browser", folder: PairFolder, scheme: str
 ) -> None:
@@ -320,6 +323,7 @@ def test_for_people_who_see_or_hear_less(
         page.context.close()
 
 
+@pytest.mark.slow
 def test_two_annotators_at_once(browser: "Browser", folder: PairFolder) -> None:
     with served(folder) as (client, judgements):
         anna, bert = (opened(browser, client.url, name) for name in ("anna", "bert"))
@@ -344,6 +348,7 @@ def test_two_annotators_at_once(browser: "Browser", folder: PairFolder) -> None:
             page.context.close()
 
 
+@pytest.mark.slow
 def test_images_that_are_gone_or_damaged_are_named(browser: "Browser", folder: PairFolder) -> None:
     with served(folder) as (client, _):
         first, second, third, *_ = client.tasks(count=8)["tasks"]
@@ -362,6 +367,7 @@ def test_images_that_are_gone_or_damaged_are_named(browser: "Browser", folder: P
     assert {0, 1} & set(judged(folder)) == set() and len(judged(folder)) == 6
 
 
+@pytest.mark.slow
 def test_an_image_that_the_browser_cannot_show(browser: "Browser", folder: PairFolder) -> None:
     with served(folder) as (client, _):
         first, second, *_ = client.tasks()["tasks"]
@@ -375,6 +381,7 @@ def test_an_image_that_the_browser_cannot_show(browser: "Browser", folder: PairF
         page.context.close()
 
 
+@pytest.mark.slow
 def test_images_that_could_not_be_loaded_for_a_while(
     browser: "Browser", folder: PairFolder
 ) -> None:
@@ -397,9 +404,8 @@ def test_images_that_could_not_be_loaded_for_a_while(
         page.context.close()
 
 
-@pytest.mark.parametrize(
-    "count", [24, pytest.param(200, marks=pytest.mark.slow)], ids=lambda count: f"{count} pairs"
-)
+@pytest.mark.parametrize("count", [24, 200], ids=lambda count: f"{count} pairs")
+@pytest.mark.slow
 def test_a_session_with_two_kills_of_the_server_and_one_of_the_browser(
     driver: "Playwright", tmp_path: Path, count: int
 ) -> None:
