@@ -19,7 +19,6 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Float32, PyTree, UInt8
 from tqdm import tqdm
 
-from sf_jax.convert import checksums, hf
 from sf_jax.convert.processor import FittedImage
 from sf_jax.face.regions import Region
 from sf_jax.media import hashes, locks
@@ -27,7 +26,7 @@ from sf_jax.reader import loading, training
 from sf_jax.reader.estimator import Model
 from sf_jax.reader.training import ADAPTER, MODEL
 from sf_jax.systems.superface.examples import AnswerExamples, ExampleError
-from sf_jax.systems.superface.training import FacePreferences, PairRecipe
+from sf_jax.systems.superface.training import FacePreferences, PairRecipe, starting_weights
 from sf_jax.train import groups, preference
 from sf_jax.train import mesh as meshes
 from sf_jax.train.checkpoint import Checkpoints
@@ -279,9 +278,7 @@ def train(
         example = answers(largest, longest, recipe.regions[0])
         tokens, patches = (recipe.objective.answers * n for n in example.size)
         task = task_of(recipe, source, (tokens, patches), len(images))
-        task.check(mesh)
-        checksums.verify(source)
-        _, weights = hf.load(source, dtype=jnp.float32)
+        weights = starting_weights(task, source, mesh)
         companions = {REFERENCE: weights} if task.companion else None
         state = task.create(weights, mesh, recipe.seed, companions=companions)
         run = _Run(task, Sampling(source, answers, recipe), fitted, reward)

@@ -32,7 +32,7 @@ from sf_jax.reader import loading, training
 from sf_jax.reader.training import MODEL
 from sf_jax.systems.superface import prediction
 from sf_jax.systems.superface.examples import AnswerExamples, PairGroups
-from sf_jax.systems.superface.training import PairRecipe, feed_of
+from sf_jax.systems.superface.training import PairRecipe, feed_of, starting_weights
 from sf_jax.train import mesh as meshes
 from sf_jax.train.calibration import Reliability
 from sf_jax.train.groups import Group, in_rows
@@ -262,9 +262,7 @@ def train(
     mesh = meshes.make({"fsdp": -1}) if mesh is None else mesh
     with locks.held(out):
         task = task_of(recipe, source, groups, held_out)
-        task.check(mesh)
-        checksums.verify(source)
-        _, model = hf.load(source, dtype=jnp.float32)
+        model = starting_weights(task, source, mesh)
         head = initialise(declared_head(task.config, recipe.hidden), recipe.seed)
         state = task.create(RewardWeights(model, head), mesh, recipe.seed)
         config = recipe.run_config(beside)

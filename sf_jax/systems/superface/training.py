@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from sf_jax.convert import checksums, hf
 from sf_jax.media import hashes, locks
+from sf_jax.model.architecture import ModelWeights
 from sf_jax.model.config import Config
 from sf_jax.reader import training
 from sf_jax.reader.training import MODEL
@@ -29,7 +30,7 @@ from sf_jax.train.preference import (
     PreferenceTask,
 )
 from sf_jax.train.step import TrainState
-from sf_jax.train.task import Feed, RunConfig, run
+from sf_jax.train.task import Feed, RunConfig, Task, run
 from sf_jax.train.trainable import Trainable
 
 # Settings of a recipe that a run may change on its way: what is learnt stays the same.
@@ -202,9 +203,7 @@ def train(
     mesh = meshes.make({"fsdp": -1}) if mesh is None else mesh
     with locks.held(out):
         task = task_of(recipe, source, groups, held_out)
-        task.check(mesh)
-        checksums.verify(source)
-        _, weights = hf.load(source, dtype=jnp.float32)
+        weights = starting_weights(task, source, mesh)
         groups = reference.with_reference(task, weights, groups, out)
         if held_out is not None:
             held_out = reference.with_reference(task, weights, held_out, out)
@@ -214,6 +213,18 @@ def train(
         run(task, state, feed_of(task, source, recipe, groups, mesh), mesh, out, config, export=out)
     whole = recipe.merged or recipe.trainable.whole is not None
     return out / (MODEL if whole else training.ADAPTER)
+
+
+def starting_weights(task: Task, source: Path, mesh: Mesh) -> ModelWeights:
+    """The weights that a training starts from, float32, once task and files are found sound.
+
+    Raises:
+      ValueError: the mesh does not divide what it is to share.
+      CheckpointError: a file of the model is missing, cannot be read or differs from its checksum.
+    """
+    task.check(mesh)
+    checksums.verify(source)
+    return hf.load(source, dtype=jnp.float32)[1]
 
 
 class PairTask(Protocol):
