@@ -368,7 +368,7 @@ class Run:
             unasked=[one for _, one in read],
             best=outcome.best,
             reason=outcome.reason,
-            preferred=[each.rate for each in outcome.preferences],
+            preferred=[each.rate if each.count else None for each in outcome.preferences],
             compared=sum(each.count for each in outcome.preferences),
             judged=[stored(path, Judged) for path in noted],
             rewards=[self._rewarded(arm, seed, each) for each in rewarded],

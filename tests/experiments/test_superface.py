@@ -169,6 +169,8 @@ class Pretended:
 
     def _compared(self, new: Any) -> Preference:
         self._stop("compare", new.path)
+        if "grpo-by-render" in str(new.path):  # whose answers all look alike
+            return Preference(0, 0, 0)
         return Preference(9, 1 if "round-1" in str(new.path) else 9, 0)
 
 
@@ -203,8 +205,8 @@ def test_a_study_goes_on_wherever_it_was_stopped(
     assert set(whole.tried.values()) == {1}
     kinds = Counter(what for what, _ in whole.tried)
     assert kinds["run"] == 3 and kinds["train_on_pairs"] == 2 and kinds["train_reward"] == 1
-    assert kinds["train"] == 2 + 3 and kinds["compare"] == 3 * 2
-    assert kinds["read"] == 4 + 2 + 2 + 3  # the fine-tuned models, that as it is, and rounds
+    assert kinds["train"] == 1 + 3 and kinds["compare"] == 2 + 1 + 2
+    assert kinds["read"] == 4 + 2 + 1 + 3  # the fine-tuned models, that as it is, and rounds
     monkeypatch.undo()
     parted = Pretended(monkeypatch, stops=True)
     for _ in range(100):

@@ -65,6 +65,8 @@ class Preference:
         return self.wins - self.losses > (self.wins + self.losses) ** 0.5
 
     def __str__(self) -> str:
+        if not self.count:
+            return "no answers that differ visibly"
         return f"preferred in {self.rate:.0%} ± {LEVEL * self.error:.0%} of {self.count} judgements"
 
 
