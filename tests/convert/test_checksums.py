@@ -14,7 +14,7 @@ from sf_jax.convert.tensor_files import CheckpointError
 from sf_jax.media import hashes
 from sf_jax.model import lora
 from sf_jax.model.declared import initialise
-from sf_jax.reader import loading, provenance
+from sf_jax.reader import calibration, loading, provenance, reliability
 
 
 def run(*arguments: object) -> int:
@@ -127,7 +127,8 @@ def test_what_is_exported_merged_and_trained_is_sealed(imported, tmp_path, tiny_
 def test_the_shipped_model_is_as_it_was_sealed() -> None:
     found = checksums.verify(loading.BUILTIN)
     assert found is not None
-    assert found.keys() == {path.name for path in loading.BUILTIN.iterdir()} - {checksums.FILE}
+    notes = {checksums.FILE, "MODEL_CARD.md", reliability.FILE, calibration.FILE}  # on the weights
+    assert found.keys() == {path.name for path in loading.BUILTIN.iterdir()} - notes
     weights = hashes.of_file(loading.BUILTIN / "model.safetensors")
     assert provenance.verified(loading.BUILTIN).weights == f"xxh128:{weights}"
 
