@@ -90,22 +90,34 @@ class Drawn:
         return np.stack(drawn).reshape(len(images), count, -1)
 
 
+def run_of(
+    recipe: GrpoRecipe,
+    model: Path,
+    images: list[np.ndarray],
+    reward: Callable[[int, np.ndarray], np.ndarray],
+    kind: type[AnswerExamples] = AnswerExamples,
+) -> grpo._Run:
+    """A run of answers that no model has sampled, before its first step; three fit a row."""
+    answers = kind.of(model, recipe.config_in(model))
+    fitted = [answers.processor.fit(image) for image in images]
+    with_image = AnswerExamples.of(model, recipe.config_in(model))
+    tokens, patches = with_image(fitted[0], judging.drawn(0), "lower").size
+    task = grpo.task_of(recipe, model, (3 * tokens, 3 * patches), len(images))
+    return grpo._Run(task, Drawn(recipe, answers), fitted, reward)  # type: ignore[arg-type]
+
+
 def test_a_batch_holds_all_answers_to_its_images_with_their_advantages(
     random_model: Path, images: list[np.ndarray]
 ) -> None:
     """Of the judged region only slots count; each image is used once an epoch."""
     recipe = replace(RECIPE, objective=Grpo(answers=3), uses=1, groups=2)
-    answers = AnswerExamples.of(random_model, recipe.config_in(random_model))
-    fitted = [answers.processor.fit(image) for image in images]
-    tokens, patches = answers(fitted[0], judging.drawn(0), "lower").size
-    task = grpo.task_of(recipe, random_model, (3 * tokens, 3 * patches), 4)
     asked = []
 
     def reward(index: int, given: np.ndarray) -> np.ndarray:
         asked.append(index)
         return np.array([1.0, np.nan, 3.0])
 
-    run = grpo._Run(task, Drawn(recipe, answers), fitted, reward)  # type: ignore[arg-type]
+    run = run_of(recipe, random_model, images, reward)
     batch, worth = run.batch(None, 0)
     assert worth == {"reward": 2.0, "reward_range": 2.0}
     assert sorted(asked) == [0, 1, 2, 3] and sorted(run.chosen(1)) == [0, 1, 2, 3]
@@ -128,17 +140,13 @@ def test_the_same_answers_are_compared_for_each_region(
     """Each region by its own reward, and the slots of the other follow nothing of it."""
     parts = ("upper", "lower")
     recipe = replace(RECIPE, objective=Grpo(answers=3), uses=1, regions=parts)
-    answers = AnswerExamples.of(random_model, recipe.config_in(random_model))
-    fitted = [answers.processor.fit(image) for image in images]
-    tokens, patches = answers(fitted[0], judging.drawn(0), "lower").size
-    task = grpo.task_of(recipe, random_model, (3 * tokens, 3 * patches), 4)
     asked = []
 
     def reward(index: int, given: np.ndarray) -> np.ndarray:
         asked.append((index, given))
         return np.array([[1.0, 2.0, 3.0], [300.0, 200.0, np.nan]])
 
-    run = grpo._Run(task, Drawn(recipe, answers), fitted, reward)  # type: ignore[arg-type]
+    run = run_of(recipe, random_model, images, reward)
     assert grpo.iterations(recipe, 4) == 24  # two rows, a region in each: one image
     batch, worth = run.batch(None, 0)
     assert [index for index, _ in asked] == run.chosen(0) and len(asked) == 1
@@ -148,7 +156,7 @@ def test_the_same_answers_are_compared_for_each_region(
     np.testing.assert_array_equal(batch.rows.input_ids[0], batch.rows.input_ids[1])
     for row, region in enumerate(parts):
         slots, weights = batch.rows.slots[row], batch.rows.slot_weights[row]
-        channels = np.flatnonzero(regions.channels(region)[answers.channels])
+        channels = np.flatnonzero(regions.channels(region)[run.sampling.answers.channels])
         np.testing.assert_array_equal(np.unique(slots[weights > 0]), 1 + channels)
     flat = replace(run, reward=lambda *_: np.zeros(3))
     with pytest.raises(ExampleError, match="expected 3 numbers for each of 2 regions"):
@@ -166,10 +174,7 @@ def test_answers_without_their_image_are_refused_by_its_number(
     random_model: Path, images: list[np.ndarray]
 ) -> None:
     recipe = replace(RECIPE, objective=Grpo(answers=3), uses=1)
-    answers = Blind.of(random_model, recipe.config_in(random_model))
-    fitted = [answers.processor.fit(image) for image in images]
-    task = grpo.task_of(recipe, random_model, (2048, 256), 4)
-    run = grpo._Run(task, Drawn(recipe, answers), fitted, smile)  # type: ignore[arg-type]
+    run = run_of(recipe, random_model, images, smile, Blind)
     with pytest.raises(GroupError, match=r"image \d: \d+ image tokens for images of 0"):
         run.batch(None, 0)
 
