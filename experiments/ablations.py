@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments import builtin_model
 from sf_jax.cli import recipes
 from sf_jax.cli.ablations import Command, run
-from sf_jax.decode.schema import RATIONALE_FIRST
+from sf_jax.decode.schema import MODE, RATIONALE_FIRST
 from sf_jax.systems.semanticface.ablation import Ablation, Arm, FixedSteps, Study
 
 RESULTS = Path(__file__).parent / "results"
@@ -28,6 +28,7 @@ STUDY = Study(
         held_out=0,
         evaluate_every=0,
         order=RATIONALE_FIRST,
+        estimate=MODE,
         sequences=replace(builtin_model.RECIPE.sequences, values_first=0.0),
     ),
     reference=SEMANTIC,

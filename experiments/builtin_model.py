@@ -21,7 +21,7 @@ from sf_jax.cli.arguments import (
     source_arguments,
     whole,
 )
-from sf_jax.decode.schema import VALUES_FIRST
+from sf_jax.decode.schema import MEDIAN, VALUES_FIRST
 from sf_jax.model.config import TextConfig, VisionConfig
 from sf_jax.reader import loading
 from sf_jax.systems.semanticface import pretraining
@@ -80,6 +80,7 @@ RECIPE = Recipe(
         values_first=1.0,
     ),
     order=VALUES_FIRST,  # `answer_order` compares
+    estimate=MEDIAN,
     draft_answers=4_000,
     draft_heads=DraftHeadsConfig(heads=9, width=128, steps=3_000, batch=2048, learning_rate=3e-3),
     mesh={"data": -1},

@@ -3,9 +3,10 @@
 Both sides, each in a process of its own, answer the same rendered faces of people who are in no
 training image: the same checkpoint, prompts and pixels, the same two cores, as many tokens an
 answer. Both generate in the order of the model's schema: the rationale and then the values, or the
-values and then the rationale. A model that reads framed faces is given the square of each face,
-and neither side finds it. Ours starts from the image and includes fitting it; theirs starts from
-the patches. transformers generates greedily with sdpa attention:
+values and then the rationale. Where the schema takes medians, our side takes the likeliest values
+here, as greedy decoding does. A model that reads framed faces is given the square of each face, and
+neither side finds it. Ours starts from the image and includes fitting it; theirs starts from the
+patches. transformers generates greedily with sdpa attention:
 
     plain         no constraint at all, the least it can take (static or dynamic cache)
     dfa           `prefix_allowed_tokens_fn` that follows our grammar token by token: our answer
@@ -28,6 +29,7 @@ far from its least is named.
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -239,8 +241,10 @@ def seconds(calls: dict[str, Callable], inputs: dict[str, list[tuple]], repeats:
 def ours(folder: Path, checkpoint: Path, options: argparse.Namespace, engines: bool) -> dict:
     """Our side; also writes down the job for the other one."""
     from sf_jax.cli import loading
+    from sf_jax.decode.schema import MODE
 
     model, cap = loading.load_model(checkpoint, dtype=options.dtype), options.rationale_tokens
+    model.decoder.schema = dataclasses.replace(model.schema, estimate=MODE)
     images = [shown(model, image) for image in faces(options.images)]
     answers = [answer(model, image, cap) for image in images]
     modes = FULL + (ENGINES if engines else []) + BLOCK

@@ -24,6 +24,7 @@ from sf_jax.decode.block import (
     noise_after,
     scores_at_steps,
 )
+from sf_jax.decode.estimate import taken
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.state import State, feed
@@ -78,7 +79,7 @@ def fill_drafted(
     batch, count = draft.shape
     sizes = pass_widths(program, widths, pending.size)
     size = sizes[-1]
-    added = noise_after(pending, program, sampling)
+    added, sampled = noise_after(pending, program, sampling), sampling.temperature > 0
     zeros = jnp.zeros(batch, jnp.int32)
     roots = jnp.zeros((batch, count, program.symbols.shape[0]), jnp.float32)
     final = zeros if active is None else jnp.where(active, 0, count)
@@ -86,7 +87,7 @@ def fill_drafted(
     if low_precision is not None:
 
         def improve(_: Any, drafted: _DraftState) -> _DraftState:
-            return _improve(low_precision, drafted, pending, program, added, config)
+            return _improve(low_precision, drafted, pending, program, added, sampled, config)
 
         drafted = jax.lax.fori_loop(0, passes, improve, drafted)
 
@@ -100,7 +101,9 @@ def fill_drafted(
     def at_width(drafted: _DraftState, number: int) -> _DraftState:
         def verify(drafted: _DraftState) -> _DraftState:
             width = sizes[number]
-            return _verify(weights, drafted, pending, program, added, config, width, growth)
+            return _verify(
+                weights, drafted, pending, program, added, sampled, config, width, growth
+            )
 
         return jax.lax.while_loop(lambda d: chosen_width(d) == number, verify, drafted)
 
@@ -200,6 +203,7 @@ def _draft_pass(
     pending: Pending,
     program: SlotProgram,
     added: Float[Array, "B X U"],
+    sampled: Bool[Array, " B"],
     config: Architecture,
     width: int,
 ) -> tuple[State, _Pass]:
@@ -216,8 +220,8 @@ def _draft_pass(
     scores = text.logits(weights.text, states, program.symbols, config.product_dtype)
     drawn = scores + jnp.take_along_axis(added, indices[..., None], 1)
     at_steps, reached = scores_at_steps(drawn, choices, laid, fed, lengths, program)
-    taken = jnp.argmax(at_steps, -1).astype(jnp.int32)
-    repaired, decided = _repaired(choices, taken, reached, program)
+    at_step = taken(at_steps, program.kind[:, None], program, sampled)
+    repaired, decided = _repaired(choices, at_step, reached, program)
     return state, _Pass(scores, laid.root, fed, lengths, repaired, decided)
 
 
@@ -227,11 +231,12 @@ def _improve(
     pending: Pending,
     program: SlotProgram,
     added: Float[Array, "B X U"],
+    sampled: Bool[Array, " B"],
     config: Architecture,
 ) -> _DraftState:
     """A better draft by a pass in low precision, of which nothing else is used."""
     low, width = replace(config, product_dtype=LOW), added.shape[1]
-    state, made = _draft_pass(low_precision, drafted, pending, program, added, low, width)
+    state, made = _draft_pass(low_precision, drafted, pending, program, added, sampled, low, width)
     block = drafted.block
     block = Block(made.repaired, block.root_scores, block.passes + 1, block.positions + width)
     return replace(drafted, state=state.at(drafted.state.fed), block=block)
@@ -243,13 +248,14 @@ def _verify(
     pending: Pending,
     program: SlotProgram,
     added: Float[Array, "B X U"],
+    sampled: Bool[Array, " B"],
     config: Architecture,
     width: int,
     growth: int,
 ) -> _DraftState:
     """One pass: what it accepts is final, and the first rejected slot is repaired."""
     block, before = drafted.block, drafted.final
-    state, made = _draft_pass(weights, drafted, pending, program, added, config, width)
+    state, made = _draft_pass(weights, drafted, pending, program, added, sampled, config, width)
     fed, lengths, count = made.fed, made.lengths, block.choices.shape[1]
     final, determined = _verified(block.choices, made.repaired, made.decided, before)
     slots = jnp.arange(count)

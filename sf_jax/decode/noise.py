@@ -16,7 +16,7 @@ from sf_jax.decode.arrays import HostOrDevice
 
 @struct.dataclass
 class Sampling:
-    """How each row is sampled: at temperature 0 the likeliest token is taken."""
+    """How each row is sampled: at temperature 0 nothing is."""
 
     temperature: Float[HostOrDevice, " B"]
     seed: UInt32[HostOrDevice, " B"]

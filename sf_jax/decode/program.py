@@ -21,7 +21,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from sf_jax.decode.arrays import HostOrDevice
-from sf_jax.decode.schema import Repeat, Schema
+from sf_jax.decode.schema import MEDIAN, MODE, Repeat, Schema
 from sf_jax.sequence.tokenizer import BLANK_LINE, CONTROL, IM_END, Tokenizer, TokenizerError
 
 MOST_BRANCHES = 1024  # tokens of one tree-masked pass
@@ -78,6 +78,7 @@ class SlotProgram:
       longest: tokens of the longest block, without what closes it.
       repeat: of the schema.
       values_first: whether the block precedes the rationale.
+      estimate: of the schema.
     """
 
     forced: Int[HostOrDevice, "C F"]
@@ -105,6 +106,7 @@ class SlotProgram:
     longest: int = struct.field(pytree_node=False)
     repeat: Repeat | None = struct.field(pytree_node=False, default=None)
     values_first: bool = struct.field(pytree_node=False, default=False)
+    estimate: str = struct.field(pytree_node=False, default=MODE)
 
     @property
     def named(self) -> int:
@@ -372,13 +374,16 @@ def compile_program(
       vocabulary: rows of the model's embedding; None means as many as the tokenizer has tokens.
 
     Raises:
-      TokenizerError: the answer's canonical tokenisation does not split at the slots.
+      TokenizerError: the answer's canonical tokenisation does not split at the slots, or a median
+        is to be taken of values of several tokens.
     """
     grammar = _grammar(schema, tokenizer)
     slots = grammar.slots
     alike = {(slot.paths, slot.numbers): slot for slot in slots}
     kind = [list(alike).index((slot.paths, slot.numbers)) for slot in slots]
     kinds = _kinds(list(alike.values()))
+    if schema.estimate == MEDIAN and kinds["value_tokens"].shape[-1] > 1:
+        raise TokenizerError("a median needs values of one token each; this tokenizer splits them")
     forced, forced_length = _padded([slot.forced for slot in slots])
     first = (grammar.opening or slots[0].forced)[0]
     banned, ends = _rationale_tokens(schema, tokenizer, first, vocabulary or len(tokenizer))
@@ -398,6 +403,7 @@ def compile_program(
         longest=int(sum(len(s.forced) + max(map(len, s.paths)) for s in slots)),
         repeat=schema.repeat,
         values_first=schema.values_first,
+        estimate=schema.estimate,
     )
     _check_canonical(schema, tokenizer, program)
     return program

@@ -1,8 +1,9 @@
 """The plain decoding: one token a pass, a mask over the whole vocabulary.
 
 An automaton over the canonical tokens of an answer gives those that may come next; of these the one
-of highest score is taken. Slow, and what the fast ways are held against. What leaves the window of
-a block that repeats is removed from the cache on the host, one key at a time.
+of highest score is taken, or the median where the schema asks for it. Slow, and what the fast ways
+are held against. What leaves the window of a block that repeats is removed from the cache on the
+host, one key at a time.
 """
 
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from sf_jax.decode.noise import Sampling, noise
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.repeats import held, most_repeats
+from sf_jax.decode.schema import MEDIAN
 from sf_jax.decode.state import State, feed, prefill
 from sf_jax.model import text
 from sf_jax.model.architecture import Architecture, ModelWeights
@@ -135,6 +137,16 @@ class Automaton:
             if self._repeats and self._slot == len(self._spelling):
                 self._slot, self.repeats = 0, self.repeats + 1
 
+    def ascending(self) -> list[int] | None:
+        """The tokens of a value's choices in the order of their numbers, None if no value is due.
+
+        For values of one token each.
+        """
+        if self.ended or self.allowed() is None:
+            return None
+        due = len(self.ids) - self._slot_start == len(self._before())
+        return [token for (token,) in self._values()] if due else None
+
     def _take_after_values(self, token: int) -> None:
         self.ids.append(token)
         length = len(self.ids) - self._slot_start - len(self.program.closing)
@@ -239,8 +251,7 @@ def token_by_token(
       most, features: as in `generate`.
 
     Returns:
-      The finished automata, and for each token float [B, T] by how much it beats the best other
-      that is allowed, as a share of the largest score in size; inf where only one is.
+      The finished automata, and for each token float [B, T] its margin, as `score.Score` has it.
     """
     rows, length = batch.input_ids.shape
     blocks = most_repeats(program, most)
@@ -266,8 +277,10 @@ def token_by_token(
             if ids == []:
                 continue
             drawn[row] = drawn[row] + free if ids is None else _masked(drawn[row], ids)
-            tokens[row], real[row] = drawn[row].argmax(), 1
-            gaps[row, ordinals[row]] = _gap(drawn[row])
+            median = program.estimate == MEDIAN and not sampling.temperature[row]
+            values = made[row].ascending() if median else None
+            taken, gap = _likeliest(drawn[row]) if values is None else _median(drawn[row], values)
+            tokens[row], real[row], gaps[row, ordinals[row]] = taken, 1, gap
             made[row].take(int(tokens[row]))
             if made[row].goes_on:
                 fed, opened = int(state.fed[row]), made[row].opened
@@ -289,10 +302,21 @@ def _masked(scores: np.ndarray, ids: list[int]) -> np.ndarray:
     return out
 
 
-def _gap(scores: np.ndarray) -> float:
-    """The difference of the two best, as a share of the largest in size."""
-    finite = scores[np.isfinite(scores)]
+def _likeliest(scores: np.ndarray) -> tuple[int, float]:
+    """The token of highest score, and by how much it is higher than the second, as a share of the
+    largest in size."""
+    finite, best = scores[np.isfinite(scores)], int(scores.argmax())
     if len(finite) < 2:
-        return np.inf
+        return best, np.inf
     second, first = np.sort(finite)[-2:]
-    return float((first - second) / np.abs(finite).max())
+    return best, float((first - second) / np.abs(finite).max())
+
+
+def _median(scores: np.ndarray, values: list[int]) -> tuple[int, float]:
+    """The token at which the probability of `values`, in order, reaches a half, and how far from a
+    half it is before that token and after it, the less of both."""
+    shares = np.exp(scores[values].astype(np.float64) - scores[values].max())
+    up_to = np.append(0.0, shares.cumsum() / shares.sum())
+    at = int((up_to[1:-1] < 0.5).sum())
+    gap = min(0.5 - up_to[at], up_to[at + 1] - 0.5)
+    return values[at], np.inf if len(values) < 2 else float(gap)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 RATIONALE_FIRST, VALUES_FIRST = ORDERS = ("rationale_first", "values_first")
+MODE, MEDIAN = ESTIMATES = ("mode", "median")
 
 
 class SchemaError(ValueError):
@@ -65,10 +66,12 @@ class Schema:
       repeat: an array of such objects; None for a single object.
       order: what an answer begins with, one of `ORDERS`: the rationale, on which the values then
         depend, or the values, which the rationale then follows.
+      estimate: which value a slot takes of its distribution where nothing is sampled, one of
+        `ESTIMATES`: the likeliest, or the median, for which each value must be one token.
 
     Raises:
-      SchemaError: lengths differ, a range is empty, a key is repeated, a group is split, or values
-        that repeat come first.
+      SchemaError: lengths differ, a range is empty, a key is repeated, a group is split, values
+        that repeat come first, or order or estimate is none of those known.
     """
 
     names: tuple[str, ...]
@@ -79,10 +82,14 @@ class Schema:
     paragraphs: bool = False
     repeat: Repeat | None = None
     order: str = RATIONALE_FIRST
+    estimate: str = MODE
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise SchemaError(f"order is {self.order!r}, expected one of {', '.join(ORDERS)}")
+        if self.estimate not in ESTIMATES:
+            found, known = self.estimate, ", ".join(ESTIMATES)
+            raise SchemaError(f"estimate is {found!r}, expected one of {known}")
         if self.values_first and self.repeat is not None:
             raise SchemaError("an array of objects can only follow the rationale, not precede it")
         count = len(self.names)

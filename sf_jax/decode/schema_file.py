@@ -4,13 +4,14 @@
       "decimals": 1,
       "paragraphs": false,
       "order": "rationale_first",
+      "estimate": "mode",
       "slots": [{"name": "height", "low": 0, "high": 1, "group": "size"}, …],
       "repeat": {"most": 5, "window": null, "opening": "[", "separator": ", ", "ending": "]"}
     }
 
-`group` is left out where the object is flat, `repeat` where it occurs once, and `order` where the
-rationale comes first, not "values_first"; the fields are explained at
-`sf_jax.decode.schema.Schema`.
+`group` is left out where the object is flat, `repeat` where it occurs once, `order` where the
+rationale comes first, not "values_first", and `estimate` where the likeliest value is taken, not
+the "median"; the fields are explained at `sf_jax.decode.schema.Schema`.
 """
 
 import math
@@ -18,13 +19,21 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from sf_jax.decode.schema import ORDERS, RATIONALE_FIRST, Repeat, Schema, SchemaError
+from sf_jax.decode.schema import (
+    ESTIMATES,
+    MODE,
+    ORDERS,
+    RATIONALE_FIRST,
+    Repeat,
+    Schema,
+    SchemaError,
+)
 from sf_jax.media import small_files
 from sf_jax.media.errors import DataError
 from sf_jax.media.files import write_json
 
 FILE = "schema.json"
-KNOWN = ("decimals", "paragraphs", "order", "slots", "repeat")
+KNOWN = ("decimals", "paragraphs", "order", "estimate", "slots", "repeat")
 OF_A_SLOT = ("name", "low", "high", "group")
 MOST_DECIMALS = 6
 MOST_VALUES = 2001  # of a slot: three decimals from -1 to 1, which take half a minute to compile
@@ -63,6 +72,7 @@ def to_dict(schema: Schema) -> dict[str, Any]:
         slots.append(entry | ({"group": schema.group(slot)} if schema.group(slot) else {}))
     content: dict[str, Any] = {"decimals": schema.decimals, "paragraphs": schema.paragraphs}
     content |= {"order": schema.order} if schema.values_first else {}
+    content |= {"estimate": schema.estimate} if schema.estimate != MODE else {}
     content |= {"slots": slots}
     return content if schema.repeat is None else content | {"repeat": asdict(schema.repeat)}
 
@@ -81,9 +91,8 @@ def from_dict(content: Any) -> Schema:
     slots = [_slot(entry, f"slots[{number}]", decimals) for number, entry in enumerate(entries)]
     groups = tuple(slot["group"] for slot in slots)
     repeat = found.get("repeat")
-    order = found.get("order", RATIONALE_FIRST)
-    if order not in ORDERS:
-        raise SchemaFileError(f"found {order!r:.60}, expected {' or '.join(ORDERS)}", field="order")
+    order = _one_of(ORDERS, found.get("order", RATIONALE_FIRST), "order")
+    estimate = _one_of(ESTIMATES, found.get("estimate", MODE), "estimate")
     try:
         return Schema(
             names=tuple(slot["name"] for slot in slots),
@@ -94,6 +103,7 @@ def from_dict(content: Any) -> Schema:
             paragraphs=_boolean(found.get("paragraphs", False), "paragraphs"),
             repeat=None if repeat is None else _repeat(repeat),
             order=order,
+            estimate=estimate,
         )
     except SchemaError as error:
         raise SchemaFileError(str(error), field="slots") from error
@@ -155,6 +165,12 @@ def _whole(value: Any, where: str, low: int, high: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         problem = f"found {value!r:.60}, expected a whole number from {low} to {high}"
         raise SchemaFileError(problem, field=where)
+    return value
+
+
+def _one_of(known: tuple[str, ...], value: Any, where: str) -> str:
+    if value not in known:
+        raise SchemaFileError(f"found {value!r:.60}, expected {' or '.join(known)}", field=where)
     return value
 
 

@@ -21,10 +21,12 @@ from sf_jax.decode.block import (
     noise_after,
     scores_at_steps,
 )
+from sf_jax.decode.estimate import median_margins
 from sf_jax.decode.noise import Sampling, noise
 from sf_jax.decode.program import GO_ON, STOP, SlotProgram
 from sf_jax.decode.rationale import free_scores, log_likelihood
 from sf_jax.decode.repeats import Cursor
+from sf_jax.decode.schema import MEDIAN
 from sf_jax.decode.state import feed, feed_tokens, prefill
 from sf_jax.model import text
 from sf_jax.model.architecture import Architecture, ModelWeights
@@ -36,8 +38,9 @@ class Score:
     """Of each row's answer; axis R is there where the block repeats.
 
     A margin is by how much the token of the answer beats the best other token allowed there, as a
-    share of the largest score in size; decoding gives the answer where none is negative. It is inf
-    where nothing is to be chosen, and log-likelihoods are 0 there.
+    share of the largest score in size; of a median, by how much probability it is that. Decoding
+    gives the answer where none is negative. It is inf where nothing is to be chosen, and
+    log-likelihoods are 0 there.
 
     Attributes:
       rationale: log-likelihood of each token and of the one that ends the rationale.
@@ -253,8 +256,11 @@ class _Scorer:
         plain, _ = scores_at_steps(scores, choices, laid, none, laid.total, program)
         noised, _ = scores_at_steps(drawn, choices, laid, none, laid.total, program)
         logs = jnp.take_along_axis(jax.nn.log_softmax(plain, -1), symbol[..., None], -1)[..., 0]
-        margins = jnp.where(real, _margins(noised, symbol), jnp.inf)
-        return _BlockScore(jnp.where(real, logs, 0.0).sum(-1), margins.min(-1))
+        margins = jnp.where(real, _margins(noised, symbol), jnp.inf).min(-1)
+        if program.estimate == MEDIAN:
+            sampled = self.sampling.temperature[:, None] > 0
+            margins = jnp.where(sampled, margins, median_margins(plain[:, :, 0], choices, program))
+        return _BlockScore(jnp.where(real, logs, 0.0).sum(-1), margins)
 
 
 def _margins(drawn: Float[Array, "*rows A"], at: Int[Array, "*rows"]) -> Float[Array, "*rows"]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from sf_jax.decode.block import Block, Pending, embedded, followed, narrowed, noise_after
+from sf_jax.decode.estimate import taken
 from sf_jax.decode.noise import Sampling
 from sf_jax.decode.program import SlotProgram
 from sf_jax.decode.state import State, feed, feed_tokens
@@ -20,12 +21,14 @@ from sf_jax.model.architecture import Architecture, ModelWeights
 
 @dataclass(frozen=True)
 class _Slot:
-    """One slot being filled: `kind` is its tree, `added` the noise of the whole block."""
+    """One slot being filled: `kind` is its tree, `added` the noise of the whole block, `sampled`
+    the rows that have any."""
 
     weights: ModelWeights
     pending: Pending
     program: SlotProgram
     added: Float[Array, "B X U"]
+    sampled: Bool[Array, " B"]
     kind: Int[Array, ""]
     config: Architecture
 
@@ -45,7 +48,8 @@ class _Slot:
         scores = text.logits(self.weights.text, states, symbols, dtype)
         drawn = scores + self.added[jnp.arange(len(fed)), fed - self.pending.first - 1]
         allowed = self.program.allowed[self.kind, node]
-        return jnp.argmax(jnp.where(allowed, drawn, -jnp.inf), -1), scores
+        drawn = jnp.where(allowed, drawn, -jnp.inf)
+        return taken(drawn, self.kind, self.program, self.sampled), scores
 
     def next_step(
         self, state: State, alive: Bool[Array, "B V"], step: int
@@ -62,8 +66,8 @@ class _Slot:
             path = self.program.path[self.kind, node]
             length = self.program.path_length[self.kind, node]
             _, states = feed_tokens(self.weights, state, path, length, self.config)
-            taken, _ = self.choose(_state_at(states, length - 1), state.fed + length, node)
-            return narrowed(alive, open_rows, taken, self.symbols[:, step], self.real[:, step])
+            symbol, _ = self.choose(_state_at(states, length - 1), state.fed + length, node)
+            return narrowed(alive, open_rows, symbol, self.symbols[:, step], self.real[:, step])
 
         return jax.lax.cond(open_rows.any(), evaluate, lambda: alive), open_rows
 
@@ -80,7 +84,7 @@ def fill_slots(
     """Fills the slots in order; `active` rows alone, None is all."""
     batch, count = len(state.start), len(program.kind)
     active = jnp.ones(batch, bool) if active is None else active
-    added = noise_after(pending, program, sampling)
+    added, sampled = noise_after(pending, program, sampling), sampling.temperature > 0
     tokens, length, conditioned = pending.tokens, pending.length, pending.features is not None
     if conditioned:
         state = _feed_pending(weights, state, pending, active, config)
@@ -91,14 +95,14 @@ def fill_slots(
     def fill(carry: tuple, slot: tuple) -> tuple[tuple, tuple]:
         state, tokens, length, passes = carry
         forced, forced_length, kind = slot
-        filled = _Slot(weights, pending, program, added, kind, config)
+        filled = _Slot(weights, pending, program, added, sampled, kind, config)
         chunk, _ = followed(tokens, length, forced, chunk_width)
         fed = jnp.where(active, length + forced_length, 0)
         state, states = feed_tokens(weights, state, chunk, fed, config)
-        taken, scores = filled.choose(_state_at(states, fed - 1), state.fed, 0)
+        symbol, scores = filled.choose(_state_at(states, fed - 1), state.fed, 0)
         alive = jnp.broadcast_to(program.valid[kind], (batch, program.valid.shape[1]))
         every = jnp.ones(batch, bool)
-        alive = narrowed(alive, every, taken, filled.symbols[:, 0], filled.real[:, 0])
+        alive = narrowed(alive, every, symbol, filled.symbols[:, 0], filled.real[:, 0])
         passes = passes + active
         for step in range(1, filled.real.shape[1]):
             alive, stepped = filled.next_step(state, alive, step)

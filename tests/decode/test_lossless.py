@@ -12,8 +12,8 @@ from data_pipelines.sampler import sample
 from sf_jax.decode import drafted
 from sf_jax.decode.drafts import Draft, load_heads, save_heads
 from sf_jax.decode.generate import SEQUENTIAL, DraftPlan, generate
-from sf_jax.decode.program import SlotProgram
-from sf_jax.decode.schema import VALUES_FIRST, Schema
+from sf_jax.decode.program import SlotProgram, compile_program
+from sf_jax.decode.schema import MEDIAN, VALUES_FIRST, Schema
 from sf_jax.face import channels
 from sf_jax.reader.schema import channel_schema
 from sf_jax.sequence import tokenizer as tokenizers
@@ -37,6 +37,11 @@ FINE = Schema(("JawOpen", "HeadRoll"), (0.0, -1.0), (1.0, 1.0), decimals=3, para
 def values_first(schema: Schema) -> Schema:
     """The same with the rationale after the block."""
     return dataclasses.replace(schema, order=VALUES_FIRST)
+
+
+def median(schema: Schema) -> Schema:
+    """The same whose values are the medians of their distributions."""
+    return dataclasses.replace(schema, estimate=MEDIAN)
 
 
 def whole_schema() -> Schema:
@@ -65,6 +70,8 @@ def models(digits) -> dict[str, Tiny]:
         "nested": Tiny.make(SMALL, digits, NESTED, 5),
         "fine": Tiny.make(SMALL, digits, FINE, 6),
         "symbols, values first": Tiny.make(SMALL, symbols, values_first(SCHEMA), 3),
+        "symbols, median": Tiny.make(SMALL, symbols, median(SCHEMA), 3),
+        "symbols, values first, median": Tiny.make(SMALL, symbols, median(values_first(SCHEMA)), 3),
         "nested, values first": Tiny.make(SMALL, digits, values_first(NESTED), 5),
     }
 
@@ -85,6 +92,8 @@ def differing(tiny: Tiny, made, reference, gaps, with_rationale: bool = True) ->
         ("nested", True),
         ("fine", False),
         ("nested, values first", True),
+        ("symbols, values first, median", True),
+        pytest.param("symbols, median", True, marks=pytest.mark.slow),
         pytest.param("symbols, values first", True, marks=pytest.mark.slow),
         pytest.param("symbols, values first", False, marks=pytest.mark.slow),
     ],
@@ -112,6 +121,22 @@ def test_drafted_is_sequential_is_the_reference(models, pictures, name, with_rat
         seen |= {tuple(choices) for choices in made.choices}
         assert (made.block_passes >= len(tiny.program.kind)).all()  # the sequential
     assert len(seen) > 6  # sampling says other things than greed
+
+
+def test_a_median_is_that_of_its_slots_distribution(models, pictures) -> None:
+    likeliest = models["symbols, values first"].answer(pictures, sampling(3))
+    made = models["symbols, values first, median"].answer(pictures, sampling(3))
+    shares = np.exp(made.log_probabilities)
+    below = (shares.cumsum(-1) < 0.5).sum(-1)
+    certain = np.abs(shares.cumsum(-1) - 0.5).min(-1) > 1e-5
+    assert certain.mean() > 0.9 and (made.choices == below)[certain].all()
+    assert (made.choices != shares.argmax(-1)).any()
+    assert (likeliest.choices == np.exp(likeliest.log_probabilities).argmax(-1)).mean() > 0.99
+
+
+def test_a_median_needs_values_of_one_token(digits) -> None:
+    with pytest.raises(tokenizers.TokenizerError, match="a median needs values of one token"):
+        compile_program(median(NESTED), digits)
 
 
 def test_passes_are_saved(models, pictures) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sf_jax.decode.schema import VALUES_FIRST, Repeat, Schema
+from sf_jax.decode.schema import MEDIAN, VALUES_FIRST, Repeat, Schema
 from sf_jax.decode.schema_file import FILE, SchemaFileError, from_dict, read_schema, write_schema
 
 FLAT = Schema(("a", "b"), (0.0, -1.0), (1.0, 1.0), decimals=2)
@@ -15,10 +15,11 @@ NESTED = Schema(("a", "b", "c"), (0.0,) * 3, (1.0, 0.5, 1.0), 1, ("", "in", "in"
 
 REPEATED = Schema(("a",), (0.0,), (1.0,), repeat=Repeat(most=5, window=2, separator=",\n"))
 VALUES = Schema(("a",), (0.0,), (1.0,), order=VALUES_FIRST)
+TYPICAL = Schema(("a",), (0.0,), (1.0,), estimate=MEDIAN)
 ENDLESS = Schema(("a",), (0.0,), (1.0,), repeat=Repeat(window=8))
 
 
-@pytest.mark.parametrize("schema", [FLAT, NESTED, REPEATED, ENDLESS, VALUES])
+@pytest.mark.parametrize("schema", [FLAT, NESTED, REPEATED, ENDLESS, VALUES, TYPICAL])
 def test_a_schema_is_read_as_it_was_written(schema: Schema, tmp_path: Path) -> None:
     assert read_schema(tmp_path) is None
     write_schema(tmp_path, schema)
@@ -59,6 +60,7 @@ def test_what_is_left_out_is_as_usual() -> None:
         (content(decimals=1.5), "decimals", "found 1.5, expected a whole number from 0 to 6"),
         (content(decimals=7), "decimals", "found 7, expected a whole number from 0 to 6"),
         (content(order="first"), "order", "found 'first', expected rationale_first"),
+        (content(estimate="mean"), "estimate", "found 'mean', expected mode or median"),
         (content(order=["values_first"]), "order", "expected rationale_first or values_first"),
         (
             content(order="values_first", repeat={"most": 3}),

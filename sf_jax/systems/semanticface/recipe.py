@@ -13,7 +13,7 @@ from data_pipelines.sampler import sample
 from data_pipelines.sources import Mixture
 from data_pipelines.views import Views, random_view
 from sf_jax.convert.processor import ImageProcessor
-from sf_jax.decode.schema import RATIONALE_FIRST, Schema
+from sf_jax.decode.schema import MODE, RATIONALE_FIRST, Schema
 from sf_jax.face import channels
 from sf_jax.model.config import Config, TextConfig, VisionConfig
 from sf_jax.reader.schema import channel_schema
@@ -66,8 +66,8 @@ class Recipe:
       draft_answers: the model's own answers from which draft heads are learnt.
       mesh: how the devices are shared out.
       product_dtype: of training; the model is exported in float32.
-      order: of the exported model's answers, see `decode.schema.Schema`; decimals, channels: of
-        their values, and which are read.
+      order, estimate: of the exported model's answers, see `decode.schema.Schema`; decimals,
+        channels: of their values, and which are read.
       accept_changed_data: see `train.loop.LoopConfig`.
     """
 
@@ -91,6 +91,7 @@ class Recipe:
     mesh: dict[str, int]
     product_dtype: str
     order: str = RATIONALE_FIRST
+    estimate: str = MODE
     decimals: int = 1
     channels: tuple[str, ...] = channels.NAMES
     held_out: int = 0
@@ -117,7 +118,8 @@ class Recipe:
     @property
     def schema(self) -> Schema:
         """Of training and of the exported model's answers."""
-        return replace(channel_schema(self.channels, decimals=self.decimals), order=self.order)
+        schema = channel_schema(self.channels, decimals=self.decimals)
+        return replace(schema, order=self.order, estimate=self.estimate)
 
     @property
     def processor(self) -> ImageProcessor:
