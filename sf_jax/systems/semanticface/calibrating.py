@@ -29,7 +29,8 @@ def calibrate(
     """
     model.calibration = None
     seen = [model.framed(record["image"]) for record in tqdm(found, desc="frame")]
-    actions = model_answers(model, seen, batch, True)
+    needed = not model.schema.values_first  # else no value depends on the rationale
+    actions = model_answers(model, seen, batch, rationale=needed)
     labels, known, distributions = [], [], []
     for record, action in zip(found, actions, strict=True):
         if action.probabilities is not None:
