@@ -4,7 +4,9 @@ All that depends on the device is decided here, once, when a model is set up. It
 that an answer takes, never the answer.
 """
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeVar, cast
 
 import jax
@@ -23,6 +25,7 @@ PLANS = {
     "cpu": DraftPlan(
         rationale_width=10, block_widths=(32, 64, 96), growth=64, low_precision_passes=2
     ),
+    "cpu, no bfloat16": DraftPlan(rationale_width=10, block_widths=(32, 64, 96), growth=64),
     "cpu, large": DraftPlan(rationale_width=10, block_widths=(16, 48), growth=2),
     "accelerator": DraftPlan(rationale_width=10, block_widths=(), growth=4),
 }
@@ -58,16 +61,35 @@ class DevicePolicy:
         return cast(T, draft_weights(cast(Weights, weights)))  # of any tree with a text model
 
 
-def policy_of(platform: str, text_layers: PyTree, product_dtype: str) -> DevicePolicy:
+def multiplies_bfloat16(listed: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this CPU has instructions for products of bfloat16, without which such a pass takes
+    longer than one in float32; False where the system does not list them."""
+    with contextlib.suppress(OSError):
+        lines = listed.read_text(errors="replace").splitlines()
+        flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+        return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags.split())
+    return False
+
+
+def policy_of(
+    platform: str, text_layers: PyTree, product_dtype: str, bfloat16: bool | None = None
+) -> DevicePolicy:
     """The policy of a platform.
 
     Args:
       platform: of the devices, as `jax.default_backend()` names it.
       text_layers: the weights of the text layers, of which the sizes count.
       product_dtype: type of the operands of products.
+      bfloat16: whether a CPU multiplies it; None looks at this one.
     """
     size = sum(leaf.size for leaf in jax.tree.leaves(text_layers))
-    kind = "accelerator" if platform != "cpu" else "cpu, large" if size >= LARGE else "cpu"
+    if platform != "cpu":
+        kind = "accelerator"
+    elif size >= LARGE:
+        kind = "cpu, large"
+    else:
+        fast = multiplies_bfloat16() if bfloat16 is None else bfloat16
+        kind = "cpu" if fast else "cpu, no bfloat16"
     plan = PLANS[kind]
     exact = product_dtype == "float32" and plan.low_precision_passes > 0
     return DevicePolicy("separate" if platform == "cpu" else "stacked", plan, exact)

@@ -89,7 +89,8 @@ def fit(
     all labels and of active ones: the larger of the two distances is the least.
 
     Channels with few labels keep share 0; those with few active ones are widened until the central
-    80 % hold 80 % of all.
+    80 % hold 80 % of all. Angles keep share 0 too: their errors are a small part of the range from
+    -1 to 1, over which a uniform share would spread them.
 
     Args:
       probabilities: as generated, NaN where there was no answer; values: see `Calibration.apply`.
@@ -98,7 +99,7 @@ def fit(
     own, other = (pit(each, values, labels) for each in (probabilities, flat))
     margin = (1 - CENTRAL) / 2
     shares = np.zeros(len(NAMES), np.float32)
-    for channel in range(len(NAMES)):
+    for channel in range(BLENDSHAPES.stop):
         counted = known[:, channel] & np.isfinite(own[:, channel])
         if counted.sum() < LEAST:
             continue
@@ -108,7 +109,7 @@ def fit(
         covered = within.mean(1)
         away = np.maximum(0, CENTRAL - covered)
         active = labels[counted, channel] > ACTIVE
-        if channel < BLENDSHAPES.stop and active.sum() >= LEAST_ACTIVE:
+        if active.sum() >= LEAST_ACTIVE:
             away = np.maximum(
                 np.abs(CENTRAL - covered), np.abs(CENTRAL - within[:, active].mean(1))
             )

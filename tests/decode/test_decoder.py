@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from sf_jax.decode.decoder import Decoded, Decoder, Previous
 from sf_jax.decode.limits import MOST_TEMPERATURE
-from sf_jax.decode.policy import LARGE, PLANS, policy_of
+from sf_jax.decode.policy import LARGE, PLANS, multiplies_bfloat16, policy_of
 from sf_jax.decode.schema import VALUES_FIRST, Repeat, Schema
 from sf_jax.model.config import Config
 from sf_jax.model.declared import initialise
@@ -201,12 +202,19 @@ def test_blocks_that_repeat_are_handed_out_whole_or_one_by_one(tiny_config: Conf
     np.testing.assert_array_equal(rationale.ids[0, : len(made.rationale_ids)], made.rationale_ids)
 
 
-def test_one_place_decides_what_suits_a_device() -> None:
+def test_one_place_decides_what_suits_a_device(tmp_path: Path) -> None:
     small, large = np.zeros(8, np.float32), np.broadcast_to(np.float32(0), (LARGE,))
-    on_cpu = policy_of("cpu", [small], "float32")
+    on_cpu = policy_of("cpu", [small], "float32", bfloat16=True)
     assert (on_cpu.layers, on_cpu.plan) == ("separate", PLANS["cpu"])
     assert on_cpu.low_precision_drafts
-    assert not policy_of("cpu", [small], "bfloat16").low_precision_drafts
+    assert not policy_of("cpu", [small], "bfloat16", bfloat16=True).low_precision_drafts
+    without = policy_of("cpu", [small], "float32", bfloat16=False)
+    assert without.plan == PLANS["cpu, no bfloat16"] and not without.low_precision_drafts
+    assert policy_of("cpu", [small], "float32").plan in (on_cpu.plan, without.plan)
+    for flags, fast in (("fma avx512_bf16", True), ("avx2 avx512f", False)):
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+        assert multiplies_bfloat16(tmp_path / "cpuinfo") == fast
+    assert not multiplies_bfloat16(tmp_path / "missing")
     big = policy_of("cpu", [large], "float32")
     assert big.plan == PLANS["cpu, large"] and not big.low_precision_drafts
     for platform in ("tpu", "gpu"):
