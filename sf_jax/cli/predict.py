@@ -135,7 +135,7 @@ def _rationale_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature",
         type=number(0, False, f"a number from 0 to {MOST_TEMPERATURE:g}", MOST_TEMPERATURE),
         default=0.0,
-        help="0 takes the likeliest answer (default)",
+        help="0 samples nothing (default)",
     )
     add("--seed", type=whole(0, SEEDS - 1), default=0, help="of sampling at a temperature above 0")
 

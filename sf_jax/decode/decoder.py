@@ -51,7 +51,7 @@ class Asked(TypedDict, total=False):
     Attributes:
       max_rationale: cap on the tokens of the rationale; required.
       rationale: whether there is one, as usual, where the schema puts it.
-      temperature, seed: of each row, or one for all; 0 takes the likeliest.
+      temperature, seed: of each row, or one for all; 0 samples nothing.
       decoding: "drafted", or the plain and slower "sequential", which gives the same answer.
       previous: of each row, where there is an answer like the one to come.
     """

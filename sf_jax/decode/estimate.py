@@ -1,7 +1,7 @@
 """Which value a slot takes of its distribution where nothing is sampled: see `Schema.estimate`.
 
 The median of a distribution over numbers errs least in absolute terms. Where a channel is usually
-at rest, the likeliest value is often 0 although most of the probability lies above it.
+at rest, the likeliest value is often 0 although most of the probability is above it.
 """
 
 import jax

@@ -153,7 +153,7 @@ class Model(Framing):
             image is read again, or the rationale is left out where the coefficients came first.
             What an instructed model ends by itself is kept, unless it has control or undecodable
             characters.
-          temperature: 0 is greedy; otherwise rationale and answer are sampled with `seed`.
+          temperature: 0 samples nothing; above, rationale and answer are sampled with `seed`.
           messages: the conversation to answer, in MS-SWIFT's form with one `<image>`; only for a
             model that is instructed. None asks our own question.
           max_rationale: cap on the tokens of the rationale; None means 120 for the built-in model,

@@ -47,10 +47,8 @@ class Asked(BaseModel):
     """Query parameters of a request."""
 
     model_config = ConfigDict(extra="forbid")  # a misspelt one is refused, not passed over
-    rationale: bool = Field(True, description="generate the rationale first")
-    temperature: float = Field(
-        0.0, ge=0, le=MOST_TEMPERATURE, description="0 takes the likeliest answer"
-    )
+    rationale: bool = Field(True, description="generate the rationale too")
+    temperature: float = Field(0.0, ge=0, le=MOST_TEMPERATURE, description="0 samples nothing")
     seed: int = Field(0, ge=0, lt=SEEDS, description="of sampling at a temperature above 0")
     max_rationale: int | None = Field(
         None, description="cap on the rationale in tokens, one of those that the server offers"

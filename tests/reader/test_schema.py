@@ -12,7 +12,7 @@ from PIL import Image
 
 import sf_jax
 from sf_jax import cli
-from sf_jax.decode.schema import VALUES_FIRST
+from sf_jax.decode.schema import MEDIAN, VALUES_FIRST
 from sf_jax.decode.schema_file import FILE, SchemaFileError, write_schema
 from sf_jax.face import answers, livelink
 from sf_jax.face.channels import HIGH, INDEX, LOW, NAMES
@@ -62,7 +62,7 @@ def action(model: estimator.Model, image: np.ndarray) -> FaceAction:
 def test_the_directory_carries_its_schema(directory: Path, model: estimator.Model) -> None:
     assert model.schema == channel_schema(READ, decimals=2)
     assert loading.load_schema(directory) == model.schema
-    built_in = replace(channel_schema(), order=VALUES_FIRST)
+    built_in = replace(channel_schema(), order=VALUES_FIRST, estimate=MEDIAN)
     assert loading.load_schema() == built_in
     assert len(model.program.kind) == 10
 
