@@ -16,7 +16,7 @@ from sf_jax.decode.arrays import HostOrDevice
 
 @struct.dataclass
 class Sampling:
-    """How each row is sampled: at temperature 0 nothing is."""
+    """How each row is sampled: at temperature 0 not at all, see `Schema.estimate`."""
 
     temperature: Float[HostOrDevice, " B"]
     seed: UInt32[HostOrDevice, " B"]

@@ -61,14 +61,23 @@ class DevicePolicy:
         return cast(T, draft_weights(cast(Weights, weights)))  # of any tree with a text model
 
 
-def multiplies_bfloat16(listed: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this CPU has instructions for products of bfloat16, without which such a pass takes
-    longer than one in float32; False where the system does not list them."""
+def cpu_instructions(listed: Path = Path("/proc/cpuinfo")) -> str:
+    """The line that names the instructions of this CPU; empty where the system has none."""
     with contextlib.suppress(OSError):
         lines = listed.read_text(errors="replace").splitlines()
-        flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-        return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags.split())
-    return False
+        return next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return ""
+
+
+def multiplies_bfloat16(instructions: str | None = None) -> bool:
+    """Whether a CPU has instructions for products of bfloat16, without which such a pass takes
+    longer than one in float32.
+
+    Args:
+      instructions: as `cpu_instructions` gives them; None: this CPU's.
+    """
+    named = cpu_instructions() if instructions is None else instructions
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(named.split())
 
 
 def policy_of(

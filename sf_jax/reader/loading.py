@@ -16,7 +16,7 @@ from sf_jax.convert import checksums, hf, tokenizer_json
 from sf_jax.convert.processor import FILE as PROCESSOR_FILE
 from sf_jax.convert.processor import ImageProcessor
 from sf_jax.decode.drafts import load_heads
-from sf_jax.decode.policy import policy_of
+from sf_jax.decode.policy import cpu_instructions, policy_of
 from sf_jax.decode.schema import Schema
 from sf_jax.decode.schema_file import write_schema
 from sf_jax.face.landmarks import COUNT
@@ -235,8 +235,5 @@ def compilation_cache() -> None:
 
 def _cpu_kind(listed: Path = Path("/proc/cpuinfo")) -> str:
     """Eight digits of a hash of the instructions that the CPU has."""
-    kind = f"{platform.machine()} {platform.processor()}"
-    with contextlib.suppress(OSError):
-        lines = listed.read_text(errors="replace").splitlines()
-        kind += next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    kind = f"{platform.machine()} {platform.processor()}{cpu_instructions(listed)}"
     return hashlib.blake2b(kind.encode(), digest_size=4).hexdigest()

@@ -10,7 +10,7 @@ import pytest
 
 from sf_jax.decode.decoder import Decoded, Decoder, Previous
 from sf_jax.decode.limits import MOST_TEMPERATURE
-from sf_jax.decode.policy import LARGE, PLANS, multiplies_bfloat16, policy_of
+from sf_jax.decode.policy import LARGE, PLANS, cpu_instructions, multiplies_bfloat16, policy_of
 from sf_jax.decode.schema import VALUES_FIRST, Repeat, Schema
 from sf_jax.model.config import Config
 from sf_jax.model.declared import initialise
@@ -213,8 +213,8 @@ def test_one_place_decides_what_suits_a_device(tmp_path: Path) -> None:
     assert policy_of("cpu", [small], "float32").plan in (on_cpu.plan, without.plan)
     for flags, fast in (("fma avx512_bf16", True), ("avx2 avx512f", False)):
         (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
-        assert multiplies_bfloat16(tmp_path / "cpuinfo") == fast
-    assert not multiplies_bfloat16(tmp_path / "missing")
+        assert multiplies_bfloat16(cpu_instructions(tmp_path / "cpuinfo")) == fast
+    assert not multiplies_bfloat16(cpu_instructions(tmp_path / "missing"))
     big = policy_of("cpu", [large], "float32")
     assert big.plan == PLANS["cpu, large"] and not big.low_precision_drafts
     for platform in ("tpu", "gpu"):

@@ -15,11 +15,11 @@ NESTED = Schema(("a", "b", "c"), (0.0,) * 3, (1.0, 0.5, 1.0), 1, ("", "in", "in"
 
 REPEATED = Schema(("a",), (0.0,), (1.0,), repeat=Repeat(most=5, window=2, separator=",\n"))
 VALUES = Schema(("a",), (0.0,), (1.0,), order=VALUES_FIRST)
-TYPICAL = Schema(("a",), (0.0,), (1.0,), estimate=MEDIAN)
+MEDIANS = Schema(("a",), (0.0,), (1.0,), estimate=MEDIAN)
 ENDLESS = Schema(("a",), (0.0,), (1.0,), repeat=Repeat(window=8))
 
 
-@pytest.mark.parametrize("schema", [FLAT, NESTED, REPEATED, ENDLESS, VALUES, TYPICAL])
+@pytest.mark.parametrize("schema", [FLAT, NESTED, REPEATED, ENDLESS, VALUES, MEDIANS])
 def test_a_schema_is_read_as_it_was_written(schema: Schema, tmp_path: Path) -> None:
     assert read_schema(tmp_path) is None
     write_schema(tmp_path, schema)
