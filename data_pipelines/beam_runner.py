@@ -7,7 +7,12 @@ The folder must be one that all workers see. Needs the extra `beam`, in an envir
 since Beam wants older releases of some libraries: `pip install -e .[beam] -c constraints-beam.txt`.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
 
 from data_pipelines import dataset, manifest
 from data_pipelines.dataset import Made, Plan
@@ -19,6 +24,7 @@ from sf_jax.media.errors import DataError
 try:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.runner import PipelineResult
 except ImportError as missing:
     raise DataError(
         "Apache Beam is not installed: pip install -e .[beam] -c constraints-beam.txt, in an "
@@ -26,6 +32,7 @@ except ImportError as missing:
     ) from missing
 
 NAMESPACE = "sf_jax"  # of the counters that runners show
+EVERY = 2.0  # seconds between two looks at the folder
 
 
 class MakeShard(beam.DoFn):  # type: ignore[misc]
@@ -37,8 +44,8 @@ class MakeShard(beam.DoFn):  # type: ignore[misc]
     def process(self, job: Job) -> Iterator[Made]:
         made = dataset.make_shard(self._maker, job)
         shard = made.summary.shard
-        name = "records_kept" if made.kept else "records_made"
-        beam.metrics.Metrics.counter(NAMESPACE, name).inc(shard.records)
+        for name, counted in (("records_kept", made.kept), ("records_made", not made.kept)):
+            beam.metrics.Metrics.counter(NAMESPACE, name).inc(shard.records if counted else 0)
         beam.metrics.Metrics.counter(NAMESPACE, "rationales_rejected").inc(shard.rejected)
         yield made
 
@@ -54,8 +61,13 @@ class Finish(beam.DoFn):  # type: ignore[misc]
         yield len(made)
 
 
-def make(plan: Plan, maker: Maker, runner: str, options: Sequence[str] = ()) -> Manifest:
+def make(
+    plan: Plan, maker: Maker, runner: str, options: Sequence[str] = ()
+) -> tuple[Manifest, int | None]:
     """Makes the dataset; see `dataset.make` about errors.
+
+    Returns:
+      The manifest, and how many records were there before; None where a runner does not tell.
 
     Args:
       runner: name of a runner of Beam, such as "DirectRunner".
@@ -73,6 +85,35 @@ def make(plan: Plan, maker: Maker, runner: str, options: Sequence[str] = ()) -> 
             | "Gather" >> beam.combiners.ToList()
             | "Manifest" >> beam.ParDo(Finish(plan, maker))
         )
-        pipeline.run().wait_until_finish()
+        with _progress(jobs):
+            result = pipeline.run()
+            result.wait_until_finish()
         lock.check()
-    return manifest.read(plan.out)
+    return manifest.read(plan.out), _counted(result, "records_kept")
+
+
+def _counted(result: PipelineResult, name: str) -> int | None:
+    """A counter of a finished run; None where its runner does not tell."""
+    wanted = beam.metrics.MetricsFilter().with_namespace(NAMESPACE).with_name(name)
+    found = result.metrics().query(wanted)["counters"]
+    return int(found[0].result) if found else None
+
+
+@contextmanager
+def _progress(jobs: Sequence[Job]) -> Iterator[None]:
+    """A bar of the files that are there, which all workers of any runner write to one folder."""
+    ended = threading.Event()
+
+    def watch(bar: tqdm) -> None:
+        while not ended.is_set():
+            ended.wait(EVERY)
+            bar.update(sum(Path(job.path).exists() for job in jobs) - bar.n)
+
+    with tqdm(total=len(jobs), desc="files", unit="file") as bar:
+        watching = threading.Thread(target=watch, args=(bar,), daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watching.join()

@@ -22,6 +22,7 @@ import json
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,8 @@ def torchs(folder: Path, size: int, decoder: str, workers: int) -> Iterator[Any]
     import torch
 
     torch.set_num_threads(THREADS)
+    # Decoded arrays may be read-only; the DataLoader copies them into its batches.
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     decode = records.decode if decoder == "same" else by_pillow
     data = torch.utils.data.DataLoader(
         Dataset(folder, decode),  # type: ignore[arg-type]

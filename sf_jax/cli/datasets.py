@@ -71,8 +71,8 @@ def _pipeline(options: argparse.Namespace) -> None:
     from data_pipelines import beam_runner
 
     start = time.monotonic()
-    made = beam_runner.make(plan, maker, options.runner, options.beam)
-    _summary(plan, made, time.monotonic() - start, kept=None)
+    made, kept = beam_runner.make(plan, maker, options.runner, options.beam)
+    _summary(plan, made, time.monotonic() - start, kept)
 
 
 def _planned(options: argparse.Namespace) -> "tuple[Plan, CheckedFaces]":
@@ -122,15 +122,16 @@ def _summary(plan: "Plan", made: "Manifest", seconds: float, kept: int | None) -
     """Prints what was made.
 
     Args:
-      kept: records that were there before; None where that is not counted.
+      kept: records that were there before; None where that is not known, and no speed is.
     """
     total = sum(split.records for split in made.header.splits.values())
     rationales = sum(shard.rationales for shard in made.shards)
     rejected = sum(shard.rejected for shard in made.shards)
     new = total - (kept or 0)
+    speed = "" if kept is None else f", {new / seconds:.0f} records/s"
     before = f" ({kept:,} were there)" if kept else ""
     print(
-        f"{new:,} records made{before} in {seconds:.0f} s, {new / seconds:.0f} records/s; "
+        f"{new:,} records made{before} in {seconds:.0f} s{speed}; "
         f"{rationales:,} rationales checked and stored, {rejected:,} rejected"
     )
     for name, split in made.header.splits.items():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 NAME = ".lock"  # within the folder
 RENEWAL, EXPIRY = 15.0, 60.0  # seconds: a lease is renewed, and is expired where it was not
+WAIT = 0.5  # seconds between two tries of `waited`
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -73,7 +74,26 @@ def held(folder: str | os.PathLike, name: str = NAME) -> Iterator[Lock]:
     Raises:
       BusyError: another process holds it, or has taken it over by the end of the block.
     """
-    lock = acquire(f"{os.fspath(folder)}/{name}")
+    with _released(acquire(f"{os.fspath(folder)}/{name}")) as lock:
+        yield lock
+
+
+@contextmanager
+def waited(folder: str | os.PathLike, name: str = NAME) -> Iterator[Lock]:
+    """`held`, once whoever holds the lock has released it."""
+    while True:
+        try:
+            lock = acquire(f"{os.fspath(folder)}/{name}")
+        except BusyError:
+            time.sleep(WAIT)
+            continue
+        break
+    with _released(lock):
+        yield lock
+
+
+@contextmanager
+def _released(lock: Lock) -> Iterator[Lock]:
     try:
         yield lock
         lock.check()

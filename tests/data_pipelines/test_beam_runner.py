@@ -40,7 +40,10 @@ def test_without_beam_it_is_named_what_to_install() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_beam_makes_the_same_files(
-    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("apache_beam", reason="needs the extra 'beam'")
     from data_pipelines import beam_runner
@@ -52,8 +55,9 @@ def test_beam_makes_the_same_files(
     if workers > 1:
         options.append("--direct_running_mode=multi_processing")
     plan = Plan(tmp_path / "beam", counts, 5)
-    found = beam_runner.make(plan, TinyFaces(), "DirectRunner", options)
-    assert found == manifest.read(tmp_path / "local")
+    found, kept = beam_runner.make(plan, TinyFaces(), "DirectRunner", options)
+    assert found == manifest.read(tmp_path / "local") and kept == 0
+    assert "7/7" in capsys.readouterr().err  # files
     folders = [
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
         for name in ("local", "beam")
@@ -61,5 +65,6 @@ def test_beam_makes_the_same_files(
     assert folders[0] == folders[1]
     (plan.out / "train-00001.array_record").unlink()
     (plan.out / manifest.NAME).unlink()
-    beam_runner.make(plan, TinyFaces(), "DirectRunner")
+    _, kept = beam_runner.make(plan, TinyFaces(), "DirectRunner", options)
+    assert kept == 27
     assert {path.name: path.read_bytes() for path in plan.out.iterdir()} == folders[0]

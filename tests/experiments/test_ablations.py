@@ -22,7 +22,7 @@ from sf_jax.convert.hf import CheckpointError
 from sf_jax.reader import loading
 from sf_jax.systems.semanticface import ablation_report as report
 from sf_jax.systems.semanticface import ablation_runs, pretraining
-from sf_jax.systems.semanticface.ablation import LANGUAGE, READING, TOWER, Points, data_seed
+from sf_jax.systems.semanticface.ablation import LANGUAGE, READING, TOWER, Arm, Points, data_seed
 from sf_jax.systems.semanticface.ablation_runs import Runs
 from sf_jax.systems.semanticface.pretraining import WarmupTask
 from sf_jax.train import mesh as meshes
@@ -169,6 +169,32 @@ def test_budgets_become_steps_and_orders_of_data(
     assert len(set(orders.values())) == 5 and orders["tower"] == data_seed(TOWER, 0)
     three = replace(ablation.ABLATION, arms=(regression, alone, words))
     assert set(report.table_of(three, runs).compared) == {report.STEPS, report.COMPUTE}
+
+
+def test_two_processes_share_the_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each arm and seed is trained by one of them, and both return when all are done."""
+    everything, ablation = (recipes.load(f"ablation{name}") for name in ("s", "_rationale"))
+    study = replace(everything.tiny(everything.STUDY), seeds=2)
+    trained: list[tuple[str, int]] = []
+
+    def train(self: Runs, arm: Arm, seed: int, where: Path) -> None:
+        trained.append((arm.name, seed))
+        time.sleep(0.05)
+        (where / ablation_runs.RESULT).write_text("{}")
+
+    monkeypatch.setattr(Runs, "prepare", lambda self: None)
+    monkeypatch.setattr(Runs, "sets", {})
+    monkeypatch.setattr(Runs, "_train_and_read", train)
+    monkeypatch.setattr(ablation_runs, "WAIT", 0.01)
+
+    def run(name: str) -> None:
+        runs = Runs(study, tmp_path, meshes.make(study.recipe.mesh))
+        runs.run([replace(arm, name=f"{name} {arm.name}") for arm in ablation.ABLATION.arms])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, ["one process's", "the other's"]))
+    assert len(trained) == 8
+    assert len(list((tmp_path / "arms").iterdir())) == 4
 
 
 def test_every_ablation_is_tried_here() -> None:

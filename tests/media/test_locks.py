@@ -55,6 +55,22 @@ def test_the_second_is_refused_until_the_first_is_killed(holder, tmp_path: Path)
     assert not list((tmp_path / "run").iterdir())
 
 
+def test_a_folder_in_use_is_waited_for(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    def second() -> None:
+        with locks.waited(tmp_path):
+            ended.append("second")
+
+    with ThreadPoolExecutor(1) as pool:
+        with held(tmp_path):
+            waiting = pool.submit(second)
+            time.sleep(0.1)
+            ended.append("first")
+        waiting.result(timeout=60)
+    assert ended == ["first", "second"]
+
+
 def test_a_link_to_the_folder_is_the_folder(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "run")
     with held(tmp_path / "run"), pytest.raises(BusyError), held(tmp_path / "link"):

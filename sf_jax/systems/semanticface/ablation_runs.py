@@ -1,5 +1,7 @@
 """Training and reading the arms of ablations in one folder, resumable arm by arm and seed by seed.
 
+Several processes may work in one folder: each takes an arm and seed that no other is training.
+
 study.json          what all results in the folder depend on
 plan.json           measured seconds of a step of each kind, from which budgets become steps
 data/, sets/        records to train on; evaluation sets
@@ -13,6 +15,7 @@ arms/ARM/seed-N/    predictions after each measured step, the trained model, and
 import shutil
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -33,6 +36,7 @@ from sf_jax.convert import hf
 from sf_jax.face.describe import describe
 from sf_jax.media import files, locks, small_files
 from sf_jax.media.errors import DataError
+from sf_jax.media.locks import BusyError
 from sf_jax.model import lora
 from sf_jax.model.lora import LoraConfig
 from sf_jax.reader import loading
@@ -61,7 +65,8 @@ from sf_jax.train.losses.joint import JointWeights
 from sf_jax.train.losses.readout import WarmupWeights
 
 DRAINED, TIMED = 16, 10  # batches made beforehand, which are thrown away, and steps after them
-RESULT = "result.json"
+RESULT, PLAN_LOCK, ARMS_LOCK = "result.json", ".plan.lock", ".arms.lock"
+WAIT = 2.0  # seconds between two tries of an arm that another process is training
 Task = WarmupTask | JointTask
 Start = WarmupWeights | JointWeights  # what a task starts from
 RECORDED = 8000  # rationales of given records that a tokenizer is trained on
@@ -100,7 +105,6 @@ class Runs:
     """The arms of one study in one folder.
 
     Raises:
-      BusyError: another process works in the folder; `run` raises it too.
       DataError: the folder holds results of other settings or inputs.
     """
 
@@ -108,7 +112,7 @@ class Runs:
         self.study, self.out, self.mesh = study, out, mesh
         self.given = given or Given()
         self._data: dict[str, Path] = {}
-        with locks.held(out):
+        with locks.waited(out):
             self._check_settings()
 
     def _check_settings(self) -> None:
@@ -183,20 +187,27 @@ class Runs:
         if recipe.sequences.recorded:
             names.append("recorded")
         folder = self.out / "tokenizers" / "-".join(names)
-        folder.mkdir(parents=True, exist_ok=True)
-        texts: list[str] = []
-        if recipe.sequences.recorded and not (folder / SentencePieceTokenizer.file).exists():
-            texts = _rationales(self._teacher(), RECORDED)
-        return make_tokenizer(recipe, folder, texts), folder
+        with locks.waited(folder):
+            texts: list[str] = []
+            if recipe.sequences.recorded and not (folder / SentencePieceTokenizer.file).exists():
+                texts = _rationales(self._teacher(), RECORDED)
+            return make_tokenizer(recipe, folder, texts), folder
 
     def seconds(self, name: str, measure: Callable[[], float]) -> float:
         """A measured duration from the plan, measured where it is not there yet."""
         path = self.out / "plan.json"
-        plan = _json_object(path) if path.exists() else {}
-        if name not in plan:
-            plan[name] = measure()
-            files.write_json(path, plan)
-        return float(plan[name])
+
+        def planned() -> dict[str, Any]:
+            return _json_object(path) if path.exists() else {}
+
+        found = planned().get(name)
+        if found is None:
+            measured = measure()
+            with locks.waited(self.out, PLAN_LOCK):
+                plan = planned()
+                found = plan.setdefault(name, measured)  # another process may have been faster
+                files.write_json(path, plan)
+        return float(found)
 
     def _steps(self, name: str, minutes: float, task: Task, first: Start) -> int:
         """Steps that a budget is enough for, at least one; 0 without a budget."""
@@ -247,10 +258,12 @@ class Runs:
         if not steps:
             return first
         where = self.out / "starts" / folder.name / f"seed-{recipe.seed}"
-        where.mkdir(parents=True, exist_ok=True)
         label, data = f"reading, seed {recipe.seed}", self.data("train")
         order = data_seed(READING, recipe.seed)
-        trained = pretraining.train_stage(task, first, data, self.mesh, where, label, folder, order)
+        with locks.waited(where):
+            trained = pretraining.train_stage(
+                task, first, data, self.mesh, where, label, folder, order
+            )
         return _on_host(trained.weights)
 
     # One arm and seed.
@@ -263,23 +276,46 @@ class Runs:
         return where / f"seed-{seed}"
 
     def run(self, arms: Iterable[Arm]) -> None:
-        """Trains and reads all arms and seeds that are not done yet, seed by seed."""
-        with locks.held(self.out):
-            arms = list(arms)
+        """Trains and reads all arms and seeds that are not done yet, seed by seed.
+
+        What all share is made first, by one process while others wait. Of an arm and seed that
+        another process is training, its end is awaited.
+        """
+        arms = list(arms)
+        with locks.waited(self.out):
             print(f"sets: {', '.join(self.sets)}")  # bad inputs are found before training
-            jobs = [(arm, seed) for seed in range(self.study.seeds) for arm in arms]
-            with tqdm(jobs, desc="arms and seeds", unit="arm") as bar:
-                for arm, seed in bar:
-                    bar.set_postfix_str(f"{arm.name}, seed {seed}")
+            self.prepare()
+        jobs = deque((arm, seed) for seed in range(self.study.seeds) for arm in arms)
+        with tqdm(total=len(jobs), desc="arms and seeds", unit="arm") as bar:
+            while jobs:
+                arm, seed = jobs.popleft()
+                bar.set_postfix_str(f"{arm.name}, seed {seed}")
+                try:
                     self._run(arm, seed)
+                    bar.update()
+                except BusyError:
+                    jobs.append((arm, seed))
+                    time.sleep(WAIT)
+
+    def prepare(self) -> None:
+        """Makes what every arm starts from, unless it is there: records and the trained tower."""
+        self.data("train")
+        _ = self.tower, self.reading_steps
 
     def _run(self, arm: Arm, seed: int) -> None:
-        where = self.folder(arm, seed)
-        if (where / RESULT).exists():
-            return
-        where.mkdir(parents=True, exist_ok=True)
+        """Raises BusyError where another process trains the arm, its base, or makes its records."""
         if arm.base is not None:
             self._run(arm.base, seed)
+        with locks.waited(self.out, ARMS_LOCK):  # an arm has one folder, whatever it is called
+            where = self.folder(arm, seed)
+            where.mkdir(parents=True, exist_ok=True)
+        if (where / RESULT).exists():
+            return
+        with locks.held(where):
+            if not (where / RESULT).exists():  # made just before it was locked
+                self._train_and_read(arm, seed, where)
+
+    def _train_and_read(self, arm: Arm, seed: int, where: Path) -> None:
         job = _Job(self, arm, seed, where)
         at = job.points
         for step in at.ascending:
