@@ -5,6 +5,7 @@ last line has the hash of all lines before it. Nothing in it depends on when, wh
 processes the files were made.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,10 +114,21 @@ def read(folder: Path) -> Manifest:
     return Manifest(header, shards, _problems(content, lines, end))
 
 
+def absent(folder: Path) -> list[Path]:
+    """The files that a folder's manifest lists and that are not there; none without a sound one."""
+    if not (folder / NAME).exists():
+        return []
+    with contextlib.suppress(ManifestError):
+        listed = [folder / shard.file for shard in read(folder).shards]
+        return [path for path in listed if not path.exists()]
+    return []
+
+
 def _problems(content: bytes, lines: Sequence[bytes], end: End) -> list[str]:
     before = len(lines) - 1
     if end.lines != before:
-        return [f"{NAME}: {before} lines before the last, which was written after {end.lines}"]
+        what = "lines are missing" if before < end.lines else "lines were added"
+        return [f"{NAME}: {what}: {before} before the last, which was written after {end.lines}"]
     if end.hash != _hash(content[: len(content.rstrip(b"\n")) - len(lines[-1])]):
         return [f"{NAME}: a line was changed: the hash of its lines is not that of its last line"]
     return []

@@ -243,11 +243,16 @@ def files(directory: str | os.PathLike) -> list[str]:
     """The record files of a directory in order.
 
     Raises:
-      RecordError: there are none, or one is unreadable.
+      RecordError: there are none, one is unreadable, or the folder's manifest lists one that is not
+        there.
     """
+    from data_pipelines import manifest  # late: it reads records
+
     paths = sorted(str(path) for path in Path(directory).glob("*.array_record"))
     if not paths:
         raise RecordError("holds no *.array_record file", path=directory)
+    for missing in manifest.absent(Path(directory)):
+        raise RecordError(f"no such file, but {manifest.NAME} lists it", path=missing)
     for path in paths:
         _open(path)
     return paths

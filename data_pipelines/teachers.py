@@ -161,6 +161,10 @@ class LocalModel:
                 yield Answer(number, text.strip(), cut=not ended)
 
 
+class _Garbled(Exception):
+    """A server's answer that is no JSON of the interface."""
+
+
 class Endpoint:
     """A server with OpenAI's interface, asked through the `openai` client.
 
@@ -249,15 +253,26 @@ class Endpoint:
                 self._wait(_pause(error, attempt))
             except openai.APIError as error:
                 raise TeacherError(_reason(error), path=self._url) from None
+            except _Garbled:
+                if attempt == RETRIES:
+                    problem = f"{attempt + 1} answers were not JSON in the format of OpenAI's"
+                    raise TeacherError(f"{problem} interface", path=self._url) from None
+                self._wait(2.0**attempt)
         raise AssertionError("unreachable")
 
     def _ask(self, messages: Messages) -> tuple[str, bool]:
-        answer = self._client.chat.completions.create(
-            model=self._model,
-            messages=cast(Any, messages),
-            temperature=0,
-            max_tokens=LONGEST,
-        )
+        try:
+            answer = self._client.chat.completions.create(
+                model=self._model,
+                messages=cast(Any, messages),
+                temperature=0,
+                max_tokens=LONGEST,
+            )
+        except ValueError as error:  # of the client's JSON parser
+            raise _Garbled from error
+        # The client checks nothing, and gives a page of another kind as a text.
+        if not isinstance(getattr(answer, "choices", None), list):
+            raise _Garbled
         if not answer.choices:
             return "", False
         choice = answer.choices[0]

@@ -124,6 +124,8 @@ def _file(path: Path, entry: Shard | None, images: bool) -> tuple[list[str], Sum
     """Problems of a file, and what it holds where all of it can be read."""
     if not path.exists():
         return [f"{path.name}: no such file, but {manifest.NAME} lists it"], None
+    if not path.is_file():
+        return [f"{path.name}: is a folder, expected a file"], None
     problems: list[str] = []
     summary = None
     try:

@@ -80,11 +80,11 @@ def main(argv: list[str]) -> None:
     if options.export is not None:
         with store.reading(pairs) as judgements:
             count = exchange.EXPORTS[options.format](judgements, options.export)
-        print(f"{options.export}: {count} lines")
+        print(f"{options.export}: lines written: {count:,}")
     elif options.added is not None:
         with store.writing(pairs) as judgements:
             done = exchange.import_judgements(judgements, options.added)
-        print(f"{done.added} judgements added, {done.there} were there already")
+        print(f"judgements added: {done.added:,}; there already: {done.there:,}")
     elif options.agreement:
         with store.reading(pairs) as judgements:
             found = reliability.report(judgements.judgements(), judgements.pairs)

@@ -106,11 +106,23 @@ def source_arguments(parser: Adds) -> None:
 
 
 def given_sources(options: argparse.Namespace) -> "Inputs":
-    """The files that sources of faces are made of."""
+    """The files that sources of faces are made of.
+
+    Raises:
+      UsageError: one is not there, or skins are given without rigs to put them on.
+    """
     from data_pipelines.mixtures import Inputs
 
     names = ("rigs", "skins", "backgrounds", "portraits")
-    return Inputs(**{name: getattr(options, name) for name in names})
+    given = {name: getattr(options, name) for name in names}
+    for name, path in given.items():
+        if path is not None and name == "skins" and not path.is_file():
+            raise UsageError("--skins: no such file", path=path)
+        if path is not None and name != "skins" and not path.is_dir():
+            raise UsageError(f"--{name}: no such folder", path=path)
+    if given["skins"] is not None and given["rigs"] is None:
+        raise UsageError("--skins needs --rigs, which photo skins are put on")
+    return Inputs(**given)
 
 
 def named_sets(folders: Sequence[Path]) -> dict[str, Path]:

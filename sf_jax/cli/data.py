@@ -215,7 +215,7 @@ def _describe(argv: list[str]) -> None:
         print(line)
 
 
-COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+COMMANDS: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "render": (_render, "render faces into record files"),
     "scenes": (_scenes, "compose scenes of several heads, for finding faces"),
     "pipeline": (datasets.pipeline, "a whole dataset with manifest, on one machine or many"),
@@ -240,15 +240,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str]) -> None:
-    """Runs a command, or lists them.
+def main(argv: list[str]) -> int:
+    """Runs a command, or lists them; the exit code.
 
     Raises:
       UsageError: there is none of that name.
     """
     if not argv or argv[0] in ("-h", "--help"):
         build_parser().print_help()
-    elif argv[0] not in COMMANDS:
+        return 0
+    if argv[0] not in COMMANDS:
         raise UsageError(f"no data command {argv[0]!r}; there are {', '.join(COMMANDS)}")
-    else:
-        COMMANDS[argv[0]][0](argv[1:])
+    return COMMANDS[argv[0]][0](argv[1:]) or 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sf_jax.cli.arguments import Parser, UsageError, number, whole
+from sf_jax.cli.report import failed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 PER_IMAGE = 8  # pairs of an image, where neither --per-image nor the count asks for more
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     """Pairs of answers for images, for sf-jax annotate.
 
     For each image candidates are sampled from the model, taken from another model (--other), and
@@ -74,10 +75,11 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     if options.whole and options.crop:
         raise UsageError("--whole reads whole images, --crop reads faces; give one of them")
-    _fill(options)
+    return _fill(options)
 
 
-def _fill(options: argparse.Namespace) -> None:
+def _fill(options: argparse.Namespace) -> int:
+    """Adds pairs; the exit code, 2 where an image could not be read."""
     from tqdm import tqdm
 
     from sf_jax.cli.loading import load_model
@@ -117,13 +119,12 @@ def _fill(options: argparse.Namespace) -> None:
             )
         if not summary.pairs and not before:
             raise UsageError(_nothing(summary, failures), path=options.images[0])
-    for failure in failures:
-        print(f"left out: {failure}")
     for line in summary.lines():
         print(line)
     if not summary.pairs:
         print("nothing was added; another --seed draws other answers to the same images")
     print(f"{len(adding.pairs):,} pairs in {options.out}; sf-jax annotate {options.out} shows them")
+    return failed(failures)
 
 
 def _how(options: argparse.Namespace) -> "Asking":

@@ -233,7 +233,7 @@ def _guarded(  # type: ignore[no-untyped-def]
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"too large, at most {most:,} pixels are read", path=name) from error
     except Exception as error:  # decoders raise many kinds on damaged files
-        raise ImageError(f"damaged or truncated: {error}", path=name) from error
+        raise ImageError("damaged or truncated", path=name) from error
 
 
 def _convert(image: Image.Image, name: str, most: int) -> tuple[np.ndarray, list[str]]:

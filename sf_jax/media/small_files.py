@@ -190,7 +190,9 @@ def parse_json(text: str | bytes, error: Errors = DataError) -> Any:
     except UnicodeDecodeError as fault:
         raise error(f"not a text file in UTF-8: {fault}") from fault
     except ValueError as fault:
-        raise error(f"not JSON: {fault}") from fault
+        what = fault.msg if isinstance(fault, json.JSONDecodeError) else str(fault)
+        where = f" at character {fault.pos + 1}" if isinstance(fault, json.JSONDecodeError) else ""
+        raise error(f"not JSON: {what.removesuffix(' at')}{where}") from fault
     if field is not None:
         raise error("found NaN or infinity, expected a finite number", field=field or None)
     return found

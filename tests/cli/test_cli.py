@@ -422,7 +422,7 @@ def test_another_broken_pipe_is_an_error(
 
     monkeypatch.setattr(cli, "_dispatch", broken)
     assert run() == 2
-    assert capfd.readouterr().err == "sf-jax: error: [Errno 32] Broken pipe: 'out/fifo'\n"
+    assert capfd.readouterr().err == "sf-jax: error: out/fifo: Broken pipe\n"
 
 
 @pytest.mark.parametrize("command", ["train", "data", "bench"])

@@ -39,7 +39,7 @@ def test_a_full_disk_ends_the_run_and_another_error_one_file(
     monkeypatch.setattr(pictures, "write_json", full)
     out = tmp_path / "o"
     assert run("predict", *files, "--out", out, "--no-preview") == 2
-    assert f"'{out}/b.json'" in errors(capsys)[0]
+    assert f" {out}/b.json: it cannot be" in errors(capsys)[0]
     left = (
         ["a.json", "pictures.partial.csv"]
         if code == "ENOSPC"
@@ -184,10 +184,12 @@ def test_a_sheet_that_fails_costs_nothing_else_and_a_csv_not_the_lines(
     with monkeypatch.context() as patch:
         patch.setattr(preview, "preview", failing)
         assert run("predict", video, "--out", tmp_path / "o") == 2
-        assert errors(capsys)[-1].endswith(f"'{tmp_path}/o/c.preview.png'" if named else "odd")
+        assert errors(capsys)[-1].endswith(
+            f" {tmp_path}/o/c.preview.png: No space left" if named else "odd"
+        )
     assert listed(tmp_path / "o") == ["c.csv", "c.jsonl"]
     monkeypatch.setattr(videos.livelink, "write", failing)
     assert run("predict", video, "--out", tmp_path / "p", "--no-preview") == 2
-    assert errors(capsys)[-1].endswith(f"'{tmp_path}/p/c.csv'" if named else "odd")
+    assert errors(capsys)[-1].endswith(f" {tmp_path}/p/c.csv: No space left" if named else "odd")
     assert listed(tmp_path / "p") == ["c.partial.jsonl"]
     assert len((tmp_path / "p" / "c.partial.jsonl").read_text().splitlines()) == 4

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 CUT = "…cut"  # a text that ends so is answered without it, as cut off at the cap
-Answer = str | int  # a text, or an HTTP status
+Answer = str | int | bytes  # a text, an HTTP status, or all that is sent in place of JSON
 
 
 class Requests(list[dict[str, Any]]):
@@ -34,14 +34,14 @@ def serving(script: Callable[[int, dict[str, Any]], Answer]) -> Iterator[tuple[s
             answer = script(number, body)
             status = answer if isinstance(answer, int) else 200
             cut = isinstance(answer, str) and answer.endswith(CUT)
-            text = answer.removesuffix(CUT) if isinstance(answer, str) else answer
+            text = answer.removesuffix(CUT) if isinstance(answer, str) else None
             message = {"role": "assistant", "content": text}
             whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "scripted"}
             choice = {"index": 0, "finish_reason": "length" if cut else "stop", "message": message}
             content = {**whole, "choices": [choice]}
             if status != 200:
                 content = {"error": {"message": f"refused {self.headers['Authorization']}"}}
-            sent = json.dumps(content).encode()
+            sent = answer if isinstance(answer, bytes) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(sent)))

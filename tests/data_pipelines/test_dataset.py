@@ -226,12 +226,20 @@ def one_more(folder: Path) -> None:
 SHARD = "train-00001.array_record"
 
 
+def test_records_without_a_file_of_the_manifest_are_not_read(copy: Path) -> None:
+    (copy / SHARD).unlink()
+    with pytest.raises(
+        records.RecordError, match=rf"{SHARD}: no such file, but {manifest.NAME} lists it"
+    ):
+        records.files(copy)
+
+
 @pytest.mark.parametrize(
     "damage, named",
     [
         (cut(SHARD, 1000), [SHARD, "truncated"]),
         (without_line(5), [f"{SHARD}: no line of {manifest.NAME} lists it"]),
-        (without_line(5), ["7 lines before the last, which was written after 8"]),
+        (without_line(5), ["lines are missing: 7 before the last, which was written after 8"]),
         (without_line(5), ["lists 4 files of split train, its header counts 5"]),
         (without_line(9), ["the last line, with the hash, is missing"]),
         (without_line(1), ["line 1", "splits"]),

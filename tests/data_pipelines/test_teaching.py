@@ -22,7 +22,7 @@ from sf_jax.model.config import Config
 from sf_jax.reader.loading import BUILTIN
 from sf_jax.sequence.tokenizer import JsonTokenizer
 from sf_jax.systems.semanticface.qwen_like import make_tokenizer
-from tests.data_pipelines.scripted_endpoint import CUT, serving
+from tests.data_pipelines.scripted_endpoint import CUT, Answer, serving
 from tests.small import small_config
 
 KEY = "a-secret-key"
@@ -201,10 +201,17 @@ def test_repairs_fill_whole_batches(tmp_path: Path) -> None:
 
 def test_an_endpoint_that_refuses_is_named_without_the_key(tmp_path: Path) -> None:
     write_records(tmp_path / "in")
-    for status, expected, requests_made in ((401, "HTTP 401", 1), (503, "5 attempts: HTTP 503", 5)):
-        out = tmp_path / f"out{status}"
+    garbled = "5 answers were not JSON in the format of OpenAI's interface"
+    scripts: list[tuple[Answer, str, int]] = [
+        (401, "HTTP 401", 1),
+        (503, "5 attempts: HTTP 503", 5),
+        (b"<<<not json", garbled, 5),
+        (b'{"answer": "yes"}', garbled, 5),
+    ]
+    for number, (answer, expected, requests_made) in enumerate(scripts):
+        out = tmp_path / f"out{number}"
         with (
-            serving(lambda number, body, status=status: status) as (url, requests),
+            serving(lambda number, body, answer=answer: answer) as (url, requests),
             pytest.raises(DataError, match=expected) as caught,
         ):
             teaching.teach(tmp_path / "in", out, endpoint(url))

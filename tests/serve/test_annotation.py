@@ -334,13 +334,13 @@ def test_the_command_exports_and_imports(
         for task in client.tasks(count=6)["tasks"]:
             client.judge(task)
     assert cli.main(["annotate", pairs, "--export", out]) == 0
-    assert capsys.readouterr().out == f"{out}: 6 lines\n"
+    assert capsys.readouterr().out == f"{out}: lines written: 6\n"
     assert cli.main(["annotate", pairs, "--import", out]) == 0
-    assert capsys.readouterr().out == "0 judgements added, 6 were there already\n"
+    assert capsys.readouterr().out == "judgements added: 0; there already: 6\n"
     for path in folder.path.glob("judgements*"):
         path.unlink()
     assert cli.main(["annotate", pairs, "--import", out]) == 0
-    assert capsys.readouterr().out == "6 judgements added, 0 were there already\n"
+    assert capsys.readouterr().out == "judgements added: 6; there already: 0\n"
     trl = str(tmp_path / "trl.jsonl")
     assert cli.main(["annotate", pairs, "--export", trl, "--format", "trl"]) == 0
     assert len(Path(trl).read_text().splitlines()) == 5  # one pair of the six is gold

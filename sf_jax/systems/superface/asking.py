@@ -73,11 +73,11 @@ class Summary:
     def lines(self) -> list[str]:
         """As sentences."""
         found = [
-            f"{self.pairs:,} pairs of {self.images:,} images, {self.gold:,} of them gold",
-            f"{self.alike:,} pairs not asked: their renders differ too little to be seen",
+            f"pairs: {self.pairs:,}, of images: {self.images:,}; gold: {self.gold:,}",
+            f"not asked, since their renders look the same: {self.alike:,}",
         ]
         if self.faceless:
-            found.append(f"{self.faceless:,} images left out: no face was found in them")
+            found.append(f"images without a face, left out: {self.faceless:,}")
         return found
 
 

@@ -13,6 +13,8 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import xxhash
@@ -23,7 +25,7 @@ from sf_jax.media import files, small_files
 from sf_jax.media.errors import DataError
 from sf_jax.reader.question import NUMBERS_ONLY
 from sf_jax.systems.superface.database import MOST_SECONDS, StoreError
-from sf_jax.systems.superface.folder import IMAGES, Hash, PairFolder
+from sf_jax.systems.superface.folder import IMAGES, Hash, PairFolder, owns
 from sf_jax.systems.superface.pairs import Candidate, Choice, Judgement, Pair, Side, shortest
 from sf_jax.systems.superface.store import (
     JudgementStore,
@@ -62,6 +64,12 @@ class _Line(small_files.Settings):
         except StoreError as error:
             raise ValueError(error.problem) from None
 
+    @field_validator("at")
+    @classmethod
+    def _a_time(cls, text: str) -> str:
+        datetime.fromisoformat(text)  # its ValueError says what is wrong
+        return text
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -89,12 +97,13 @@ def export_judgements(store: JudgementStore, path: str | os.PathLike) -> int:
       How many.
 
     Raises:
+      ExchangeError: the file is one of the folder's own, or no earlier export.
       StoreError: the database is damaged.
       OSError: the file cannot be written.
     """
     found = store.judgements()
     lines = (asdict(one) | hashes_of(store.pairs[one.pair]) for one in found)
-    _write(path, lines)
+    _write(store.folder, path, lines)
     return len(found)
 
 
@@ -136,6 +145,7 @@ def export_trl(store: JudgementStore, path: str | os.PathLike) -> int:
       How many lines.
 
     Raises:
+      ExchangeError: the file is one of the folder's own, or no earlier export.
       StoreError: the database is damaged.
       OSError: the file cannot be written.
     """
@@ -144,7 +154,7 @@ def export_trl(store: JudgementStore, path: str | os.PathLike) -> int:
         for one in store.judgements()
         if one.choice in ("first", "second") and not (one.repeat or one.gold)
     ]
-    _write(path, iter(lines))
+    _write(store.folder, path, iter(lines))
     return len(lines)
 
 
@@ -212,10 +222,31 @@ def _answer(candidate: Candidate) -> list[dict[str, Any]]:
     return [{"role": "assistant", "content": [{"type": "text", "text": json.dumps(values)}]}]
 
 
-def _write(path: str | os.PathLike, lines: Iterator[dict[str, Any]]) -> None:
+def _write(folder: PairFolder, path: str | os.PathLike, lines: Iterator[dict[str, Any]]) -> None:
+    _check_replaceable(folder, Path(path))
     with files.stream(path) as file:
         for line in lines:
             file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _check_replaceable(folder: PairFolder, path: Path) -> None:
+    """Raises where an export would replace anything but an earlier one."""
+    if path.is_dir():
+        raise ExchangeError("is a folder; name a file in it", path=path)
+    inside, own = path.resolve(), folder.path.resolve()
+    if inside.is_relative_to(own) and owns(inside.relative_to(own)):
+        raise ExchangeError("belongs to the folder of pairs; name another file", path=path)
+    if not path.exists():
+        return
+    try:
+        number, first = next(small_files.lines(path, ExchangeError), (0, b"{}"))
+        found = small_files.parse_json(first, ExchangeError)
+        earlier = not number or (isinstance(found, dict) and found.keys() >= {"pair", "choice"})
+    except ExchangeError:
+        earlier = False
+    if not earlier:
+        problem = "is there, and no earlier export; name another file, or remove it"
+        raise ExchangeError(problem, path=path)
 
 
 EXPORTS = {"judgements": export_judgements, "trl": export_trl}

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -39,6 +39,12 @@ LOCK = ".pairs.lock"
 SAVED_EVERY = 500  # pairs: writing the list takes about as long as rendering a few
 
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+
+
+def owns(name: PurePath) -> bool:
+    """Whether a path within a folder of pairs is one of its own files, or of its database's."""
+    first = name.parts[0] if name.parts else ""
+    return first in (PAIRS, IMAGES, RENDERS) or first.startswith((JUDGEMENTS, "."))
 
 
 class FolderError(DataError):

@@ -76,10 +76,15 @@ class Queues:
         return found
 
     def remaining(self, annotator: str) -> int:
-        """How many tasks an annotator has left, without repeats to come, if nobody else goes on."""
+        """How many tasks an annotator has left, without repeats to come, if nobody else goes on.
+
+        What others were given and have not judged is among them.
+        """
         with self._lock:
-            free = len(self._everyones - self._given(annotator)) + len(self._others - self._taken)
-        return len(self._store.open_tasks(annotator)) + free
+            free = (self._everyones | self._others) - self._given(annotator)
+            if not self._others.isdisjoint(free & self._taken):
+                free -= self._others & self._store.judged_pairs()
+        return len(self._store.open_tasks(annotator)) + len(free)
 
     def _given(self, annotator: str) -> set[str]:
         return {task.pair for task in self._tasks.get(annotator, ())}
@@ -120,8 +125,7 @@ class Queues:
         free = (self._everyones | (self._others - self._taken)) - given
         pair = next((key for key in order if key in free and sound(key)), None)
         if pair is None:  # then what others were given and have left unjudged
-            judged = {stored.judgement.pair for stored in self._store.judged()}
-            left = self._store.pairs.keys() - judged - given - free
+            left = self._store.pairs.keys() - self._store.judged_pairs() - given - free
             pair = next((key for key in order if key in left and sound(key)), None)
         if pair is None:
             return None

@@ -156,6 +156,12 @@ class JudgementStore:
         query = "SELECT COUNT(*) FROM judgements WHERE annotator = ? AND undone_at IS NULL"
         return int(self.database.rows(query, annotator)[0][0])
 
+    def judged_pairs(self) -> set[str]:
+        """The pairs of which a judgement counts, of anybody."""
+        query = "SELECT DISTINCT t.pair FROM judgements AS j JOIN tasks AS t "
+        query += "USING (annotator, number) WHERE j.undone_at IS NULL"
+        return {row[0] for row in self.database.rows(query)}
+
     def last(self, annotator: str) -> Stored | None:
         """The latest judgement of an annotator that counts, which is the one to undo."""
         found = self._counting("AND j.annotator = ? ORDER BY sequence DESC LIMIT 1", annotator)
@@ -247,6 +253,11 @@ class JudgementStore:
                 there = self._counting("AND j.annotator = ? AND j.number = ?", annotator, number)
                 if there and there[0].judgement == judgement:
                     return False
+                if there:
+                    other = there[0].judgement
+                    problem = f"found {judgement.choice!r} of {annotator}, whose judgement of pair "
+                    problem += f"{pair} at {other.at} is {other.choice!r}"
+                    raise JudgedError(problem, field="choice")
                 self._open(connection, annotator, number)
                 connection.execute(
                     "UPDATE tasks SET left_side = ? WHERE annotator = ? AND number = ?",

@@ -39,6 +39,11 @@ def export(folder: PairFolder, name: str = "out.jsonl", kind: str = "judgements"
     return path
 
 
+def exported(folder: PairFolder, path: Path) -> None:
+    with store.reading(folder) as judgements:
+        exchange.export_judgements(judgements, path)
+
+
 def judgements_of(folder: PairFolder) -> list[Judgement]:
     with store.reading(folder) as judgements:
         return judgements.judgements()
@@ -90,7 +95,8 @@ FAULTS = [
     ({"seconds": -1}, "seconds.*expected 0.0 or more"),
     ({"gold": True}, "'gold': is not as in the list of pairs"),
     ({"at": "yesterday"}, "'?at"),
-    ({"choice": "tie"}, "Zoë has judged pair .* already"),
+    ({"at": "2026-99-01T99:00:00Z"}, "'?at"),
+    ({"choice": "tie"}, "'choice': found 'tie' of Zoë, whose judgement of pair .* is 'first'"),
 ]
 
 
@@ -100,7 +106,7 @@ def test_a_line_that_cannot_be_imported_adds_nothing(
 ) -> None:
     path, copy = export(folder), a_copy(folder)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    if problem.startswith("Zoë"):
+    if "of Zoë" in problem:
         imported(copy, path)
         lines = [lines[0], dict(lines[0])]
     lines[1] |= change
@@ -110,6 +116,35 @@ def test_a_line_that_cannot_be_imported_adds_nothing(
         imported(copy, path)
     assert str(found.value).startswith(f"{path}, line 2")
     assert judgements_of(copy) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["pairs.jsonl", "judgements.sqlite", "judgements.sqlite-wal", "images/a", ".pairs.lock"]
+)
+def test_no_export_replaces_a_file_of_the_folder(folder: PairFolder, name: str) -> None:
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    for path in (folder.path / name, folder.path.parent / "x" / ".." / folder.path.name / name):
+        with pytest.raises(ExchangeError, match="belongs to the folder of pairs; name another"):
+            exported(folder, path)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_export_replaces_an_earlier_one_and_nothing_else(
+    folder: PairFolder, tmp_path: Path
+) -> None:
+    path = tmp_path / "out"
+    for content in (b"dear diary\n", b'{"images": []}\n', b"\xff\x00"):
+        path.write_bytes(content)
+        with pytest.raises(ExchangeError, match="is there, and no earlier export"):
+            exported(folder, path)
+        assert path.read_bytes() == content
+    with pytest.raises(ExchangeError, match="is a folder; name a file in it"):
+        exported(folder, tmp_path)
+    path.unlink()
+    exported(folder, path)
+    lines = path.read_bytes()
+    exported(folder, path)
+    assert path.read_bytes() == lines
 
 
 def test_trl_reads_the_preferences(folder: PairFolder) -> None:

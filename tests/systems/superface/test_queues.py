@@ -98,9 +98,12 @@ def test_a_queue_continues_after_a_restart(opened: JudgementStore) -> None:
 
 def test_what_one_annotator_leaves_open_another_gets_in_the_end(opened: JudgementStore) -> None:
     queues = Queues(opened, QueueOptions(overlap=0, repeats=0))
-    waiting = queues.upcoming("anna", 3)
+    waiting = {task.pair for task in queues.upcoming("anna", 3)}
+    assert queues.remaining("bert") == COUNT
     done = {task.pair for task in work(opened, queues, "bert")}
-    assert len(done) == COUNT and {task.pair for task in waiting} <= done
+    assert len(done) == COUNT and waiting <= done
+    gold = {key for key, pair in opened.pairs.items() if pair.gold}
+    assert queues.remaining("anna") == len(waiting | gold) and queues.remaining("bert") == 0
 
 
 def test_pairs_that_cannot_be_shown_are_given_to_nobody(
