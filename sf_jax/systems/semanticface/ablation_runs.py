@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,10 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from data_pipelines import evaluation_sets, mixtures, records, rendering
+from data_pipelines import evaluation_sets, mixtures, rendering
 from data_pipelines.mixtures import Inputs
 from data_pipelines.sources import noted
 from sf_jax.convert import hf
-from sf_jax.face.describe import describe
 from sf_jax.media import files, locks, small_files
 from sf_jax.media.errors import DataError
 from sf_jax.media.locks import BusyError
@@ -43,7 +41,7 @@ from sf_jax.reader import loading
 from sf_jax.reader import readout as readout_file
 from sf_jax.sequence.tokenizer import SentencePieceTokenizer, Tokenizer
 from sf_jax.systems.semanticface import ablation_reading as reading
-from sf_jax.systems.semanticface import pretraining
+from sf_jax.systems.semanticface import pretraining, teacher_records
 from sf_jax.systems.semanticface.ablation import (
     LANGUAGE,
     READING,
@@ -167,7 +165,7 @@ class Runs:
         if name == "teacher":
             return self._teacher()
         if name == "describer":
-            _described(self._teacher(), folder)
+            teacher_records.describe_anew(self._teacher(), folder)
             return folder
         mixture = self.study.mixture if name == "train" else {name: 1.0}
         sources = mixtures.build(mixture, self.given.inputs, seed=self.study.recipe.seed)
@@ -190,7 +188,7 @@ class Runs:
         with locks.waited(folder):
             texts: list[str] = []
             if recipe.sequences.recorded and not (folder / SentencePieceTokenizer.file).exists():
-                texts = _rationales(self._teacher(), RECORDED)
+                texts = teacher_records.rationales(self._teacher(), RECORDED)
             return make_tokenizer(recipe, folder, texts), folder
 
     def seconds(self, name: str, measure: Callable[[], float]) -> float:
@@ -485,34 +483,3 @@ def step_seconds(task: Task, weights: Start, data: Path, mesh: Mesh) -> float:
         jax.block_until_ready(metrics)
         found.append(time.perf_counter() - before)
     return statistics.median(found)
-
-
-def _rationales(folder: Path, most: int) -> list[str]:
-    """Those of the first records of a folder that are not empty; images are not decoded.
-
-    Raises:
-      RecordError: a record is damaged; names file and record.
-    """
-    stored = (
-        record
-        for path in records.files(folder)
-        for record in records.read_as(path, lambda data: records.unpacked(data, ["rationale"]))
-    )
-    return [one["rationale"] for one in islice(stored, most) if one["rationale"]]
-
-
-def _described(teacher: Path, folder: Path) -> None:
-    """Copies of records whose rationales are the describer's; files that are there are kept."""
-    for path in map(Path, records.files(teacher)):
-        if not (folder / path.name).exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            records.write_encoded(folder / path.name, records.read_as(path, _redescribed))
-
-
-def _redescribed(data: bytes) -> bytes:
-    """A stored record with the describer's rationale where it has one."""
-    record = records.unpacked(data, records.FIELDS)
-    if record["rationale"]:
-        seed = int(record.get("seed", 0))
-        record["rationale"] = describe(record["coefficients"], seed).text
-    return records.packed(record)
