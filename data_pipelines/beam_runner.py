@@ -66,12 +66,12 @@ def make(
 ) -> tuple[Manifest, int | None]:
     """Makes the dataset; see `dataset.make` about errors.
 
-    Returns:
-      The manifest, and how many records were there before; None where a runner does not tell.
-
     Args:
       runner: name of a runner of Beam, such as "DirectRunner".
       options: further options of Beam, such as `--direct_num_workers=2`, for the runner to judge.
+
+    Returns:
+      The manifest, and how many records were there before; None where a runner counts nothing.
     """
     with locks.held(plan.out) as lock:
         jobs = list(dataset.prepared(plan, maker))
@@ -93,7 +93,7 @@ def make(
 
 
 def _counted(result: PipelineResult, name: str) -> int | None:
-    """A counter of a finished run; None where its runner does not tell."""
+    """A counter of a finished run; None where its runner counts nothing."""
     wanted = beam.metrics.MetricsFilter().with_namespace(NAMESPACE).with_name(name)
     found = result.metrics().query(wanted)["counters"]
     return int(found[0].result) if found else None

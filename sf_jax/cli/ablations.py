@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_pipelines.mixtures import Inputs
-from sf_jax.cli.arguments import Parser, UsageError, number, whole
+from sf_jax.cli.arguments import Parser, UsageError, check_sources, number, whole
 from sf_jax.systems.semanticface import ablation_report as report
 from sf_jax.systems.semanticface.ablation import Ablation, Study
 from sf_jax.systems.semanticface.ablation_runs import Given, Runs
@@ -92,7 +92,7 @@ def run(command: Command, argv: Sequence[str] | None, results: Path) -> list[Pat
     """
     options = parser_of(command).parse_args(argv)
     study = study_of(command, options)
-    _check_files(options)
+    check_sources({name: getattr(options, name) for name in FILES})
     there = [name for name in FILES if getattr(options, name) is not None]
     chosen = [one for one in command.ablations if set(one.needs) <= set(there)]
     for one in command.ablations:
@@ -116,16 +116,6 @@ def run(command: Command, argv: Sequence[str] | None, results: Path) -> list[Pat
         print(report.markdown(table, made_by))
     print("\n".join(f"written: {path}" for path in written))
     return written
-
-
-def _check_files(options: argparse.Namespace) -> None:
-    """Raises UsageError where an input is not what its option takes."""
-    for name in FILES:
-        path = getattr(options, name)
-        if name == "skins" and path is not None and not path.is_file():
-            raise UsageError("--skins: no such file", path=path)
-        if name != "skins" and path is not None and not path.is_dir():
-            raise UsageError(f"--{name}: no such folder", path=path)
 
 
 def _announce(chosen: Sequence[Ablation], study: Study) -> None:

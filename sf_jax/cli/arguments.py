@@ -4,7 +4,7 @@ import argparse
 import math
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -115,14 +115,24 @@ def given_sources(options: argparse.Namespace) -> "Inputs":
 
     names = ("rigs", "skins", "backgrounds", "portraits")
     given = {name: getattr(options, name) for name in names}
+    check_sources(given)
+    return Inputs(**given)
+
+
+def check_sources(given: Mapping[str, Path | None]) -> None:
+    """Raises UsageError where skins, a file, or another input, a folder, is not there, or skins are
+    given without rigs.
+
+    Args:
+      given: by the name of the option.
+    """
     for name, path in given.items():
         if path is not None and name == "skins" and not path.is_file():
             raise UsageError("--skins: no such file", path=path)
         if path is not None and name != "skins" and not path.is_dir():
             raise UsageError(f"--{name}: no such folder", path=path)
-    if given["skins"] is not None and given["rigs"] is None:
+    if given.get("skins") is not None and given.get("rigs") is None:
         raise UsageError("--skins needs --rigs, which photo skins are put on")
-    return Inputs(**given)
 
 
 def named_sets(folders: Sequence[Path]) -> dict[str, Path]:

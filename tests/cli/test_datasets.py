@@ -55,3 +55,20 @@ def test_bad_arguments_are_refused(tmp_path: Path, line: list[str], problem: str
     with pytest.raises((UsageError, DataError), match=problem):
         datasets.pipeline(["--out", str(tmp_path / "faces"), *line])
     assert not (tmp_path / "faces").exists()
+
+
+@pytest.mark.parametrize("command", ["pipeline", "render"])
+def test_sources_that_cannot_be_used_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture, command: str
+) -> None:
+    skins = tmp_path / "skins.npz"
+    skins.touch()
+    for arguments, words in (
+        (["--skins", str(skins)], "--skins needs --rigs"),
+        (["--skins", str(tmp_path)], "--skins: no such file"),
+        (["--rigs", str(skins)], "--rigs: no such folder"),
+        (["--backgrounds", str(tmp_path / "none")], "--backgrounds: no such folder"),
+    ):
+        out = tmp_path / "out"
+        assert cli.main(["data", command, "--out", str(out), *arguments]) == 2
+        assert words in capsys.readouterr().err and not out.exists()

@@ -258,7 +258,6 @@ class JudgementStore:
                     problem = f"found {judgement.choice!r} of {annotator}, whose judgement of pair "
                     problem += f"{pair} at {other.at} is {other.choice!r}"
                     raise JudgedError(problem, field="choice")
-                self._open(connection, annotator, number)
                 connection.execute(
                     "UPDATE tasks SET left_side = ? WHERE annotator = ? AND number = ?",
                     (judgement.left, annotator, number),
